@@ -1,0 +1,1 @@
+"""The whole of Oteo on one machine: supervisord and the embedded Triton."""

@@ -1,0 +1,1 @@
+"""Datasets in, checked and bigger datasets out."""

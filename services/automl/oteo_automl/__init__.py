@@ -1,0 +1,1 @@
+"""A dataset and a time budget in, a calibrated model package out."""

@@ -1,0 +1,1 @@
+"""The one endpoint: inference, deployments, pipelines."""

@@ -1,0 +1,1 @@
+"""Two domains in, a shift verdict and a translator out."""
