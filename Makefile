@@ -1,0 +1,90 @@
+# Oteo. `make run` does all the set-up and the main job; `make test` does all the set-up and passes the tests.
+#   make run                      the sample that the project draws itself, about four minutes
+#   make run DATA=/your/images    your images
+#   make run DATA=… BUDGET=30m NAME=my-model
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+BUILD := .build
+BUF_VERSION := 1.75.0
+PACKAGES := protos core services/augment services/automl services/translate services/gateway client deploy/local
+SOURCES := core services client deploy/local tests benchmarks tools
+PROTO_FILES := $(shell find protos/oteo -name '*.proto')
+DATA ?=
+BUDGET ?= 4m
+NAME ?=
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export NO_ALBUMENTATIONS_UPDATE := 1
+
+.PHONY: help setup protos triton system run up down test test-all lint format bench clean
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+setup: $(VENV)/.installed protos triton ## one virtual environment with everything, generated code, the embedded Triton
+
+$(VENV)/.installed: constraints.txt requirements-dev.txt $(addsuffix /pyproject.toml,$(PACKAGES))
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11) and "Oteo needs Python 3.11 or later; this is " + sys.version.split()[0] + ". Give another: make PYTHON=python3.11")'
+	@echo "==> environment in $(VENV) (about 7 GB, a few minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@mkdir -p protos/oteo_protos
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --requirement requirements-dev.txt $(addprefix --editable ./,$(PACKAGES))
+	$(BIN)/python -m pip check
+	@touch $@
+
+protos: $(BUILD)/protos.stamp ## Python code of the contract
+
+$(BUILD)/protos.stamp: $(PROTO_FILES) tools/build_protos.py $(VENV)/.installed
+	@mkdir -p $(BUILD)
+	$(BIN)/python tools/build_protos.py --image $(BUILD)/protos.binpb 2> $(BUILD)/protos.log || { cat $(BUILD)/protos.log >&2; exit 1; }
+	@touch $@
+
+triton: $(VENV)/.installed ## the embedded Triton, in an environment of its own
+	$(BIN)/python -m oteo_local.triton_env --prefix .venv-triton
+
+system: $(VENV)/.installed ## what the tests need from the operating system (PostgreSQL)
+	$(BIN)/python tools/install_system.py
+
+run: setup ## set up and go: images in, a served prediction out
+	$(BIN)/oteo run $(if $(DATA),"$(DATA)",--sample) --budget $(BUDGET) $(if $(NAME),--name $(NAME))
+
+up: setup ## start the stack on this machine
+	$(BIN)/oteo up
+
+down: ## stop the stack
+	$(BIN)/oteo down
+
+test: setup system ## the suite, under 25 minutes on 2 cores
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-all: setup system ## the long tests too
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: setup $(BUILD)/buf/node_modules/.bin/buf ## ruff, mypy --strict, import-linter, buf
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BUILD)/buf/node_modules/.bin/buf lint $(BUILD)/protos.binpb --config protos/buf.yaml
+
+$(BUILD)/buf/node_modules/.bin/buf:
+	@command -v npm > /dev/null || { echo "make lint needs npm (Debian: apt-get install npm) for buf" >&2; exit 1; }
+	@mkdir -p $(BUILD)/buf
+	npm install --silent --no-audit --no-fund --prefix $(BUILD)/buf @bufbuild/buf@$(BUF_VERSION)
+
+format: setup ## put the code in shape
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+bench: setup ## the quick benchmarks; the figures go to docs/benchmarks.md by hand
+	$(BIN)/python benchmarks/import.py
+	$(BIN)/python benchmarks/predict.py
+
+clean: ## forget what was built (not your data: that is under OTEO_HOME)
+	rm -rf $(VENV) .venv-triton $(BUILD) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find protos/oteo_protos -mindepth 1 -maxdepth 1 -type d -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The whole stack, started once for the tests that need it."""
