@@ -100,9 +100,7 @@ def main() -> int:
             ],
         ]
         if options.image:
-            commands.append(
-                [*common, f"--descriptor_set_out={options.image}", "--include_imports", "--include_source_info", *sources]
-            )
+            commands.append([*common, f"--descriptor_set_out={options.image}", "--include_imports", "--include_source_info", *sources])
         for command in commands:
             status = subprocess.run(command, check=False).returncode
             if status:
