@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -64,7 +65,7 @@ def lobed_nucleus(grid: Grid, rng: np.random.Generator) -> Field:
         part = part + wobble(grid.local(x, y, 1.0), rng, 0.018, 2, 4)
         shape = union(shape, part, 0.05)
         centres.append((x, y))
-    for start, end in zip(centres, centres[1:], strict=False):
+    for start, end in pairwise(centres):
         shape = union(shape, capsule(grid, start, end, rng.uniform(0.045, 0.085)), 0.05)
     return shape
 
@@ -170,7 +171,7 @@ def white_cell(smear: Smear, grid: Grid, kind: Kind, rng: np.random.Generator, x
         angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(0.45, 0.88)
         bubble = coverage(disc(local, distance * np.cos(angle), distance * np.sin(angle), rng.uniform(0.05, 0.1)), edge)
         basic, acid = basic * (1 - 0.75 * bubble), acid * (1 - 0.75 * bubble)
-    smear.cover(inside, basic + membrane, acid)
+    smear.cover(inside, (basic + membrane).astype(np.float32), acid.astype(np.float32))
 
     shape = np.maximum(kind.nucleus(local, rng), body + 0.04)
     width, strength = kind.chromatin
@@ -178,7 +179,7 @@ def white_cell(smear: Smear, grid: Grid, kind: Kind, rng: np.random.Generator, x
     fine = texture(rng, size, max(0.09 * radius, 1.0))
     density = rng.uniform(0.98, 1.3) * stain * (1 + strength * rng.uniform(0.8, 1.3) * clumps + 0.06 * fine)
     border = np.exp(-(((shape + 0.04) / 0.05) ** 2)) * 0.12 * stain
-    smear.cover(coverage(shape, edge * 0.9), density + border, 0.42 * density + 0.1 * stain)
+    smear.cover(coverage(shape, edge * 0.9), (density + border).astype(np.float32), (0.42 * density + 0.1 * stain).astype(np.float32))
 
 
 def red_cell(smear: Smear, grid: Grid, rng: np.random.Generator, x: float, y: float, radius: float, density: float) -> None:

@@ -138,7 +138,7 @@ def draw_cells(out: Path, *, count: int = 360, seed: int = 7, size: int = 112, f
         duplicates[copy] = original
     original = images[8]
     again = original.with_name(f"{original.stem}-brighter.png")
-    pixels = cv2.imread(str(original), cv2.IMREAD_COLOR).astype(np.float32)
+    pixels = cv2.cvtColor(draw_cell(8, seed=seed, size=size)[0], cv2.COLOR_RGB2BGR).astype(np.float32)
     again.write_bytes(_encode(np.clip(pixels * 1.03 + 1.5, 0, 255).astype(np.uint8)))
     broken = images[5].with_name(f"{images[5].stem}-interrupted.png")
     data = _png(draw_cell(count, seed=seed, size=size)[0])

@@ -55,10 +55,10 @@ class Microscope:
 
 MICROSCOPES = (
     # A teaching microscope: halogen lamp without a blue filter, dry objective, pale haemoglobin, soft and grainy.
-    Microscope("scope-a", 0.285, (0.985, 0.965, 0.70), (0.98, 0.96, 0.42), (0.12, 0.46, 0.52), 0.07, 0.10, (0.75, 1.25), 0.20, 0.016, 1.0),
+    Microscope("scope-a", 0.285, (0.985, 0.965, 0.70), (0.66, 1.00, 0.56), (0.10, 0.50, 0.50), 0.07, 0.10, (0.75, 1.25), 0.20, 0.016, 1.0),
     # A slide scanner: LED, oil objective, deep eosin, sharp.
     Microscope(
-        "scope-b", 0.255, (0.955, 0.905, 0.915), (1.02, 1.12, 0.46), (0.20, 0.78, 0.52), 0.50, 0.025, (0.35, 0.75), 0.08, 0.009, 0.35
+        "scope-b", 0.255, (0.955, 0.905, 0.915), (0.98, 1.14, 0.50), (0.17, 0.66, 0.54), 0.52, 0.025, (0.35, 0.75), 0.08, 0.009, 0.35
     ),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -42,18 +43,18 @@ def pixel_grid(size: int) -> Grid:
 def coverage(distance: Field, softness: float) -> Field:
     """Give the share of each pixel that lies inside, 0 to 1, with an edge as wide as `softness` (unit of the distance)."""
     t = np.clip(0.5 - distance / np.float32(softness), 0, 1)
-    return (t * t * (3 - 2 * t)).astype(np.float32)
+    return _float32(t * t * (3 - 2 * t))
 
 
 def disc(grid: Grid, x: float, y: float, radius: float) -> Field:
     """Give the signed distance to a disc."""
-    return np.hypot(grid.x - np.float32(x), grid.y - np.float32(y)) - np.float32(radius)
+    return _float32(np.hypot(grid.x - np.float32(x), grid.y - np.float32(y)) - np.float32(radius))
 
 
 def ellipse(grid: Grid, x: float, y: float, along: float, across: float, angle: float) -> Field:
     """Give the signed distance to an ellipse, near enough for half axes (`along`, `across`) that differ by less than 3."""
     local = grid.local(x, y, 1.0, angle)
-    return (np.hypot(local.x / np.float32(along), local.y / np.float32(across)) - 1) * np.float32(min(along, across))
+    return _float32((np.hypot(local.x / np.float32(along), local.y / np.float32(across)) - 1) * np.float32(min(along, across)))
 
 
 def capsule(grid: Grid, start: tuple[float, float], end: tuple[float, float], radius: float) -> Field:
@@ -61,7 +62,7 @@ def capsule(grid: Grid, start: tuple[float, float], end: tuple[float, float], ra
     dx, dy = end[0] - start[0], end[1] - start[1]
     px, py = grid.x - np.float32(start[0]), grid.y - np.float32(start[1])
     t = np.clip((px * np.float32(dx) + py * np.float32(dy)) / np.float32(max(dx * dx + dy * dy, 1e-9)), 0, 1)
-    return np.hypot(px - t * np.float32(dx), py - t * np.float32(dy)) - np.float32(radius)
+    return _float32(np.hypot(px - t * np.float32(dx), py - t * np.float32(dy)) - np.float32(radius))
 
 
 def arc(grid: Grid, radius: float, span: float, thickness: float) -> Field:
@@ -74,7 +75,7 @@ def arc(grid: Grid, radius: float, span: float, thickness: float) -> Field:
 def union(first: Field, second: Field, smooth: float) -> Field:
     """Join two shapes with a rounded seam as wide as `smooth` (polynomial smooth minimum)."""
     h = np.clip(0.5 + 0.5 * (second - first) / np.float32(smooth), 0, 1)
-    return (second + (first - second) * h - np.float32(smooth) * h * (1 - h)).astype(np.float32)
+    return _float32(second + (first - second) * h - np.float32(smooth) * h * (1 - h))
 
 
 def without(first: Field, second: Field, smooth: float) -> Field:
@@ -97,4 +98,9 @@ def texture(rng: np.random.Generator, size: int, grain: float) -> Field:
     sigma = max(grain / 2.0, 0.3)
     noise = rng.standard_normal((size, size), dtype=np.float32)
     smooth = cv2.GaussianBlur(noise, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
-    return ((smooth - smooth.mean()) / max(float(smooth.std()), 1e-6)).astype(np.float32)
+    return _float32((smooth - smooth.mean()) / max(float(smooth.std()), 1e-6))
+
+
+def _float32(values: npt.NDArray[np.floating[Any]]) -> Field:
+    """Give the values as float32, without a copy where they are that already."""
+    return np.asarray(values, dtype=np.float32)
