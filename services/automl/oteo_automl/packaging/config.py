@@ -1,0 +1,84 @@
+"""Triton's configuration of a package, as NVIDIA's ``onnxruntime`` backend reads it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from oteo_core.images import InputPolicy
+
+MAX_BATCH = 32
+PREFERRED_BATCHES = (4, 8, 16)
+QUEUE_DELAY_MICROSECONDS = 500
+"""Longest wait for others to share a batch: small against the 5 to 50 ms that a network takes on a processor."""
+
+_TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
+
+
+def config_pbtxt(
+    name: str,
+    policy: InputPolicy,
+    class_count: int,
+    *,
+    parameters: Mapping[str, str],
+    max_batch: int = MAX_BATCH,
+    preferred: Sequence[int] = PREFERRED_BATCHES,
+    queue_delay: int = QUEUE_DELAY_MICROSECONDS,
+) -> str:
+    """Write ``config.pbtxt``.
+
+    Parameters
+    ----------
+    name
+        Triton's name of the model.
+    policy
+        What it takes.
+    class_count
+        Number of classes.
+    parameters
+        Words for the gateway; ``oteo_digest`` is the package's digest.
+    max_batch, preferred, queue_delay
+        Dynamic batching; the delay in microseconds.
+
+    Returns
+    -------
+    str
+        One instance on a GPU where Triton has one, else on the processor (``KIND_AUTO``), warmed up with one image and with a batch
+        before it is called ready. FP32 throughout.
+    """
+    dims = f"[ {policy.height}, {policy.width}, {policy.channels} ]"
+    kind = _TYPES[policy.dtype]
+    words = "".join(
+        f"parameters {{\n  key: {json.dumps(key)}\n  value: {{ string_value: {json.dumps(value)} }}\n}}\n"
+        for key, value in sorted(parameters.items())
+    )
+    sizes = [size for size in preferred if 1 < size <= max_batch]
+    batching = (
+        f"  preferred_batch_size: [ {', '.join(map(str, sizes))} ]\n" if sizes else ""
+    ) + f"  max_queue_delay_microseconds: {queue_delay}\n"
+    warmups = "".join(
+        f'model_warmup {{\n  name: {json.dumps(f"batch of {size}")}\n  batch_size: {size}\n  inputs {{\n    key: "image"\n'
+        f"    value: {{ data_type: {kind} dims: {dims} zero_data: true }}\n  }}\n}}\n"
+        for size in sorted({1, *sizes[:1]})
+    )
+    return (
+        f"name: {json.dumps(name)}\n"
+        'backend: "onnxruntime"\n'
+        f"max_batch_size: {max_batch}\n"
+        f'input {{\n  name: "image"\n  data_type: {kind}\n  dims: {dims}\n}}\n'
+        f'output {{\n  name: "probabilities"\n  data_type: TYPE_FP32\n  dims: [ {class_count} ]\n  label_filename: "{LABELS}"\n}}\n'
+        f'output {{\n  name: "logits"\n  data_type: TYPE_FP32\n  dims: [ {class_count} ]\n}}\n'
+        "version_policy { specific { versions: [ 1 ] } }\n"
+        "instance_group {\n  count: 1\n  kind: KIND_AUTO\n}\n"
+        f"dynamic_batching {{\n{batching}}}\n"
+        f"{words}{warmups}"
+    )
+
+
+LABELS = "labels.txt"
+"""File beside ``config.pbtxt`` with a class a line, for Triton's classification extension."""
+
+
+def labels_txt(classes: Sequence[str]) -> str:
+    """Write the class names, one a line; a line break inside a name becomes a blank."""
+    return "".join(" ".join(name.split("\n")) + "\n" for name in classes)

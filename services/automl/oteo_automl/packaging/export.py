@@ -1,0 +1,217 @@
+"""Writing a network as an ONNX graph and checking that the graph is the network."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from oteo_automl.packaging.served import ServedClassifier, batches, run_torch
+from oteo_core.errors import Internal
+from oteo_core.images import InputPolicy
+
+OPSET = 18
+"""Operator set: the least that the exporter writes, so that older runtimes (ONNX Runtime from 1.14 on) serve the graph."""
+
+IR_VERSION = 8
+"""The file format that belongs to operator set 18; the onnx package would write a newer one that older servers refuse."""
+
+TOLERANCE = 1e-4
+"""Largest difference of a probability that counts as the same."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """An exported graph.
+
+    Parameters
+    ----------
+    data
+        The ONNX file.
+    exporter
+        ``"dynamo"`` or ``"torchscript"`` (the legacy exporter, where the other one failed).
+    fallback_reason
+        Why the first exporter failed; empty where it did not.
+    error
+        Largest difference of a probability between ONNX Runtime and PyTorch on the images checked.
+    """
+
+    data: bytes
+    exporter: str
+    fallback_reason: str
+    error: float
+
+
+def export_onnx(
+    served: ServedClassifier,
+    policy: InputPolicy,
+    class_count: int,
+    check_images: NDArray[Any],
+    *,
+    metadata: Mapping[str, str] | None = None,
+) -> Exported:
+    """Export a network and compare the graph with it.
+
+    Parameters
+    ----------
+    served
+        The network; put into evaluation mode and on the processor.
+    policy
+        What it takes.
+    class_count
+        Number of classes, K.
+    check_images
+        Prepared images ``(N, H, W, C)`` to compare on, N >= 1.
+    metadata
+        Words to keep in the file.
+
+    Returns
+    -------
+    Exported
+        A graph with input ``image`` ``[N, H, W, C]`` and outputs ``probabilities`` and ``logits`` ``[N, K]`` float32, N free.
+
+    Raises
+    ------
+    Internal
+        ``EXPORT_FAILED``: neither exporter can write it, or its answers differ by more than `TOLERANCE`.
+    """
+    served = served.cpu().float().eval()
+    # Two images and not one: a batch of one is taken for a constant by the tracer.
+    dtype = torch.uint8 if policy.dtype == "uint8" else torch.float32
+    example = torch.zeros((2, policy.height, policy.width, policy.channels), dtype=dtype)
+    reason = ""
+    exporter = "dynamo"
+    try:
+        data = _export_dynamo(served, example)
+        data = finalise(data, policy, class_count, metadata or {})
+        error = compare_runtime(data, served, check_images)
+    except Exception as first:  # noqa: BLE001 (the exporter raises whatever the network provokes; the other one is tried, and it is said)
+        reason = f"{type(first).__name__}: {str(first).splitlines()[0] if str(first) else ''}"
+        exporter = "torchscript"
+        _log.warning("the dynamo exporter failed, the legacy one is used: %s", reason)
+        try:
+            data = finalise(_export_torchscript(served, example), policy, class_count, metadata or {})
+            error = compare_runtime(data, served, check_images)
+        except Exception as second:
+            raise Internal(
+                f"the network cannot be written as ONNX: {reason}; legacy exporter: {second}", reason="EXPORT_FAILED"
+            ) from second
+    if not error <= TOLERANCE:
+        raise Internal(
+            f"the ONNX graph's probabilities differ by {error:.2g} from PyTorch's, more than {TOLERANCE:g}",
+            reason="EXPORT_FAILED",
+            metadata={"error": f"{error:.3g}", "exporter": exporter},
+        )
+    return Exported(data, exporter, reason, error)
+
+
+def _export_dynamo(served: ServedClassifier, example: torch.Tensor) -> bytes:
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory(prefix="oteo-export-") as folder:
+        warnings.simplefilter("ignore")
+        path = Path(folder) / "model.onnx"
+        program = torch.onnx.export(
+            served,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["image"],
+            output_names=["probabilities", "logits"],
+            dynamic_shapes={"image": {0: torch.export.Dim("batch", min=1, max=4096)}},
+            verbose=False,
+        )
+        if program is None:
+            raise RuntimeError("the exporter gave nothing")
+        program.save(path, external_data=False)
+        return path.read_bytes()
+
+
+def _export_torchscript(served: ServedClassifier, example: torch.Tensor) -> bytes:
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory(prefix="oteo-export-") as folder:
+        warnings.simplefilter("ignore")
+        path = Path(folder) / "model.onnx"
+        torch.onnx.export(
+            served,
+            (example,),
+            path,
+            dynamo=False,
+            opset_version=17,
+            input_names=["image"],
+            output_names=["probabilities", "logits"],
+            dynamic_axes={"image": {0: "batch"}, "probabilities": {0: "batch"}, "logits": {0: "batch"}},
+        )
+        return path.read_bytes()
+
+
+def finalise(data: bytes, policy: InputPolicy, class_count: int, metadata: Mapping[str, str]) -> bytes:
+    """Check a graph's form and write what belongs to every package: fixed shapes, file version, words.
+
+    Raises
+    ------
+    ValueError
+        Inputs or outputs that are not those of a package.
+    """
+    model = onnx.load_model_from_string(data)
+    names = [value.name for value in model.graph.input], [value.name for value in model.graph.output]
+    if names != (["image"], ["probabilities", "logits"]):
+        raise ValueError(f"a graph with inputs {names[0]} and outputs {names[1]}")
+    model.ir_version = min(model.ir_version, IR_VERSION)
+    _set_shape(model.graph.input[0], ["batch", policy.height, policy.width, policy.channels])
+    for output in model.graph.output:
+        _set_shape(output, ["batch", class_count])
+    # Where the network was written down, line by line: of no use to who serves it, and it names folders of this machine.
+    for node in model.graph.node:
+        del node.metadata_props[:]
+    del model.graph.metadata_props[:]
+    for value in model.graph.value_info:
+        del value.metadata_props[:]
+    for value in [*model.graph.input, *model.graph.output, *model.graph.initializer]:
+        del value.metadata_props[:]
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, dict(sorted(metadata.items())))
+    model.producer_name, model.producer_version, model.doc_string = "oteo", "", ""
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString())
+
+
+def _set_shape(value: onnx.ValueInfoProto, shape: list[str | int]) -> None:
+    kept = value.type.tensor_type.elem_type
+    value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, kept, shape))
+
+
+def session(data: bytes, threads: int = 0) -> onnxruntime.InferenceSession:
+    """Open a graph in ONNX Runtime on the processor; `threads` 0: as many as PyTorch uses."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def run_onnx(data: bytes, images: NDArray[Any], batch: int = 64) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Run a graph in ONNX Runtime on prepared images ``(N, H, W, C)``; give probabilities and logits ``(N, K)``."""
+    runtime = session(data)
+    parts = [runtime.run(["probabilities", "logits"], {"image": np.ascontiguousarray(part)}) for part in batches(images, batch)]
+    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+
+def compare_runtime(data: bytes, served: ServedClassifier, images: NDArray[Any]) -> float:
+    """Give the largest difference of a probability between ONNX Runtime and PyTorch, with batches of one and of all."""
+    expected, _ = run_torch(served, images)
+    runtime = session(data)
+    whole = runtime.run(["probabilities"], {"image": np.ascontiguousarray(images)})[0]
+    single = runtime.run(["probabilities"], {"image": np.ascontiguousarray(images[:1])})[0]
+    if whole.shape != expected.shape or not np.isfinite(whole).all():
+        return float("inf")
+    return float(max(np.abs(whole - expected).max(), np.abs(single - expected[:1]).max()))

@@ -1,0 +1,69 @@
+"""The network as it is served: image in, calibrated probabilities out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+
+class ServedClassifier(torch.nn.Module):
+    """A network with its calibration, as the exported graph computes it.
+
+    Parameters
+    ----------
+    network
+        From ``(N, H, W, C)``, uint8 or float32 as `oteo_core.images.prepare` gives it, to logits ``(N, K)``; it does its own
+        normalisation.
+    temperature
+        Divides the logits.
+    """
+
+    temperature: torch.Tensor
+
+    def __init__(self, network: torch.nn.Module, temperature: float) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("temperature", torch.tensor(float(temperature), dtype=torch.float32))
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give probabilities and logits, both ``(N, K)`` float32."""
+        logits = self.network(image).float() / self.temperature
+        return torch.softmax(logits, dim=1), logits
+
+
+def run_torch(module: torch.nn.Module, images: NDArray[Any], batch: int = 64) -> tuple[Floats, Floats]:
+    """Run a served network in PyTorch, in float32, on the processor.
+
+    Parameters
+    ----------
+    module
+        A `ServedClassifier` in evaluation mode.
+    images
+        ``(N, H, W, C)``.
+    batch
+        Images at a time.
+
+    Returns
+    -------
+    probabilities, logits
+        ``(N, K)`` float32.
+    """
+    probabilities, logits = [], []
+    with torch.inference_mode():
+        for part in batches(images, batch):
+            first, second = module(torch.from_numpy(np.ascontiguousarray(part)))
+            probabilities.append(first.numpy())
+            logits.append(second.numpy())
+    return np.concatenate(probabilities), np.concatenate(logits)
+
+
+def batches(images: NDArray[Any], size: int) -> Iterator[NDArray[Any]]:
+    """Cut ``(N, ...)`` into parts of at most `size`."""
+    for start in range(0, len(images), size):
+        yield images[start : start + size]
