@@ -1,0 +1,37 @@
+"""Datasets: `dataset.json` and `samples.parquet` beside the media, written once, read lazily.
+
+A dataset exists if its `dataset.json` does; it is written last.
+"""
+
+from __future__ import annotations
+
+from oteo_core.datasets.annotations import Box, Polygons, Rle
+from oteo_core.datasets.info import ClassInfo, DatasetInfo, FindingCount, MaskEncoding, SizeRange, SplitCount, Task
+from oteo_core.datasets.listing import dataset_prefix, delete_dataset, list_datasets, new_id
+from oteo_core.datasets.reader import DatasetReader
+from oteo_core.datasets.sample import SPLITS, Finding, Sample, Severity
+from oteo_core.datasets.writer import DatasetWriter, media_path
+
+__all__ = [
+    "SPLITS",
+    "Box",
+    "ClassInfo",
+    "DatasetInfo",
+    "DatasetReader",
+    "DatasetWriter",
+    "Finding",
+    "FindingCount",
+    "MaskEncoding",
+    "Polygons",
+    "Rle",
+    "Sample",
+    "Severity",
+    "SizeRange",
+    "SplitCount",
+    "Task",
+    "dataset_prefix",
+    "delete_dataset",
+    "list_datasets",
+    "media_path",
+    "new_id",
+]

@@ -1,0 +1,130 @@
+"""One image, stack or clip of a dataset, with what is known of it and what the checks found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from oteo_core.datasets.annotations import Box, Polygons, Rle
+
+SPLITS = ("train", "validation", "test")
+"""Names of the parts; "" is none."""
+
+
+class Severity(StrEnum):
+    """How much a finding matters."""
+
+    INFO = "info"
+    """Good to know."""
+    WARNING = "warning"
+    """The sample is kept, and somebody should look."""
+    ERROR = "error"
+    """The sample or the annotation is left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that a check found.
+
+    Parameters
+    ----------
+    severity
+        How much it matters.
+    code
+        For programs, in capitals: "ZERO_AREA_BOX".
+    message
+        For people: what, where, what to do.
+    path
+        File inside the source that it speaks of.
+    related
+        Ids of other samples that it concerns.
+    """
+
+    severity: Severity
+    code: str
+    message: str
+    path: str = ""
+    related: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Sample:
+    """One row of a dataset.
+
+    Parameters
+    ----------
+    id
+        Last part of the sample's name; letters, digits, "_", "." and "-", unique in the dataset.
+    path
+        Media inside the dataset's folder; "" if it was left out.
+    source_path
+        Path inside the source.
+    sha256
+        Of the file's bytes, hexadecimal.
+    pixel_digest
+        SHA-256 of shape, dtype and pixels (`oteo_core.images.pixel_digest`).
+    phash
+        64-bit perceptual hash; None where the image could not be decoded.
+    width, height, channels
+        Of the decoded image.
+    dtype
+        "uint8", "uint16" or "float32".
+    media_kind
+        "image", "stack" or "video".
+    frames
+        Slices or frames; 1 for a still image.
+    split
+        "train", "validation", "test" or "".
+    group
+        Samples of one group stay together.
+    labels
+        Classes of the whole image.
+    boxes, polygons, rle
+        Objects.
+    mask_path
+        A mask image inside the dataset's folder, or "".
+    spacing
+        Distance of pixels, millimetres: x, y and, for stacks, z.
+    excluded
+        True if it was left out; findings say why.
+    findings
+        What the checks found.
+    derived_from
+        For an augmented sample: the id of the sample it was made from.
+    """
+
+    id: str
+    path: str = ""
+    source_path: str = ""
+    sha256: str = ""
+    pixel_digest: str = ""
+    phash: int | None = None
+    width: int = 0
+    height: int = 0
+    channels: int = 0
+    dtype: str = ""
+    media_kind: str = "image"
+    frames: int = 1
+    split: str = ""
+    group: str = ""
+    labels: tuple[str, ...] = ()
+    boxes: tuple[Box, ...] = ()
+    polygons: tuple[Polygons, ...] = ()
+    rle: tuple[Rle, ...] = ()
+    mask_path: str = ""
+    spacing: tuple[float, ...] = ()
+    excluded: bool = False
+    findings: tuple[Finding, ...] = ()
+    derived_from: str = ""
+
+    def class_names(self) -> list[str]:
+        """Give the class of each of its annotations; an object with a box and an outline counts once."""
+        names = list(self.labels)
+        seen: set[int] = set()
+        for item in (*self.boxes, *self.polygons, *self.rle):
+            if item.instance >= 0:
+                if item.instance in seen:
+                    continue
+                seen.add(item.instance)
+            names.append(item.class_name)
+        return names

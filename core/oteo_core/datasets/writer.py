@@ -1,0 +1,212 @@
+"""Writes a dataset: media, then `samples.parquet`, then `dataset.json`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import uuid
+from collections import Counter, defaultdict
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+
+import pyarrow.parquet as pq
+
+from oteo_core.artifacts import ArtifactStore
+from oteo_core.datasets.columns import SCHEMA, to_batch
+from oteo_core.datasets.info import ClassInfo, DatasetInfo, FindingCount, SizeRange, SplitCount, now
+from oteo_core.datasets.sample import SPLITS, Sample
+from oteo_core.errors import InvalidArgument
+
+ROW_GROUP = 4096
+"""Rows of one row group: what a reader holds at once."""
+
+SAMPLES = "samples.parquet"
+MANIFEST = "dataset.json"
+
+
+def media_path(sha256: str, name: str) -> str:
+    """Give where a file with this content lies inside a dataset: equal contents share one file.
+
+    Parameters
+    ----------
+    sha256
+        Of its bytes, hexadecimal.
+    name
+        Its name in the source; the ending is kept.
+    """
+    ending = "".join(c for c in PurePosixPath(name).suffix.lower() if c.isalnum() or c == ".")[:16]
+    return f"media/{sha256[:2]}/{sha256}{ending}"
+
+
+class DatasetWriter:
+    """Writes one dataset under a prefix of a store.
+
+    Rows go to a local temporary file, a row group at a time, so that a million rows need no more memory than one group (and 32 bytes
+    each for the digest). Use it as a context manager, so that the temporary file is removed whatever happens.
+
+    Parameters
+    ----------
+    store
+        Where to write.
+    prefix
+        The dataset's folder there; while a job runs, its staging folder.
+    info
+        What is known of the dataset; counts, digest, uid and time are filled in by `finish`.
+    """
+
+    def __init__(self, store: ArtifactStore, prefix: str, info: DatasetInfo) -> None:
+        self._store = store
+        self._prefix = prefix.rstrip("/")
+        self._info = info
+        self._folder = tempfile.TemporaryDirectory(prefix="oteo-dataset-")
+        self._file = Path(self._folder.name) / SAMPLES
+        self._parquet = pq.ParquetWriter(self._file, SCHEMA, compression="zstd")
+        self._pending: list[Sample] = []
+        self._ids: set[str] = set()
+        self._digests: list[bytes] = []
+        self._media: dict[str, int] = {}
+        self._counts = _Counts()
+
+    def __enter__(self) -> DatasetWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def add_media(self, name: str, data: bytes) -> str:
+        """Write a media or mask file unless one of equal content is there.
+
+        Returns
+        -------
+        str
+            Its path inside the dataset, for `Sample.path` or `Sample.mask_path`.
+        """
+        path = media_path(hashlib.sha256(data).hexdigest(), name)
+        if path not in self._media:
+            self._store.write_bytes(f"{self._prefix}/{path}", data)
+            self._media[path] = len(data)
+        return path
+
+    def note_media(self, path: str, size: int) -> None:
+        """Count a media file that somebody else wrote under the prefix (shards of a job)."""
+        self._media[path] = size
+
+    def add(self, sample: Sample) -> None:
+        """Add a row.
+
+        Raises
+        ------
+        InvalidArgument
+            DUPLICATE_SAMPLE for an id that was added before, UNKNOWN_SPLIT for a part that is not known.
+        """
+        if sample.id in self._ids:
+            raise InvalidArgument(f"two samples have the id {sample.id!r}", reason="DUPLICATE_SAMPLE")
+        if sample.split not in ("", *SPLITS):
+            raise InvalidArgument(f"sample {sample.id!r}: there is no part {sample.split!r}", reason="UNKNOWN_SPLIT")
+        self._ids.add(sample.id)
+        self._digests.append(_row_digest(sample))
+        self._counts.add(sample)
+        self._pending.append(sample)
+        if len(self._pending) >= ROW_GROUP:
+            self._flush()
+
+    def finish(self) -> DatasetInfo:
+        """Write the table, then `dataset.json`; give what was written."""
+        self._flush()
+        self._parquet.close()
+        info = self._counts.into(self._info)
+        info = replace(
+            info,
+            uid=info.uid or uuid.uuid4().hex,
+            create_time=info.create_time or now(),
+            media_bytes=sum(self._media.values()),
+            digest=self._digest(info),
+        )
+        self._store.put_file(self._file, f"{self._prefix}/{SAMPLES}")
+        self._store.write_bytes(f"{self._prefix}/{MANIFEST}", info.to_json())
+        self.close()
+        return info
+
+    def close(self) -> None:
+        """Remove the temporary file."""
+        self._parquet.close()
+        self._folder.cleanup()
+
+    def _flush(self) -> None:
+        if self._pending:
+            self._parquet.write_batch(to_batch(self._pending), row_group_size=ROW_GROUP)
+            self._pending = []
+
+    def _digest(self, info: DatasetInfo) -> str:
+        total = hashlib.sha256()
+        mask = [info.mask.kind, info.mask.values, info.mask.ignore] if info.mask else None
+        total.update(json.dumps([info.task, info.classes, mask]).encode())
+        for row in sorted(self._digests):
+            total.update(row)
+        return total.hexdigest()
+
+
+def _row_digest(sample: Sample) -> bytes:
+    """Digest what a sample is; not what the checks say of it, whose words may change with a version."""
+    fields = (
+        sample.id, sample.sha256, sample.split, sample.group, sample.labels, sample.boxes, sample.polygons, sample.rle, sample.mask_path,
+        sample.spacing, sample.excluded, sample.derived_from, sample.media_kind, sample.frames,
+    )  # fmt: skip
+    return hashlib.sha256(repr(fields).encode()).digest()
+
+
+class _Counts:
+    """Counts rows as they come."""
+
+    def __init__(self) -> None:
+        self.samples = 0
+        self.excluded = 0
+        self.by_split: Counter[str] = Counter()
+        self.groups: defaultdict[str, set[str]] = defaultdict(set)
+        self.class_samples: Counter[str] = Counter()
+        self.class_annotations: Counter[str] = Counter()
+        self.class_splits: Counter[tuple[str, str]] = Counter()
+        self.findings: Counter[tuple[str, str]] = Counter()
+        self.widths: list[int] = []
+        self.heights: list[int] = []
+
+    def add(self, sample: Sample) -> None:
+        for finding in sample.findings:
+            self.findings[finding.code, finding.severity.value] += 1
+        if sample.excluded:
+            self.excluded += 1
+            return
+        self.samples += 1
+        self.by_split[sample.split] += 1
+        self.groups[sample.split].add(sample.group or sample.id)
+        names = sample.class_names()
+        self.class_annotations.update(names)
+        for name in set(names):
+            self.class_samples[name] += 1
+            self.class_splits[name, sample.split] += 1
+        self.widths = [min([sample.width, *self.widths]), max([sample.width, *self.widths])]
+        self.heights = [min([sample.height, *self.heights]), max([sample.height, *self.heights])]
+
+    def into(self, info: DatasetInfo) -> DatasetInfo:
+        order = [s for s in (*SPLITS, "") if self.by_split[s]]
+        names = [*info.classes, *sorted(set(self.class_samples) - set(info.classes))]
+        return replace(
+            info,
+            classes=tuple(names),
+            sample_count=self.samples,
+            excluded_count=self.excluded,
+            splits=tuple(SplitCount(s, self.by_split[s], len(self.groups[s])) for s in order),
+            class_info=tuple(
+                ClassInfo(
+                    name,
+                    self.class_samples[name],
+                    self.class_annotations[name],
+                    tuple(SplitCount(s, self.class_splits[name, s]) for s in order if self.class_splits[name, s]),
+                )
+                for name in names
+            ),
+            findings=tuple(FindingCount(code, severity, count) for (code, severity), count in sorted(self.findings.items())),
+            sizes=SizeRange(*self.widths, *self.heights) if self.samples else SizeRange(),
+        )
