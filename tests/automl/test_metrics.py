@@ -8,10 +8,11 @@ import warnings
 
 import numpy as np
 import pytest
+from sklearn import metrics as sk
+
 from oteo_automl.evaluation.bootstrap import encode_groups, generator, percentile_interval, resample_weights, wilson_interval
 from oteo_automl.evaluation.classification import OVERALL, PER_CLASS, evaluate
 from oteo_automl.evaluation.comparison import compare
-from sklearn import metrics as sk
 
 
 def draw(rng, count, classes, sharpness=1.5, decimals=None):

@@ -318,7 +318,7 @@ class ModelPackage:
         try:
             values: dict[str, Any] = json.loads(data)
             form = values.pop("format")
-        except (ValueError, KeyError, AttributeError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise DataLoss(f"not a model package's manifest: {error!r}", reason="BROKEN_PACKAGE") from error
         if form != FORMAT:
             raise DataLoss(f"a manifest of form {form}, and this program reads form {FORMAT}", reason="BROKEN_PACKAGE")

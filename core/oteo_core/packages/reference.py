@@ -74,7 +74,8 @@ def image_statistics(prepared: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _mean_absolute(differences: Any) -> float:
-    return float(cv2.norm(differences, cv2.NORM_L1)) / max(differences.size, 1)
+    total: float = cv2.norm(differences, cv2.NORM_L1)
+    return total / max(int(differences.size), 1)
 
 
 @dataclass(frozen=True)
