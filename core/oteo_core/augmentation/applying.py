@@ -1,0 +1,183 @@
+"""Applies a policy to pixels, by albumentations, with draws that depend on the key alone."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oteo_core.augmentation.catalogue import TransformSpec, find_transform
+from oteo_core.augmentation.keys import AugmentationKey, step_generator
+from oteo_core.augmentation.policy import Mode, Policy, Step
+from oteo_core.errors import InvalidArgument
+
+_PIXEL_TYPES = ("uint8", "uint16", "float32")
+_local = threading.local()
+"""Built transforms carry the generator of their next draw, so every thread has its own."""
+
+
+def augment_image(pixels: NDArray[Any], policy: Policy, key: AugmentationKey) -> NDArray[Any]:
+    """Make one augmented copy of an image.
+
+    The same pixels, policy and key give the same result, in any process, thread and order.
+
+    Parameters
+    ----------
+    pixels
+        (H, W, C), uint8, uint16 or float32, as `oteo_core.images.decode` or `prepare` give them; left as they are.
+    policy
+        What to do.
+    key
+        Which copy of which sample this is.
+
+    Returns
+    -------
+    numpy.ndarray
+        (H, W, C) of the same dtype, contiguous, never the input itself. Height and width are swapped where a quarter turn was drawn.
+
+    Raises
+    ------
+    InvalidArgument
+        TRANSFORM_NOT_DEFINED where a step that is not optional is not defined for such pixels; BAD_PARAMETER where
+        albumentations refuses a parameter's value; UNSUPPORTED_PIXELS for another shape or dtype.
+    """
+    if pixels.ndim != 3 or pixels.dtype.name not in _PIXEL_TYPES or 0 in pixels.shape:
+        raise InvalidArgument(
+            f"pixels of shape {pixels.shape} and type {pixels.dtype.name}: augmentation takes (height, width, channels) of "
+            + ", ".join(_PIXEL_TYPES),
+            reason="UNSUPPORTED_PIXELS",
+        )
+    values = _values(pixels)
+    result = pixels
+    for number in _drawn(policy, key):
+        step = policy.steps[number]
+        generator = step_generator(policy.digest, key, number)
+        if policy.mode is Mode.SEQUENTIAL and not generator.random() < step.probability:
+            continue
+        spec = find_transform(step.transform)
+        why = _refusal(spec, pixels.shape[2], values)
+        if why:
+            if step.optional:
+                continue
+            raise InvalidArgument(why, reason="TRANSFORM_NOT_DEFINED", field=f"policy.steps[{number}].transform")
+        result = _apply(_transform(number, step, spec, policy), spec, result, values, generator)
+    return np.array(result) if result is pixels else np.ascontiguousarray(result)
+
+
+def refusal(step: Step, pixels: NDArray[Any]) -> str:
+    """Say why a step is not defined for such pixels; empty if it is."""
+    return _refusal(find_transform(step.transform), pixels.shape[2], _values(pixels))
+
+
+class _Values(NamedTuple):
+    """The range of an image's values, as far as it matters; asked once, of the original: no step of the catalogue leads out of it."""
+
+    low: float = 0.0
+    high: float = 1.0
+    finite: bool = True
+
+    @property
+    def unit(self) -> bool:
+        return self.finite and self.low >= 0 and self.high <= 1
+
+
+def _values(pixels: NDArray[Any]) -> _Values:
+    if pixels.dtype != np.float32:
+        return _Values()
+    low, high = float(pixels.min()), float(pixels.max())
+    # NaN comes out of both; infinity out of one.
+    return _Values(low, high, bool(np.isfinite(low) and np.isfinite(high)))
+
+
+def _refusal(spec: TransformSpec, channels: int, values: _Values) -> str:
+    if spec.channels and channels not in spec.channels:
+        wanted = " or ".join(map(str, sorted(spec.channels)))
+        return f"{spec.name} is defined for {wanted} channels; the image has {channels}"
+    if spec.unit_range and not values.unit:
+        return f"{spec.name} computes with brightness and needs floating-point pixels from 0 to 1; the image goes beyond"
+    if spec.mixes and not values.finite:
+        return f"{spec.name} takes means of pixels; the image has pixels that are no finite numbers"
+    return ""
+
+
+def _drawn(policy: Policy, key: AugmentationKey) -> range | tuple[int, ...]:
+    """Give the numbers of the steps that this copy may take."""
+    if policy.mode is Mode.SEQUENTIAL:
+        return range(len(policy.steps))
+    weights = np.array([step.weight for step in policy.steps], dtype=np.float64)
+    return (int(step_generator(policy.digest, key, -1).choice(len(weights), p=weights / weights.sum())),)
+
+
+def _apply(transform: Any, spec: TransformSpec, pixels: NDArray[Any], values: _Values, generator: np.random.Generator) -> NDArray[Any]:
+    transform.set_random_state(generator, random.Random(int(generator.integers(0, 2**63))))
+    dtype = pixels.dtype
+    # albumentations computes brightness for uint8 and float32 only, and holds float32 to be within 0 to 1: it clips.
+    low, span = 0.0, 1.0
+    if dtype == np.uint16 and spec.unit_range:
+        span = 65535.0
+    elif dtype == np.uint8 and spec.in_float:
+        span = 255.0
+    elif spec.mixes and not values.unit:
+        low, span = values.low, max(values.high - values.low, float(np.finfo(np.float32).tiny))
+    scaled = (low, span) != (0.0, 1.0)
+    work = (pixels.astype(np.float32) - np.float32(low)) / np.float32(span) if scaled else pixels
+    if work.shape[2] <= 4 or spec.unit_range:
+        changed = _restored(transform(image=np.ascontiguousarray(work))["image"])
+    else:
+        changed = _by_parts(transform, work, generator)
+    if scaled:
+        changed = changed * np.float32(span) + np.float32(low)
+        if dtype.kind == "u":
+            changed = np.rint(changed)
+    return changed.astype(dtype, copy=False)
+
+
+def _by_parts(transform: Any, pixels: NDArray[Any], generator: np.random.Generator) -> NDArray[Any]:
+    """Apply one draw to four channels at a time: most of OpenCV takes no more."""
+    seed = int(generator.integers(0, 2**63))
+    parts = []
+    for start in range(0, pixels.shape[2], 4):
+        transform.set_random_state(np.random.Generator(np.random.Philox(key=seed)), random.Random(seed))
+        parts.append(_restored(transform(image=np.ascontiguousarray(pixels[:, :, start : start + 4]))["image"]))
+    return np.concatenate(parts, axis=2)
+
+
+def _restored(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Give back the axis of a single channel, which OpenCV drops."""
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def _transform(number: int, step: Step, spec: TransformSpec, policy: Policy) -> Any:
+    """Give the built transform of a step, built once a thread."""
+    cache: dict[tuple[str, int], Any] | None = getattr(_local, "transforms", None)
+    if cache is None or len(cache) > 256:
+        cache = _local.transforms = {}
+    built = cache.get((policy.digest, number))
+    if built is None:
+        built = cache[policy.digest, number] = _build(number, step, spec)
+    return built
+
+
+def _build(number: int, step: Step, spec: TransformSpec) -> Any:
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # no look at the network on import
+    import albumentations
+
+    parameters = {name: _plain(value) for name, value in {**spec.parameters, **step.parameters}.items()}
+    try:
+        return getattr(albumentations, spec.name)(**parameters, **spec.fixed, p=1.0)
+    except (ValueError, TypeError) as error:
+        told = str(error).replace("\n", "; ")
+        raise InvalidArgument(
+            f"{spec.name} does not take these parameters: {told}", reason="BAD_PARAMETER", field=f"policy.steps[{number}].parameters"
+        ) from error
+
+
+def _plain(value: Any) -> Any:
+    """Give ranges as tuples, as albumentations wants them, from JSON's lists."""
+    if isinstance(value, (list, tuple)):
+        return tuple(_plain(item) for item in value)
+    return value

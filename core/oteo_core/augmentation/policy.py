@@ -1,0 +1,141 @@
+"""What to do to each sample: steps, and how they are combined."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
+
+from oteo_core.augmentation.catalogue import find_transform
+from oteo_core.errors import InvalidArgument
+
+DIGEST_VERSION = 1
+"""Raised when the same policy would give other pixels than before."""
+
+
+class Mode(StrEnum):
+    """How steps are combined."""
+
+    SEQUENTIAL = "sequential"
+    """Every step in its order, each with its probability."""
+    LINEAR = "linear"
+    """Each copy takes one step, drawn by weight."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step.
+
+    Attributes
+    ----------
+    transform
+        Name or alias in the catalogue.
+    parameters
+        Those given; the others keep the catalogue's defaults.
+    probability
+        How likely it is taken, 0 to 1.
+    weight
+        Its weight where a policy draws one step; at least 0.
+    optional
+        True: left out where it is not defined for an image's pixels; False: such an image is refused.
+    """
+
+    transform: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    probability: float = 1.0
+    weight: float = 1.0
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What to do to each sample. It is checked when it is made.
+
+    Attributes
+    ----------
+    steps
+        The steps, in order.
+    mode
+        How they are combined.
+    laterality
+        True where left and right mean something: mirrors are then refused.
+    name
+        For people; it does not enter the draws.
+
+    Raises
+    ------
+    InvalidArgument
+        UNKNOWN_TRANSFORM, BAD_PARAMETER, MIRROR_REFUSED, BAD_POLICY; the field names the step.
+    """
+
+    steps: tuple[Step, ...]
+    mode: Mode = Mode.SEQUENTIAL
+    laterality: bool = False
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        for number, step in enumerate(self.steps):
+            where = f"policy.steps[{number}]"
+            spec = find_transform(step.transform, field=f"{where}.transform")
+            spec.check_names(step.parameters, field=f"{where}.parameters")
+            if self.laterality and spec.mirrors:
+                raise InvalidArgument(
+                    f"step {number + 1}, {spec.name}, swaps left and right, which mean something here (laterality): take it out",
+                    reason="MIRROR_REFUSED",
+                    field=f"{where}.transform",
+                )
+            if not 0 <= step.probability <= 1:
+                raise InvalidArgument(f"probability {step.probability}: give 0 to 1", reason="BAD_POLICY", field=f"{where}.probability")
+            if not step.weight >= 0:
+                raise InvalidArgument(f"weight {step.weight}: give 0 or more", reason="BAD_POLICY", field=f"{where}.weight")
+        if self.mode is Mode.LINEAR and not sum(step.weight for step in self.steps) > 0:
+            raise InvalidArgument("a policy that draws one step needs one with a weight above 0", reason="BAD_POLICY", field="policy.steps")
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256, hexadecimal, over everything that decides the pixels."""
+        steps = [
+            [find_transform(s.transform).name, _canonical(s.parameters), float(s.probability), float(s.weight), s.optional]
+            for s in self.steps
+        ]
+        words = json.dumps([DIGEST_VERSION, self.mode, steps], sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(words.encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the policy as plain values, for provenance."""
+        return {
+            "name": self.name,
+            "mode": self.mode.value,
+            "laterality": self.laterality,
+            "steps": [
+                {
+                    "transform": step.transform,
+                    "parameters": _canonical(step.parameters),
+                    "probability": step.probability,
+                    "weight": step.weight,
+                    "optional": step.optional,
+                }
+                for step in self.steps
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Policy:
+        """Read what `to_json` gave."""
+        steps = tuple(Step(**step) for step in values["steps"])
+        return cls(steps, Mode(values["mode"]), bool(values["laterality"]), str(values["name"]))
+
+
+def _canonical(value: Any) -> Any:
+    """Give JSON values that are equal for equal parameters: 3 and 3.0, a tuple and a list."""
+    if isinstance(value, Mapping):
+        return {str(name): _canonical(item) for name, item in sorted(value.items())}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(item) for item in value]
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value
+    return float(value)
