@@ -1,0 +1,104 @@
+"""Find and end processes, and what they leave in shared memory, by what they are and never by their program's name alone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import psutil
+
+SHARED_MEMORY = Path("/dev/shm")
+TRITON_SEGMENTS = "triton_*_backend_shm_region_*"
+
+
+def with_marker(name: str, value: str) -> list[psutil.Process]:
+    """Give the running processes (this one apart) whose environment has ``name=value``.
+
+    An environment is inherited by every child, whatever becomes of its parent: so strays are found that a walk from parent to child would miss.
+    """
+    found = []
+    for process in psutil.process_iter():
+        if process.pid == os.getpid():
+            continue
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get(name) == value and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def end(processes: Iterable[psutil.Process], *, grace: float) -> list[psutil.Process]:
+    """End processes: SIGTERM, then SIGKILL after ``grace`` seconds (at once if 0).
+
+    Returns
+    -------
+    list of psutil.Process
+        Those still there afterwards (stuck in the kernel); normally none.
+    """
+    alive = list(processes)
+    if grace > 0:
+        for process in alive:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.terminate()
+        _, alive = psutil.wait_procs(alive, timeout=grace)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    _, alive = psutil.wait_procs(alive, timeout=5.0)
+    return alive
+
+
+def tree(pid: int) -> list[psutil.Process]:
+    """Give a process and all below it, children last; empty if it is gone."""
+    try:
+        root = psutil.Process(pid)
+        return [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def remove_unused_triton_segments(*, older_than: float = 5.0) -> list[str]:
+    """Remove this user's Triton segments in shared memory that no process has mapped: a Triton ended by SIGKILL leaves them.
+
+    Parameters
+    ----------
+    older_than : float
+        Seconds; a younger segment may belong to a server that is about to map it.
+
+    Returns
+    -------
+    list of str
+        Names of what was removed.
+    """
+    candidates = []
+    for path in SHARED_MEMORY.glob(TRITON_SEGMENTS):
+        with contextlib.suppress(FileNotFoundError):
+            status = path.stat()
+            if status.st_uid == os.getuid() and time.time() - status.st_mtime >= older_than:
+                candidates.append(path)
+    if not candidates:
+        return []
+    used = mapped_in(SHARED_MEMORY)
+    removed = []
+    for path in candidates:
+        if str(path) not in used:
+            path.unlink(missing_ok=True)
+            removed.append(path.name)
+    return removed
+
+
+def mapped_in(folder: Path) -> set[str]:
+    """Give the files below a folder that any process which we may look into has mapped."""
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return {path for pid in pids for path in mapped_by(pid, folder)}
+
+
+def mapped_by(pid: int, folder: Path) -> set[str]:
+    """Give the files below a folder that a process has mapped; none if it is gone or another user's."""
+    try:
+        text = Path(f"/proc/{pid}/maps").read_text()
+    except OSError:
+        return set()
+    return {line.split(maxsplit=5)[5].removesuffix(" (deleted)") for line in text.splitlines() if f" {folder}/" in line}
