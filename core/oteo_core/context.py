@@ -1,0 +1,59 @@
+"""What a handler may know of the call that it answers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from oteo_core.errors import Cancelled, DeadlineExceeded
+
+
+@dataclass
+class CallContext:
+    """One call.
+
+    Attributes
+    ----------
+    method
+        Full method, such as ``"/oteo.automl.v1.AutoMLService/GetModel"``.
+    request_id
+        From the caller's ``x-request-id`` or made here; it goes into every log line and on to services called.
+    caller
+        Who calls: the identity behind the token.
+    deadline
+        ``time.monotonic()`` at which the caller stops waiting; None: never.
+    cancelled
+        Set when the caller has gone or its deadline has passed; handlers that block look at it through `check`.
+    """
+
+    method: str = ""
+    request_id: str = ""
+    caller: str = ""
+    deadline: float | None = None
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+    def remaining(self) -> float | None:
+        """Give the seconds until the deadline, at least 0; None where there is none."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    def check(self) -> None:
+        """Stop work that nobody waits for: raise `DeadlineExceeded` or `Cancelled`."""
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            raise DeadlineExceeded("the call's deadline has passed")
+        if self.cancelled.is_set():
+            raise Cancelled("the caller has gone")
+
+
+_CURRENT: ContextVar[CallContext | None] = ContextVar("oteo_call", default=None)
+
+
+def current() -> CallContext:
+    """Give the call that is being answered; an empty one outside of any."""
+    return _CURRENT.get() or CallContext()
+
+
+def enter(call: CallContext) -> None:
+    """Make a call the current one, in this task and in what it starts."""
+    _CURRENT.set(call)

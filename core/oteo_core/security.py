@@ -1,0 +1,76 @@
+"""The shared token, and TLS."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import grpc
+
+from oteo_core.errors import FailedPrecondition, Unauthenticated
+from oteo_core.settings import CoreSettings
+
+# Probes come from systems that hold no token.
+OPEN_METHODS = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"})
+
+
+def identify(method: str, metadata: Mapping[str, str], token: str | None) -> str:
+    """Give the caller's identity, or raise `Unauthenticated`.
+
+    Parameters
+    ----------
+    method
+        Full method; health checks need no token.
+    metadata
+        The call's metadata, keys in lower case.
+    token
+        The token that calls must bear; None: none needed.
+    """
+    if method in OPEN_METHODS:
+        return "probe"
+    if token is None:
+        return metadata.get("x-oteo-caller", "anonymous")
+    scheme, _, given = metadata.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not given:
+        raise Unauthenticated("this call needs a token: send the metadata `authorization: Bearer TOKEN`", reason="TOKEN_MISSING")
+    if not hmac.compare_digest(given.encode(), token.encode()):
+        raise Unauthenticated("this token is not valid here", reason="TOKEN_INVALID")
+    # Whoever holds the shared token is one of Oteo's own parts and may say for whom it calls.
+    return metadata.get("x-oteo-caller", "local")
+
+
+def required_token(settings: CoreSettings) -> str | None:
+    """Give the token to demand; refuse to serve without one unless the settings allow it."""
+    token = settings.shared_token()
+    if token or settings.allow_anonymous:
+        return token or None
+    raise FailedPrecondition(
+        "no token is set: give OTEO_TOKEN or OTEO_TOKEN_FILE (or OTEO_ALLOW_ANONYMOUS=true on a test machine)", reason="NO_TOKEN"
+    )
+
+
+def bearer(token: str | None) -> Iterable[tuple[str, str]]:
+    """Give the metadata that carries a token."""
+    return (("authorization", f"Bearer {token}"),) if token else ()
+
+
+def _read(path: Path | None) -> bytes | None:
+    return None if path is None else path.expanduser().read_bytes()
+
+
+def server_credentials(settings: CoreSettings) -> grpc.ServerCredentials | None:
+    """Give the server's TLS credentials; None where no certificate is set."""
+    certificate, key, client_ca = _read(settings.tls_cert), _read(settings.tls_key), _read(settings.tls_client_ca)
+    if certificate is None or key is None:
+        return None
+    return grpc.ssl_server_credentials([(key, certificate)], root_certificates=client_ca, require_client_auth=client_ca is not None)
+
+
+def channel_credentials(settings: CoreSettings) -> grpc.ChannelCredentials | None:
+    """Give the TLS credentials for calls to other services; None where TLS is off."""
+    if settings.tls_cert is None:
+        return None
+    certificate, key = _read(settings.tls_cert), _read(settings.tls_key)
+    mutual = settings.tls_client_ca is not None
+    return grpc.ssl_channel_credentials(_read(settings.tls_ca), key if mutual else None, certificate if mutual else None)

@@ -1,0 +1,216 @@
+"""What every call goes through: identity, request id, validation, deadline, errors, metrics, log.
+
+One interceptor wraps a method's handler once and keeps the wrapped one; what the steps do is in modules of their own. Handlers may be coroutines or
+plain functions, which run in a thread of the pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+from google.rpc import code_pb2
+
+from oteo_core import telemetry
+from oteo_core.context import CallContext, enter
+from oteo_core.errors import Cancelled, DeadlineExceeded, Internal, OteoError, Unimplemented, from_exception
+from oteo_core.security import OPEN_METHODS, identify
+from oteo_core.server.validation import validate
+
+LOG = telemetry.logger("oteo.rpc")
+CODES = {code.value[0]: code for code in grpc.StatusCode}
+# Calls as long as a client likes to watch: a deadline there is the client's own affair.
+_QUIET = OPEN_METHODS
+
+
+def _to_thread(pool: ThreadPoolExecutor, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+    context = contextvars.copy_context()
+    return asyncio.get_running_loop().run_in_executor(pool, lambda: context.run(function, *args))
+
+
+class _ThreadIterator:
+    """An asynchronous stream of requests as a plain iterator, for a handler in a thread."""
+
+    def __init__(self, source: AsyncIterator[Any], call: CallContext) -> None:
+        self._source = source
+        self._loop = asyncio.get_running_loop()
+        self._call = call
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        self._call.check()
+        future = asyncio.run_coroutine_threadsafe(anext(self._source, None), self._loop)
+        item = future.result()
+        if item is None:
+            # A stream that broke off ends like one that is complete; the call's own state tells them apart.
+            self._call.check()
+            raise StopIteration
+        return item
+
+
+async def _checked(source: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in source:
+        validate(request)
+        yield request
+
+
+_END = object()
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wrap every handler of a server.
+
+    Parameters
+    ----------
+    token
+        The token that calls must bear; None: none needed.
+    pool
+        Threads for handlers that are plain functions.
+    """
+
+    def __init__(self, token: str | None, pool: ThreadPoolExecutor) -> None:
+        self._token = token
+        self._pool = pool
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """Give the wrapped handler of a call; unknown methods are left to gRPC."""
+        handler = await continuation(handler_call_details)
+        return None if handler is None else self._wrap(handler, handler_call_details.method)
+
+    def _wrap(self, handler: Any, method: str) -> Any:
+        function = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+        serializers = {"request_deserializer": handler.request_deserializer, "response_serializer": handler.response_serializer}
+
+        async def unary(request: Any, context: Any) -> Any:
+            return await self._answer(method, context, lambda call: self._one(function, request, context, call, handler.request_streaming))
+
+        async def stream(request: Any, context: Any) -> None:
+            async def run(call: CallContext) -> None:
+                async for response in self._many(function, request, context, call, handler.request_streaming):
+                    await context.write(response)
+
+            await self._answer(method, context, run)
+
+        if handler.response_streaming:
+            make = grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
+            return make(stream, **serializers)
+        make = grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
+        return make(unary, **serializers)
+
+    async def _one(self, function: Any, request: Any, context: Any, call: CallContext, streaming: bool) -> Any:
+        if streaming:
+            request = _checked(request)
+        else:
+            validate(request)
+        if inspect.iscoroutinefunction(function):
+            return await function(request, context)
+        result = await _to_thread(self._pool, function, _ThreadIterator(request, call) if streaming else request, context)
+        return await result if inspect.isawaitable(result) else result
+
+    async def _many(self, function: Any, request: Any, context: Any, call: CallContext, streaming: bool) -> AsyncIterator[Any]:
+        if streaming:
+            request = _checked(request)
+        else:
+            validate(request)
+        if inspect.isasyncgenfunction(function):
+            async for response in function(request, context):
+                yield response
+            return
+        if inspect.iscoroutinefunction(function):
+            # The handler writes through the context itself.
+            await function(request, context)
+            return
+        responses = await _to_thread(self._pool, function, _ThreadIterator(request, call) if streaming else request, context)
+        if hasattr(responses, "__aiter__"):
+            async for response in responses:
+                yield response
+            return
+        iterator = iter(responses)
+        while (response := await _to_thread(self._pool, next, iterator, _END)) is not _END:
+            yield response
+
+    async def _answer(self, method: str, context: Any, run: Callable[[CallContext], Any]) -> Any:
+        """Run a handler; log and count how it ended, and turn errors into status with details."""
+        began = time.perf_counter()
+        metadata = {key.lower(): value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        # gRPC gives the seconds that are left, or None, or a number beyond all time where the caller set no deadline.
+        left = context.time_remaining()
+        call = CallContext(
+            method=method,
+            request_id=metadata.get("x-request-id", "")[:128] or uuid.uuid4().hex,
+            deadline=None if left is None or left > 10 * 365 * 86400 else time.monotonic() + left,
+        )
+        enter(call)
+        error: OteoError | None = None
+        code = "OK"
+        telemetry.IN_FLIGHT.labels(method).inc()
+        try:
+            call.caller = identify(method, metadata, self._token)
+            async with asyncio.timeout(call.remaining()):
+                return await run(call)
+        except asyncio.CancelledError:
+            call.cancelled.set()
+            overdue = call.deadline is not None and time.monotonic() >= call.deadline
+            error = DeadlineExceeded("the call's deadline has passed") if overdue else Cancelled("the caller has gone")
+            raise
+        except TimeoutError as timeout:
+            overdue = call.deadline is not None and time.monotonic() >= call.deadline - 0.05
+            call.cancelled.set()
+            error = DeadlineExceeded("the call's deadline has passed") if overdue else self._unexpected(timeout, method)
+        except OteoError as known:
+            error = known
+        except NotImplementedError:
+            # What the generated servicer raises for a method that a service has not filled in.
+            name = method.rsplit("/", 1)[-1]
+            error = Unimplemented(f"{name} is in the contract and not yet in this release of Oteo", metadata={"method": method})
+        except grpc.aio.AbortError:
+            code = "ABORTED_BY_HANDLER"
+            raise
+        except Exception as unexpected:  # noqa: BLE001 - whatever a handler raises must become a status
+            error = self._unexpected(unexpected, method)
+        finally:
+            seconds = time.perf_counter() - began
+            if error is not None:
+                code = code_pb2.Code.Name(error.code)
+            telemetry.IN_FLIGHT.labels(method).dec()
+            telemetry.HANDLED.labels(method, code).inc()
+            telemetry.SECONDS.labels(method).observe(seconds)
+            if method not in _QUIET:
+                LOG.info(
+                    "call",
+                    method=method,
+                    code=code,
+                    reason=error.reason if error else None,
+                    ms=round(seconds * 1000, 2),
+                    request_id=call.request_id,
+                    caller=call.caller,
+                )
+        status = error.to_status()
+        await context.abort(
+            CODES.get(status.code, grpc.StatusCode.UNKNOWN),
+            status.message[:2000],
+            (("grpc-status-details-bin", status.SerializeToString()), ("x-request-id", call.request_id)),
+        )
+        return None
+
+    @staticmethod
+    def _unexpected(error: BaseException, method: str) -> OteoError:
+        known = from_exception(error)
+        if not isinstance(known, Internal):
+            return known
+        incident = uuid.uuid4().hex[:12]
+        LOG.error("unexpected error", method=method, incident=incident, exc_info=error)
+        return Internal(
+            f"an unexpected {type(error).__name__}; the service's log has it as incident {incident}",
+            reason="UNEXPECTED_ERROR",
+            metadata={"incident": incident, **known.metadata},
+        )

@@ -1,0 +1,110 @@
+"""Channels to other services: token, TLS, limits, keep-alive."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+
+from oteo_core.context import current
+from oteo_core.security import bearer, channel_credentials
+from oteo_core.settings import CoreSettings
+
+
+def options(settings: CoreSettings) -> list[tuple[str, Any]]:
+    """Give the options of channels and servers."""
+    return [
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.enable_http_proxy", 0),
+    ]
+
+
+def outgoing(token: str | None) -> list[tuple[str, str]]:
+    """Give the metadata of a call to another service: token, and the request id and caller of the call being answered."""
+    call = current()
+    metadata = list(bearer(token))
+    if call.request_id:
+        metadata.append(("x-request-id", call.request_id))
+    if call.caller:
+        metadata.append(("x-oteo-caller", call.caller))
+    return metadata
+
+
+def _extended(details: Any, token: str | None) -> Any:
+    return details._replace(metadata=[*(details.metadata or ()), *outgoing(token)])
+
+
+class _Aio:
+    def __init__(self, token: str | None) -> None:
+        self._token = token
+
+    async def _forward(self, continuation: Any, details: Any, request: Any) -> Any:
+        return await continuation(_extended(details, self._token), request)
+
+
+class _AioUnaryUnary(_Aio, grpc.aio.UnaryUnaryClientInterceptor):
+    async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return await self._forward(continuation, client_call_details, request)
+
+
+class _AioUnaryStream(_Aio, grpc.aio.UnaryStreamClientInterceptor):
+    async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return await self._forward(continuation, client_call_details, request)
+
+
+class _AioStreamUnary(_Aio, grpc.aio.StreamUnaryClientInterceptor):
+    async def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        return await self._forward(continuation, client_call_details, request_iterator)
+
+
+class _AioStreamStream(_Aio, grpc.aio.StreamStreamClientInterceptor):
+    async def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        return await self._forward(continuation, client_call_details, request_iterator)
+
+
+class _Sync(
+    grpc.UnaryUnaryClientInterceptor,
+    grpc.UnaryStreamClientInterceptor,
+    grpc.StreamUnaryClientInterceptor,
+    grpc.StreamStreamClientInterceptor,
+):
+    def __init__(self, token: str | None) -> None:
+        self._token = token
+
+    def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return continuation(_extended(client_call_details, self._token), request)
+
+    def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return continuation(_extended(client_call_details, self._token), request)
+
+    def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        return continuation(_extended(client_call_details, self._token), request_iterator)
+
+    def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        return continuation(_extended(client_call_details, self._token), request_iterator)
+
+
+def channel(address: str, settings: CoreSettings) -> grpc.aio.Channel:
+    """Open an asyncio channel to another service."""
+    token, credentials = settings.shared_token(), channel_credentials(settings)
+    interceptors: list[grpc.aio.ClientInterceptor] = [
+        _AioUnaryUnary(token),
+        _AioUnaryStream(token),
+        _AioStreamUnary(token),
+        _AioStreamStream(token),
+    ]
+    if credentials is not None:
+        return grpc.aio.secure_channel(address, credentials, options(settings), interceptors=interceptors)
+    return grpc.aio.insecure_channel(address, options(settings), interceptors=interceptors)
+
+
+def sync_channel(address: str, settings: CoreSettings) -> grpc.Channel:
+    """Open a blocking channel to another service, for jobs and tools."""
+    token, credentials = settings.shared_token(), channel_credentials(settings)
+    if credentials is not None:
+        opened = grpc.secure_channel(address, credentials, options(settings))
+    else:
+        opened = grpc.insecure_channel(address, options(settings))
+    return grpc.intercept_channel(opened, _Sync(token))

@@ -1,0 +1,61 @@
+"""Logs and metrics: one JSON object a line, and Prometheus' text over HTTP."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
+
+from oteo_core.settings import CoreSettings
+
+HANDLED = Counter("oteo_rpc_handled_total", "Calls that were answered, by method and canonical code.", ["method", "code"])
+SECONDS = Histogram(
+    "oteo_rpc_seconds",
+    "Time from the call's arrival to its answer, seconds.",
+    ["method"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+)
+IN_FLIGHT = Gauge("oteo_rpc_in_flight", "Calls that are being answered.", ["method"])
+
+
+def configure_logging(settings: CoreSettings, service: str) -> None:
+    """Send the logs of structlog and of the standard library to standard error, in one form, with the service's name."""
+    level = getattr(logging, settings.log_level.upper())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    renderer: Any = structlog.processors.JSONRenderer() if settings.log_format == "json" else structlog.dev.ConsoleRenderer(colors=False)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer], foreign_pre_chain=shared
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=level, force=True)
+    # Chatty libraries say nothing below a warning.
+    for name in ("grpc", "urllib3", "asyncio", "botocore", "aiobotocore", "s3fs", "fsspec"):
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+    structlog.contextvars.bind_contextvars(service=service)
+
+
+def logger(name: str) -> Any:
+    """Give a structured logger."""
+    return structlog.get_logger(name)
+
+
+def serve_metrics(port: int, address: str = "127.0.0.1") -> None:
+    """Serve Prometheus' metrics over HTTP in a thread of its own; port 0: not at all."""
+    if port:
+        start_http_server(port, addr=address)
