@@ -7,7 +7,7 @@ policy, the seed, the sample, the copy and the step, so that the pixels do not d
 
 from __future__ import annotations
 
-from oteo_core.augmentation.applying import augment_image, refusal
+from oteo_core.augmentation.applying import augment_image, check_policy, refusal
 from oteo_core.augmentation.catalogue import CATALOGUE, TransformSpec, find_transform
 from oteo_core.augmentation.defaults import PRESETS, default_policy, preset_policy
 from oteo_core.augmentation.keys import AugmentationKey, step_generator
@@ -22,6 +22,7 @@ __all__ = [
     "Step",
     "TransformSpec",
     "augment_image",
+    "check_policy",
     "default_policy",
     "find_transform",
     "preset_policy",

@@ -68,6 +68,18 @@ def augment_image(pixels: NDArray[Any], policy: Policy, key: AugmentationKey) ->
     return np.array(result) if result is pixels else np.ascontiguousarray(result)
 
 
+def check_policy(policy: Policy) -> None:
+    """Build every transform of a policy, so that values which albumentations refuses are found before the work begins.
+
+    Raises
+    ------
+    InvalidArgument
+        BAD_PARAMETER; the field names the step.
+    """
+    for number, step in enumerate(policy.steps):
+        _transform(number, step, find_transform(step.transform), policy)
+
+
 def refusal(step: Step, pixels: NDArray[Any]) -> str:
     """Say why a step is not defined for such pixels; empty if it is."""
     return _refusal(find_transform(step.transform), pixels.shape[2], _values(pixels))

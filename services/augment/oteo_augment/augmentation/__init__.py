@@ -1,0 +1,17 @@
+"""Augmented datasets: more copies of the training part, made after the split, the same to the byte however the work is shared."""
+
+from __future__ import annotations
+
+from oteo_augment.augmentation.dataset import Checkpoints, Outcome, augment_dataset
+from oteo_augment.augmentation.plan import DEFAULT_COPIES, AugmentationPlan
+from oteo_augment.augmentation.requests import plan_from_request, policy_from_proto
+
+__all__ = [
+    "DEFAULT_COPIES",
+    "AugmentationPlan",
+    "Checkpoints",
+    "Outcome",
+    "augment_dataset",
+    "plan_from_request",
+    "policy_from_proto",
+]

@@ -1,0 +1,66 @@
+"""How many copies are made of which sample, and what each is called."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from oteo_core.augmentation import Policy
+from oteo_core.datasets import Sample
+
+DEFAULT_COPIES = 2
+"""Copies of each training sample where a request does not say."""
+
+_LONGEST_ID = 128
+
+
+@dataclass(frozen=True)
+class AugmentationPlan:
+    """What is to be made of a dataset.
+
+    Attributes
+    ----------
+    policy
+        What is done to each copy.
+    copies
+        Copies of a training sample.
+    copies_by_class
+        Copies of those of a class, instead; of a sample of several classes the most of theirs.
+    seed
+        Seed of the draws.
+    drop_originals
+        True: of a training sample only its copies are kept, if it has any.
+    """
+
+    policy: Policy
+    copies: int = DEFAULT_COPIES
+    copies_by_class: Mapping[str, int] = field(default_factory=dict)
+    seed: int = 0
+    drop_originals: bool = False
+
+    def copies_of(self, sample: Sample) -> int:
+        """Give the number of copies to make of a sample: none outside the training part."""
+        if sample.split != "train" or sample.excluded:
+            return 0
+        return max((self.copies_by_class.get(label, self.copies) for label in sample.labels), default=self.copies)
+
+    def copy_id(self, sample: Sample, copy: int) -> str:
+        """Give the id of a copy: the sample's own with a mark of policy and seed, and the copy's number."""
+        mark = hashlib.blake2b(f"{self.policy.digest}/{self.seed}".encode(), digest_size=3).hexdigest()
+        name = f"{sample.id}.{mark}-{copy}"
+        if len(name) <= _LONGEST_ID:
+            return name
+        return f"{hashlib.sha256(sample.id.encode()).hexdigest()[:32]}.{mark}-{copy}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the plan as plain values, for provenance."""
+        return {
+            "policy": self.policy.to_json(),
+            "policy_digest": self.policy.digest,
+            "copies": self.copies,
+            "copies_by_class": dict(sorted(self.copies_by_class.items())),
+            "seed": self.seed,
+            "drop_originals": self.drop_originals,
+        }

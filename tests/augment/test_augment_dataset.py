@@ -1,0 +1,270 @@
+"""An augmented dataset: only the training part grows, the bytes do not depend on how the work is shared, nothing vanishes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from oteo_augment.augmentation import AugmentationPlan, augment_dataset, dataset, plan_from_request
+from oteo_core.artifacts import ArtifactStore
+from oteo_core.augmentation import Policy, Step, default_policy
+from oteo_core.datasets import DatasetInfo, DatasetReader, DatasetWriter, Finding, Sample, Severity
+from oteo_core.errors import FailedPrecondition, InvalidArgument
+from oteo_core.images import ImageLimits, decode, encode_png, perceptual_hash, pixel_digest
+from oteo_core.jobs.executor import InlineExecutor, ProcessExecutor
+from oteo_core.sampledata import draw_cell
+from oteo_protos.augment.v1 import augment_pb2
+
+SPLITS = ["train", "train", "validation", "train", "test", "train"]
+
+
+class Kept:
+    """Checkpoints in memory; stops the work after a number of saves."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.data: dict[str, bytes] = {}
+        self.saves = 0
+        self.stop_after = stop_after
+
+    def save(self, name: str, data: bytes) -> None:
+        self.check()
+        self.data[name] = data
+        self.saves += 1
+
+    def load(self, name: str) -> bytes | None:
+        return self.data.get(name)
+
+    def check(self) -> None:
+        if self.stop_after is not None and self.saves >= self.stop_after:
+            raise KeyboardInterrupt
+
+
+def add_image(writer: DatasetWriter, name: str, pixels: np.ndarray, **fields) -> None:
+    if pixels.dtype == np.float32 or pixels.shape[2] not in (1, 3, 4):
+        stream = io.BytesIO()
+        tifffile.imwrite(stream, pixels, photometric="minisblack", planarconfig="contig")
+        ending, data = "tif", stream.getvalue()
+    else:
+        ending, data = "png", encode_png(pixels)
+    assert decode(data).pixels.shape == pixels.shape
+    writer.add(
+        Sample(
+            id=name,
+            path=writer.add_media(f"{name}.{ending}", data),
+            source_path=f"in/{name}.{ending}",
+            sha256=hashlib.sha256(data).hexdigest(),
+            pixel_digest=pixel_digest(pixels),
+            phash=perceptual_hash(pixels),
+            width=pixels.shape[1],
+            height=pixels.shape[0],
+            channels=pixels.shape[2],
+            dtype=pixels.dtype.name,
+            **fields,
+        )
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    """A store with the dataset `cells`: 18 images of three classes, one more that was left out."""
+    store = ArtifactStore(f"file://{tmp_path}/store")
+    info = DatasetInfo("cells", task="classification", classes=("lymphocyte", "monocyte", "neutrophil"), domain="two scopes")
+    with DatasetWriter(store, "datasets/cells", info) as writer:
+        for index in range(18):
+            pixels, label, stem = draw_cell(index, size=48)
+            group = f"patient-{index // 3}" if index % 2 else ""
+            add_image(writer, stem, pixels, split=SPLITS[index // 3], group=group, labels=(label,))
+        gone = (Finding(Severity.ERROR, "UNREADABLE_IMAGE", "cannot be read", "in/bad.png"),)
+        writer.add(Sample(id="bad", source_path="in/bad.png", excluded=True, findings=gone))
+        writer.finish()
+    return store
+
+
+def run(store, plan, name, *, executor=None, kept=None, source="cells"):
+    steps = []
+    outcome = augment_dataset(
+        store,
+        source,
+        plan,
+        DatasetInfo(name, uid="u", create_time="2026-01-01T00:00:00+00:00"),
+        staging=f"datasets/{name}",
+        store_options={},
+        limits=ImageLimits(),
+        executor=executor or InlineExecutor(),
+        checkpoints=kept or Kept(),
+        progress=lambda done, total: steps.append((done, total)),
+    )
+    assert steps[-1][0] == steps[-1][1]
+    assert steps == sorted(steps)
+    return outcome, DatasetReader(store, name)
+
+
+def files(store, name):
+    """All of a dataset but its own name: every row, and the digest of every file."""
+    reader = DatasetReader(store, name)
+    media = {e.path.split("/", 2)[2]: hashlib.sha256(store.read_bytes(e.path)).hexdigest() for e in store.iter(f"datasets/{name}/media")}
+    return list(reader.samples(include_excluded=True)), media, reader.info.digest
+
+
+def test_only_the_training_part_grows(store):
+    plan = AugmentationPlan(default_policy(), copies=3)
+    outcome, new = run(store, plan, "more")
+    old = DatasetReader(store, "cells")
+    assert outcome.copies == 3 * 12
+    for split in ("validation", "test"):
+        assert list(new.samples(split)) == list(old.samples(split))
+        assert [new.read_media(s) for s in new.samples(split)] == [old.read_media(s) for s in old.samples(split)]
+    originals = {s.id: s for s in old.samples("train")}
+    rows = list(new.samples("train"))
+    assert len(rows) == 4 * 12
+    for row in rows:
+        if not row.derived_from:
+            assert row == originals[row.id]
+            continue
+        source = originals[row.derived_from]
+        assert row.labels == source.labels
+        assert row.group == (source.group or source.id)
+        image = new.image(row)
+        assert image.pixels.shape == (48, 48, 3)
+        assert pixel_digest(image.pixels) == row.pixel_digest != source.pixel_digest
+        assert hashlib.sha256(new.read_media(row)).hexdigest() == row.sha256
+    assert [s for s in new.samples(include_excluded=True) if s.excluded] == [s for s in old.samples(include_excluded=True) if s.excluded]
+    assert new.info.provenance["source_digest"] == old.info.digest
+    assert new.info.provenance["versions"]["albumentations"]
+    assert (new.info.task, new.info.classes, new.info.domain) == (old.info.task, old.info.classes, old.info.domain)
+
+
+def test_bytes_do_not_depend_on_workers_shards_or_order(store, monkeypatch):
+    plan = AugmentationPlan(default_policy(), seed=3)
+    run(store, plan, "one")
+    monkeypatch.setattr(dataset, "SHARD_WORK", 5)
+    run(store, plan, "many")
+    with ProcessExecutor(2) as executor:
+        run(store, plan, "spread", executor=executor)
+    assert files(store, "one") == files(store, "many") == files(store, "spread")
+    run(store, AugmentationPlan(default_policy(), seed=4), "other")
+    assert files(store, "other")[2] != files(store, "one")[2]
+
+
+def test_killed_in_the_middle_it_goes_on(store, monkeypatch):
+    monkeypatch.setattr(dataset, "SHARD_WORK", 5)
+    plan = AugmentationPlan(default_policy())
+    run(store, plan, "whole")
+    kept = Kept(stop_after=3)
+    with pytest.raises(KeyboardInterrupt):
+        run(store, plan, "again", kept=kept)
+    assert not store.exists("datasets/again/dataset.json")
+    first = dict(kept.data)
+    assert len(first) == 3
+    kept.stop_after = None
+    run(store, plan, "again", kept=kept)
+    assert {name: kept.data[name] for name in first} == first
+    assert kept.saves == len(kept.data)
+    assert files(store, "again") == files(store, "whole")
+
+
+def test_copies_by_class_and_originals_dropped(store):
+    plan = AugmentationPlan(default_policy(), copies=1, copies_by_class={"monocyte": 4, "lymphocyte": 0}, drop_originals=True)
+    _, new = run(store, plan, "balanced")
+    rows = list(new.samples("train"))
+    count = {label: sum(r.labels == (label,) for r in rows) for label in new.info.classes}
+    assert count == {"lymphocyte": 4, "monocyte": 16, "neutrophil": 4}
+    assert all(bool(r.derived_from) == (r.labels != ("lymphocyte",)) for r in rows)
+    assert new.info.sample_count == 24 + 6
+
+
+def test_deep_and_many_channelled_images(tmp_path):
+    store = ArtifactStore(f"file://{tmp_path}")
+    rng = np.random.default_rng(0)
+    pictures = {
+        "deep": (rng.random((40, 30, 1)) * 60000).astype(np.uint16),
+        "many": (rng.random((40, 30, 7)) * 60000).astype(np.uint16),
+        "real": rng.random((40, 30, 2)).astype(np.float32),
+        "plain": (rng.random((40, 30, 3)) * 255).astype(np.uint8),
+    }
+    with DatasetWriter(store, "datasets/odd", DatasetInfo("odd", task="classification", classes=("a",))) as writer:
+        for name, pixels in pictures.items():
+            add_image(writer, name, pixels, split="train", labels=("a",))
+        writer.finish()
+    outcome, new = run(store, AugmentationPlan(default_policy()), "odd-2", source="odd")
+    assert outcome.copies == 8
+    for row in new.samples("train"):
+        image = new.image(row).pixels
+        source = pictures[row.derived_from or row.id]
+        assert (image.dtype, image.shape[2]) == (source.dtype, source.shape[2])
+    # A step that a user asks for and that is not defined is refused, and says so; the original stays.
+    colour = AugmentationPlan(Policy((Step("ColorJitter"),)), drop_originals=True)
+    outcome, new = run(store, colour, "odd-3", source="odd")
+    assert outcome.copies == 2
+    assert {name for name, _ in outcome.findings} == {"deep", "many", "real"}
+    assert {finding.code for _, finding in outcome.findings} == {"TRANSFORM_NOT_DEFINED"}
+    assert {r.id for r in new.samples("train") if not r.derived_from} == {"deep", "many", "real"}
+
+
+def test_augmenting_the_augmented_keeps_ids_apart(store):
+    plan = AugmentationPlan(default_policy(), copies=1)
+    run(store, plan, "more")
+    outcome, new = run(store, plan, "most", source="more")
+    assert outcome.copies == 24
+    ids = [s.id for s in new.samples()]
+    assert len(ids) == len(set(ids)) == 48 + 6
+
+
+def request(**fields) -> augment_pb2.AugmentDatasetRequest:
+    return augment_pb2.AugmentDatasetRequest(dataset="datasets/cells", **fields)
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "reason", "field"),
+    [
+        (request(copies_by_class={"basophil": 3}), InvalidArgument, "UNKNOWN_CLASS", "copies_by_class['basophil']"),
+        (request(policy={"preset": "x"}), InvalidArgument, "UNKNOWN_PRESET", "policy.preset"),
+        (request(policy={"preset": "default", "steps": [{"transform": "D4"}]}), InvalidArgument, "BAD_POLICY", "policy.preset"),
+        (request(policy={"steps": [{"transform": "D5"}]}), InvalidArgument, "UNKNOWN_TRANSFORM", "policy.steps[0].transform"),
+        (
+            request(policy={"steps": [{"transform": "D4"}], "laterality": True}),
+            InvalidArgument,
+            "MIRROR_REFUSED",
+            "policy.steps[0].transform",
+        ),
+        (request(policy={"steps": [{"transform": "D4"}], "mode": 3}), InvalidArgument, "MODE_NOT_SUPPORTED", "policy.mode"),
+    ],
+)
+def test_requests_that_cannot_be_met(store, asked, error, reason, field):
+    with pytest.raises(error) as caught:
+        plan_from_request(asked, DatasetReader(store, "cells").info)
+    assert (caught.value.reason, caught.value.field) == (reason, field)
+
+
+def test_a_dataset_without_a_training_part_or_of_another_task_is_refused(store):
+    info = DatasetReader(store, "cells").info
+    info.splits = ()
+    with pytest.raises(FailedPrecondition) as caught:
+        plan_from_request(request(), info)
+    assert caught.value.reason == "NOT_SPLIT"
+    info.task = "detection"
+    with pytest.raises(InvalidArgument) as refused:
+        plan_from_request(request(), info)
+    assert refused.value.reason == "TASK_NOT_SUPPORTED"
+
+
+def test_values_that_a_transform_refuses_are_found_before_the_work(store):
+    plan = AugmentationPlan(Policy((Step("GaussianBlur", {"sigma_limit": "soft"}),)))
+    with pytest.raises(InvalidArgument) as caught:
+        run(store, plan, "never")
+    assert (caught.value.reason, caught.value.field) == ("BAD_PARAMETER", "policy.steps[0].parameters")
+    assert not store.exists("datasets/never")
+
+
+def test_a_request_becomes_a_plan(store):
+    info = DatasetReader(store, "cells").info
+    steps = [{"transform": "Affine", "parameters": {"rotate": [-5, 5]}, "probability": 0.5}, {"transform": "gamma"}]
+    plan = plan_from_request(request(policy={"steps": steps}, seed=5, drop_originals=True), info)
+    assert (plan.copies, plan.seed, plan.drop_originals) == (2, 5, True)
+    assert [s.probability for s in plan.policy.steps] == [0.5, 1.0]
+    assert plan_from_request(request(), info).policy.digest == default_policy().digest
