@@ -37,17 +37,35 @@ def end(processes: Iterable[psutil.Process], *, grace: float) -> list[psutil.Pro
     list of psutil.Process
         Those still there afterwards (stuck in the kernel); normally none.
     """
-    alive = list(processes)
+    alive = [process for process in processes if is_alive(process)]
     if grace > 0:
         for process in alive:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.terminate()
-        _, alive = psutil.wait_procs(alive, timeout=grace)
+        alive = _wait_gone(alive, grace)
     for process in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    _, alive = psutil.wait_procs(alive, timeout=5.0)
-    return alive
+    return _wait_gone(alive, 5.0)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Say whether a process still runs; one that has ended and whose parent has not asked yet (a zombie) does not."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _wait_gone(processes: list[psutil.Process], timeout: float) -> list[psutil.Process]:
+    """Wait until processes are gone; those that are not."""
+    deadline = time.monotonic() + timeout
+    while True:
+        # psutil's own wait counts zombies as alive, and waits for them until their parent has asked.
+        processes = [process for process in processes if is_alive(process)]
+        if not processes or time.monotonic() > deadline:
+            return processes
+        time.sleep(0.02)
 
 
 def tree(pid: int) -> list[psutil.Process]:
