@@ -21,7 +21,7 @@ BUSY_MILLISECONDS = 20_000
 """How long a writer of SQLite waits for another."""
 
 
-class db_now(FunctionElement[float]):  # noqa: N801 (an SQL function is written in lower case)
+class db_now(FunctionElement[float]):
     """The database's clock in seconds since 1970: one clock for all replicas, whatever their own say."""
 
     type = Float()

@@ -110,7 +110,7 @@ class OperationRow:
         if message is None or "progress" not in message.DESCRIPTOR.fields_by_name:
             return packed
         progress: report_pb2.Progress = getattr(message, "progress")  # noqa: B009 (field 1 of every metadata message)
-        progress.state = report_pb2.Progress.State.ValueType(int(self.state))
+        progress.MergeFrom(report_pb2.Progress(state=f"STATE_{self.state.name}"))
         progress.attempt = self.attempt
         progress.caller = self.caller
         progress.create_time.FromDatetime(_datetime(self.create_time))

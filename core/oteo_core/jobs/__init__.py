@@ -1,0 +1,26 @@
+"""Jobs: killable anywhere, run again from their checkpoints, publishing last."""
+
+from __future__ import annotations
+
+from oteo_core.jobs.context import JobContext
+from oteo_core.jobs.entry import JobHandler, run_job
+from oteo_core.jobs.executor import Executor, InlineExecutor, ProcessExecutor, Task
+from oteo_core.jobs.process_runner import ProcessJobRunner
+from oteo_core.jobs.ray_runner import RayJobRunner
+from oteo_core.jobs.runner import JobRunner, JobState
+from oteo_core.jobs.watch import JobStopped
+
+__all__ = [
+    "Executor",
+    "InlineExecutor",
+    "JobContext",
+    "JobHandler",
+    "JobRunner",
+    "JobState",
+    "JobStopped",
+    "ProcessExecutor",
+    "ProcessJobRunner",
+    "RayJobRunner",
+    "Task",
+    "run_job",
+]
