@@ -159,3 +159,10 @@ def test_the_digest_tells_policies_apart_and_nothing_else():
 def test_importing_it_is_cheap():
     code = "import sys, oteo_core.augmentation; sys.exit('albumentations' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_page_on_augmentation_names_every_transform_and_parameter(repository):
+    page = (repository / "docs" / "augmentation.md").read_text()
+    for spec in CATALOGUE.values():
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{spec.name}` |"))
+        assert all(f"`{name}`" in row for name in (*spec.parameters, *spec.aliases))
