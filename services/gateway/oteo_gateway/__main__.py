@@ -1,0 +1,19 @@
+"""The gateway: ``python -m oteo_gateway``."""
+
+from __future__ import annotations
+
+from oteo_core.jobs import RayJobRunner
+from oteo_core.server import serve
+from oteo_gateway.service import Gateway
+from oteo_gateway.settings import GatewaySettings
+
+
+def main() -> None:
+    """Read the settings, build, serve."""
+    settings = GatewaySettings()
+    gateway = Gateway(settings, RayJobRunner(settings.ray_address, settings.ray_token_path))
+    serve(settings, service="gateway", register=gateway.register, on_start=[gateway.start], on_stop=[gateway.stop])
+
+
+if __name__ == "__main__":
+    main()

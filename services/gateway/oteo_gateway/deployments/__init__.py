@@ -1,0 +1,1 @@
+"""Deployments: what should be served, and making every model server replica match it."""

@@ -1,0 +1,278 @@
+"""The deployments' reconciler: what is recorded against what every model server replica has loaded, again and again.
+
+It holds no state that matters: started anew, it reads the table and the servers and goes on. Of several gateways on one database the
+one that holds the lease reconciles; the others read what it writes.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Protocol
+
+import structlog
+
+from oteo_core.errors import FailedPrecondition, NotFound, OteoError, Unavailable
+from oteo_core.packages import ModelPackage
+from oteo_gateway.deployments.records import Deployment, Replica, Serving
+from oteo_gateway.deployments.replica import ReplicaKeeper, ReplicaState
+from oteo_gateway.deployments.repository import ModelRepository
+
+log = structlog.get_logger(__name__)
+
+LEASE = "deployment-reconciler"
+_LOAD_ATTEMPTS = 3
+
+
+class Records(Protocol):
+    """The table of deployments as the reconciler needs it."""
+
+    def list(self) -> list[Deployment]:
+        """Give all deployments."""
+
+    def set_status(self, deployment: Deployment) -> None:
+        """Record how a deployment stands."""
+
+    def set_operation(self, deployment_id: str, generation: int, operation: str) -> None:
+        """Record the operation that waits for a generation."""
+
+    def lease(self, name: str, owner: str, seconds: float) -> bool:
+        """Take or renew a lease."""
+
+    def release(self, name: str, owner: str) -> None:
+        """Give a lease back."""
+
+
+class Waiting(Protocol):
+    """The operations that wait for deployments."""
+
+    def progress(self, deployment: Deployment) -> None:
+        """Show how a deployment stands in its operation."""
+
+    def succeed(self, deployment: Deployment) -> None:
+        """End a deployment's operation: every replica answers."""
+
+    def fail(self, deployment: Deployment, error: OteoError) -> None:
+        """End a deployment's operation: it cannot be served."""
+
+
+class Reconciler:
+    """Makes every replica match the deployments.
+
+    Parameters
+    ----------
+    records
+        The table.
+    repository
+        The model servers' repository.
+    read_package
+        Gives a model's package by its id; raises NotFound where it is gone.
+    keepers
+        One for each replica.
+    waiting
+        The operations that wait.
+    owner
+        This process's name, for the lease.
+    period
+        Seconds between rounds.
+    lease_seconds
+        Length of the lease.
+    give_up_seconds
+        A deployment that is not served by then fails its operation; the reconciler goes on trying.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        repository: ModelRepository,
+        read_package: Callable[[str], ModelPackage],
+        keepers: Sequence[ReplicaKeeper],
+        waiting: Waiting,
+        *,
+        owner: str,
+        period: float = 1.0,
+        lease_seconds: float = 10.0,
+        give_up_seconds: float = 600.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._records = records
+        self._repository = repository
+        self._read_package = read_package
+        self._keepers = tuple(keepers)
+        self._waiting = waiting
+        self._owner = owner
+        self._period = period
+        self._lease_seconds = lease_seconds
+        self._give_up_seconds = give_up_seconds
+        self._clock = clock
+        self._pool = ThreadPoolExecutor(max_workers=max(1, len(self._keepers)), thread_name_prefix="replica")
+        self._running: dict[str, Future[ReplicaState]] = {}
+        self._states: dict[str, ReplicaState] = {}
+        self._wake = threading.Event()
+
+    def wake(self, model: str = "") -> None:
+        """Look again at once; `model` is one whose answer somebody missed."""
+        if model:
+            for keeper in self._keepers:
+                keeper.doubt(model)
+        self._wake.set()
+
+    def run(self, stop: threading.Event) -> None:
+        """Reconcile until told to stop."""
+        while not stop.is_set():
+            begin = time.monotonic()
+            try:
+                if self._records.lease(LEASE, self._owner, self._lease_seconds):
+                    self.reconcile_once()
+            except Exception:  # the loop must outlive a database or store that is away
+                log.exception("reconcile_failed")
+            # A replica that finished its round wakes this loop; two rounds never follow each other without a breath.
+            self._wake.wait(max(0.05, self._period - (time.monotonic() - begin)))
+            self._wake.clear()
+            stop.wait(0.02)
+        try:
+            self._records.release(LEASE, self._owner)
+        except Exception:
+            log.exception("lease_not_released")
+
+    def close(self) -> None:
+        """Stop the replicas' threads; those that wait for a server end with their call's time limit."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def reconcile_once(self, *, wait: float = 0.2) -> list[Deployment]:
+        """Do one round, and give the deployments as they stand.
+
+        Parameters
+        ----------
+        wait
+            Seconds to wait for the replicas' answers; one that takes longer, because it loads a model, reports in a later round.
+        """
+        deployments = self._records.list()
+        wanted, failures = self._wanted(deployments)
+        self._sync(wanted, wait)
+        self._clear(wanted)
+        return [self._settle(deployment, wanted, failures) for deployment in deployments]
+
+    def _wanted(self, deployments: Sequence[Deployment]) -> tuple[dict[str, ModelPackage], dict[str, OteoError]]:
+        """Give the packages to serve by their model server's name, and by model id why one cannot be."""
+        wanted: dict[str, ModelPackage] = {}
+        failures: dict[str, OteoError] = {}
+        for model_id in sorted({m for d in deployments for m in (d.model_id, d.answering_model)}):
+            try:
+                package = self._read_package(model_id)
+                if self._repository.write(package):
+                    log.info("package_written", model=model_id, digest=package.digest[:12])
+                wanted[package.triton_model] = package
+            except NotFound:
+                failures[model_id] = FailedPrecondition(
+                    f"The model models/{model_id} is not there any more; update the deployment to another, or delete it.",
+                    reason="MODEL_NOT_FOUND",
+                )
+            except OteoError as error:
+                failures[model_id] = error
+        return wanted, failures
+
+    def _sync(self, wanted: Mapping[str, ModelPackage], wait: float) -> None:
+        for keeper in self._keepers:
+            running = self._running.get(keeper.address)
+            if running is None or running.done():
+                self._running[keeper.address] = self._pool.submit(keeper.sync, dict(wanted))
+        deadline = time.monotonic() + wait
+        for keeper in self._keepers:
+            future = self._running[keeper.address]
+            try:
+                self._states[keeper.address] = future.result(timeout=max(0.0, deadline - time.monotonic()))
+            except TimeoutError:
+                # Busy loading: what it said last stands, except for models that it has not heard of.
+                future.add_done_callback(lambda _: self._wake.set())
+            except OteoError as error:
+                self._states[keeper.address] = ReplicaState(alive=False, message=error.message)
+            except Exception as error:
+                log.exception("replica_round_failed", replica=keeper.address)
+                self._states[keeper.address] = ReplicaState(alive=False, message=repr(error))
+
+    def _clear(self, wanted: Mapping[str, ModelPackage]) -> None:
+        """Take folders out of the repository that no deployment wants and no replica has loaded."""
+        states = [self._states.get(keeper.address) for keeper in self._keepers]
+        if not all(state is not None and state.alive for state in states):
+            return
+        loaded = {name for state in states if state is not None for name in state.loaded}
+        for name in self._repository.models():
+            if name not in wanted and name not in loaded:
+                log.info("package_removed", model=name)
+                self._repository.remove(name)
+
+    def _settle(self, deployment: Deployment, wanted: Mapping[str, ModelPackage], failures: Mapping[str, OteoError]) -> Deployment:
+        package = wanted.get(deployment.model_id)
+        failure = failures.get(deployment.model_id)
+        serving = deployment.serving
+        recorded = {replica.address: replica for replica in deployment.replicas}
+        replicas = []
+        for keeper in self._keepers:
+            state = self._states.get(keeper.address)
+            if state is None:
+                # Not heard of since this process took over: what was recorded last stands.
+                replicas.append(recorded.get(keeper.address, Replica(keeper.address, False, "not asked yet")))
+                continue
+            ready, message = _standing(state, package)
+            answers = ready if serving is None else _standing(state, wanted.get(serving.model_id))[0]
+            replicas.append(Replica(keeper.address, ready, "" if ready else message, answers))
+        if package is not None and replicas and all(replica.ready for replica in replicas):
+            serving = Serving(package.id, package.digest, deployment.generation)
+            replicas = [replace(replica, answers=True) for replica in replicas]
+        if failure is None and package is not None:
+            failure = self._load_failure(package)
+        settled = deployment.with_status(
+            tuple(replicas), serving, (failure.reason or "UNKNOWN", failure.message) if failure is not None else ("", "")
+        )
+        if settled != deployment:
+            self._records.set_status(settled)
+        return self._end(settled, failure, changed=settled != deployment)
+
+    def _load_failure(self, package: ModelPackage) -> OteoError | None:
+        """Say that a model does not load: every replica that is there has tried several times."""
+        states = [state for keeper in self._keepers if (state := self._states.get(keeper.address)) is not None and state.alive]
+        tried = [state.models[package.triton_model] for state in states if package.triton_model in state.models]
+        if not tried or any(model.failures < _LOAD_ATTEMPTS for model in tried):
+            return None
+        return FailedPrecondition(f"Triton does not serve {package.name}: {tried[0].message}", reason="MODEL_LOAD_FAILED")
+
+    def _end(self, deployment: Deployment, failure: OteoError | None, *, changed: bool) -> Deployment:
+        """End the operation that waits for a deployment, where there is one and it is time."""
+        if not deployment.operation:
+            return deployment
+        age = self._clock() - deployment.update_time.timestamp()
+        if deployment.state == "READY":
+            self._waiting.succeed(deployment)
+        elif failure is not None:
+            self._waiting.fail(deployment, failure)
+        elif age > self._give_up_seconds:
+            self._waiting.fail(
+                deployment,
+                Unavailable(
+                    f"Not every replica answered within {self._give_up_seconds:.0f} s: {deployment.message or 'none was heard of'}. "
+                    "The deployment stays, and is served as soon as they do.",
+                    reason="REPLICAS_NOT_READY",
+                ),
+            )
+        else:
+            if changed:
+                self._waiting.progress(deployment)
+            return deployment
+        self._records.set_operation(deployment.id, deployment.generation, "")
+        return replace(deployment, operation="")
+
+
+def _standing(state: ReplicaState, package: ModelPackage | None) -> tuple[bool, str]:
+    """Tell whether a replica answers with a package, and if not, why."""
+    if not state.alive:
+        return False, state.message
+    if package is None:
+        return False, "the model's package is not there"
+    model = state.models.get(package.triton_model)
+    if model is None:
+        return False, "loading"
+    return model.ready and model.digest == package.digest, model.message or "loading"

@@ -1,0 +1,114 @@
+"""The model server's repository: packages' folders written into it, taken out, and touched.
+
+A folder is ``{model}/config.pbtxt`` and ``{model}/1/...``. The configuration is written last and carries the package's digest as the
+parameter ``oteo_digest``: a folder with the right digest is whole. Folders without that parameter belong to somebody else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from oteo_core.artifacts import ArtifactStore
+from oteo_core.errors import DataLoss, FailedPrecondition, NotFound
+from oteo_core.packages import ModelPackage, model_prefix
+
+DIGEST = "oteo_digest"
+PARITY_PREFIX = "oteo-parity-"
+CONFIG = "config.pbtxt"
+
+
+def config_digest(config: model_config_pb2.ModelConfig) -> str:
+    """Give the digest that a model's configuration carries; empty if it carries none."""
+    return str(config.parameters[DIGEST].string_value) if DIGEST in config.parameters else ""
+
+
+class ModelRepository:
+    """Packages' folders in the model server's repository.
+
+    Parameters
+    ----------
+    repository
+        The repository that every replica reads.
+    artifacts
+        Where packages lie.
+    """
+
+    def __init__(self, repository: ArtifactStore, artifacts: ArtifactStore) -> None:
+        self._repository = repository
+        self._artifacts = artifacts
+
+    def digest(self, model: str) -> str:
+        """Give the digest of a model's folder; empty where it is missing, not whole, or not ours."""
+        try:
+            return config_digest(_parse(self._repository.read_bytes(f"{model}/{CONFIG}"), model))
+        except (NotFound, DataLoss):
+            return ""
+
+    def models(self) -> dict[str, str]:
+        """Give our models' digests by name; those of parity checks and of others are left out."""
+        names = [name for name in self._repository.children("") if not name.startswith(PARITY_PREFIX)]
+        found = {name: self.digest(name) for name in names}
+        return {name: digest for name, digest in found.items() if digest}
+
+    def write(self, package: ModelPackage) -> bool:
+        """Make a package's folder be there; True if it had to be written.
+
+        Raises
+        ------
+        FailedPrecondition
+            ``BROKEN_PACKAGE``: the package has no configuration, no model file, or another name than its folder.
+        """
+        model = package.triton_model
+        if self.digest(model) == package.digest:
+            return False
+        source = f"{model_prefix(package.id)}/{package.triton_path}"
+        files = [entry.path.removeprefix(f"{source}/") for entry in self._artifacts.iter(source)]
+        if CONFIG not in files or len(files) < 2:
+            raise FailedPrecondition(
+                f"{package.name} has no complete Triton folder at {source}: it holds {files}.", reason="BROKEN_PACKAGE"
+            )
+        config = _parse(self._artifacts.read_bytes(f"{source}/{CONFIG}"), model)
+        if config.name and config.name != model:
+            raise FailedPrecondition(f"{package.name}'s configuration names another model, {config.name!r}.", reason="BROKEN_PACKAGE")
+        config.parameters[DIGEST].string_value = package.digest
+        for path in files:
+            if path != CONFIG:
+                with self._artifacts.local(f"{source}/{path}") as local:
+                    self._repository.put_file(local, f"{model}/{path}")
+        self._repository.write_bytes(f"{model}/{CONFIG}", text_format.MessageToString(config).encode())
+        for entry in list(self._repository.iter(model)):
+            if entry.path.removeprefix(f"{model}/") not in files:
+                # Of an earlier package of this name.
+                self._repository.delete(entry.path)
+        return True
+
+    def remove(self, model: str) -> None:
+        """Take a model's folder out, its configuration first, so that a folder half-removed is not taken for whole."""
+        self._repository.delete(f"{model}/{CONFIG}")
+        self._repository.delete(model)
+
+    def touch(self, model: str) -> None:
+        """Make a model's files look changed: Triton loads a model that it believes to be loaded only then."""
+        for entry in list(self._repository.iter(model)):
+            self._renew(entry.path)
+
+    def _renew(self, path: str) -> None:
+        with self._repository.local(path) as local:
+            if self._repository.root_uri.startswith("file://"):
+                os.utime(local)
+            else:
+                self._repository.put_file(local, path)
+
+
+def _parse(data: bytes, model: str) -> model_config_pb2.ModelConfig:
+    try:
+        return text_format.Parse(data.decode(), model_config_pb2.ModelConfig(), allow_unknown_field=True)
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise DataLoss(f"The configuration of the model {model} cannot be read: {error}", reason="BROKEN_PACKAGE") from error
+
+
+ReadPackage = Callable[[str], ModelPackage]

@@ -1,0 +1,165 @@
+"""``InferenceService``: predictions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import structlog
+from google.protobuf import duration_pb2
+from google.protobuf.message import DecodeError
+
+from oteo_core.context import current
+from oteo_core.errors import InvalidArgument, OteoError, Unimplemented, from_exception
+from oteo_core.server.validation import validate
+from oteo_gateway.prediction.predictor import Prediction, Predictor, Query
+from oteo_protos.gateway.v1 import inference_pb2
+from oteo_protos.type.v1 import image_pb2, report_pb2
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+log = structlog.get_logger(__name__)
+
+
+class InferenceService:
+    """Predictions over gRPC.
+
+    Parameters
+    ----------
+    predictor
+        Answers.
+    window
+        Images of one stream that are worked on at a time.
+    """
+
+    def __init__(self, predictor: Predictor, *, window: int) -> None:
+        self._predictor = predictor
+        self._window = window
+
+    async def Predict(self, request: inference_pb2.PredictRequest, context: Context) -> inference_pb2.PredictResponse:
+        """Answer for one image."""
+        return encode(await self._predictor.predict(decode(request), current().remaining))
+
+    async def PredictStream(
+        self, request_iterator: AsyncIterator[bytes], context: Context
+    ) -> AsyncIterator[inference_pb2.PredictStreamResponse]:
+        """Answer for images as they come, in order; a window of them is worked on at a time.
+
+        Requests come as bytes, so that one that breaks the contract's rules is answered with its error and does not end the stream.
+        """
+        places = asyncio.Semaphore(self._window)
+        answers: asyncio.Queue[asyncio.Task[inference_pb2.PredictStreamResponse] | None] = asyncio.Queue()
+
+        async def read() -> None:
+            try:
+                async for request in request_iterator:
+                    # The caller is read no faster than it takes its answers.
+                    await places.acquire()
+                    answers.put_nowait(asyncio.create_task(self._answer(request, context)))
+            finally:
+                answers.put_nowait(None)
+
+        reader = asyncio.create_task(read())
+        try:
+            while (answer := await answers.get()) is not None:
+                yield await answer
+                places.release()
+            await reader
+        finally:
+            reader.cancel()
+            while not answers.empty():
+                left = answers.get_nowait()
+                if left is not None:
+                    left.cancel()
+
+    async def _answer(self, data: bytes, context: Context) -> inference_pb2.PredictStreamResponse:
+        item = inference_pb2.PredictStreamRequest()
+        try:
+            item.ParseFromString(data)
+            validate(item)
+            prediction = await self._predictor.predict(decode(item.request), current().remaining)
+        except DecodeError as error:
+            raise InvalidArgument(f"This is not a PredictStreamRequest: {error}") from error
+        except OteoError as error:
+            return inference_pb2.PredictStreamResponse(key=item.key, error=error.to_status())
+        except Exception as error:
+            log.exception("prediction_failed")
+            return inference_pb2.PredictStreamResponse(key=item.key, error=from_exception(error).to_status())
+        return inference_pb2.PredictStreamResponse(key=item.key, response=encode(prediction))
+
+
+SERVICE: str = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
+
+
+def handler(service: InferenceService) -> grpc.GenericRpcHandler:
+    """Make the handler of the service; PredictStream is given bytes."""
+    methods = {
+        "Predict": grpc.unary_unary_rpc_method_handler(
+            service.Predict,
+            request_deserializer=inference_pb2.PredictRequest.FromString,
+            response_serializer=inference_pb2.PredictResponse.SerializeToString,
+        ),
+        "PredictStream": grpc.stream_stream_rpc_method_handler(
+            service.PredictStream, response_serializer=inference_pb2.PredictStreamResponse.SerializeToString
+        ),
+    }
+    return grpc.method_handlers_generic_handler(SERVICE, methods)
+
+
+def decode(request: inference_pb2.PredictRequest) -> Query:
+    """Read a request.
+
+    Raises
+    ------
+    Unimplemented
+        ``EXPLANATION``, ``ADAPTATION``: what a later release does.
+    """
+    if request.explain:
+        raise Unimplemented("Explanations are not there yet; leave explain false.", reason="EXPLANATION", field="explain")
+    if request.adapt not in (inference_pb2.ADAPT_MODE_UNSPECIFIED, inference_pb2.ADAPT_MODE_OFF):
+        raise Unimplemented("Translation before inference is not there yet; leave adapt unset.", reason="ADAPTATION", field="adapt")
+    return Query(
+        deployment_id=request.deployment.removeprefix("deployments/"),
+        content=request.image.content,
+        sample=request.image.sample,
+        uri=request.image.uri,
+        top_k=request.top_k,
+        operating_point=request.operating_point,
+    )
+
+
+def encode(prediction: Prediction) -> inference_pb2.PredictResponse:
+    """Write an answer."""
+    answer, times = prediction.answer, prediction.times
+    response = inference_pb2.PredictResponse(
+        classification=inference_pb2.ClassificationResult(
+            scores=[inference_pb2.ClassificationResult.Score(class_name=name, probability=value) for name, value in answer.scores],
+            prediction_set=answer.prediction_set,
+            coverage=answer.coverage,
+            decision=answer.decision,
+            refer=answer.refer,
+        ),
+        deployment=prediction.deployment,
+        model=prediction.model,
+        model_version=prediction.version,
+        timing=report_pb2.Timing(
+            total=_duration(times.total), decode=_duration(times.decode), queue=_duration(times.queue), inference=_duration(times.inference)
+        ),
+        image=image_pb2.ImageInfo(
+            width=prediction.header.width,
+            height=prediction.header.height,
+            channels=prediction.header.channels,
+            bit_depth=prediction.header.bit_depth,
+            sha256=prediction.sha256,
+        ),
+    )
+    if prediction.shift is not None:
+        response.shift.distance, response.shift.p_value = prediction.shift
+    return response
+
+
+def _duration(seconds: float) -> duration_pb2.Duration:
+    whole = int(seconds)
+    return duration_pb2.Duration(seconds=whole, nanos=int((seconds - whole) * 1e9))

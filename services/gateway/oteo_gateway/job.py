@@ -1,0 +1,32 @@
+"""Entry of the gateway's long-running work: ``python -m oteo_gateway.job OPERATION_ID ATTEMPT``."""
+
+from __future__ import annotations
+
+from oteo_core.jobs import JobContext, JobHandler, run_job
+from oteo_core.server import sync_channel
+from oteo_gateway.pipeline.run import Pipeline
+from oteo_gateway.public_api import PublicApi
+from oteo_gateway.settings import GatewaySettings
+from oteo_protos.gateway.v1 import pipeline_pb2
+
+Context = JobContext[pipeline_pb2.RunPipelineRequest, pipeline_pb2.RunPipelineMetadata]
+
+
+def run_pipeline(context: Context) -> pipeline_pb2.RunPipelineResponse:
+    """Run a pipeline through the gateway's own address."""
+    with sync_channel(context.settings.gateway_address, context.settings) as channel:
+        pipeline = Pipeline(
+            request=context.request,
+            operation_id=context.operation_id,
+            api=PublicApi(channel, context.check),
+            metadata=context.metadata,
+            report=lambda fraction, step: context.progress(fraction, stage=step),
+            check=context.check,
+        )
+        return pipeline.run()
+
+
+HANDLERS = {"RunPipeline": JobHandler(pipeline_pb2.RunPipelineRequest, pipeline_pb2.RunPipelineMetadata, run_pipeline)}
+
+if __name__ == "__main__":
+    run_job(GatewaySettings, HANDLERS)

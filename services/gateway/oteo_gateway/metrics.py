@@ -1,0 +1,46 @@
+"""The gateway's own metrics, beside those that every service has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from oteo_gateway.prediction.predictor import Times
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+_STAGE = Histogram(
+    "oteo_predict_stage_seconds",
+    "Time of a prediction by stage: queue (waiting for a place), decode (with resizing), inference (Triton, there and back), total.",
+    ["model", "stage"],
+    buckets=_SECONDS,
+)
+_REFUSED = Counter("oteo_predict_refused_total", "Predictions that were not answered, by deployment and reason.", ["deployment", "reason"])
+_WAITING = Gauge("oteo_predict_waiting", "Predictions that wait for a place.")
+
+
+class PrometheusObserver:
+    """Takes the figures of predictions for Prometheus.
+
+    Parameters
+    ----------
+    waiting
+        Gives the number of predictions that wait.
+    """
+
+    def __init__(self, waiting: Callable[[], int]) -> None:
+        _WAITING.set_function(waiting)
+        self._stages: dict[str, tuple[Histogram, ...]] = {}
+
+    def predicted(self, model: str, times: Times) -> None:
+        """One was answered."""
+        stages = self._stages.get(model)
+        if stages is None:
+            stages = self._stages[model] = tuple(_STAGE.labels(model, stage) for stage in ("queue", "decode", "inference", "total"))
+        for stage, seconds in zip(stages, (times.queue, times.decode, times.inference, times.total), strict=True):
+            stage.observe(seconds)
+
+    def refused(self, deployment: str, reason: str) -> None:
+        """One was not; `deployment` is empty where there is none of that name, which anybody could make up."""
+        _REFUSED.labels(deployment, reason).inc()

@@ -1,0 +1,183 @@
+"""One prediction: a place, the image, the model server, the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+from oteo_core.errors import InvalidArgument, OteoError, ResourceExhausted, Unimplemented
+from oteo_core.images import ImageHeader, ImageLimits
+from oteo_gateway.deployments.directory import Served
+from oteo_gateway.prediction.admission import Admission
+from oteo_gateway.prediction.answer import ClassAnswer, classify
+from oteo_gateway.prediction.preparation import PreparedImage, prepare_image
+from oteo_gateway.prediction.sources import ImageStore
+from oteo_gateway.prediction.tensors import read_output
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is asked: one of the three image fields is set."""
+
+    deployment_id: str
+    content: bytes = b""
+    sample: str = ""
+    uri: str = ""
+    top_k: int = 0
+    operating_point: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Where the time went, seconds: waiting for a place, decoding and resizing, the model server there and back."""
+
+    queue: float
+    decode: float
+    inference: float
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """An answer with what it came from."""
+
+    answer: ClassAnswer
+    deployment: str
+    model: str
+    version: str
+    header: ImageHeader
+    sha256: str
+    shift: tuple[float, float] | None
+    times: Times
+
+
+class ModelCalls(Protocol):
+    """The model server's replicas as predictions need them."""
+
+    async def infer(self, served: Served, request: bytes, seconds: float) -> bytes:
+        """Have the deployment's model answer on one of its replicas, or on another where that one fails.
+
+        Raises
+        ------
+        Unavailable
+            ``DEPLOYMENT_NOT_READY``: none answered.
+        DeadlineExceeded
+            The time was up.
+        """
+
+
+class Observer(Protocol):
+    """Takes the figures of a prediction."""
+
+    def predicted(self, model: str, times: Times) -> None:
+        """One was answered."""
+
+    def refused(self, deployment: str, reason: str) -> None:
+        """One was not."""
+
+
+class Predictor:
+    """Answers for images by deployed models.
+
+    Parameters
+    ----------
+    find
+        Gives a deployment that answers.
+    calls
+        The model server's replicas.
+    images
+        Images that are named.
+    admission
+        Bound on what runs and waits.
+    limits
+        Largest images.
+    decoders
+        Threads that read, decode and resize.
+    default_timeout
+        Seconds of the model server's time where the caller gave no deadline.
+    observer
+        Takes the figures.
+    """
+
+    def __init__(
+        self,
+        find: Callable[[str], Awaitable[Served]],
+        calls: ModelCalls,
+        images: ImageStore,
+        admission: Admission,
+        limits: ImageLimits,
+        decoders: ThreadPoolExecutor,
+        *,
+        default_timeout: float,
+        observer: Observer,
+    ) -> None:
+        self._find = find
+        self._calls = calls
+        self._images = images
+        self._admission = admission
+        self._limits = limits
+        self._decoders = decoders
+        self._default_timeout = default_timeout
+        self._observer = observer
+
+    async def predict(self, query: Query, remaining: Callable[[], float | None]) -> Prediction:
+        """Answer for one image.
+
+        Parameters
+        ----------
+        query
+            The image and the deployment.
+        remaining
+            Gives the seconds left of the caller's deadline; None without one.
+
+        Raises
+        ------
+        NotFound, FailedPrecondition, Unavailable, InvalidArgument, ResourceExhausted, DeadlineExceeded
+            As the contract says.
+        """
+        begin = time.perf_counter()
+        try:
+            served = await self._find(query.deployment_id)
+            package = served.package
+            if package.task != "classification":
+                raise Unimplemented(f"{package.name} is for {package.task}; classification is served today.", reason="TASK_NOT_SERVED")
+            async with self._admission.enter() as queued:
+                prepared = await asyncio.get_running_loop().run_in_executor(self._decoders, self._prepare, query, served)
+                sent = time.perf_counter()
+                response = await self._calls.infer(served, served.template.build(prepared.pixels), remaining() or self._default_timeout)
+                answered = time.perf_counter()
+            values, version = read_output(response)
+            answer = classify(values[0], package, top_k=query.top_k, point_name=query.operating_point)
+        except OteoError as error:
+            self._observer.refused(query.deployment_id if error.reason != "DEPLOYMENT_NOT_FOUND" else "", error.reason)
+            raise
+        times = Times(queue=queued, decode=prepared.seconds, inference=answered - sent, total=time.perf_counter() - begin)
+        self._observer.predicted(package.id, times)
+        return Prediction(
+            answer=answer,
+            deployment=served.deployment.name,
+            model=package.name,
+            version=version,
+            header=prepared.header,
+            sha256=prepared.sha256,
+            shift=prepared.shift,
+            times=times,
+        )
+
+    def _prepare(self, query: Query, served: Served) -> PreparedImage:
+        if query.sample:
+            data = self._images.sample(query.sample)
+        elif query.uri:
+            data = self._images.object(query.uri)
+        else:
+            data = query.content
+        try:
+            return prepare_image(data, self._limits, served.package.input, served.package.reference)
+        except InvalidArgument as error:
+            raise InvalidArgument(error.message, reason=error.reason, field=error.field or "image", metadata=error.metadata) from error
+        except MemoryError as error:
+            raise ResourceExhausted("There is not enough memory for this image at the moment.", reason="OUT_OF_MEMORY") from error

@@ -1,0 +1,194 @@
+"""The gateway put together: what it forwards, what it answers itself, and the loops beside."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import structlog
+from google.longrunning import operations_pb2, operations_pb2_grpc
+from google.protobuf.descriptor import ServiceDescriptor
+
+from oteo_core.artifacts import ArtifactStore, open_store
+from oteo_core.images import ImageLimits
+from oteo_core.jobs import JobRunner
+from oteo_core.operations import OperationManager, OperationStore
+from oteo_core.packages import ModelPackage, read_model
+from oteo_core.security import bearer
+from oteo_gateway import inference_service, open_inference_service
+from oteo_gateway.channels import service_channel, sync_triton_channel, triton_channel
+from oteo_gateway.deployment_service import DeploymentService
+from oteo_gateway.deployments.directory import Directory
+from oteo_gateway.deployments.reconciler import Reconciler
+from oteo_gateway.deployments.replica import ReplicaKeeper
+from oteo_gateway.deployments.repository import ModelRepository
+from oteo_gateway.deployments.store import DeploymentStore
+from oteo_gateway.forward_service import Backend, ForwardingHandler, OneBackend, Proxy
+from oteo_gateway.inference_service import InferenceService
+from oteo_gateway.metrics import PrometheusObserver
+from oteo_gateway.operations_service import OperationsService
+from oteo_gateway.pipeline_service import PipelineService
+from oteo_gateway.prediction.admission import Admission
+from oteo_gateway.prediction.predictor import Predictor
+from oteo_gateway.prediction.sources import ImageStore
+from oteo_gateway.settings import GatewaySettings
+from oteo_gateway.triton_control import TritonControl
+from oteo_gateway.triton_health import TritonHealth
+from oteo_gateway.triton_inference import TritonCalls
+from oteo_gateway.waiting_service import WaitingOperations
+from oteo_protos.augment.v1 import augment_pb2, dataset_pb2
+from oteo_protos.automl.v1 import automl_pb2
+from oteo_protos.gateway.v1 import deployment_pb2, deployment_pb2_grpc, pipeline_pb2, pipeline_pb2_grpc
+from oteo_protos.translate.v1 import translate_pb2
+
+log = structlog.get_logger(__name__)
+
+_MOST_DECODERS = 4
+
+
+def _services(file: Any, *names: str) -> list[ServiceDescriptor]:
+    return [file.DESCRIPTOR.services_by_name[name] for name in names]
+
+
+# What is forwarded, by the service behind.
+FORWARDED: dict[str, list[ServiceDescriptor]] = {
+    "augment": [*_services(dataset_pb2, "DatasetService"), *_services(augment_pb2, "AugmentService")],
+    "automl": _services(automl_pb2, "AutoMLService"),
+    "translate": _services(translate_pb2, "TranslateService"),
+}
+
+
+class Gateway:
+    """Everything of one gateway process. Make it, `register` it at a server, `start` it, and `stop` it at the end.
+
+    Parameters
+    ----------
+    settings
+        Where everything is.
+    runner
+        What starts the pipelines' jobs.
+    """
+
+    def __init__(self, settings: GatewaySettings, runner: JobRunner) -> None:
+        self._settings = settings
+        self._owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._artifacts = open_store(settings)
+        self._store = DeploymentStore(settings.database_url)
+        self.operations = OperationManager(settings, "gateway", OperationStore(settings.database_url), self._artifacts, runner)
+        self._waiting = WaitingOperations(self.operations, self._store)
+        self.operations.on_cancel = self._waiting.withdraw
+        self._controls = [
+            TritonControl(
+                address,
+                probe_timeout=settings.probe_timeout_seconds,
+                load_timeout=settings.load_timeout_seconds,
+                channel=sync_triton_channel(address, settings),
+            )
+            for address in settings.triton_urls
+        ]
+        repository = ModelRepository(ArtifactStore(settings.model_repository), self._artifacts)
+        self.reconciler = Reconciler(
+            self._store,
+            repository,
+            self.read_package,
+            [ReplicaKeeper(control, repository, probe_seconds=settings.probe_seconds) for control in self._controls],
+            self._waiting,
+            owner=self._owner,
+            period=settings.reconcile_seconds,
+            lease_seconds=settings.lease_seconds,
+            give_up_seconds=settings.deploy_timeout_seconds,
+        )
+        self._directory = Directory(self._store.list, self.read_package, period=settings.reconcile_seconds)
+        self._decoders = ThreadPoolExecutor(
+            settings.decode_threads or min(_MOST_DECODERS, os.cpu_count() or 1), thread_name_prefix="decode"
+        )
+        self._stop = threading.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._threads: list[threading.Thread] = []
+        self._channels: list[grpc.aio.Channel] = []
+        self._health: TritonHealth | None = None
+
+    def read_package(self, model_id: str) -> ModelPackage:
+        """Give a model's package; raises NotFound."""
+        return read_model(self._artifacts, model_id)
+
+    def register(self, server: grpc.aio.Server) -> Sequence[str]:
+        """Add all handlers to a server, inside its event loop, and give the services' full names."""
+        settings = self._settings
+        token = tuple(bearer(settings.shared_token()))
+        addresses = {"augment": settings.augment_address, "automl": settings.automl_address, "translate": settings.translate_address}
+        backends = {name: Backend(name, address, service_channel(address, settings), token) for name, address in addresses.items()}
+        replicas = [Backend("triton", address, triton_channel(address, settings)) for address in settings.triton_urls]
+        self._channels = [backend.channel for backend in (*backends.values(), *replicas)]
+        health = self._health = TritonHealth(replicas, period=settings.health_seconds, changed=self.reconciler.wake)
+        router = open_inference_service.TritonRouter(
+            replicas, healthy=health.healthy, serving=self._directory.serving, failed=health.failed
+        )
+        admission = Admission(settings.predict_concurrency, settings.predict_queue)
+        predictor = Predictor(
+            self._directory.find,
+            TritonCalls(router, self.reconciler.wake),
+            ImageStore(self._artifacts, settings.max_image_bytes),
+            admission,
+            ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels),
+            self._decoders,
+            default_timeout=settings.predict_seconds,
+            observer=PrometheusObserver(lambda: admission.waiting),
+        )
+        inference = InferenceService(predictor, window=settings.predict_stream_window)
+        deployments = DeploymentService(self._store, self.operations, self._waiting, self.read_package, self.reconciler.wake)
+        operations_pb2_grpc.add_OperationsServicer_to_server(OperationsService(self.operations, backends), server)
+        deployment_pb2_grpc.add_DeploymentServiceServicer_to_server(deployments, server)
+        pipeline_pb2_grpc.add_PipelineServiceServicer_to_server(PipelineService(self.operations, self.read_package), server)
+        forwarded = {
+            descriptor.full_name: (descriptor, Proxy(OneBackend(backends[name])))
+            for name, descriptors in FORWARDED.items()
+            for descriptor in descriptors
+        }
+        forwarded[open_inference_service.SERVICE] = (open_inference_service.DESCRIPTOR, open_inference_service.proxy(router))
+        forwarding = ForwardingHandler(forwarded)
+        server.add_generic_rpc_handlers((inference_service.handler(inference), forwarding))
+        return (
+            operations_pb2.DESCRIPTOR.services_by_name["Operations"].full_name,
+            deployment_pb2.DESCRIPTOR.services_by_name["DeploymentService"].full_name,
+            pipeline_pb2.DESCRIPTOR.services_by_name["PipelineService"].full_name,
+            inference_service.SERVICE,
+            *forwarding.names,
+        )
+
+    async def start(self) -> None:
+        """Start the loops beside: health, deployments, operations."""
+        await asyncio.to_thread(self._waiting.resume)
+        await self._directory.refresh()
+        self.operations.start_reconciler()
+        thread = threading.Thread(target=self.reconciler.run, args=(self._stop,), name="deployments", daemon=True)
+        thread.start()
+        self._threads.append(thread)
+        self._tasks.append(asyncio.create_task(self._directory.run(), name="directory"))
+        if self._health is not None:
+            self._tasks.append(asyncio.create_task(self._health.run(), name="triton-health"))
+
+    async def stop(self) -> None:
+        """Stop the loops and close everything."""
+        self._stop.set()
+        self.reconciler.wake()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join, 5.0)
+        await asyncio.to_thread(self.operations.close)
+        self.reconciler.close()
+        self._decoders.shutdown(wait=False, cancel_futures=True)
+        for channel in self._channels:
+            await channel.close()
+        for control in self._controls:
+            control.close()
+        self._store.close()
