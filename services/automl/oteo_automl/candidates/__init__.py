@@ -1,0 +1,1 @@
+"""What can be tried: one candidate a module, behind a registry."""

@@ -1,0 +1,1 @@
+"""Searching for the best model that a budget of wall-clock time allows."""
