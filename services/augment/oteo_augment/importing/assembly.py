@@ -1,0 +1,315 @@
+"""From what was read and what was scanned to checked, grouped, parted samples."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from oteo_augment.importing.checks import check_annotations
+from oteo_augment.importing.duplicates import UnionFind, equal_groups, near_pairs
+from oteo_augment.importing.items import Item, Reading
+from oteo_augment.importing.maskvalues import encoding_of
+from oteo_augment.importing.options import ImportOptions
+from oteo_augment.importing.scanning import Scanned
+from oteo_augment.importing.splitting import Cluster, assign, counts_of, winner
+from oteo_augment.importing.tasks import check_classes, choose_task, shape_for_task
+from oteo_core.datasets import Finding, MaskEncoding, Sample, Severity, Task
+from oteo_core.errors import InvalidArgument
+
+_MOST_RELATED = 50
+_MOST_SHOWN = 3
+
+
+@dataclass
+class Assembly:
+    """What becomes of a source: samples in the order of their paths, and what holds for all of them."""
+
+    task: str
+    classes: tuple[str, ...]
+    mask: MaskEncoding | None
+    samples: list[Sample] = field(default_factory=list)
+    exact_groups: int = 0
+    near_groups: int = 0
+    source_split: str = "none"
+
+
+def assemble(
+    options: ImportOptions,
+    format_name: str,
+    task: str,
+    reading: Reading,
+    scanned: Mapping[str, Scanned],
+    check: Callable[[], None],
+) -> Assembly:
+    """Check annotations, find duplicates, group and part.
+
+    Raises
+    ------
+    InvalidArgument
+        NO_READABLE_IMAGE, SINGLE_CLASS, UNKNOWN_CLASS, WRONG_TASK.
+    """
+    items = sorted(reading.items, key=lambda item: item.path)
+    mask, mask_classes = None, ()
+    if format_name == "masks":
+        task, mask, mask_classes = encoding_of(
+            [scanned[item.mask] for item in items if item.mask and scanned[item.mask].values], task, options.classes
+        )
+        task = choose_task(task, reading, format_name)
+    known = frozenset(options.classes) if options.classes and mask is None else None
+    samples = []
+    for index, item in enumerate(items):
+        if index % 256 == 0:
+            check()
+        samples.append(_sample(item, scanned, task, known, mask, mask_classes))
+    _unique_ids(samples)
+    kept = [sample for sample in samples if not sample.excluded]
+    _refuse_nothing_left(samples, kept)
+    declared = reading.classes or tuple(sorted({name for s in samples for name in s.class_names()}))
+    present = {name for sample in kept for name in sample.class_names()}
+    if mask is None:
+        check_classes(task, present, options.classes, declared)
+    # Classes that the source declares and that do not occur keep their numbers.
+    classes = mask_classes or options.classes or (reading.classes if task != Task.CLASSIFICATION else tuple(sorted(present)))
+    result = Assembly(task, tuple(classes) or tuple(sorted(present)), mask, samples)
+    _group_and_part(options, kept, {id(s): i.split for s, i in zip(samples, items, strict=True)}, result)
+    return result
+
+
+def sample_id(path: str) -> str:
+    """Give a sample's id: the file's name for people and a hash of its whole path, the same in every import."""
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", PurePosixPath(path).stem).strip("-")[:48]
+    digest = hashlib.sha256(path.encode()).hexdigest()[:12]
+    return f"{name}-{digest}" if name else digest
+
+
+def _unique_ids(samples: Sequence[Sample]) -> None:
+    taken: set[str] = set()
+    for sample in samples:
+        number = 2
+        plain = sample.id
+        while sample.id in taken:
+            sample.id, number = f"{plain}-{number}", number + 1
+        taken.add(sample.id)
+
+
+def _sample(
+    item: Item,
+    scanned: Mapping[str, Scanned],
+    task: str,
+    known: frozenset[str] | None,
+    mask: MaskEncoding | None,
+    mask_classes: Sequence[str],
+) -> Sample:
+    sample = Sample(id=sample_id(item.path), source_path=item.path, split=item.split)
+    row = None if item.missing else scanned[item.path]
+    out = item.missing or item.unlabelled
+    if row is not None:
+        sample.sha256 = row.sha256
+        if row.code:
+            out = True
+            item.report(Severity.ERROR, row.code, row.message)
+        else:
+            sample.path, sample.pixel_digest, sample.phash = row.media, row.pixel_digest, row.phash
+            sample.width, sample.height, sample.channels = row.width, row.height, row.channels
+            sample.dtype, sample.frames = row.dtype, row.frames
+            if row.frames > 1:
+                item.report(Severity.WARNING, "MULTI_FRAME", f"the file holds {row.frames} frames; the first alone is used")
+                sample.frames = 1
+            check_annotations(item, row, known)
+            shape_for_task(item, task)
+            if item.mask and mask is not None:
+                out = _take_mask(item, sample, row, scanned[item.mask], mask, mask_classes) or out
+    if not out and task in (Task.CLASSIFICATION, Task.MULTI_LABEL) and not item.labels:
+        out = True
+        if not any(finding.code == "UNKNOWN_CLASS" for finding in item.findings):
+            item.report(Severity.ERROR, "MISSING_ANNOTATION", "no annotation that could be kept says what is on the image")
+    sample.labels = tuple(sample.labels or item.labels)
+    sample.boxes, sample.polygons, sample.rle = tuple(item.boxes), tuple(item.polygons), tuple(item.rle)
+    sample.excluded = out
+    sample.findings = tuple(item.findings)
+    if out:
+        sample.split = ""
+    return sample
+
+
+def _take_mask(item: Item, sample: Sample, image: Scanned, row: Scanned, mask: MaskEncoding, classes: Sequence[str]) -> bool:
+    """Attach a mask to its sample; tell whether the sample has to be left out."""
+    if row.code:
+        item.report(Severity.ERROR, row.code, f"its mask {item.mask} cannot be used: {row.message}", item.mask)
+        return True
+    if (row.width, row.height) != (image.width, image.height):
+        item.report(
+            Severity.ERROR,
+            "MASK_SIZE_MISMATCH",
+            f"its mask {item.mask} has {row.width} x {row.height} pixels, the image has {image.width} x {image.height}",
+            item.mask,
+        )
+        return True
+    sample.mask_path = row.media
+    if mask.kind == "instance":
+        sample.labels = tuple(classes) if any(row.values) else ()
+        return False
+    by_value = dict(zip(row.values, row.counts, strict=True))
+    sample.labels = tuple(name for name, value in zip(classes, mask.values, strict=True) if value in by_value)
+    stray = {value: by_value[value] for value in mask.ignore if value in by_value}
+    if stray:
+        shown = ", ".join(f"{value} ({count} pixels)" for value, count in list(stray.items())[:8])
+        item.report(
+            Severity.WARNING,
+            "STRAY_MASK_VALUE",
+            f"its mask {item.mask} holds numbers that are no class: {shown}{', ...' if len(stray) > 8 else ''}; those pixels are left aside",
+            item.mask,
+        )
+    return False
+
+
+def _refuse_nothing_left(samples: Sequence[Sample], kept: Sequence[Sample]) -> None:
+    if kept:
+        return
+    codes = Counter(finding.code for sample in samples for finding in sample.findings if finding.severity is Severity.ERROR)
+    if set(codes) == {"UNKNOWN_CLASS"}:
+        return  # check_classes says it better
+    shown = "; ".join(f"{code} {count} times" for code, count in codes.most_common(_MOST_SHOWN))
+    first = next((f"{s.source_path}: {s.findings[0].message}" for s in samples if s.findings), "")
+    raise InvalidArgument(
+        f"none of the {len(samples)} images can be used ({shown}). The first: {first}", reason="NO_READABLE_IMAGE", field="source_uri"
+    )
+
+
+def _group_and_part(options: ImportOptions, kept: Sequence[Sample], source_splits: Mapping[int, str], result: Assembly) -> None:
+    exact = UnionFind(len(kept))
+    for group in (*equal_groups([s.sha256 for s in kept]), *equal_groups([s.pixel_digest for s in kept])):
+        for other in group[1:]:
+            exact.join(group[0], other)
+    near, partners = _near(kept, options.split.near_duplicate_distance)
+    both = UnionFind(len(kept))
+    for union in (exact, near):
+        for members in union.sets().values():
+            for other in members[1:]:
+                both.join(members[0], other)
+    exact_sets = [members for members in exact.sets().values() if len(members) > 1]
+    result.exact_groups = len(exact_sets)
+    result.near_groups = sum(len(members) > 1 for members in both.sets().values())
+    _report_duplicates(kept, exact_sets, exact, partners)
+    patterns = [options.split.group_of(sample.source_path) for sample in kept]
+    for group in equal_groups(patterns):
+        for other in group[1:]:
+            both.join(group[0], other)
+    clusters = list(both.sets().values())
+    for members in clusters:
+        names = sorted({patterns[i] for i in members} - {""})
+        name = names[0] if names else f"like-{min(kept[i].id for i in members)}" if len(members) > 1 else ""
+        for i in members:
+            kept[i].group = name
+    _part(options, kept, clusters, source_splits, result)
+
+
+def _near(kept: Sequence[Sample], distance: int) -> tuple[UnionFind, dict[int, list[int]]]:
+    """Join what looks alike; give also each sample's direct partners."""
+    union = UnionFind(len(kept))
+    by_hash: defaultdict[int, list[int]] = defaultdict(list)
+    for index, sample in enumerate(kept):
+        if sample.phash is not None:
+            by_hash[sample.phash].append(index)
+    hashes = sorted(by_hash)
+    partners: defaultdict[int, list[int]] = defaultdict(list)
+
+    def link(left: Iterable[int], right: Iterable[int]) -> None:
+        ones, others = list(left), list(right)
+        for one in ones:
+            partners[one] += [other for other in others if other != one][:_MOST_RELATED]
+
+    for members in by_hash.values():
+        if len(members) > 1:
+            link(members, members)
+            for other in members[1:]:
+                union.join(members[0], other)
+    for a, b in near_pairs(np.array(hashes, np.uint64), distance):
+        left, right = by_hash[hashes[a]], by_hash[hashes[b]]
+        link(left, right)
+        link(right, left)
+        union.join(left[0], right[0])
+    return union, partners
+
+
+def _report_duplicates(kept: Sequence[Sample], exact_sets: Sequence[Sequence[int]], exact: UnionFind, partners: Mapping[int, Sequence[int]]) -> None:
+    for members in exact_sets:
+        meanings = {i: tuple(sorted(kept[i].class_names())) for i in members}
+        torn = len(set(meanings.values())) > 1
+        for i in members:
+            others = [j for j in members if j != i]
+            same_file = [j for j in others if kept[j].sha256 == kept[i].sha256]
+            how = "is the same file as" if len(same_file) == len(others) else "shows the same pixels as"
+            _add(kept, i, Severity.WARNING, "EXACT_DUPLICATE", f"{how} {_named(kept, others)}", others)
+            if torn:
+                differing = [j for j in others if meanings[j] != meanings[i]]
+                _add(
+                    kept,
+                    i,
+                    Severity.WARNING,
+                    "CONFLICTING_LABELS",
+                    f"it is {_classes(meanings[i])}, and the same image {_named(kept, differing)} is {_classes(meanings[differing[0]])}; one is wrong",
+                    differing,
+                ) if differing else None
+    for i, others in sorted(partners.items()):
+        alike = sorted({j for j in others if exact.find(j) != exact.find(i)})
+        if alike:
+            _add(kept, i, Severity.INFO, "NEAR_DUPLICATE", f"looks like {_named(kept, alike)}", alike)
+
+
+def _part(
+    options: ImportOptions, kept: Sequence[Sample], clusters: Sequence[Sequence[int]], source_splits: Mapping[int, str], result: Assembly
+) -> None:
+    splits = [source_splits[id(sample)] for sample in kept]
+    keep_source = not options.split.ignore_source_split
+    named = len(set(splits) - {""})
+    result.source_split = "none" if named < 2 else "kept" if keep_source else "ignored"
+    described = [
+        Cluster(
+            key=min(kept[i].id for i in members),
+            size=len(members),
+            classes=Counter(name for i in members for name in set(kept[i].class_names())),
+            source_splits=counts_of([splits[i] for i in members]),
+        )
+        for members in clusters
+    ]
+    shares = (options.split.train, options.split.validation, options.split.test)
+    parts = assign(described, shares, options.split.seed, keep_source)
+    for members, cluster, part in zip(clusters, described, parts, strict=True):
+        for i in members:
+            kept[i].split = part
+        if result.source_split == "kept" and len(cluster.source_splits) > 1:
+            home = winner(cluster.source_splits)
+            for i in members:
+                if splits[i] and splits[i] != home:
+                    others = [j for j in members if splits[j] == home]
+                    _add(
+                        kept,
+                        i,
+                        Severity.WARNING,
+                        "LEAK",
+                        f"the source has it in {splits[i]} and what belongs together with it, {_named(kept, others)}, in {home}; it is now in {part}",
+                        others,
+                    )
+
+
+def _add(kept: Sequence[Sample], index: int, severity: Severity, code: str, message: str, others: Sequence[int]) -> None:
+    sample = kept[index]
+    related = tuple(kept[j].id for j in others[:_MOST_RELATED])
+    sample.findings += (Finding(severity, code, message, sample.source_path, related),)
+
+
+def _named(kept: Sequence[Sample], indices: Sequence[int]) -> str:
+    shown = ", ".join(kept[i].source_path for i in indices[:_MOST_SHOWN])
+    rest = len(indices) - _MOST_SHOWN
+    return f"{shown} and {rest} more" if rest > 0 else shown
+
+
+def _classes(names: Sequence[str]) -> str:
+    return ", ".join(f"{name!r} ({count})" if count > 1 else repr(name) for name, count in sorted(Counter(names).items())) or "without a class"

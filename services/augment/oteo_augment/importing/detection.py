@@ -1,0 +1,48 @@
+"""Which format a source is in."""
+
+from __future__ import annotations
+
+from oteo_augment.importing.readers import DETECTORS
+from oteo_augment.importing.source import Source
+from oteo_core.errors import InvalidArgument
+
+_FOREIGN = (
+    (".dcm", "DICOM"), (".dicom", "DICOM"), (".nii", "NIfTI"), (".nii.gz", "NIfTI"), (".h5", "HDF5"), (".hdf5", "HDF5"),
+    (".npz", "NumPy archives"), (".npy", "NumPy arrays"), (".svs", "whole-slide images"), (".mp4", "video"), (".avi", "video"),
+)  # fmt: skip
+
+
+def detect_format(source: Source) -> tuple[str, str]:
+    """Find the format of a source.
+
+    Returns
+    -------
+    tuple
+        The format's name and, in a sentence, why.
+
+    Raises
+    ------
+    InvalidArgument
+        UNSUPPORTED_FORMAT, saying what was seen and what is read.
+    """
+    if "dataset.json" in source.files and "samples.parquet" in source.files:
+        raise _unsupported("it is a dataset of Oteo's own already, which this version does not import again")
+    if not source.images:
+        for ending, name in _FOREIGN:
+            if source.ending_with(ending):
+                raise _unsupported(f"it holds {name} ({source.ending_with(ending)[0]}), which this version does not read")
+        shown = ", ".join(list(source.files)[:3])
+        raise _unsupported(f"none of its {len(source.files)} files is an image ({shown}{', ...' if len(source.files) > 3 else ''})")
+    for name, detect in DETECTORS.items():
+        if why := detect(source):
+            return name, why
+    raise _unsupported(f"its {len(source.images)} images lie in one folder, and nothing says what is on them")
+
+
+def _unsupported(why: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"the source's format is not known: {why}. What is read: a folder for each class; COCO JSON; Pascal VOC XML; YOLO text files; "
+        "masks beside images.",
+        reason="UNSUPPORTED_FORMAT",
+        field="source_uri",
+    )

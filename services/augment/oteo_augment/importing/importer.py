@@ -1,0 +1,288 @@
+"""The import as a whole: from a source to a dataset in a staging folder."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from oteo_augment.importing.archives import ArchiveLimits
+from oteo_augment.importing.assembly import Assembly, assemble
+from oteo_augment.importing.detection import detect_format
+from oteo_augment.importing.items import Reading
+from oteo_augment.importing.options import ImportOptions
+from oteo_augment.importing.readers import DETECTORS, READERS
+from oteo_augment.importing.scanning import ScanPlan, Scanned, from_bytes, scan_shard, shard_key
+from oteo_augment.importing.source import Source, SourceFile, open_source
+from oteo_augment.importing.tasks import check_classes, choose_task
+from oteo_core.artifacts import ArtifactStore
+from oteo_core.datasets import DatasetInfo, DatasetWriter, Task
+from oteo_core.errors import InvalidArgument
+from oteo_core.images import ImageLimits
+from oteo_core.jobs.executor import Executor
+
+SHARD = 500
+"""Files of one shard."""
+FAN_OUT_FROM = 2000
+"""Files from which shards go to an executor: below, its workers would not be warm before the work is done."""
+_NOT_USED_SHOWN = 1000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Largest images and archives."""
+
+    images: ImageLimits = ImageLimits()
+    archives: ArchiveLimits = ArchiveLimits()
+
+
+@dataclass
+class Hooks:
+    """What an import tells its surroundings and asks of them; the defaults do nothing.
+
+    Parameters
+    ----------
+    check
+        Raises where the work is to stop.
+    progress
+        Takes the share done, 0 to 1, and what is done now.
+    found
+        Takes the format and the number of files.
+    read
+        Takes the number of files read so far and how often each (code, severity) was found.
+    load, save
+        Checkpoints by name.
+    executor
+        Opens an executor for the fan-out; None: all is done here.
+    """
+
+    check: Callable[[], None] = lambda: None
+    progress: Callable[[float, str], None] = lambda fraction, stage: None
+    found: Callable[[str, int], None] = lambda name, count: None
+    read: Callable[[int, Counter[tuple[str, str]]], None] = lambda count, findings: None
+    load: Callable[[str], bytes | None] = lambda name: None
+    save: Callable[[str, bytes], None] = lambda name, data: None
+    executor: Callable[[], AbstractContextManager[Executor]] | None = None
+
+
+@dataclass(frozen=True)
+class ImportResult:
+    """What an import made: the dataset's description and, in a sentence, why the format was taken for what it is."""
+
+    info: DatasetInfo
+    format_reason: str
+
+
+@dataclass
+class _Opened:
+    source: Source
+    format: str
+    reason: str
+    reading: Reading
+    task: str
+    scanned: dict[str, Scanned] = field(default_factory=dict)
+
+
+def inspect(options: ImportOptions, scratch: Path, limits: Limits, check: Callable[[], None] = lambda: None) -> tuple[str, str, int]:
+    """Check a request and its source without decoding or writing anything.
+
+    Returns
+    -------
+    tuple
+        The format, why it was taken for that, and the number of images.
+
+    Raises
+    ------
+    OteoError
+        As `import_dataset`, as far as annotations and names tell.
+    """
+    with open_source(options.source_uri, scratch, limits.archives, check) as source:
+        opened = _read(options, source)
+        return opened.format, opened.reason, len(opened.reading.items)
+
+
+def import_dataset(
+    options: ImportOptions, store: ArtifactStore, prefix: str, *, limits: Limits, hooks: Hooks, provenance: dict[str, object] | None = None,
+    store_options: dict[str, object] | None = None, scratch: Path | None = None,
+) -> ImportResult:  # fmt: skip
+    """Read, check and part a source, and write a dataset under a prefix of a store.
+
+    Parameters
+    ----------
+    options
+        What to import and how.
+    store, prefix
+        Where to write: a staging folder, which is published by the caller.
+    limits
+        Largest images and archives.
+    hooks
+        Progress, stopping, checkpoints, fan-out.
+    provenance
+        What else the dataset should say of how it was made.
+    store_options
+        fsspec's options with which workers open the store.
+    scratch
+        Local folder for unpacked archives; a temporary one if left out.
+
+    Raises
+    ------
+    NotFound
+        SOURCE_NOT_FOUND.
+    InvalidArgument
+        EMPTY_SOURCE, UNSUPPORTED_FORMAT, UNSAFE_ARCHIVE, WRONG_TASK, SINGLE_CLASS, UNKNOWN_CLASS, NO_READABLE_IMAGE and others, each with the
+        field of the request that is to blame.
+    ResourceExhausted
+        DISK_FULL.
+    FailedPrecondition
+        READ_ONLY_TARGET.
+    """
+    _ = options.split.pattern  # refuses a bad pattern before anything is read
+    with tempfile.TemporaryDirectory(prefix="oteo-import-", dir=scratch) as folder:
+        hooks.progress(0.0, "looking at the source")
+        with open_source(options.source_uri, Path(folder), limits.archives, hooks.check) as source:
+            hooks.progress(0.03, "reading annotations")
+            opened = _read(options, source)
+            images, masks = _files(opened)
+            hooks.found(opened.format, len(images) + len(masks))
+            plan = ScanPlan(source.ref, store.root_uri, prefix, limits.images, store_options or {})
+            opened.scanned = _scan(plan, store, source, images, masks, hooks)
+            hooks.progress(0.86, "checking, grouping and parting")
+            result = assemble(options, opened.format, opened.task, opened.reading, opened.scanned, hooks.check)
+            hooks.progress(0.93, "writing the table")
+            info = _write(options, opened, result, store, prefix, provenance or {}, hooks)
+    hooks.progress(0.99, "publishing")
+    return ImportResult(info, opened.reason)
+
+
+def _read(options: ImportOptions, source: Source) -> _Opened:
+    if options.format:
+        name, reason = options.format, DETECTORS[options.format](source)
+        if not reason:
+            raise InvalidArgument(
+                f"{source.description} is not in the format {name}: it lacks what that format is made of",
+                reason="UNSUPPORTED_FORMAT",
+                field="format",
+            )
+    else:
+        name, reason = detect_format(source)
+    reading = READERS[name](source)
+    task = "" if name == "masks" and not options.task else choose_task(options.task, reading, name)
+    if task == Task.CLASSIFICATION:
+        # Told by folders alone: no need to decode a thousand images to say so.
+        allowed = set(options.classes or reading.classes)
+        check_classes(task, (label for item in reading.items for label in item.labels if label in allowed), options.classes, reading.classes)
+    return _Opened(source, name, reason, reading, task)
+
+
+def _files(opened: _Opened) -> tuple[list[SourceFile], list[SourceFile]]:
+    files = opened.source.files
+    images = sorted({item.path for item in opened.reading.items if not item.missing and item.path in files})
+    masks = sorted({item.mask for item in opened.reading.items if item.mask})
+    return [files[path] for path in images], [files[path] for path in masks]
+
+
+def _scan(
+    plan: ScanPlan, store: ArtifactStore, source: Source, images: Sequence[SourceFile], masks: Sequence[SourceFile], hooks: Hooks
+) -> dict[str, Scanned]:
+    shards = [(list(images[i : i + SHARD]), []) for i in range(0, len(images), SHARD)]
+    shards += [([], list(masks[i : i + SHARD])) for i in range(0, len(masks), SHARD)]
+    total = max(1, len(images) + len(masks))
+    scanned: dict[str, Scanned] = {}
+    counts: Counter[tuple[str, str]] = Counter()
+    staged: dict[str, int] | None = None
+
+    def take(data: bytes) -> None:
+        for row in from_bytes(data):
+            scanned[row.path] = row
+            if row.code:
+                counts[row.code, "error"] += 1
+        hooks.read(len(scanned), counts)
+        hooks.progress(0.05 + 0.8 * len(scanned) / total, "reading images")
+
+    pending: list[tuple[str, list[str], list[str]]] = []
+    for shard_images, shard_masks in shards:
+        key = f"scan-{shard_key(shard_images, shard_masks)}.arrow"
+        data = hooks.load(key)
+        if data is not None:
+            if staged is None:
+                staged = {entry.path[len(plan.target_prefix) + 1 :]: entry.size for entry in store.iter(plan.target_prefix)}
+            # A checkpoint speaks of copies; where those are gone (a cleaned staging folder) it is worth nothing.
+            if all(not row.media or staged.get(row.media) == row.size for row in from_bytes(data)):
+                take(data)
+                continue
+        pending.append((key, [file.path for file in shard_images], [file.path for file in shard_masks]))
+    remaining = sum(len(one) + len(two) for _, one, two in pending)
+    if hooks.executor is not None and remaining > FAN_OUT_FROM:
+        with hooks.executor() as executor:
+            _fan_out(executor, plan, pending, hooks, take)
+    else:
+        for key, image_paths, mask_paths in pending:
+            data = scan_shard(plan, image_paths, mask_paths, hooks.check)
+            hooks.save(key, data)
+            take(data)
+    return scanned
+
+
+def _fan_out(
+    executor: Executor, plan: ScanPlan, pending: Sequence[tuple[str, list[str], list[str]]], hooks: Hooks, take: Callable[[bytes], None]
+) -> None:
+    # A few more tasks than cores, so that a core never waits for this loop and a cancelled job has little to wait for.
+    width = max(2, int(executor.cpus) * 2)
+    queue = list(pending)[::-1]
+    running = {}
+    while queue or running:
+        hooks.check()
+        while queue and len(running) < width:
+            key, image_paths, mask_paths = queue.pop()
+            running[executor.submit(scan_shard, plan, image_paths, mask_paths)] = key
+        done, _ = executor.wait(list(running), timeout=0.5)
+        for task in done:
+            key = running.pop(task)
+            data = task.result()
+            hooks.save(key, data)
+            take(data)
+
+
+def _write(
+    options: ImportOptions, opened: _Opened, result: Assembly, store: ArtifactStore, prefix: str, provenance: dict[str, object], hooks: Hooks
+) -> DatasetInfo:
+    not_used = sorted(set(opened.source.files) - opened.reading.used)
+    split = options.split
+    info = DatasetInfo(
+        id=options.dataset_id,
+        display_name=options.display_name or options.dataset_id,
+        task=result.task,
+        classes=result.classes,
+        domain=options.domain,
+        source_format=opened.format,
+        source=options.source_name or options.source_uri,
+        labels=dict(options.labels),
+        mask=result.mask,
+        exact_duplicate_groups=result.exact_groups,
+        near_duplicate_groups=result.near_groups,
+        provenance={
+            **provenance,
+            "format_reason": opened.reason,
+            "split": {
+                "shares": [split.train, split.validation, split.test],
+                "seed": split.seed,
+                "group_pattern": split.group_pattern,
+                "near_duplicate_distance": split.near_duplicate_distance,
+                "source_split": result.source_split,
+            },
+            "files_not_used": not_used[:_NOT_USED_SHOWN],
+            "files_not_used_count": len(not_used),
+        },
+    )
+    with DatasetWriter(store, prefix, info) as writer:
+        for index, sample in enumerate(result.samples):
+            if index % 256 == 0:
+                hooks.check()
+            writer.add(sample)
+        for row in opened.scanned.values():
+            if row.media:
+                writer.note_media(row.media, row.size)
+        return writer.finish()

@@ -1,0 +1,73 @@
+"""What a reader of a format makes of a source, before any pixel is seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from oteo_core.datasets import Box, Finding, Polygons, Rle, Severity
+
+
+@dataclass(slots=True)
+class Item:
+    """One image that the source names or holds.
+
+    Parameters
+    ----------
+    path
+        Of the image file inside the source; the path that annotations name where there is no such file.
+    missing
+        True: annotations name it and it is not there.
+    unlabelled
+        True: nothing is known of it, so that it is left out.
+    labels, boxes, polygons, rle
+        As in `oteo_core.datasets.Sample`; not yet held against the image's size.
+    mask
+        Path of its mask file inside the source, or "".
+    split
+        Part that the source names, or "".
+    declared_size
+        Width and height that the annotations give; zeros where they do not.
+    normalised
+        True: coordinates are shares of the image's width and height, as in YOLO's files.
+    findings
+        What the reader found wrong.
+    """
+
+    path: str
+    missing: bool = False
+    unlabelled: bool = False
+    labels: list[str] = field(default_factory=list)
+    boxes: list[Box] = field(default_factory=list)
+    polygons: list[Polygons] = field(default_factory=list)
+    rle: list[Rle] = field(default_factory=list)
+    mask: str = ""
+    split: str = ""
+    declared_size: tuple[int, int] = (0, 0)
+    normalised: bool = False
+    findings: list[Finding] = field(default_factory=list)
+
+    def report(self, severity: Severity, code: str, message: str, path: str = "") -> None:
+        """Add a finding; `path` is the file to look at, the image itself where it is left out."""
+        self.findings.append(Finding(severity, code, message, path or self.path))
+
+
+@dataclass(slots=True)
+class Reading:
+    """A source as a reader of its format sees it.
+
+    Parameters
+    ----------
+    items
+        All images, one each; order does not matter.
+    classes
+        Classes that the source declares, in its order; empty where it declares none.
+    tasks
+        Tasks that the annotations can serve, the natural one first.
+    used
+        Files that were read as annotations.
+    """
+
+    items: list[Item]
+    classes: tuple[str, ...]
+    tasks: tuple[str, ...]
+    used: frozenset[str] = frozenset()

@@ -1,0 +1,32 @@
+"""Readers of outside formats: each makes a `Reading` of a source, and reports what it cannot take instead of dropping it.
+
+Datumaro reads these formats too. It stops at the first damaged file, and drops zero-area boxes, unknown class numbers and entries without
+an image without a word (`tests/augment/test_import_formats.py` holds both against each other on sound data), so that the
+formats whose errors have to be reported are read here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from oteo_augment.importing.items import Reading
+from oteo_augment.importing.readers import class_folders, coco, masks, voc, yolo
+from oteo_augment.importing.source import Source
+
+READERS: dict[str, Callable[[Source], Reading]] = {
+    "class_folders": class_folders.read,
+    "coco": coco.read,
+    "pascal_voc": voc.read,
+    "yolo": yolo.read,
+    "masks": masks.read,
+}
+"""Readers by the format's name."""
+
+DETECTORS: dict[str, Callable[[Source], str]] = {
+    "coco": coco.detect,
+    "pascal_voc": voc.detect,
+    "yolo": yolo.detect,
+    "masks": masks.detect,
+    "class_folders": class_folders.detect,
+}
+"""Tell why a source is of a format, in a sentence, or give ""; asked in this order, since every format can lie in folders."""

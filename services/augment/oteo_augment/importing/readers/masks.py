@@ -1,0 +1,86 @@
+"""A mask image for each image: folders "images" and "masks", or names that differ by an ending such as "_mask"."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from oteo_augment.importing.items import Item, Reading
+from oteo_augment.importing.paths import split_of_path
+from oteo_augment.importing.source import Source
+from oteo_core.datasets import Severity, Task
+
+_MASK_FOLDERS = (
+    "masks", "mask", "labels", "label", "groundtruth", "ground_truth", "gt", "annotations", "annotation", "segmentation", "segmentations",
+    "segmentationclass", "segmentationobject",
+)  # fmt: skip
+_IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "data", "input", "inputs", "frames")
+_ENDINGS = ("_mask", "-mask", "_label", "-label", "_labels", "_seg", "_gt", "_segmentation")
+
+
+def detect(source: Source) -> str:
+    """Tell whether images have masks: at least half of them, or every mask in a folder of masks has its image."""
+    pairs, rest, lonely = _pairs(source)
+    if not pairs or (len(pairs) < len(rest) and (lonely or not all(_in_mask_folder(mask) for mask in pairs.values()))):
+        return ""
+    image, mask = next(iter(pairs.items()))
+    return f"{len(pairs)} images have a mask: that of {image} is {mask}"
+
+
+def read(source: Source) -> Reading:
+    """Pair images with masks; what is left over on either side is reported."""
+    pairs, rest, lonely = _pairs(source)
+    items = [Item(image, mask=mask, split=split_of_path(image)) for image, mask in pairs.items()]
+    for path in rest:
+        item = Item(path, unlabelled=True)
+        item.report(Severity.ERROR, "MISSING_ANNOTATION", f"{path} has no mask")
+        items.append(item)
+    for path in lonely:
+        item = Item(f"{path}#image", missing=True)
+        item.report(Severity.ERROR, "MISSING_IMAGE", f"the mask {path} has no image", path)
+        items.append(item)
+    used = frozenset([*pairs, *pairs.values(), *rest, *lonely])
+    return Reading(items, (), (Task.SEMANTIC, Task.INSTANCE), used)
+
+
+def _pairs(source: Source) -> tuple[dict[str, str], list[str], list[str]]:
+    """Give masks by image, images without a mask, and masks without an image."""
+    masks: dict[tuple[str, str], str] = {}
+    images: list[str] = []
+    for path in source.images:
+        key = _mask_key(path)
+        if key is not None:
+            masks.setdefault(key, path)
+        else:
+            images.append(path)
+    pairs, rest = {}, []
+    for path in images:
+        mask = masks.pop(_image_key(path), None)
+        if mask is None:
+            rest.append(path)
+        else:
+            pairs[path] = mask
+    return pairs, rest, sorted(masks.values())
+
+
+def _in_mask_folder(path: str) -> bool:
+    return any(part.lower() in _MASK_FOLDERS for part in PurePosixPath(path).parts[:-1])
+
+
+def _mask_key(path: str) -> tuple[str, str] | None:
+    """Give the place and name of the image that a mask belongs to, or None for what is no mask."""
+    parts = PurePosixPath(path).parts
+    name = PurePosixPath(path).stem
+    plain = next((name[: -len(ending)] for ending in _ENDINGS if name.lower().endswith(ending) and len(name) > len(ending)), name)
+    for index in range(len(parts) - 2, -1, -1):
+        if parts[index].lower() in _MASK_FOLDERS:
+            return "/".join((*parts[:index], *parts[index + 1 : -1])), plain
+    return ("/".join(parts[:-1]), plain) if plain != name else None
+
+
+def _image_key(path: str) -> tuple[str, str]:
+    parts = PurePosixPath(path).parts
+    for index in range(len(parts) - 2, -1, -1):
+        if parts[index].lower() in _IMAGE_FOLDERS:
+            parts = (*parts[:index], *parts[index + 1 :])
+            break
+    return "/".join(parts[:-1]), PurePosixPath(path).stem

@@ -1,0 +1,254 @@
+"""Reading, hashing, decoding and copying files: the part of an import that touches every byte, a shard at a time.
+
+A shard's answer is one Arrow table, small beside the files, so that it can be kept as a checkpoint: an import that was killed goes on with the
+shards that are left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+
+from oteo_augment.importing.source import SourceFile, SourceRef
+from oteo_core.artifacts import ArtifactStore
+from oteo_core.datasets import media_path
+from oteo_core.errors import InvalidArgument, OteoError, from_exception
+from oteo_core.images import ImageLimits, decode, decode_labels, perceptual_hash, pixel_digest
+
+IMAGE, MASK = "image", "mask"
+_MOST_VALUES = 4096
+
+
+@dataclass(slots=True)
+class Scanned:
+    """What one file is.
+
+    Parameters
+    ----------
+    path
+        Inside the source.
+    kind
+        "image" or "mask".
+    size
+        Bytes.
+    sha256
+        Of the bytes; "" where they could not be read.
+    media
+        Where the file was copied to, inside the dataset; "" where it is not readable.
+    width, height, channels, dtype, frames
+        Of the decoded image.
+    pixel_digest, phash
+        As in `oteo_core.images`; of images only.
+    values, counts
+        For a mask: its numbers, ascending, and how many pixels have each.
+    code, message
+        What is wrong with the file; "" if nothing.
+    """
+
+    path: str
+    kind: str
+    size: int = 0
+    sha256: str = ""
+    media: str = ""
+    width: int = 0
+    height: int = 0
+    channels: int = 0
+    dtype: str = ""
+    frames: int = 0
+    pixel_digest: str = ""
+    phash: int | None = None
+    values: tuple[int, ...] = ()
+    counts: tuple[int, ...] = ()
+    code: str = ""
+    message: str = ""
+
+
+_SCHEMA = pa.schema(
+    [
+        ("path", pa.string()),
+        ("kind", pa.string()),
+        ("size", pa.int64()),
+        ("sha256", pa.string()),
+        ("media", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("channels", pa.int32()),
+        ("dtype", pa.string()),
+        ("frames", pa.int32()),
+        ("pixel_digest", pa.string()),
+        ("phash", pa.uint64()),
+        ("values", pa.list_(pa.int64())),
+        ("counts", pa.list_(pa.int64())),
+        ("code", pa.string()),
+        ("message", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class ScanPlan:
+    """What workers need to scan: picklable.
+
+    Parameters
+    ----------
+    source
+        Where the files are.
+    target_root, target_prefix
+        Root URI of the artifact store and the dataset's folder in it, to which media are copied.
+    limits
+        Largest images.
+    target_options
+        fsspec's options for the store.
+    """
+
+    source: SourceRef
+    target_root: str
+    target_prefix: str
+    limits: ImageLimits
+    target_options: dict[str, object] = field(default_factory=dict)
+
+
+def scan_shard(plan: ScanPlan, paths: Sequence[str], masks: Sequence[str], check: Callable[[], None] | None = None) -> bytes:
+    """Scan images and masks; give a table of `Scanned` rows as Arrow's stream format.
+
+    Raises
+    ------
+    OteoError
+        DISK_FULL or READ_ONLY_TARGET where copies cannot be written; what is wrong with a file itself is in its row.
+    """
+    # A shard has a core, not all of them.
+    cv2.setNumThreads(1)
+    target = _Target(plan)
+    rows = []
+    for kind, group in ((IMAGE, paths), (MASK, masks)):
+        for index, path in enumerate(group):
+            if check is not None and index % 16 == 0:
+                check()
+            rows.append(_scan(plan, target, path, kind))
+    return to_bytes(rows)
+
+
+def to_bytes(rows: Sequence[Scanned]) -> bytes:
+    """Pack rows."""
+    batch = pa.RecordBatch.from_arrays(
+        [pa.array([getattr(row, name) for row in rows], kind) for name, kind in zip(_SCHEMA.names, _SCHEMA.types, strict=True)],
+        schema=_SCHEMA,
+    )
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, _SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
+def from_bytes(data: bytes) -> Iterator[Scanned]:
+    """Unpack rows."""
+    table = pa.ipc.open_stream(data).read_all()
+    columns = [table.column(name).to_pylist() for name in _SCHEMA.names]
+    for row in zip(*columns, strict=True):
+        yield Scanned(*row[:12], tuple(row[12]), tuple(row[13]), *row[14:])
+
+
+def shard_key(files: Sequence[SourceFile], masks: Sequence[SourceFile]) -> str:
+    """Give a name for a shard that changes when any of its files does."""
+    digest = hashlib.sha256()
+    for kind, group in ((IMAGE, files), (MASK, masks)):
+        for file in group:
+            digest.update(f"{kind}\0{file.path}\0{file.size}\0{file.version}\n".encode())
+    return digest.hexdigest()[:32]
+
+
+class _Target:
+    """Where copies go: straight files on a local store, objects elsewhere.
+
+    What is staged is nobody's until it is published, so that it needs neither the rename nor the flush that `write_bytes` makes for each
+    object: a shard that was killed is written again as a whole.
+    """
+
+    def __init__(self, plan: ScanPlan) -> None:
+        self._store = ArtifactStore(plan.target_root, **plan.target_options)
+        self._prefix = plan.target_prefix
+        uri = self._store.uri(self._prefix)
+        self._folder = uri.removeprefix("file://") if uri.startswith("file://") else ""
+        self._made: set[str] = set()
+
+    def write(self, path: str, data: bytes) -> None:
+        if not self._folder:
+            self._store.write_bytes(f"{self._prefix}/{path}", data)
+            return
+        folder = path.rpartition("/")[0]
+        try:
+            if folder not in self._made:
+                os.makedirs(f"{self._folder}/{folder}", exist_ok=True)
+                self._made.add(folder)
+            descriptor = os.open(f"{self._folder}/{path}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            try:
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(descriptor, view) :]
+            finally:
+                os.close(descriptor)
+        except OSError as exc:
+            raise from_exception(exc) from exc
+
+
+def _scan(plan: ScanPlan, target: _Target, path: str, kind: str) -> Scanned:
+    row = Scanned(path, kind)
+    try:
+        data = plan.source.read(path)
+    except (OSError, OteoError) as exc:
+        row.code, row.message = "UNREADABLE_FILE", f"the file cannot be read: {exc}"
+        return row
+    row.size = len(data)
+    row.sha256 = hashlib.sha256(data).hexdigest()
+    try:
+        if kind == MASK:
+            _look_at_mask(row, data, plan.limits)
+        else:
+            _look_at_image(row, data, plan.limits)
+    except OteoError as exc:
+        row.code, row.message = exc.reason, exc.message
+        return row
+    row.media = media_path(row.sha256, path)
+    target.write(row.media, data)
+    return row
+
+
+def _look_at_image(row: Scanned, data: bytes, limits: ImageLimits) -> None:
+    image = decode(data, limits)
+    pixels = image.pixels
+    row.height, row.width, row.channels = pixels.shape
+    row.dtype = pixels.dtype.name
+    row.frames = image.header.frames
+    row.pixel_digest = pixel_digest(pixels)
+    row.phash = perceptual_hash(pixels)
+
+
+def _look_at_mask(row: Scanned, data: bytes, limits: ImageLimits) -> None:
+    pixels: Any = decode_labels(data, limits)
+    row.height, row.width = pixels.shape[:2]
+    row.channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+    row.dtype = pixels.dtype.name
+    row.frames = 1
+    if pixels.ndim == 3:
+        # Grey saved as colour is common: equal channels are one.
+        if not (pixels[:, :, :1] == pixels[:, :, : min(3, pixels.shape[2])]).all():
+            raise InvalidArgument("the mask is in colour; a mask holds one number for each pixel", reason="MASK_NOT_GREY")
+        pixels = pixels[:, :, 0]
+    if pixels.dtype.kind == "f":
+        if not (pixels == np.rint(pixels)).all():
+            raise InvalidArgument("the mask holds fractions; a mask holds one whole number for each pixel", reason="MASK_NOT_INTEGER")
+        pixels = pixels.astype(np.int64)
+    values, counts = np.unique(pixels, return_counts=True)
+    if len(values) > _MOST_VALUES:
+        raise InvalidArgument(
+            f"the mask holds {len(values)} different numbers: it looks like a picture, not like labels", reason="MASK_NOT_LABELS"
+        )
+    row.values, row.counts = tuple(int(v) for v in values), tuple(int(c) for c in counts)
+

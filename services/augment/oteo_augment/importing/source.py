@@ -1,0 +1,245 @@
+"""Where images come from: a directory, an archive, or anything that fsspec opens."""
+
+from __future__ import annotations
+
+import os
+import stat
+import urllib.parse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from oteo_augment.importing.archives import ArchiveLimits, archive_kind, unpack
+from oteo_core.artifacts import ArtifactStore, split_uri
+from oteo_core.errors import InvalidArgument, NotFound, OteoError
+from oteo_core.images import FORMATS as IMAGE_FORMATS
+
+IMAGE_ENDINGS = frozenset(ending for endings in IMAGE_FORMATS.values() for ending in endings if ending.count(".") == 1)
+"""Endings, in lower case, of files that are taken for images."""
+
+_IGNORED_FOLDERS = frozenset({"__macosx", "@eadir", ".ipynb_checkpoints"})
+_IGNORED_FILES = frozenset({"thumbs.db", "desktop.ini"})
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file: its path inside the source, bytes, and a mark that changes when it does."""
+
+    path: str
+    size: int
+    version: str
+
+
+@dataclass(frozen=True)
+class SourceRef:
+    """A source as a worker opens it, on this machine or another.
+
+    Parameters
+    ----------
+    root
+        A local folder, or the URI of an fsspec folder.
+    """
+
+    root: str
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a folder of this machine."""
+        return "://" not in self.root
+
+    @cached_property
+    def _store(self) -> ArtifactStore:
+        return ArtifactStore(self.root)
+
+    def read(self, path: str) -> bytes:
+        """Give a file's bytes."""
+        if self.is_local:
+            # One system call less than pathlib's way; it counts with a million small files.
+            descriptor = os.open(f"{self.root}/{path}", os.O_RDONLY)
+            with open(descriptor, "rb", buffering=0) as stream:
+                return stream.readall()
+        return self._store.read_bytes(path)
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened source.
+
+    Parameters
+    ----------
+    ref
+        How workers open it.
+    files
+        All its files by path, sorted; hidden ones and what operating systems leave behind are not among them.
+    description
+        What it is, for people.
+    """
+
+    ref: SourceRef
+    files: dict[str, SourceFile]
+    description: str
+
+    def read(self, path: str) -> bytes:
+        """Give a file's bytes."""
+        return self.ref.read(path)
+
+    @cached_property
+    def images(self) -> list[str]:
+        """Files that have the ending of an image."""
+        return [path for path in self.files if is_image_name(path)]
+
+    def ending_with(self, *endings: str) -> list[str]:
+        """Give files that end so, in lower or upper case."""
+        return [path for path in self.files if path.lower().endswith(endings)]
+
+
+def is_image_name(path: str) -> bool:
+    """Tell whether a file's ending is that of an image format that is read."""
+    return PurePosixPath(path).suffix.lower() in IMAGE_ENDINGS
+
+
+def check_source(uri: str) -> None:
+    """Refuse, without reading it, a source that is not there or cannot be one.
+
+    Raises
+    ------
+    NotFound
+        SOURCE_NOT_FOUND.
+    InvalidArgument
+        EMPTY_SOURCE for a folder without files, UNSUPPORTED_FORMAT for a file that is no archive, BAD_SOURCE_URI.
+    """
+    local = _local_path(uri)
+    if local is None:
+        store, path = _remote(uri)
+        if archive_kind(path):
+            if not store.is_file(path):
+                raise _not_found(uri)
+        elif not any(True for _ in store.iter(path)):
+            raise _not_found(uri)
+        return
+    try:
+        mode = local.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise _not_found(uri) from None
+    if stat.S_ISDIR(mode):
+        if next(_walk(local), None) is None:
+            raise _empty(uri)
+    elif stat.S_ISREG(mode):
+        if not archive_kind(local.name):
+            raise _no_archive(uri)
+    else:
+        raise InvalidArgument(f"{uri} is neither a folder nor a file", reason="BAD_SOURCE_URI", field="source_uri")
+
+
+@contextmanager
+def open_source(uri: str, scratch: Path, limits: ArchiveLimits, check: Callable[[], None] = lambda: None) -> Iterator[Source]:
+    """Open a source; archives are unpacked into `scratch`.
+
+    Parameters
+    ----------
+    uri
+        A directory, a zip or tar archive, or any fsspec URI of one.
+    scratch
+        A local folder for what is unpacked; the caller removes it.
+    limits
+        How far an archive may grow.
+    check
+        Called often; raises where the work is to stop.
+
+    Raises
+    ------
+    NotFound
+        SOURCE_NOT_FOUND.
+    InvalidArgument
+        EMPTY_SOURCE, UNSUPPORTED_FORMAT, UNSAFE_ARCHIVE, BAD_SOURCE_URI.
+    """
+    check_source(uri)
+    local = _local_path(uri)
+    if local is not None and local.is_dir():
+        source = _local_source(local, f"the folder {local}")
+    elif local is not None:
+        unpack(local, scratch / "unpacked", limits, check)
+        source = _local_source(scratch / "unpacked", f"the archive {local}")
+    else:
+        store, path = _remote(uri)
+        if archive_kind(path):
+            with store.local(path) as copy:
+                unpack(copy, scratch / "unpacked", limits, check, name=path)
+            source = _local_source(scratch / "unpacked", f"the archive {uri}")
+        else:
+            files = {
+                entry.path[len(path) :].lstrip("/"): SourceFile(
+                    entry.path[len(path) :].lstrip("/"), entry.size, entry.modified.isoformat() if entry.modified else ""
+                )
+                for entry in store.iter(path)
+                if not _ignored(entry.path[len(path) :].lstrip("/"))
+            }
+            source = Source(SourceRef(store.uri(path)), dict(sorted(files.items())), f"the folder {uri}")
+    if not source.files:
+        raise _empty(uri)
+    yield source
+
+
+def _local_source(root: Path, description: str) -> Source:
+    files = {}
+    for file in _walk(root):
+        relative = file.path[len(str(root)) + 1 :].replace(os.sep, "/")
+        try:
+            status = file.stat()
+        except FileNotFoundError:  # a link that leads nowhere: reading it says so
+            status = file.stat(follow_symlinks=False)
+        files[relative] = SourceFile(relative, status.st_size, str(status.st_mtime_ns))
+    return Source(SourceRef(str(root)), dict(sorted(files.items())), description)
+
+
+def _walk(root: Path) -> Iterator[os.DirEntry[str]]:
+    """Give all files below a folder. Links to files are followed, links to folders are not: they may go in circles."""
+    pending = [str(root)]
+    while pending:
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    if not _ignored(entry.name + "/"):
+                        pending.append(entry.path)
+                elif not entry.is_dir() and not _ignored(entry.name):
+                    yield entry
+
+
+def _ignored(path: str) -> bool:
+    parts = path.lower().split("/")
+    return any(part.startswith(".") or part in _IGNORED_FOLDERS for part in parts if part) or parts[-1] in _IGNORED_FILES
+
+
+def _local_path(uri: str) -> Path | None:
+    if uri.startswith("file://"):
+        return Path(urllib.parse.unquote(uri.removeprefix("file://")))
+    return None if "://" in uri or "::" in uri else Path(uri).expanduser()
+
+
+def _remote(uri: str) -> tuple[ArtifactStore, str]:
+    try:
+        return split_uri(uri)
+    except OteoError as exc:
+        raise InvalidArgument(f"the source {uri!r} cannot be opened: {exc}", reason="BAD_SOURCE_URI", field="source_uri") from exc
+
+
+def _not_found(uri: str) -> NotFound:
+    return NotFound(
+        f"there is nothing at {uri}. The path is looked up where the service runs; upload files from another machine with UploadDataset.",
+        reason="SOURCE_NOT_FOUND",
+        field="source_uri",
+    )
+
+
+def _empty(uri: str) -> InvalidArgument:
+    return InvalidArgument(f"there is no file in {uri}", reason="EMPTY_SOURCE", field="source_uri")
+
+
+def _no_archive(uri: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"{uri} is a file, and not a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz archive. Give the folder that holds the images.",
+        reason="UNSUPPORTED_FORMAT",
+        field="source_uri",
+    )
