@@ -118,8 +118,10 @@ class OperationsService(operations_pb2_grpc.OperationsServicer):  # type: ignore
                 await abort_like(context, answer)
             else:
                 raise answer
+        # What is older than the end of a service's page may have to wait for that service's next page.
+        horizon = max((_age_key(page.operations[-1].name) for page in pages.values() if page.next_page_token and page.operations), default="")
         merged = sorted(
-            ((operation, service) for service, page in pages.items() for operation in page.operations),
+            ((op, service) for service, page in pages.items() for op in page.operations if _age_key(op.name) >= horizon),
             key=lambda item: _age_key(item[0].name),
             reverse=True,
         )[:size]
