@@ -1,0 +1,14 @@
+"""Entry of translate's long-running work: ``python -m oteo_translate.job OPERATION_ID ATTEMPT``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from oteo_core.jobs import JobHandler, run_job
+from oteo_translate.settings import TranslateSettings
+
+# By method; MeasureShift, TrainTranslator and TranslateDataset come here. Until then a job of theirs fails with UNKNOWN_METHOD.
+HANDLERS: dict[str, JobHandler[Any, Any]] = {}
+
+if __name__ == "__main__":
+    run_job(TranslateSettings, HANDLERS)
