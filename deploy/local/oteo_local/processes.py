@@ -15,13 +15,14 @@ TRITON_SEGMENTS = "triton_*_backend_shm_region_*"
 
 
 def with_marker(name: str, value: str) -> list[psutil.Process]:
-    """Give the running processes (this one apart) whose environment has ``name=value``.
+    """Give the running processes (this one and those above it apart) whose environment has ``name=value``.
 
     An environment is inherited by every child, whatever becomes of its parent: so strays are found that a walk from parent to child would miss.
     """
     found = []
+    spared = {os.getpid(), *(process.pid for process in psutil.Process().parents())}
     for process in psutil.process_iter():
-        if process.pid == os.getpid():
+        if process.pid in spared:
             continue
         with contextlib.suppress(psutil.Error, OSError):
             if process.environ().get(name) == value and process.status() != psutil.STATUS_ZOMBIE:
@@ -120,3 +121,21 @@ def mapped_by(pid: int, folder: Path) -> set[str]:
     except OSError:
         return set()
     return {line.split(maxsplit=5)[5].removesuffix(" (deleted)") for line in text.splitlines() if f" {folder}/" in line}
+
+
+def variable(process: psutil.Process, name: str) -> str | None:
+    """Give a variable of a process's environment; None if it has none or is gone."""
+    try:
+        value = process.environ().get(name)
+    except (psutil.Error, OSError):
+        return None
+    return None if value is None else str(value)
+
+
+def memory(process: psutil.Process) -> int:
+    """Give the bytes of memory that a process holds, pages shared with others in equal parts where the kernel says so; 0 if it is gone."""
+    try:
+        full = process.memory_full_info()
+    except (psutil.Error, OSError):
+        return 0
+    return int(getattr(full, "pss", full.rss))
