@@ -1,0 +1,73 @@
+"""One stack and one trained model for all tests of the whole."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from gateway_calls import Calls
+
+from oteo_core.operations.model import unpack
+from oteo_core.sampledata import GROUP_PATTERN, DrawnSet, draw_cells
+from oteo_protos.augment.v1 import dataset_pb2
+from oteo_protos.gateway.v1 import pipeline_pb2
+
+if TYPE_CHECKING:
+    from oteo_local.stack import Stack
+
+BUDGET_SECONDS = 60
+
+
+@pytest.fixture(scope="session")
+def calls(stack: Stack) -> Iterator[Calls]:
+    """Calls to the stack's gateway."""
+    calls = Calls(stack.endpoints["gateway"], stack.token)
+    yield calls
+    calls.close()
+
+
+@dataclass
+class Served:
+    """What one run of the pipeline made of a folder of drawn cells."""
+
+    drawn: DrawnSet
+    response: pipeline_pb2.RunPipelineResponse
+    metadata: pipeline_pb2.RunPipelineMetadata
+    seconds: float
+
+
+@pytest.fixture(scope="session")
+def served(calls: Calls, tmp_path_factory: pytest.TempPathFactory) -> Served:
+    """A model that was trained on drawn cells and is deployed; made once, by one call."""
+    drawn = draw_cells(tmp_path_factory.mktemp("cells"), count=144, size=96)
+    request = pipeline_pb2.RunPipelineRequest(pipeline_id="e2e-cells", budget={"seconds": BUDGET_SECONDS}, evaluate=True)
+    source = dataset_pb2.ImportDatasetRequest(
+        source_uri=str(drawn.folder), dataset_id="e2e-cells", display_name="Drawn cells", split={"group_pattern": GROUP_PATTERN}
+    )
+    getattr(request, "import").CopyFrom(source)
+    request.request_id = str(uuid.uuid4())
+    began = time.monotonic()
+    operation = calls.wait(calls.pipelines.RunPipeline(request), seconds=BUDGET_SECONDS + 180)
+    response: Any = calls.result(operation)
+    return Served(drawn, response, unpack(operation.metadata), time.monotonic() - began)
+
+
+@dataclass
+class Place:
+    """What a case is given: an empty folder, the gateway, a published dataset and a deployed model."""
+
+    folder: Path
+    calls: Calls
+    dataset: str
+    deployment: str
+
+
+@pytest.fixture
+def place(tmp_path: Path, calls: Calls, served: Served) -> Place:
+    """A place for a case of bad input."""
+    return Place(tmp_path, calls, served.response.dataset.name, served.response.deployment.name)
