@@ -13,9 +13,7 @@ from oteo_core.datasets.sample import Finding, Sample, Severity
 _OBJECT = [("crowd", pa.bool_()), ("instance", pa.int32()), ("attributes", pa.map_(pa.string(), pa.string()))]
 _BOX = pa.struct([("class_name", pa.string()), *((n, pa.float64()) for n in ("x", "y", "width", "height")), *_OBJECT])
 _POLYGONS = pa.struct([("class_name", pa.string()), ("rings", pa.list_(pa.list_(pa.float64()))), *_OBJECT])
-_RLE = pa.struct(
-    [("class_name", pa.string()), ("height", pa.int32()), ("width", pa.int32()), ("counts", pa.list_(pa.uint32())), *_OBJECT]
-)
+_RLE = pa.struct([("class_name", pa.string()), ("height", pa.int32()), ("width", pa.int32()), ("counts", pa.list_(pa.uint32())), *_OBJECT])
 _FINDING = pa.struct([*((n, pa.string()) for n in ("severity", "code", "message", "path")), ("related", pa.list_(pa.string()))])
 
 SCHEMA = pa.schema(
@@ -51,7 +49,10 @@ SCHEMA = pa.schema(
 def to_batch(samples: Sequence[Sample]) -> pa.RecordBatch:
     """Bring rows to Arrow's columns."""
     arrays = [
-        pa.array([_ENCODERS[name](getattr(sample, name)) for sample in samples] if name in _ENCODERS else [getattr(s, name) for s in samples], kind)
+        pa.array(
+            [_ENCODERS[name](getattr(sample, name)) for sample in samples] if name in _ENCODERS else [getattr(s, name) for s in samples],
+            kind,
+        )
         for name, kind in zip(SCHEMA.names, SCHEMA.types, strict=True)
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC
+from typing import cast
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -27,7 +29,7 @@ SPLITS: dict[str, task_pb2.Split] = {
     "test": task_pb2.SPLIT_TEST,
 }
 FORMATS: dict[str, dataset_pb2.DatasetFormat] = {
-    name.removeprefix("DATASET_FORMAT_").lower(): value
+    name.removeprefix("DATASET_FORMAT_").lower(): cast("dataset_pb2.DatasetFormat", value)
     for name, value in dataset_pb2.DatasetFormat.items()
     if value != dataset_pb2.DATASET_FORMAT_UNSPECIFIED
 }
@@ -43,14 +45,14 @@ _MEDIA: dict[str, task_pb2.MediaKind] = {
     "stack": task_pb2.MEDIA_KIND_STACK,
     "video": task_pb2.MEDIA_KIND_VIDEO,
 }
-_SEVERITIES: dict[str, report_pb2.Finding.Severity] = {
+SEVERITIES: dict[str, report_pb2.Finding.Severity] = {
     Severity.INFO: report_pb2.Finding.SEVERITY_INFO,
     Severity.WARNING: report_pb2.Finding.SEVERITY_WARNING,
     Severity.ERROR: report_pb2.Finding.SEVERITY_ERROR,
 }
 
 
-def name_of(table: dict[str, int], value: int) -> str:
+def name_of(table: Mapping[str, int], value: int) -> str:
     """Give the name that a table has for a value of an enum; "" where it has none."""
     return next((str(name) for name, number in table.items() if number == value), "")
 
@@ -78,9 +80,7 @@ def dataset_to_proto(info: DatasetInfo, uri: str = "") -> dataset_pb2.Dataset:
         sample_count=info.sample_count,
         splits=[_split_count(s) for s in info.splits],
         excluded_count=info.excluded_count,
-        findings=[
-            report_pb2.FindingCount(code=f.code, severity=_SEVERITIES[Severity(f.severity)], count=f.count) for f in info.findings
-        ],
+        findings=[report_pb2.FindingCount(code=f.code, severity=SEVERITIES[Severity(f.severity)], count=f.count) for f in info.findings],
         exact_duplicate_group_count=info.exact_duplicate_groups,
         near_duplicate_group_count=info.near_duplicate_groups,
         digest=info.digest,
@@ -105,7 +105,7 @@ def finding_to_proto(finding: Finding, dataset_id: str = "", sample_id: str = ""
     """Bring a finding to the contract's message."""
     prefix = f"datasets/{dataset_id}/samples/"
     return report_pb2.Finding(
-        severity=_SEVERITIES[finding.severity],
+        severity=SEVERITIES[finding.severity],
         code=finding.code,
         message=finding.message,
         sample=prefix + sample_id if sample_id else "",
@@ -148,9 +148,7 @@ def annotations_to_proto(sample: Sample) -> list[annotation_pb2.Annotation]:
     for outline in sample.polygons:
         rings = annotation_pb2.PolygonSet(polygons=[annotation_pb2.Polygon(points=ring) for ring in outline.rings])
         found.append(
-            annotation_pb2.Annotation(
-                class_name=outline.class_name, polygons=rings, crowd=outline.crowd, attributes=_attributes(outline)
-            )
+            annotation_pb2.Annotation(class_name=outline.class_name, polygons=rings, crowd=outline.crowd, attributes=_attributes(outline))
         )
     for rle in sample.rle:
         mask = annotation_pb2.RunLengthMask(height=rle.height, width=rle.width, counts=rle.counts)
@@ -197,7 +195,7 @@ def sample_from_proto(message: dataset_pb2.Sample) -> Sample:
         excluded=message.excluded,
         findings=tuple(
             Finding(
-                Severity(name_of(_SEVERITIES, f.severity) or Severity.INFO),
+                Severity(name_of(SEVERITIES, f.severity) or Severity.INFO),
                 f.code,
                 f.message,
                 f.path,

@@ -51,9 +51,7 @@ class DatasetReader:
         """Where it lies: the folder of dataset.json."""
         return self._store.uri(self._prefix)
 
-    def samples(
-        self, split: str | None = None, columns: Sequence[str] | None = None, include_excluded: bool = False
-    ) -> Iterator[Sample]:
+    def samples(self, split: str | None = None, columns: Sequence[str] | None = None, include_excluded: bool = False) -> Iterator[Sample]:
         """Give samples in the dataset's order, a row group at a time.
 
         Parameters
@@ -69,9 +67,9 @@ class DatasetReader:
         extra = [name for name in ("split", "excluded") if wanted is not None and name not in wanted]
         for batch in self.batches(None if wanted is None else [*wanted, *extra]):
             if not include_excluded:
-                batch = batch.filter(pc.invert(batch.column("excluded")))  # noqa: PLW2901
+                batch = batch.filter(pc.invert(batch.column("excluded")))
             if split is not None:
-                batch = batch.filter(pc.equal(batch.column("split"), split))  # noqa: PLW2901
+                batch = batch.filter(pc.equal(batch.column("split"), split))
             if batch.num_rows:
                 yield from from_batch(batch.select(wanted) if wanted is not None else batch)
 
@@ -81,6 +79,39 @@ class DatasetReader:
             file = pq.ParquetFile(stream)
             for index in range(file.num_row_groups):
                 yield from file.read_row_group(index, columns=None if columns is None else list(columns)).to_batches()
+
+    def numbered(
+        self, start: int = 0, *, split: str | None = None, include_excluded: bool = False, only_findings: bool = False
+    ) -> Iterator[tuple[int, Sample]]:
+        """Give samples with their row numbers, from row `start` on; row groups before it are not read.
+
+        Parameters
+        ----------
+        start
+            First row, from 0; of all rows, whatever the filters.
+        split, include_excluded
+            As of `samples`.
+        only_findings
+            True: only samples with at least one finding.
+        """
+        with self._store.open(f"{self._prefix}/{SAMPLES}") as stream:
+            file = pq.ParquetFile(stream)
+            row = 0
+            for index in range(file.num_row_groups):
+                count = file.metadata.row_group(index).num_rows
+                first, row = row, row + count
+                if row <= start:
+                    continue
+                table = file.read_row_group(index).append_column("row", pa.array(range(first, row), pa.int64()))
+                keep = pc.greater_equal(table.column("row"), start)
+                if not include_excluded:
+                    keep = pc.and_(keep, pc.invert(table.column("excluded")))
+                if split is not None:
+                    keep = pc.and_(keep, pc.equal(table.column("split"), split))
+                if only_findings:
+                    keep = pc.and_(keep, pc.greater(pc.list_value_length(table.column("findings")), 0))
+                for batch in table.filter(keep).to_batches(max_chunksize=256):
+                    yield from zip(batch.column("row").to_pylist(), from_batch(batch.drop_columns(["row"])), strict=True)
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Give the whole table, all rows, these columns."""
@@ -98,9 +129,8 @@ class DatasetReader:
         with self._store.open(f"{self._prefix}/{SAMPLES}") as stream:
             table = pq.read_table(stream, filters=[("id", "=", sample_id)])
         for batch in table.to_batches():
-            yield_from = list(from_batch(batch))
-            if yield_from:
-                return yield_from[0]
+            for found in from_batch(batch):
+                return found
         raise NotFound(f"dataset {self.info.id!r} has no sample {sample_id!r}", reason="SAMPLE_NOT_FOUND", field="name")
 
     def read_media(self, sample: Sample) -> bytes:

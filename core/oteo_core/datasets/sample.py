@@ -121,7 +121,8 @@ class Sample:
         """Give the class of each of its annotations; an object with a box and an outline counts once."""
         names = list(self.labels)
         seen: set[int] = set()
-        for item in (*self.boxes, *self.polygons, *self.rle):
+        things: list[Box | Polygons | Rle] = [*self.boxes, *self.polygons, *self.rle]
+        for item in things:
             if item.instance >= 0:
                 if item.instance in seen:
                     continue

@@ -202,7 +202,9 @@ def _pnm(data: bytes) -> Layout:
             defect = f"the PNM's pixels need {need} bytes, {len(data)} are there"
     wide = top > 255 and channels == 1  # Pillow reads 16-bit grey, and 16-bit colour as 8 bits
     return Layout(
-        ImageHeader("pnm", width, height, channels, "uint16" if wide else "uint8", 1, top.bit_length()), "grey" if channels == 1 else "rgb", defect
+        ImageHeader("pnm", width, height, channels, "uint16" if wide else "uint8", 1, top.bit_length()),
+        "grey" if channels == 1 else "rgb",
+        defect,
     )
 
 

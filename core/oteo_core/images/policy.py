@@ -162,4 +162,4 @@ def _with_dtype(pixels: NDArray[Any], dtype: str) -> NDArray[Any]:
         return pixels.astype(np.float32) / np.float32(_RANGE[pixels.dtype.name])
     if pixels.dtype == np.uint16:  # 65535 is 255 times 257: the whole range maps exactly
         return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return np.rint(np.clip(np.nan_to_num(pixels), 0.0, 1.0) * 255.0).astype(np.uint8)
+    return np.asarray(np.rint(np.clip(np.nan_to_num(pixels), 0.0, 1.0) * 255.0).astype(np.uint8))

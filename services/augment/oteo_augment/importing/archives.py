@@ -57,9 +57,7 @@ def archive_kind(name: str) -> str:
     return next((kind for ending, kind in _ENDINGS.items() if lower.endswith(ending)), "")
 
 
-def unpack(
-    archive: Path, goal: Path, limits: ArchiveLimits, check: Callable[[], None] = lambda: None, *, name: str | None = None
-) -> None:
+def unpack(archive: Path, goal: Path, limits: ArchiveLimits, check: Callable[[], None] = lambda: None, *, name: str | None = None) -> None:
     """Unpack a zip or tar archive into a folder.
 
     Parameters
@@ -88,36 +86,45 @@ def unpack(
         else:
             _untar(archive, goal, limits, check)
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, UnicodeError) as exc:
-        raise InvalidArgument(
-            f"the archive {name or archive.name} is damaged or not of the kind that its name says: {exc}",
-            reason="DAMAGED_ARCHIVE",
-            field="source_uri",
-        ) from exc
+        raise _damaged(name or archive.name, exc) from exc
+
+
+def judge_zip(archive: Path, goal: Path, limits: ArchiveLimits) -> None:
+    """Judge all members of a zip by its directory alone, which is quick; raises as `unpack`."""
+    try:
+        with zipfile.ZipFile(archive) as file:
+            _judge_members(file, archive, goal, _Budget(limits, goal))
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeError) as exc:
+        raise _damaged(archive.name, exc) from exc
+
+
+def _judge_members(file: zipfile.ZipFile, archive: Path, goal: Path, budget: _Budget) -> None:
+    members = file.infolist()
+    budget.members(len(members))
+    packed, size = sum(member.compress_size for member in members), archive.stat().st_size
+    if packed > size:
+        raise _unsafe("", f"its members declare {packed} packed bytes, the file has {size}: they lie over each other")
+    for member in members:  # all are judged before any is written
+        mode = member.external_attr >> 16
+        if stat.S_ISLNK(mode):
+            raise _unsafe(member.filename, "it is a symbolic link")
+        if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise _unsafe(member.filename, "it is a device or another special file")
+        if member.flag_bits & 1:
+            raise InvalidArgument(
+                f"the member {member.filename!r} is encrypted; give an archive without a password",
+                reason="UNSUPPORTED_FORMAT",
+                field="source_uri",
+            )
+        _place(goal, member.filename)
+        budget.declare(member.filename, member.file_size, member.compress_size)
 
 
 def _unzip(archive: Path, goal: Path, limits: ArchiveLimits, check: Callable[[], None]) -> None:
+    budget = _Budget(limits, goal)
     with zipfile.ZipFile(archive) as file:
-        members = file.infolist()
-        budget = _Budget(limits, goal)
-        budget.members(len(members))
-        packed, size = sum(member.compress_size for member in members), archive.stat().st_size
-        if packed > size:
-            raise _unsafe("", f"its members declare {packed} packed bytes, the file has {size}: they lie over each other")
-        for member in members:  # all are judged before any is written
-            mode = member.external_attr >> 16
-            if stat.S_ISLNK(mode):
-                raise _unsafe(member.filename, "it is a symbolic link")
-            if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise _unsafe(member.filename, "it is a device or another special file")
-            if member.flag_bits & 1:
-                raise InvalidArgument(
-                    f"the member {member.filename!r} is encrypted; give an archive without a password",
-                    reason="UNSUPPORTED_FORMAT",
-                    field="source_uri",
-                )
-            _place(goal, member.filename)
-            budget.declare(member.filename, member.file_size, member.compress_size)
-        for member in members:
+        _judge_members(file, archive, goal, budget)
+        for member in file.infolist():
             check()
             if not member.is_dir():
                 with file.open(member) as stream:
@@ -129,10 +136,8 @@ def _untar(archive: Path, goal: Path, limits: ArchiveLimits, check: Callable[[],
     budget = _Budget(limits, goal)
     # One pass to judge, one to write. A packed tar is inflated twice for that; nothing of an unsafe one is ever written.
     with tarfile.open(archive, "r|*") as file:
-        count = 0
-        for member in file:
+        for count, member in enumerate(file, 1):
             check()
-            count += 1
             budget.members(count)
             if member.issym() or member.islnk():
                 raise _unsafe(member.name, f"it is a {'symbolic' if member.issym() else 'hard'} link to {member.linkname!r}")
@@ -204,6 +209,12 @@ def _place(goal: Path, name: str) -> Path:
     if any(len(part.encode()) > 255 for part in clean):
         raise _unsafe(name[:80], "a part of its path has more than 255 bytes")
     return goal.joinpath(*clean)
+
+
+def _damaged(name: str, error: Exception) -> InvalidArgument:
+    return InvalidArgument(
+        f"the archive {name} is damaged or not of the kind that its name says: {error}", reason="DAMAGED_ARCHIVE", field="source_uri"
+    )
 
 
 def _unsafe(name: str, why: str) -> InvalidArgument:

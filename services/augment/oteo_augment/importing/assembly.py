@@ -55,7 +55,8 @@ def assemble(
         NO_READABLE_IMAGE, SINGLE_CLASS, UNKNOWN_CLASS, WRONG_TASK.
     """
     items = sorted(reading.items, key=lambda item: item.path)
-    mask, mask_classes = None, ()
+    mask: MaskEncoding | None = None
+    mask_classes: tuple[str, ...] = ()
     if format_name == "masks":
         task, mask, mask_classes = encoding_of(
             [scanned[item.mask] for item in items if item.mask and scanned[item.mask].values], task, options.classes
@@ -238,7 +239,9 @@ def _near(kept: Sequence[Sample], distance: int) -> tuple[UnionFind, dict[int, l
     return union, partners
 
 
-def _report_duplicates(kept: Sequence[Sample], exact_sets: Sequence[Sequence[int]], exact: UnionFind, partners: Mapping[int, Sequence[int]]) -> None:
+def _report_duplicates(
+    kept: Sequence[Sample], exact_sets: Sequence[Sequence[int]], exact: UnionFind, partners: Mapping[int, Sequence[int]]
+) -> None:
     for members in exact_sets:
         meanings = {i: tuple(sorted(kept[i].class_names())) for i in members}
         torn = len(set(meanings.values())) > 1
@@ -248,17 +251,13 @@ def _report_duplicates(kept: Sequence[Sample], exact_sets: Sequence[Sequence[int
             how = "is the same file as" if len(same_file) == len(others) else "shows the same pixels as"
             _add(kept, i, Severity.WARNING, "EXACT_DUPLICATE", f"{how} {_named(kept, others)}", others)
             if torn:
+                # Some other must differ: were all like this one, the group would not be torn.
                 differing = [j for j in others if meanings[j] != meanings[i]]
-                _add(
-                    kept,
-                    i,
-                    Severity.WARNING,
-                    "CONFLICTING_LABELS",
-                    f"it is {_classes(meanings[i])}, and the same image {_named(kept, differing)} is {_classes(meanings[differing[0]])}; one is wrong",
-                    differing,
-                ) if differing else None
-    for i, others in sorted(partners.items()):
-        alike = sorted({j for j in others if exact.find(j) != exact.find(i)})
+                what, other = _classes(meanings[i]), _classes(meanings[differing[0]])
+                message = f"it is {what}, and the same image {_named(kept, differing)} is {other}; one is wrong"
+                _add(kept, i, Severity.WARNING, "CONFLICTING_LABELS", message, differing)
+    for i, near in sorted(partners.items()):
+        alike = sorted({j for j in near if exact.find(j) != exact.find(i)})
         if alike:
             _add(kept, i, Severity.INFO, "NEAR_DUPLICATE", f"looks like {_named(kept, alike)}", alike)
 
@@ -312,4 +311,6 @@ def _named(kept: Sequence[Sample], indices: Sequence[int]) -> str:
 
 
 def _classes(names: Sequence[str]) -> str:
-    return ", ".join(f"{name!r} ({count})" if count > 1 else repr(name) for name, count in sorted(Counter(names).items())) or "without a class"
+    return (
+        ", ".join(f"{name!r} ({count})" if count > 1 else repr(name) for name, count in sorted(Counter(names).items())) or "without a class"
+    )

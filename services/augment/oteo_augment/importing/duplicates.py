@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +80,9 @@ def near_pairs(hashes: NDArray[np.uint64], distance: int) -> NDArray[np.int64]:
     if count < 2 or distance < 0:
         return np.empty((0, 2), np.int64)
     if count <= _BANDS_FROM:
-        found = [_compare(hashes, np.arange(start, min(start + _BLOCK, count)), np.arange(count), distance) for start in range(0, count, _BLOCK)]
+        found = [
+            _compare(hashes, np.arange(start, min(start + _BLOCK, count)), np.arange(count), distance) for start in range(0, count, _BLOCK)
+        ]
         pairs = np.concatenate(found)
     else:
         pairs = _by_bands(hashes, distance)
@@ -90,7 +93,7 @@ def near_pairs(hashes: NDArray[np.uint64], distance: int) -> NDArray[np.int64]:
 def _by_bands(hashes: NDArray[np.uint64], distance: int) -> NDArray[np.int64]:
     edges = np.linspace(0, 64, distance + 2).astype(int)
     found = [np.empty((0, 2), np.int64)]
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         mask = np.uint64(((1 << int(high - low)) - 1) << int(low))
         bands = hashes & mask
         order = np.argsort(bands, kind="stable")

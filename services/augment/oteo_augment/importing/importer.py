@@ -15,14 +15,15 @@ from oteo_augment.importing.detection import detect_format
 from oteo_augment.importing.items import Reading
 from oteo_augment.importing.options import ImportOptions
 from oteo_augment.importing.readers import DETECTORS, READERS
-from oteo_augment.importing.scanning import ScanPlan, Scanned, from_bytes, scan_shard, shard_key
+from oteo_augment.importing.scanning import Scanned, ScanPlan, from_bytes, scan_shard, shard_key
 from oteo_augment.importing.source import Source, SourceFile, open_source
 from oteo_augment.importing.tasks import check_classes, choose_task
 from oteo_core.artifacts import ArtifactStore
-from oteo_core.datasets import DatasetInfo, DatasetWriter, Task
+from oteo_core.datasets import DatasetInfo, DatasetWriter
+from oteo_core.datasets import Task as Question
 from oteo_core.errors import InvalidArgument
 from oteo_core.images import ImageLimits
-from oteo_core.jobs.executor import Executor
+from oteo_core.jobs.executor import Executor, Task
 
 SHARD = 500
 """Files of one shard."""
@@ -35,8 +36,8 @@ _NOT_USED_SHOWN = 1000
 class Limits:
     """Largest images and archives."""
 
-    images: ImageLimits = ImageLimits()
-    archives: ArchiveLimits = ArchiveLimits()
+    images: ImageLimits = field(default_factory=ImageLimits)
+    archives: ArchiveLimits = field(default_factory=ArchiveLimits)
 
 
 @dataclass
@@ -84,6 +85,7 @@ class _Opened:
     reading: Reading
     task: str
     scanned: dict[str, Scanned] = field(default_factory=dict)
+    resumed: bool = False
 
 
 def inspect(options: ImportOptions, scratch: Path, limits: Limits, check: Callable[[], None] = lambda: None) -> tuple[str, str, int]:
@@ -106,7 +108,7 @@ def inspect(options: ImportOptions, scratch: Path, limits: Limits, check: Callab
 
 def import_dataset(
     options: ImportOptions, store: ArtifactStore, prefix: str, *, limits: Limits, hooks: Hooks, provenance: dict[str, object] | None = None,
-    store_options: dict[str, object] | None = None, scratch: Path | None = None,
+    store_options: dict[str, object] | None = None, scratch: Path | None = None, uid: str = "", create_time: str = "",
 ) -> ImportResult:  # fmt: skip
     """Read, check and part a source, and write a dataset under a prefix of a store.
 
@@ -126,6 +128,8 @@ def import_dataset(
         fsspec's options with which workers open the store.
     scratch
         Local folder for unpacked archives; a temporary one if left out.
+    uid, create_time
+        Of the dataset, so that a job that is run again makes the same one; new ones if left out.
 
     Raises
     ------
@@ -148,11 +152,11 @@ def import_dataset(
             images, masks = _files(opened)
             hooks.found(opened.format, len(images) + len(masks))
             plan = ScanPlan(source.ref, store.root_uri, prefix, limits.images, store_options or {})
-            opened.scanned = _scan(plan, store, source, images, masks, hooks)
+            opened.scanned, opened.resumed = _scan(plan, store, source, images, masks, hooks)
             hooks.progress(0.86, "checking, grouping and parting")
             result = assemble(options, opened.format, opened.task, opened.reading, opened.scanned, hooks.check)
             hooks.progress(0.93, "writing the table")
-            info = _write(options, opened, result, store, prefix, provenance or {}, hooks)
+            info = _write(options, opened, result, store, prefix, {**(provenance or {})}, hooks, uid, create_time)
     hooks.progress(0.99, "publishing")
     return ImportResult(info, opened.reason)
 
@@ -170,10 +174,12 @@ def _read(options: ImportOptions, source: Source) -> _Opened:
         name, reason = detect_format(source)
     reading = READERS[name](source)
     task = "" if name == "masks" and not options.task else choose_task(options.task, reading, name)
-    if task == Task.CLASSIFICATION:
+    if task == Question.CLASSIFICATION:
         # Told by folders alone: no need to decode a thousand images to say so.
         allowed = set(options.classes or reading.classes)
-        check_classes(task, (label for item in reading.items for label in item.labels if label in allowed), options.classes, reading.classes)
+        check_classes(
+            task, (label for item in reading.items for label in item.labels if label in allowed), options.classes, reading.classes
+        )
     return _Opened(source, name, reason, reading, task)
 
 
@@ -186,8 +192,8 @@ def _files(opened: _Opened) -> tuple[list[SourceFile], list[SourceFile]]:
 
 def _scan(
     plan: ScanPlan, store: ArtifactStore, source: Source, images: Sequence[SourceFile], masks: Sequence[SourceFile], hooks: Hooks
-) -> dict[str, Scanned]:
-    shards = [(list(images[i : i + SHARD]), []) for i in range(0, len(images), SHARD)]
+) -> tuple[dict[str, Scanned], bool]:
+    shards: list[tuple[list[SourceFile], list[SourceFile]]] = [(list(images[i : i + SHARD]), []) for i in range(0, len(images), SHARD)]
     shards += [([], list(masks[i : i + SHARD])) for i in range(0, len(masks), SHARD)]
     total = max(1, len(images) + len(masks))
     scanned: dict[str, Scanned] = {}
@@ -223,7 +229,7 @@ def _scan(
             data = scan_shard(plan, image_paths, mask_paths, hooks.check)
             hooks.save(key, data)
             take(data)
-    return scanned
+    return scanned, staged is not None
 
 
 def _fan_out(
@@ -232,7 +238,7 @@ def _fan_out(
     # A few more tasks than cores, so that a core never waits for this loop and a cancelled job has little to wait for.
     width = max(2, int(executor.cpus) * 2)
     queue = list(pending)[::-1]
-    running = {}
+    running: dict[Task[bytes], str] = {}
     while queue or running:
         hooks.check()
         while queue and len(running) < width:
@@ -247,12 +253,15 @@ def _fan_out(
 
 
 def _write(
-    options: ImportOptions, opened: _Opened, result: Assembly, store: ArtifactStore, prefix: str, provenance: dict[str, object], hooks: Hooks
-) -> DatasetInfo:
+    options: ImportOptions, opened: _Opened, result: Assembly, store: ArtifactStore, prefix: str, provenance: dict[str, object], hooks: Hooks,
+    uid: str, create_time: str,
+) -> DatasetInfo:  # fmt: skip
     not_used = sorted(set(opened.source.files) - opened.reading.used)
     split = options.split
     info = DatasetInfo(
         id=options.dataset_id,
+        uid=uid,
+        create_time=create_time,
         display_name=options.display_name or options.dataset_id,
         task=result.task,
         classes=result.classes,
@@ -278,11 +287,27 @@ def _write(
         },
     )
     with DatasetWriter(store, prefix, info) as writer:
+        for path, size in _drop_unused(opened, result, store, prefix).items():
+            writer.note_media(path, size)
         for index, sample in enumerate(result.samples):
             if index % 256 == 0:
                 hooks.check()
             writer.add(sample)
-        for row in opened.scanned.values():
-            if row.media:
-                writer.note_media(row.media, row.size)
         return writer.finish()
+
+
+def _drop_unused(opened: _Opened, result: Assembly, store: ArtifactStore, prefix: str) -> dict[str, int]:
+    """Delete copies that no kept sample has: of samples that were left out, and of files that changed between two attempts.
+
+    Gives the sizes of those that stay.
+    """
+    used = {path for sample in result.samples if not sample.excluded for path in (sample.path, sample.mask_path) if path}
+    for sample in result.samples:
+        if sample.excluded:
+            sample.path = sample.mask_path = ""
+    copied = {row.media: row.size for row in opened.scanned.values() if row.media}
+    if opened.resumed:
+        copied |= {entry.path[len(prefix) + 1 :]: entry.size for entry in store.iter(f"{prefix}/media")}
+    for path in sorted(copied.keys() - used):
+        store.delete(f"{prefix}/{path}")
+    return {path: size for path, size in copied.items() if path in used}

@@ -83,8 +83,5 @@ def encoding_of(masks: Sequence[Scanned], task: str, given: Sequence[str]) -> tu
             reason="UNKNOWN_CLASS",
             field="classes",
         )
-    if given:
-        names = tuple(given)
-    else:
-        names = ("foreground",) if len(values) == 1 else tuple(f"value_{value}" for value in values)
-    return Task.SEMANTIC, MaskEncoding("class", tuple(values), tuple(sorted(ignore))), names
+    invented = ("foreground",) if len(values) == 1 else tuple(f"value_{value}" for value in values)
+    return Task.SEMANTIC, MaskEncoding("class", tuple(values), tuple(sorted(ignore))), tuple(given) or invented

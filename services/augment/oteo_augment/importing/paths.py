@@ -74,7 +74,9 @@ class ByName:
         if split:
             candidates = [c for c in candidates if split_of_path(c) in ("", split)] or candidates
         wanted = PurePosixPath(clean.lower()).parts[::-1]
-        return max(candidates, key=lambda c: (_shared(PurePosixPath(c.lower()).parts[::-1], wanted), _shared(c.split("/"), near.split("/")), c))
+        return max(
+            candidates, key=lambda c: (_shared(PurePosixPath(c.lower()).parts[::-1], wanted), _shared(c.split("/"), near.split("/")), c)
+        )
 
 
 def _shared(left: Iterable[str], right: Iterable[str]) -> int:

@@ -150,9 +150,11 @@ def to_bytes(rows: Sequence[Scanned]) -> bytes:
 def from_bytes(data: bytes) -> Iterator[Scanned]:
     """Unpack rows."""
     table = pa.ipc.open_stream(data).read_all()
-    columns = [table.column(name).to_pylist() for name in _SCHEMA.names]
-    for row in zip(*columns, strict=True):
-        yield Scanned(*row[:12], tuple(row[12]), tuple(row[13]), *row[14:])
+    names = _SCHEMA.names
+    for row in zip(*(table.column(name).to_pylist() for name in names), strict=True):
+        fields = dict(zip(names, row, strict=True))
+        fields["values"], fields["counts"] = tuple(fields["values"]), tuple(fields["counts"])
+        yield Scanned(**fields)
 
 
 def shard_key(files: Sequence[SourceFile], masks: Sequence[SourceFile]) -> str:
@@ -251,4 +253,3 @@ def _look_at_mask(row: Scanned, data: bytes, limits: ImageLimits) -> None:
             f"the mask holds {len(values)} different numbers: it looks like a picture, not like labels", reason="MASK_NOT_LABELS"
         )
     row.values, row.counts = tuple(int(v) for v in values), tuple(int(c) for c in counts)
-

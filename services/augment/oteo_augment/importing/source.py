@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from oteo_augment.importing.archives import ArchiveLimits, archive_kind, unpack
+from oteo_augment.importing.archives import ArchiveLimits, archive_kind, judge_zip, unpack
 from oteo_core.artifacts import ArtifactStore, split_uri
 from oteo_core.errors import InvalidArgument, NotFound, OteoError
 from oteo_core.images import FORMATS as IMAGE_FORMATS
@@ -19,6 +19,7 @@ from oteo_core.images import FORMATS as IMAGE_FORMATS
 IMAGE_ENDINGS = frozenset(ending for endings in IMAGE_FORMATS.values() for ending in endings if ending.count(".") == 1)
 """Endings, in lower case, of files that are taken for images."""
 
+_LIMITS = ArchiveLimits()
 _IGNORED_FOLDERS = frozenset({"__macosx", "@eadir", ".ipynb_checkpoints"})
 _IGNORED_FILES = frozenset({"thumbs.db", "desktop.ini"})
 
@@ -100,7 +101,7 @@ def is_image_name(path: str) -> bool:
     return PurePosixPath(path).suffix.lower() in IMAGE_ENDINGS
 
 
-def check_source(uri: str) -> None:
+def check_source(uri: str, limits: ArchiveLimits = _LIMITS) -> None:
     """Refuse, without reading it, a source that is not there or cannot be one.
 
     Raises
@@ -108,7 +109,7 @@ def check_source(uri: str) -> None:
     NotFound
         SOURCE_NOT_FOUND.
     InvalidArgument
-        EMPTY_SOURCE for a folder without files, UNSUPPORTED_FORMAT for a file that is no archive, BAD_SOURCE_URI.
+        EMPTY_SOURCE for a folder without files, UNSUPPORTED_FORMAT for a file that is no archive, UNSAFE_ARCHIVE for a zip, BAD_SOURCE_URI.
     """
     local = _local_path(uri)
     if local is None:
@@ -127,8 +128,12 @@ def check_source(uri: str) -> None:
         if next(_walk(local), None) is None:
             raise _empty(uri)
     elif stat.S_ISREG(mode):
-        if not archive_kind(local.name):
+        kind = archive_kind(local.name)
+        if not kind:
             raise _no_archive(uri)
+        if kind == "zip":
+            # Where it lies is as good a place as any to measure free space before the job chooses one.
+            judge_zip(local, local.parent, limits)
     else:
         raise InvalidArgument(f"{uri} is neither a folder nor a file", reason="BAD_SOURCE_URI", field="source_uri")
 
@@ -155,19 +160,19 @@ def open_source(uri: str, scratch: Path, limits: ArchiveLimits, check: Callable[
     InvalidArgument
         EMPTY_SOURCE, UNSUPPORTED_FORMAT, UNSAFE_ARCHIVE, BAD_SOURCE_URI.
     """
-    check_source(uri)
+    check_source(uri, limits)
     local = _local_path(uri)
     if local is not None and local.is_dir():
-        source = _local_source(local, f"the folder {local}")
+        source = _local_source(local, f"the folder {local}", check)
     elif local is not None:
         unpack(local, scratch / "unpacked", limits, check)
-        source = _local_source(scratch / "unpacked", f"the archive {local}")
+        source = _local_source(scratch / "unpacked", f"the archive {local}", check)
     else:
         store, path = _remote(uri)
         if archive_kind(path):
             with store.local(path) as copy:
                 unpack(copy, scratch / "unpacked", limits, check, name=path)
-            source = _local_source(scratch / "unpacked", f"the archive {uri}")
+            source = _local_source(scratch / "unpacked", f"the archive {uri}", check)
         else:
             files = {
                 entry.path[len(path) :].lstrip("/"): SourceFile(
@@ -182,9 +187,11 @@ def open_source(uri: str, scratch: Path, limits: ArchiveLimits, check: Callable[
     yield source
 
 
-def _local_source(root: Path, description: str) -> Source:
+def _local_source(root: Path, description: str, check: Callable[[], None]) -> Source:
     files = {}
-    for file in _walk(root):
+    for count, file in enumerate(_walk(root)):
+        if count % 1024 == 0:
+            check()
         relative = file.path[len(str(root)) + 1 :].replace(os.sep, "/")
         try:
             status = file.stat()

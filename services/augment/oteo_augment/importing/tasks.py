@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from oteo_augment.importing.items import Item, Reading
-from oteo_core.datasets import Task
+from oteo_core.datasets import Box, Polygons, Rle, Task
 from oteo_core.errors import InvalidArgument
 
 _SAYS = {
@@ -41,8 +41,8 @@ def choose_task(wanted: str, reading: Reading, format_name: str) -> str:
 def shape_for_task(item: Item, task: str) -> None:
     """Bring an item's annotations to what the task asks for, in place."""
     if task == Task.MULTI_LABEL and not item.labels:
-        names = (thing.class_name for thing in (*item.boxes, *item.polygons, *item.rle))
-        item.labels = sorted(set(names))
+        things: list[Box | Polygons | Rle] = [*item.boxes, *item.polygons, *item.rle]
+        item.labels = sorted({thing.class_name for thing in things})
         item.boxes, item.polygons, item.rle = [], [], []
 
 

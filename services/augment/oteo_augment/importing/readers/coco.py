@@ -125,7 +125,8 @@ def _annotation(entry: dict[str, Any], index: int, file: str, item: Item, names:
     if isinstance(outline, tuple):
         item.polygons.append(Polygons(name, outline, crowd, index))
     elif outline is not None:
-        item.rle.append(Rle(name, *outline, crowd, index))
+        height, width, runs = outline
+        item.rle.append(Rle(name, height, width, runs, crowd, index))
     box = entry.get("bbox")
     if isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) for v in box):
         item.boxes.append(Box(name, float(box[0]), float(box[1]), float(box[2]), float(box[3]), crowd, index))

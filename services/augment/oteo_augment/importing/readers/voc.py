@@ -105,7 +105,9 @@ def _objects(root: ET.Element, path: str, item: Item) -> None:
             item.report(Severity.ERROR, "BAD_ANNOTATION", f"{what} ({name}) of {path} has no box of four numbers", path)
             continue
         extra = tuple(
-            sorted((key, value.strip()) for key in ("difficult", "truncated", "occluded", "pose") if (value := entry.findtext(key)) is not None)
+            sorted(
+                (key, value.strip()) for key in ("difficult", "truncated", "occluded", "pose") if (value := entry.findtext(key)) is not None
+            )
         )
         left, upper, right, lower = numbers
         item.boxes.append(Box(name, left, upper, right - left, lower - upper, attributes=(*extra, ("object", str(index + 1)))))

@@ -52,7 +52,9 @@ def read(source: Source) -> Reading:
                 continue
             values = _numbers(line)
             if values is None:
-                item.report(Severity.ERROR, "BAD_ANNOTATION", f"line {number} is no class number with coordinates: {line.strip()[:80]!r}", label)
+                item.report(
+                    Severity.ERROR, "BAD_ANNOTATION", f"line {number} is no class number with coordinates: {line.strip()[:80]!r}", label
+                )
                 continue
             highest = max(highest, int(values[0]))
             objects += 1
@@ -66,7 +68,9 @@ def read(source: Source) -> Reading:
             )
         elif len(values) == 4:
             x, y, width, height = values
-            item.boxes.append(Box(classes[index], x - width / 2, y - height / 2, width, height, instance=number, attributes=(("line", str(number)),)))
+            item.boxes.append(
+                Box(classes[index], x - width / 2, y - height / 2, width, height, instance=number, attributes=(("line", str(number)),))
+            )
         else:
             item.polygons.append(Polygons(classes[index], (tuple(values),), instance=number, attributes=(("line", str(number)),)))
     tasks: tuple[str, ...] = (Task.DETECTION, Task.MULTI_LABEL)
