@@ -57,9 +57,11 @@ from oteo_core.packages import (
 RESERVE_SECONDS = 20.0
 """What a search on two processor cores should leave for `finish` with a few hundred test images."""
 
+REFERENCE_IMAGES = 2000
+"""So many training images are measured for the reference statistics."""
+
 _FOLDER = "package"
 _PARITY_IMAGES = 24
-_REFERENCE_IMAGES = 2000
 _REPORT_SECONDS = 5.0
 _LIBRARIES = (
     "oteo-automl",
@@ -172,7 +174,7 @@ class Winner:
     calibration, test
         The parts.
     training_images
-        Prepared training images ``(H, W, C)``, without augmentation; at most `_REFERENCE_IMAGES` are looked at.
+        Prepared training images ``(H, W, C)``, without augmentation; at most `REFERENCE_IMAGES` are looked at.
     training_counts
         Training images of each class.
     rivals
@@ -449,7 +451,7 @@ def _reference(winner: Winner) -> tuple[ReferenceStatistics | None, NDArray[np.f
     rows = []
     for image in winner.training_images:
         rows.append(image_statistics(image))
-        if len(rows) == _REFERENCE_IMAGES:
+        if len(rows) == REFERENCE_IMAGES:
             break
     names = statistic_names(winner.policy.channels)
     if not rows:
@@ -497,7 +499,7 @@ def _report_data(
             prediction_set=tuple(classes[int(k)] for k in order if sets[index, k]),
         )
 
-    worst, unsure = choose_cases(labels, probabilities)
+    worst, unsure = choose_cases(labels, probabilities, encode_groups(winner.test.groups, len(labels)))
     names = {"dynamo": "written by torch.onnx (dynamo)", "torchscript": "written by torch.onnx's legacy exporter"}
     return ReportData(
         package=package,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from oteo_automl.evaluation import scores
@@ -23,7 +24,7 @@ _PRIOR_SPREAD = 1.0
 _PRIOR_WEIGHT = 2.0
 
 
-def softmax(logits: Floats, temperature: float = 1.0) -> Floats:
+def softmax(logits: NDArray[Any], temperature: float = 1.0) -> Floats:
     """Turn logits ``(N, K)`` into probabilities ``(N, K)``."""
     scaled = np.asarray(logits, dtype=np.float64) / temperature
     scaled -= scaled.max(axis=1, keepdims=True)
@@ -32,7 +33,7 @@ def softmax(logits: Floats, temperature: float = 1.0) -> Floats:
     return probabilities
 
 
-def negative_log_likelihood(logits: Floats, labels: Ints, temperature: float = 1.0) -> float:
+def negative_log_likelihood(logits: NDArray[Any], labels: Ints, temperature: float = 1.0) -> float:
     """Give the mean negative log-likelihood, nats, without the rounding to zero that probabilities suffer."""
     scaled = np.asarray(logits, dtype=np.float64) / temperature
     top = scaled.max(axis=1)
@@ -81,7 +82,7 @@ class Calibration:
         }
 
 
-def fit_temperature(logits: Floats, labels: Ints) -> Calibration:
+def fit_temperature(logits: NDArray[Any], labels: Ints) -> Calibration:
     """Find the temperature.
 
     Parameters

@@ -71,7 +71,11 @@ class Comparison:
         if self.interval is None:
             return f"{self.first} and {self.second} cannot be told apart on {self.count} images: {word} is not defined often enough."
         better = self.difference < 0 if self.metric in _LOSSES else self.difference > 0
-        span = f"{self.difference:+.3f} ({self.interval.level:.0%} interval {self.interval.lower:+.3f} to {self.interval.upper:+.3f})"
+        span = (
+            f"{self.difference:+.3f} ({self.interval.level:.0%} interval {self.interval.lower:+.3f} to {self.interval.upper:+.3f})".replace(
+                "-", "−"
+            )
+        )
         mistakes = (
             f"of {self.count} images {self.only_first} only the first and {self.only_second} only the second got right, "
             f"McNemar p = {self.mcnemar_p:.2g}"

@@ -58,10 +58,10 @@ class LearningCurve:
     ----------
     name
         Of the trial.
-    steps
-        Epochs, ascending, ``(E,)``.
-    train_loss, validation_loss
-        Mean losses after each, nats; either may be empty.
+    steps, train_loss
+        Epochs, ascending, and the mean training loss of each, nats; may be empty.
+    validation_steps, validation_loss
+        The same for the validation part, which need not be measured after every epoch.
     best
         True for the trial that won.
     """
@@ -69,6 +69,7 @@ class LearningCurve:
     name: str
     steps: Sequence[float]
     train_loss: Sequence[float]
+    validation_steps: Sequence[float]
     validation_loss: Sequence[float]
     best: bool = False
 
@@ -180,7 +181,7 @@ def precision_recall_chart(labels: Ints, probabilities: Floats, classes: Sequenc
 def calibration_chart(labels: Ints, before: Floats, after: Floats, errors: tuple[float, float]) -> str:
     """Draw the calibration plot before and after temperature scaling; bars are Wilson intervals, dots' areas counts."""
     with mpl.rc_context(_STYLE):
-        figure, panels = _figure(7.4, 3.6, 2)
+        figure, panels = _figure(9.4, 3.5, 2)
         titles = (f"before: ECE {errors[0]:.3f}", f"after: ECE {errors[1]:.3f}")
         lowest = min(float(before.max(axis=1).min()), float(after.max(axis=1).min()))
         start = np.floor(max(lowest - 0.08, 0.0) * 10) / 10
@@ -201,14 +202,16 @@ def calibration_chart(labels: Ints, before: Floats, after: Floats, errors: tuple
 def learning_chart(curves: Sequence[LearningCurve], limit: int = 6) -> str:
     """Draw the losses of the networks over their epochs, the winner's in bold; solid: validation, dotted: training."""
     with mpl.rc_context(_STYLE):
-        figure, [axes] = _figure(7.4, 3.3)
+        figure, [axes] = _figure(9.4, 3.4)
         ordered = sorted(curves, key=lambda curve: not curve.best)[:limit]
         tops = []
         for curve, colour in zip(ordered, PALETTE, strict=False):
             width = 2.2 if curve.best else 1.2
             marker = "o" if len(curve.steps) < 3 else ""
             if curve.validation_loss:
-                axes.plot(curve.steps, curve.validation_loss, color=colour, lw=width, marker=marker, ms=3, label=_short(curve.name, 40))
+                axes.plot(
+                    curve.validation_steps, curve.validation_loss, color=colour, lw=width, marker=marker, ms=3, label=_short(curve.name, 40)
+                )
                 tops.append(max(curve.validation_loss[len(curve.validation_loss) // 4 :]))
             if curve.train_loss:
                 label = None if curve.validation_loss else _short(curve.name, 40)
@@ -224,7 +227,7 @@ def learning_chart(curves: Sequence[LearningCurve], limit: int = 6) -> str:
 def metric_chart(rows: Sequence[tuple[str, float, float, float]], reference: float | None = None, reference_name: str = "") -> str:
     """Draw figures with their intervals in a row each: (name, value, lower, upper), 0 to 1."""
     with mpl.rc_context(_STYLE):
-        figure, [axes] = _figure(7.4, 0.55 + 0.33 * len(rows))
+        figure, [axes] = _figure(9.4, 0.55 + 0.33 * len(rows))
         for place, (_, value, lower, upper) in enumerate(rows):
             axes.plot([lower, upper], [place, place], color=PALETTE[0], lw=3, alpha=0.35, solid_capstyle="round")
             axes.plot([value], [place], "o", color=PALETTE[0], ms=6)

@@ -134,7 +134,7 @@ class ReportData:
         return self.package.classes[index], float((self.labels == index).mean())
 
 
-def choose_cases(labels: Ints, probabilities: Floats, *, worst: int = 12, unsure: int = 8) -> tuple[list[int], list[int]]:
+def choose_cases(labels: Ints, probabilities: Floats, groups: Ints, *, worst: int = 12, unsure: int = 6) -> tuple[list[int], list[int]]:
     """Choose test images to show.
 
     Parameters
@@ -143,19 +143,30 @@ def choose_cases(labels: Ints, probabilities: Floats, *, worst: int = 12, unsure
         ``(N,)``.
     probabilities
         ``(N, K)``.
+    groups
+        Group numbers ``(N,)``; of each group only one image is shown, since copies would crowd out others.
     worst, unsure
         How many at most.
 
     Returns
     -------
     worst, unsure : list of int
-        Mistakes, the surest first; and the images with the least difference between the two most probable classes, without those.
+        Mistakes, the surest first; and the images with the least difference between the two most probable classes, without those groups.
     """
     predicted = probabilities.argmax(axis=1)
     confidence = probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)
-    chosen = wrong[np.argsort(-confidence[wrong], kind="stable")][:worst].tolist()
     ordered = np.sort(probabilities, axis=1)
     margin = ordered[:, -1] - ordered[:, -2]
-    taken = set(chosen)
-    return chosen, [index for index in np.argsort(margin, kind="stable").tolist() if index not in taken][:unsure]
+    shown: set[int] = set()
+
+    def first(candidates: Ints, limit: int) -> list[int]:
+        chosen: list[int] = []
+        for index in candidates.tolist():
+            if len(chosen) < limit and int(groups[index]) not in shown:
+                shown.add(int(groups[index]))
+                chosen.append(index)
+        return chosen
+
+    mistakes = first(wrong[np.argsort(-confidence[wrong], kind="stable")], worst)
+    return mistakes, first(np.argsort(margin, kind="stable"), unsure)

@@ -46,6 +46,7 @@ def environment() -> jinja2.Environment:
     )
     made.filters["percent"] = words.percent
     made.filters["duration"] = words.duration
+    made.filters["listing"] = words.listing
     made.filters["md"] = _markdown
     return made
 
@@ -112,7 +113,7 @@ def _charts(data: ReportData) -> dict[str, str]:
     package, labels, probabilities = data.package, data.labels, data.probabilities
     predicted = probabilities.argmax(axis=1)
     marks = [
-        (check.test_specificity, check.test_sensitivity, check.point.criterion)
+        (check.test_specificity, check.test_sensitivity, _criterion(check.point.criterion))
         for check in data.points
         if len(package.classes) == 2 and check.point.class_name == package.classes[1] and math.isfinite(check.test_sensitivity)
     ]
@@ -187,7 +188,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "points": [
             {
                 "class_name": check.point.class_name,
-                "criterion": "largest sum (Youden)" if check.point.criterion == "youden" else check.point.criterion.replace(">=", " ≥ "),
+                "criterion": _criterion(check.point.criterion),
                 "threshold": "never" if check.point.threshold > 1 else f"{check.point.threshold:.3f}",
                 "sensitivity": words.percent(check.point.sensitivity),
                 "specificity": words.percent(check.point.specificity),
@@ -201,6 +202,10 @@ def _context(data: ReportData) -> dict[str, Any]:
         "made": _made(data),
         "steps": [(name, words.duration(seconds)) for name, seconds in data.steps.items()],
     }
+
+
+def _criterion(criterion: str) -> str:
+    return "Youden" if criterion == "youden" else criterion.replace(">=", " ≥ ")
 
 
 def _class_rows(data: ReportData, splits: Sequence[str]) -> list[dict[str, Any]]:

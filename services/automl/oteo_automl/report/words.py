@@ -39,8 +39,8 @@ class Verdict(NamedTuple):
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """Write 0.8235 as "82.4 %"."""
-    return f"{100 * share:.{digits}f} %"
+    """Write 0.8235 as "82.4 %", with a blank that does not break."""
+    return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
 def figure(metric: MetricValue) -> str:
@@ -63,7 +63,16 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+
+
+def listing(names: Sequence[str], limit: int = 12) -> str:
+    """Write "a, b and c"; of more than `limit` names the first ones and how many others."""
+    if len(names) > limit:
+        return f"{', '.join(names[:limit])} and {len(names) - limit} others"
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:
@@ -87,7 +96,7 @@ def verdict(data: ReportData) -> Verdict:
     better = present > 1 and balanced.lower is not None and balanced.lower > guess
     sentences = [
         f"On {plural(count, 'test image')}{_of_groups(data)} that took no part in training or in any choice, the model named the right class "
-        f"for {data.correct} ({percent(accuracy.value)}; 95 % interval {span(accuracy)})."
+        f"for {data.correct} ({percent(accuracy.value)}; 95\N{NO-BREAK SPACE}% interval {span(accuracy)})."
     ]
     name, share = data.majority
     sentences.append(f"Always answering “{name}”, the most common class, would be right for {percent(share)}.")
@@ -101,7 +110,7 @@ def verdict(data: ReportData) -> Verdict:
     sentences.append(_on_sets(data))
     if not better:
         headline = "Not shown to be better than guessing"
-        sentences.append("Do not use it as it is: more images, more classes' balance or a better-posed question is needed.")
+        sentences.append("Do not use it as it is: more images, or a question that the images can answer, are needed.")
     elif (balanced.lower or 0) > 0.9 and count >= 100:
         headline = "Works very well on images like those it was given"
     elif (balanced.lower or 0) > (1 + guess) / 2:
@@ -119,7 +128,7 @@ def _of_groups(data: ReportData) -> str:
 def _on_calibration(data: ReportData) -> str:
     error = _needed(data.package, "ece")
     points = 100 * error.value
-    found = f"its stated probabilities are off by {points:.1f} percentage points on average (ECE {figure(error)}; {span(error)})"
+    found = f"on average they are off by {points:.1f} percentage points (ECE {figure(error)}; 95\N{NO-BREAK SPACE}% interval {span(error)})"
     if points < 5:
         return f"Its probabilities can be taken at their word: {found}."
     if points < 12:
