@@ -1,1 +1,1 @@
-"""What can be tried: one candidate a module, behind a registry."""
+"""Candidates: what may be trained, each behind a name in the registry."""

@@ -1,8 +1,8 @@
-"""Classical image descriptors, written as batched tensor operations so that they export as part of the graph.
+"""Classical descriptors as one network of tensor operations, so that what was trained is what is exported.
 
-Grey histogram and moments; colour histograms and moments in RGB and an opponent space; rotation-invariant uniform local binary patterns
-(Ojala, Pietikäinen and Mäenpää, TPAMI 2002) at three radii; histograms of oriented gradients (Dalal and Triggs, CVPR 2005) on a coarse grid; Haralick's
-texture figures from co-occurrence matrices (Haralick, Shanmugam and Dinstein, TSMC 1973); energies of a band-pass pyramid.
+Local binary patterns (Ojala et al., IEEE TPAMI 24, 2002; the rotation-invariant uniform ones), histograms of oriented gradients (Dalal
+and Triggs, CVPR 2005), Haralick's texture features of grey-level co-occurrence (IEEE Trans. SMC 3, 1973), histograms and moments of
+brightness and colour, energies of a band-pass pyramid, and a tiny copy of the image.
 """
 
 from __future__ import annotations
@@ -10,165 +10,183 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
-from torch.nn import functional
+import torch.nn.functional as F
 
-LEVELS = 12
-"""Grey levels of the co-occurrence matrices."""
-BINS = 16
-"""Bins of the intensity histograms."""
-ORIENTATIONS = 9
-GRID = 4
+from oteo_automl.candidates.modules import SavedModule, saved, to_planes
+
+_LEVELS = 16
 _NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))
-_OFFSETS = ((0, 1), (1, 0), (1, 1), (1, -1))
+_DIRECTIONS = ((0, 1), (1, 1), (1, 0), (1, -1))
+_EPSILON = 1e-6
 
 
-def _uniform_table() -> torch.Tensor:
-    """Give the class of each of the 256 patterns: its number of ones where it is uniform (0 to 8), else 9."""
-    table = torch.empty(256, dtype=torch.long)
-    for code in range(256):
-        bits = [(code >> i) & 1 for i in range(8)]
-        changes = sum(bits[i] != bits[(i + 1) % 8] for i in range(8))
-        table[code] = sum(bits) if changes <= 2 else 9
-    return table
-
-
-def _histogram(index: torch.Tensor, bins: int) -> torch.Tensor:
-    """Give the shares of the values 0 to bins - 1 in ``(N, P)``, as ``(N, bins)``."""
-    return torch.stack([(index == value).float().mean(dim=1) for value in range(bins)], dim=1)
-
-
-def _moments(values: torch.Tensor) -> torch.Tensor:
-    """Give mean, standard deviation and skewness of ``(N, C, P)`` over P, as ``(N, 3 C)``."""
-    mean = values.mean(dim=2)
-    centred = values - mean[:, :, None]
-    deviation = torch.sqrt((centred * centred).mean(dim=2) + 1e-6)
-    skewness = (centred**3).mean(dim=2) / (deviation**3 + 1e-4)
-    return torch.cat([mean, deviation, skewness.clamp(-10.0, 10.0)], dim=1)
-
-
-class Descriptors(nn.Module):
-    """Images to descriptors.
+@saved
+class Descriptors(SavedModule):
+    """From ``(N, H, W, C)`` images to ``(N, D)`` features, float32.
 
     Parameters
     ----------
+    height, width
+        Of the images, pixels; at least 16.
     channels
-        Channels of the images; 1 or 3 give grey by luminance, others by their mean.
-    integer
-        True for uint8 images (0 to 255), False for float32 (0 to 1).
-
-    Notes
-    -----
-    Input ``(N, H, W, C)``, H and W at least 32; output ``(N, width)`` float32.
+        Of the images.
     """
 
-    table: torch.Tensor
-    luminance: torch.Tensor
+    kind = "descriptors"
 
-    def __init__(self, channels: int, integer: bool) -> None:
-        super().__init__()
-        self.channels = channels
-        self.integer = integer
-        weights = torch.tensor([0.299, 0.587, 0.114]) if channels == 3 else torch.full((channels,), 1.0 / channels)
-        self.register_buffer("luminance", weights.view(1, channels, 1, 1))
-        self.register_buffer("table", _uniform_table())
+    def __init__(self, height: int, width: int, channels: int) -> None:
+        super().__init__(height=height, width=width, channels=channels)
+        if min(height, width) < 16:
+            raise ValueError(f"images of {width} x {height} are too small for descriptors; at least 16 x 16")
+        self._channels = channels
+        sides = min(height, width)
+        self._radii = [radius for radius in (1, 2, 4) if 4 * radius < sides]
+        self._steps = [step for step in (1, 3) if 4 * step < sides]
+        self._scales = [scale for scale in (1, 2, 4, 8, 16) if 4 * scale <= sides]
+        self._cells = 6 if sides >= 48 else 4
+        angles = torch.arange(8, dtype=torch.float32) * (2 * math.pi / 8)
+        self.register_buffer("_cosines", torch.cos(angles).view(1, 8, 1, 1), persistent=False)
+        self.register_buffer("_sines", torch.sin(angles).view(1, 8, 1, 1), persistent=False)
+        self.register_buffer("_levels", torch.arange(_LEVELS, dtype=torch.float32), persistent=False)
+        self.register_buffer("_codes", torch.arange(10, dtype=torch.float32).view(1, 10, 1, 1), persistent=False)
+        with torch.no_grad():
+            self.dimension = int(self(torch.zeros((1, height, width, channels), dtype=torch.uint8)).shape[1])
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Give the descriptors of ``(N, H, W, C)``."""
-        pixels = image.permute(0, 3, 1, 2).float()
-        if self.integer:
-            pixels = pixels / 255.0
-        grey = (pixels * self.luminance).sum(dim=1, keepdim=True)
-        parts = [self._intensity(pixels), self._binary_patterns(grey), self._gradients(grey), self._co_occurrence(grey), self._bands(grey)]
+        """Give ``(N, D)``."""
+        planes = to_planes(image)
+        colour = planes if self._channels in (1, 3) else planes.mean(dim=1, keepdim=True)
+        grey = _grey(colour)
+        parts = [
+            self._histograms(colour, grey),
+            self._moments(colour),
+            self._patterns(grey),
+            self._gradients(grey),
+            self._cooccurrence(grey),
+            self._bands(colour),
+            F.adaptive_avg_pool2d(grey, 8).flatten(1),
+        ]
+        if colour.shape[1] == 3:
+            parts.append(F.adaptive_avg_pool2d(colour, 4).flatten(1))
         return torch.cat(parts, dim=1)
 
-    def _intensity(self, pixels: torch.Tensor) -> torch.Tensor:
-        flat = pixels.flatten(2)
-        index = (flat * BINS).clamp(0, BINS - 1).floor()
-        parts = [_histogram(index[:, channel], BINS) for channel in range(self.channels)]
-        parts.append(_moments(flat))
-        if self.channels == 3:
-            red, green, blue = flat[:, 0], flat[:, 1], flat[:, 2]
-            opponent = torch.stack([red - green, (red + green) / 2 - blue, flat.amax(dim=1) - flat.amin(dim=1)], dim=1)
-            index = ((opponent + 1.0) * (BINS / 2)).clamp(0, BINS - 1).floor()
-            parts += [_histogram(index[:, channel], BINS) for channel in range(3)]
-            parts.append(_moments(opponent))
-        return torch.cat(parts, dim=1)
+    def _histograms(self, colour: torch.Tensor, grey: torch.Tensor) -> torch.Tensor:
+        planes = [grey]
+        if colour.shape[1] == 3:
+            red, green, blue = colour[:, 0:1], colour[:, 1:2], colour[:, 2:3]
+            # Opponent colours (van de Sande et al., IEEE TPAMI 32, 2010), stretched to 0 to 1.
+            planes += [red, green, blue, (red - green) * 0.5 + 0.5, (red + green - 2 * blue) * 0.25 + 0.5]
+        stacked = torch.cat(planes, dim=1).flatten(2)
+        # Each pixel shares itself between its two nearest bins: a pixel on an edge does not jump.
+        positions = stacked.clamp(0, 1) * (_LEVELS - 1)
+        bins = [F.relu(1.0 - (positions - float(level)).abs()).mean(dim=2) for level in range(_LEVELS)]
+        return torch.sqrt(torch.stack(bins, dim=2).flatten(1) + _EPSILON)
 
-    def _binary_patterns(self, grey: torch.Tensor) -> torch.Tensor:
-        parts = []
-        smooth = grey
-        for radius in (1, 2, 4):
-            if radius > 1:
-                smooth = functional.avg_pool2d(smooth, 3, stride=1, padding=1, count_include_pad=False)
-            height, width = grey.shape[2] - 2 * radius, grey.shape[3] - 2 * radius
-            centre = smooth[:, 0, radius : radius + height, radius : radius + width]
-            code = torch.zeros_like(centre)
-            for bit, (dy, dx) in enumerate(_NEIGHBOURS):
-                y, x = radius * (1 + dy), radius * (1 + dx)
-                code = code + (smooth[:, 0, y : y + height, x : x + width] >= centre).float() * float(1 << bit)
-            parts.append(_histogram(self.table[code.long()].flatten(1), 10))
-        return torch.cat(parts, dim=1)
+    def _moments(self, colour: torch.Tensor) -> torch.Tensor:
+        flat = colour.flatten(2)
+        mean = flat.mean(dim=2)
+        centred = flat - mean[:, :, None]
+        spread = torch.sqrt((centred * centred).mean(dim=2) + _EPSILON)
+        scaled = centred / spread[:, :, None]
+        cube = scaled * scaled * scaled
+        return torch.cat([mean, spread, cube.mean(dim=2), torch.log1p((cube * scaled).mean(dim=2))], dim=1)
+
+    def _patterns(self, grey: torch.Tensor) -> torch.Tensor:
+        # Whole numbers: comparisons then come out the same in every runtime.
+        whole = torch.round(grey * 255.0)
+        features = []
+        for radius in self._radii:
+            height, width = whole.shape[2] - 2 * radius, whole.shape[3] - 2 * radius
+            centre = whole[:, :, radius : radius + height, radius : radius + width]
+            bits = []
+            for dy, dx in _NEIGHBOURS:
+                top, left = radius + dy * radius, radius + dx * radius
+                bits.append((whole[:, :, top : top + height, left : left + width] >= centre).float())
+            changes = sum((bits[i] - bits[i - 1]).abs() for i in range(8))
+            ones = sum(bits)
+            code = torch.where(changes <= 2.0, ones, torch.full_like(ones, 9.0))
+            member = (code == self._codes).float()
+            grid = 3 if radius == 1 else 1
+            features.append(torch.sqrt(F.adaptive_avg_pool2d(member, 1).flatten(1) + _EPSILON))
+            if grid > 1:
+                features.append(torch.sqrt(_pool(member, grid).flatten(1) + _EPSILON))
+        return torch.cat(features, dim=1)
 
     def _gradients(self, grey: torch.Tensor) -> torch.Tensor:
-        dx = grey[:, 0, 1:-1, 2:] - grey[:, 0, 1:-1, :-2]
-        dy = grey[:, 0, 2:, 1:-1] - grey[:, 0, :-2, 1:-1]
-        size = torch.sqrt(dx * dx + dy * dy + 1e-12)
-        # atan2 of two zeros differs between runtimes; the tiny number settles it and its weight is nil.
-        angle = torch.atan2(dy, dx + 1e-9)
-        position = torch.remainder(angle, math.pi) * (ORIENTATIONS / math.pi)
-        planes = []
-        for orientation in range(ORIENTATIONS):
-            distance = torch.abs(position - (orientation + 0.5))
-            distance = torch.minimum(distance, ORIENTATIONS - distance)
-            planes.append(size * (1.0 - distance).clamp(min=0.0))
-        stacked = torch.stack(planes, dim=1)
-        height, width = stacked.shape[2] // GRID * GRID, stacked.shape[3] // GRID * GRID
-        cells = functional.avg_pool2d(stacked[:, :, :height, :width], (height // GRID, width // GRID))
-        blocks = functional.avg_pool2d(cells * cells, 2, stride=1).sum(dim=1, keepdim=True)
-        norm = torch.sqrt(functional.avg_pool2d(functional.pad(blocks, (1, 1, 1, 1), mode="replicate"), 2, stride=1) + 1e-5)
-        overall = cells.mean(dim=(2, 3))
-        return torch.cat([(cells / norm).flatten(1), overall * 10.0], dim=1)
+        across = (grey[:, :, 1:-1, 2:] - grey[:, :, 1:-1, :-2]) * 0.5
+        down = (grey[:, :, 2:, 1:-1] - grey[:, :, :-2, 1:-1]) * 0.5
+        squared = across * across + down * down + 1e-8
+        # The doubled angle's cosine and sine, without an arc tangent; each bin is a smooth bump around its direction.
+        double_cosine = (across * across - down * down) / squared
+        double_sine = 2 * across * down / squared
+        bumps = F.relu(double_cosine * self._cosines + double_sine * self._sines)
+        energy = _pool(bumps * bumps * bumps * torch.sqrt(squared), self._cells)
+        around = F.avg_pool2d(F.pad((energy * energy).sum(dim=1, keepdim=True), (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+        local = energy / torch.sqrt(around + 1e-5)
+        return torch.cat([local.clamp(max=2.0).flatten(1), torch.log(energy.mean(dim=(2, 3)) + 1e-4)], dim=1)
 
-    def _co_occurrence(self, grey: torch.Tensor) -> torch.Tensor:
-        low, high = grey.amin(dim=(2, 3), keepdim=True), grey.amax(dim=(2, 3), keepdim=True)
-        level = ((grey - low) / (high - low + 1e-6) * LEVELS).clamp(0, LEVELS - 1).floor()[:, 0]
-        planes = torch.stack([(level == value).float() for value in range(LEVELS)], dim=1)
-        grid = torch.arange(LEVELS, dtype=torch.float32, device=grey.device)
-        rows, columns = grid.view(1, LEVELS, 1), grid.view(1, 1, LEVELS)
-        parts = []
-        for distance in (1, 3):
-            total = torch.zeros_like(grid).view(1, 1, LEVELS) * rows
-            for dy, dx in _OFFSETS:
-                y, x = dy * distance, dx * distance
-                height, width = grey.shape[2] - y, grey.shape[3] - abs(x)
-                left = max(0, -x)
-                first = planes[:, :, :height, left : left + width].flatten(2)
-                second = planes[:, :, y : y + height, left + x : left + x + width].flatten(2)
-                pairs = torch.matmul(first, second.transpose(1, 2)) / float(height * width)
-                total = total + (pairs + pairs.transpose(1, 2)) / 8.0
-            difference = rows - columns
-            mean = (total * rows).sum(dim=(1, 2), keepdim=True)
-            variance = (total * (rows - mean) ** 2).sum(dim=(1, 2)) + 1e-4
-            parts += [
-                (total * difference**2).sum(dim=(1, 2)),
-                (total * difference.abs()).sum(dim=(1, 2)),
-                (total / (1.0 + difference**2)).sum(dim=(1, 2)),
-                (total * total).sum(dim=(1, 2)).sqrt(),
-                (total * (rows - mean) * (columns - mean)).sum(dim=(1, 2)) / variance,
-                -(total * torch.log(total.clamp(min=1e-7))).sum(dim=(1, 2)),
-                torch.diagonal(total, dim1=1, dim2=2).sum(dim=1),
-            ]
-        return torch.stack(parts, dim=1)
+    def _cooccurrence(self, grey: torch.Tensor) -> torch.Tensor:
+        quantised = torch.floor(grey.clamp(0, 0.99999) * _LEVELS)
+        member = (quantised[:, :, None] == self._levels.view(1, 1, _LEVELS, 1, 1)).float()[:, 0]
+        levels = self._levels
+        difference = levels[:, None] - levels[None, :]
+        features = []
+        for step in self._steps:
+            found = []
+            for dy, dx in _DIRECTIONS:
+                first, second = _shifted(member, dy * step, dx * step)
+                counts = torch.matmul(first.flatten(2), second.flatten(2).transpose(1, 2))
+                joint = counts + counts.transpose(1, 2)
+                joint = joint / joint.sum(dim=(1, 2), keepdim=True)
+                found.append(_haralick(joint, levels, difference))
+            stacked = torch.stack(found, dim=0)
+            # Over directions: the mean, and how much it matters where one looks.
+            features += [stacked.mean(dim=0), stacked.amax(dim=0) - stacked.amin(dim=0)]
+        return torch.cat(features, dim=1)
 
-    def _bands(self, grey: torch.Tensor) -> torch.Tensor:
-        parts = []
-        current = grey
-        for _ in range(4):
-            smaller = functional.avg_pool2d(current, 2)
-            height, width = smaller.shape[2] * 2, smaller.shape[3] * 2
-            detail = current[:, :, :height, :width] - functional.interpolate(smaller, scale_factor=2.0, mode="nearest")
-            energy = (detail * detail).flatten(1)
-            parts += [torch.log(energy.mean(dim=1) + 1e-7), torch.log(energy.amax(dim=1) + 1e-7)]
+    def _bands(self, colour: torch.Tensor) -> torch.Tensor:
+        features = []
+        current = colour
+        for scale in self._scales:
+            smaller = F.avg_pool2d(current, 2) if scale * 4 <= min(colour.shape[2], colour.shape[3]) else current
+            enlarged = F.interpolate(smaller, scale_factor=2.0, mode="nearest")
+            height, width = enlarged.shape[2], enlarged.shape[3]
+            band = current[:, :, :height, :width] - enlarged
+            features.append(torch.log((band * band).mean(dim=(2, 3)) + 1e-6))
+            features.append(torch.log((band * band).amax(dim=(2, 3)) + 1e-6))
             current = smaller
-        return torch.stack(parts, dim=1)
+        return torch.cat(features, dim=1)
+
+
+def _grey(colour: torch.Tensor) -> torch.Tensor:
+    if colour.shape[1] == 1:
+        return colour
+    return colour[:, 0:1] * 0.299 + colour[:, 1:2] * 0.587 + colour[:, 2:3] * 0.114
+
+
+def _pool(planes: torch.Tensor, grid: int) -> torch.Tensor:
+    """Average over a grid; what does not divide evenly is left out at the right and below."""
+    height, width = planes.shape[2] // grid, planes.shape[3] // grid
+    return F.avg_pool2d(planes[:, :, : height * grid, : width * grid], (height, width))
+
+
+def _shifted(member: torch.Tensor, down: int, across: int) -> tuple[torch.Tensor, torch.Tensor]:
+    height, width = member.shape[2] - abs(down), member.shape[3] - abs(across)
+    left, other = max(0, -across), max(0, across)
+    return member[:, :, :height, left : left + width], member[:, :, down : down + height, other : other + width]
+
+
+def _haralick(joint: torch.Tensor, levels: torch.Tensor, difference: torch.Tensor) -> torch.Tensor:
+    squared = difference * difference
+    contrast = (joint * squared).sum(dim=(1, 2))
+    dissimilarity = (joint * difference.abs()).sum(dim=(1, 2))
+    homogeneity = (joint / (1.0 + squared)).sum(dim=(1, 2))
+    uniformity = (joint * joint).sum(dim=(1, 2))
+    entropy = -(joint * torch.log(joint + 1e-9)).sum(dim=(1, 2))
+    marginal = joint.sum(dim=2)
+    mean = (marginal * levels).sum(dim=1, keepdim=True)
+    variance = (marginal * (levels - mean) * (levels - mean)).sum(dim=1)
+    centred = levels[None, :] - mean
+    covariance = (joint * centred[:, :, None] * centred[:, None, :]).sum(dim=(1, 2))
+    correlation = covariance / (variance + 1e-3)
+    return torch.stack([torch.log1p(contrast), dissimilarity, homogeneity, uniformity, entropy, correlation], dim=1)

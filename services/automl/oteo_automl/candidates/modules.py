@@ -1,0 +1,122 @@
+"""Networks that can be written down without pickling code: a kind, its settings and its tensors.
+
+Checkpoints lie in the artifact store, which other parts may write; reading one never runs what it holds.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+Spec = dict[str, Any]
+
+
+class SavedModule(nn.Module):
+    """A module that can be built again from its kind and settings, and then filled with its tensors.
+
+    A subclass names itself in `kind` and passes every argument of its constructor, as JSON values, to this class's; all that
+    fitting finds is kept in parameters and buffers whose shapes follow from those.
+    """
+
+    kind: ClassVar[str] = ""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        self.settings = settings
+
+    def spec(self) -> Spec:
+        """Give kind and settings, JSON values."""
+        return {"kind": self.kind, "settings": self.settings}
+
+
+_KINDS: dict[str, Callable[..., SavedModule]] = {}
+
+
+def saved(cls: type[SavedModule]) -> type[SavedModule]:
+    """Make a class known under its kind; a decorator."""
+    _KINDS[cls.kind] = cls
+    return cls
+
+
+def build(spec: Mapping[str, Any]) -> SavedModule:
+    """Build a module from what `SavedModule.spec` gave; its tensors are not yet filled.
+
+    Raises
+    ------
+    ValueError
+        A kind that is not known.
+    """
+    # Classes make themselves known when their modules are imported.
+    from oteo_automl.candidates import descriptors, heads, networks, patches  # noqa: F401
+
+    kind = str(spec["kind"])
+    if kind not in _KINDS:
+        raise ValueError(f"a module of unknown kind {kind!r}: the checkpoint is from another version")
+    return _KINDS[kind](**spec["settings"])
+
+
+def dump_module(module: SavedModule) -> bytes:
+    """Write a module with its tensors."""
+    buffer = io.BytesIO()
+    torch.save({"spec": module.spec(), "state": {k: v.detach().cpu() for k, v in module.state_dict().items()}}, buffer)
+    return buffer.getvalue()
+
+
+def load_module(data: bytes) -> SavedModule:
+    """Read what `dump_module` wrote; in evaluation mode, on the processor."""
+    content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    module = build(content["spec"])
+    module.load_state_dict(content["state"])
+    return module.eval()
+
+
+@saved
+class Chain(SavedModule):
+    """Modules one after the other."""
+
+    kind = "chain"
+
+    def __init__(self, parts: Sequence[Any]) -> None:
+        modules = [part if isinstance(part, SavedModule) else build(part) for part in parts]
+        super().__init__(parts=[module.spec() for module in modules])
+        self.parts = nn.ModuleList(modules)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Apply all."""
+        for part in self.parts:
+            image = part(image)
+        return image
+
+
+@saved
+class Blend(SavedModule):
+    """Several classifiers' log-probabilities, each with its own temperature, weighted (weights sum to one)."""
+
+    kind = "blend"
+
+    def __init__(self, parts: Sequence[Any], weights: Sequence[float], temperatures: Sequence[float]) -> None:
+        modules = [part if isinstance(part, SavedModule) else build(part) for part in parts]
+        super().__init__(parts=[module.spec() for module in modules], weights=list(weights), temperatures=list(temperatures))
+        self.parts = nn.ModuleList(modules)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Give ``(N, K)``."""
+        total: torch.Tensor | None = None
+        for part, weight, temperature in zip(self.parts, self.settings["weights"], self.settings["temperatures"], strict=True):
+            term = torch.log_softmax(part(image) / temperature, dim=1) * weight
+            total = term if total is None else total + term
+        if total is None:
+            raise ValueError("a blend of nothing")
+        return total
+
+
+def to_planes(image: torch.Tensor) -> torch.Tensor:
+    """Turn ``(N, H, W, C)`` uint8 or float32 of 0 to 1 into ``(N, C, H, W)`` float32 of 0 to 1."""
+    planes = image.permute(0, 3, 1, 2)
+    if image.dtype == torch.uint8:
+        return planes.float() / 255.0
+    return planes.float()

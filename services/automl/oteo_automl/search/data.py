@@ -1,0 +1,171 @@
+"""The samples of a search, and their images: decoded and resized once, then mapped into memory by every task of the machine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oteo_core.artifacts import ArtifactStore
+from oteo_core.datasets import DatasetReader, Sample
+from oteo_core.errors import InvalidArgument
+from oteo_core.images import ImageLimits, InputPolicy, decode, prepare
+
+COLUMNS = ("path", "width", "height", "channels", "dtype", "media_kind", "split", "group", "labels", "derived_from")
+_CHUNK = 64
+
+
+@dataclass(slots=True)
+class SampleTable:
+    """What a search knows of its samples, without their pixels; row ``i`` is image ``i`` of the cache.
+
+    Parameters
+    ----------
+    samples
+        Training and validation samples in the dataset's order.
+    classes
+        Names, in the order of the labels.
+    labels
+        ``(N,)`` int64.
+    training
+        ``(N,)`` bool: in the training part.
+    groups
+        Group of each, the sample's own id where it has none.
+    """
+
+    samples: list[Sample]
+    classes: tuple[str, ...]
+    labels: NDArray[np.int64]
+    training: NDArray[np.bool_]
+    groups: list[str] = field(default_factory=list)
+
+    @property
+    def ids(self) -> list[str]:
+        """The samples' ids."""
+        return [sample.id for sample in self.samples]
+
+
+def read_table(reader: DatasetReader) -> SampleTable:
+    """Read the samples that a classification can learn from.
+
+    Raises
+    ------
+    InvalidArgument
+        ``WRONG_TASK``: an image has several classes, or is a stack or clip. ``SINGLE_CLASS``: fewer than two classes have training images.
+    """
+    found: list[Sample] = []
+    for sample in reader.samples(columns=COLUMNS):
+        if sample.split not in ("train", "validation") or not sample.labels:
+            continue
+        if len(set(sample.labels)) > 1:
+            raise InvalidArgument(
+                f"sample {sample.id!r} has {len(set(sample.labels))} classes; classification gives each image one",
+                reason="WRONG_TASK",
+                field="task",
+            )
+        if sample.media_kind not in ("", "image"):
+            raise InvalidArgument(
+                f"sample {sample.id!r} is a {sample.media_kind}; classification takes still images", reason="WRONG_TASK", field="dataset"
+            )
+        found.append(sample)
+    present = {sample.labels[0] for sample in found if sample.split == "train"}
+    classes = tuple(name for name in reader.info.classes if name in present)
+    if len(classes) < 2:
+        raise InvalidArgument(
+            f"dataset {reader.info.id!r} has training images of {len(classes)} class{'' if len(classes) == 1 else 'es'}; two are needed",
+            reason="SINGLE_CLASS",
+            field="dataset",
+        )
+    found = [sample for sample in found if sample.labels[0] in present]
+    place = {name: number for number, name in enumerate(classes)}
+    return SampleTable(
+        found,
+        classes,
+        np.array([place[sample.labels[0]] for sample in found], dtype=np.int64),
+        np.array([sample.split == "train" for sample in found], dtype=np.bool_),
+        [sample.group or sample.id for sample in found],
+    )
+
+
+@dataclass(frozen=True)
+class ImageCache:
+    """The prepared images of a search as one array in a file; picklable, opened by each task.
+
+    A task on another machine than the one that made the file makes its own.
+
+    Parameters
+    ----------
+    path
+        The file, ``(N, H, W, C)``.
+    store_root, store_options
+        Where the dataset lies.
+    dataset
+        Its id.
+    policy
+        How images are prepared.
+    max_pixels, max_bytes
+        Limits of decoding.
+    """
+
+    path: str
+    store_root: str
+    dataset: str
+    policy: InputPolicy
+    store_options: Mapping[str, Any] = field(default_factory=dict)
+    max_pixels: int = 100_000_000
+    max_bytes: int = 512 * 1024 * 1024
+
+    def open(self) -> NDArray[Any]:
+        """Map the file into memory, read-only; make it where it is not there."""
+        path = Path(self.path)
+        if not path.exists():
+            digest = hashlib.sha256(repr((self.path, self.dataset, self.policy)).encode()).hexdigest()[:16]
+            path = Path(tempfile.gettempdir()) / f"oteo-images-{os.geteuid()}" / f"{digest}.npy"
+            if not path.exists():
+                store = ArtifactStore(self.store_root, **self.store_options)
+                reader = DatasetReader(store, self.dataset)
+                self.build(reader, read_table(reader), path)
+        images: NDArray[Any] = np.load(path, mmap_mode="r")
+        return images
+
+    def build(self, reader: DatasetReader, table: SampleTable, path: Path | None = None, check: Callable[[], None] = lambda: None) -> None:
+        """Decode and prepare all images, with a thread for each processor; `check` is called between chunks and may raise."""
+        target = path or Path(self.path)
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        limits = ImageLimits(max_pixels=self.max_pixels, max_bytes=self.max_bytes)
+        shape = (len(table.samples), self.policy.height, self.policy.width, self.policy.channels)
+        partial = target.with_name(f"{target.name}.{os.getpid()}.part")
+        images = np.lib.format.open_memmap(partial, mode="w+", dtype=np.dtype(self.policy.dtype), shape=shape)
+
+        def fill(index: int) -> None:
+            images[index] = prepare(decode(reader.read_media(table.samples[index]), limits).pixels, self.policy)
+
+        try:
+            with ThreadPoolExecutor(max(2, min(16, os.cpu_count() or 2)), thread_name_prefix="decode") as pool:
+                for start in range(0, len(table.samples), _CHUNK):
+                    check()
+                    list(pool.map(fill, range(start, min(start + _CHUNK, len(table.samples)))))
+            images.flush()
+            del images
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class ArrayCache:
+    """Images that are in memory already, in the place of an `ImageCache`: for benchmarks and tests."""
+
+    images: NDArray[Any]
+
+    def open(self) -> NDArray[Any]:
+        """Give them."""
+        return self.images

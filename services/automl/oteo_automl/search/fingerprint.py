@@ -1,0 +1,97 @@
+"""What a dataset is, as far as it decides what to try: sizes, depth, balance, groups."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from oteo_automl.search.data import SampleTable
+from oteo_core.images import InputPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """Counts and shapes of a classification dataset.
+
+    Parameters
+    ----------
+    train_count, validation_count
+        Images.
+    group_count
+        Independent groups among them.
+    class_counts
+        Images of each class, training and validation parts.
+    imbalance
+        Largest class over smallest.
+    width, height
+        Median, pixels.
+    aspect_spread
+        95th over 5th percentile of width over height.
+    channels
+        1 where every image is grey, 3 where any has colours, more where all have as many.
+    deep
+        True where pixels have more than 8 bits.
+    """
+
+    train_count: int
+    validation_count: int
+    group_count: int
+    class_counts: dict[str, int]
+    imbalance: float
+    width: int
+    height: int
+    aspect_spread: float
+    channels: int
+    deep: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give JSON values."""
+        return asdict(self)
+
+
+def take_fingerprint(table: SampleTable) -> Fingerprint:
+    """Look at a dataset's table; no pixels are read."""
+    counts = np.bincount(table.labels, minlength=len(table.classes))
+    widths = np.array([max(1, sample.width) for sample in table.samples])
+    heights = np.array([max(1, sample.height) for sample in table.samples])
+    low, high = np.percentile(widths / heights, [5, 95])
+    kinds = {sample.channels for sample in table.samples}
+    channels = 1 if kinds <= {1, 2} else (next(iter(kinds)) if len(kinds) == 1 and min(kinds) > 4 else 3)
+    return Fingerprint(
+        train_count=int(table.training.sum()),
+        validation_count=int((~table.training).sum()),
+        group_count=len(set(table.groups)),
+        class_counts={name: int(count) for name, count in zip(table.classes, counts, strict=True)},
+        imbalance=float(counts.max() / max(1, counts.min())),
+        width=int(np.median(widths)),
+        height=int(np.median(heights)),
+        aspect_spread=float(high / low),
+        channels=channels,
+        deep=any(sample.dtype not in ("uint8", "") for sample in table.samples),
+    )
+
+
+def choose_policy(fingerprint: Fingerprint, *, gpu: bool, budget: float) -> InputPolicy:
+    """Choose how images become inputs.
+
+    As large as the images are, but not larger than the time allows: 224 pixels on a GPU, else 128, and 96 or 64 where so many
+    images would leave time for fewer than a dozen epochs of a small network.
+    """
+    smaller = min(fingerprint.width, fingerprint.height)
+    most = 224 if gpu else 128
+    if not gpu:
+        # A small network at 128 pixels: about 12 ms an image and core (docs/benchmarks.md).
+        per_epoch = 0.012 * max(1, fingerprint.train_count)
+        for side in (96, 64):
+            if per_epoch * (most / 128) ** 2 * 12 > 0.6 * budget:
+                most = side
+    side = int(np.clip(round(smaller / 32) * 32, 32, most))
+    return InputPolicy(
+        width=side,
+        height=side,
+        channels=fingerprint.channels,
+        dtype="float32" if fingerprint.deep else "uint8",
+        resize="letterbox" if fingerprint.aspect_spread > 2.5 else "stretch",
+    )
