@@ -24,8 +24,15 @@ IN_FLIGHT = Gauge("oteo_rpc_in_flight", "Calls that are being answered.", ["meth
 def configure_logging(settings: CoreSettings, service: str) -> None:
     """Send the logs of structlog and of the standard library to standard error, in one form, with the service's name."""
     level = getattr(logging, settings.log_level.upper())
+
+    def name_service(_logger: Any, _method: str, event: Any) -> Any:
+        event["service"] = service
+        return event
+
+    # Not as a context variable: threads begin without any.
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        name_service,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
@@ -47,7 +54,6 @@ def configure_logging(settings: CoreSettings, service: str) -> None:
     # Chatty libraries say nothing below a warning.
     for name in ("grpc", "urllib3", "asyncio", "botocore", "aiobotocore", "s3fs", "fsspec"):
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
-    structlog.contextvars.bind_contextvars(service=service)
 
 
 def logger(name: str) -> Any:

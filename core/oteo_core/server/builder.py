@@ -106,7 +106,10 @@ async def _run(
     settings: CoreSettings, service: str, register: Register, on_start: Sequence[Hook], on_stop: Sequence[Hook], handlers: Sequence[Any]
 ) -> None:
     server = build_server(settings, service=service, register=register, generic_handlers=handlers)
-    telemetry.serve_metrics(settings.metrics_port)
+    # On loopback where the calls are, else where a scraper reaches it.
+    telemetry.serve_metrics(
+        settings.metrics_port, (settings.listen or getattr(settings, f"{service}_address")).rpartition(":")[0].strip("[]")
+    )
     await _call(on_start)
     await server.start()
     stop = asyncio.Event()

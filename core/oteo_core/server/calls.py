@@ -1,7 +1,7 @@
 """What every call goes through: identity, request id, validation, deadline, errors, metrics, log.
 
 One interceptor wraps a method's handler once and keeps the wrapped one; what the steps do is in modules of their own. Handlers may be coroutines or
-plain functions, which run in a thread of the pool.
+plain functions, which run in a thread of the pool. A call without a valid token is answered before its first message is read.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
+import structlog
 from google.rpc import code_pb2
 
 from oteo_core import telemetry
@@ -57,6 +58,10 @@ class _ThreadIterator:
         return item
 
 
+def _texts(metadata: Any) -> dict[str, str]:
+    return {key.lower(): value for key, value in metadata or () if isinstance(value, str)}
+
+
 async def _checked(source: AsyncIterator[Any]) -> AsyncIterator[Any]:
     async for request in source:
         validate(request)
@@ -80,11 +85,34 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, token: str | None, pool: ThreadPoolExecutor) -> None:
         self._token = token
         self._pool = pool
+        self._wrapped: dict[str, tuple[Any, Any]] = {}
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Give the wrapped handler of a call; unknown methods are left to gRPC."""
+        method: str = handler_call_details.method
         handler = await continuation(handler_call_details)
-        return None if handler is None else self._wrap(handler, handler_call_details.method)
+        if handler is None:
+            return None
+        try:
+            identify(method, _texts(handler_call_details.invocation_metadata), self._token)
+        except OteoError as refused:
+            return self._refusal(method, refused)
+        kept = self._wrapped.get(method)
+        # A generic handler may give another handler for the same method at any time.
+        if kept is None or kept[0] is not handler:
+            kept = self._wrapped[method] = (handler, self._wrap(handler, method))
+        return kept[1]
+
+    def _refusal(self, method: str, error: OteoError) -> Any:
+        """Give a handler that reads nothing of a call and answers with an error."""
+
+        async def refuse(call: CallContext) -> None:
+            raise error
+
+        async def answer(request: Any, context: Any) -> None:
+            await self._answer(method, context, refuse)
+
+        return grpc.stream_stream_rpc_method_handler(answer)
 
     def _wrap(self, handler: Any, method: str) -> Any:
         function = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
@@ -141,7 +169,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     async def _answer(self, method: str, context: Any, run: Callable[[CallContext], Any]) -> Any:
         """Run a handler; log and count how it ended, and turn errors into status with details."""
         began = time.perf_counter()
-        metadata = {key.lower(): value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        metadata = _texts(context.invocation_metadata())
         # gRPC gives the seconds that are left, or None, or a number beyond all time where the caller set no deadline.
         left = context.time_remaining()
         call = CallContext(
@@ -150,6 +178,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             deadline=None if left is None or left > 10 * 365 * 86400 else time.monotonic() + left,
         )
         enter(call)
+        structlog.contextvars.bind_contextvars(request_id=call.request_id)
+        # A handler that sets trailing metadata of its own, such as one that forwards, replaces it.
+        context.set_trailing_metadata((("x-request-id", call.request_id),))
         error: OteoError | None = None
         code = "OK"
         telemetry.IN_FLIGHT.labels(method).inc()
@@ -191,7 +222,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     code=code,
                     reason=error.reason if error else None,
                     ms=round(seconds * 1000, 2),
-                    request_id=call.request_id,
                     caller=call.caller,
                 )
         status = error.to_status()
