@@ -1,4 +1,4 @@
-"""Training a network: one rung of a trial, which can be stopped at any batch and goes on from its last epoch."""
+"""Training one network, so that it can be stopped at any batch and taken up again at any epoch."""
 
 from __future__ import annotations
 
@@ -7,347 +7,403 @@ import io
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional
 
-from oteo_automl.candidates.augment import BatchAugment
-from oteo_automl.candidates.base import Fitted, pack_module, score
-from oteo_automl.candidates.network import ImageNetwork, build_trunk
-from oteo_automl.candidates.weights import Weights, load_weights
-from oteo_automl.search.data import TrainingData
+from oteo_automl.candidates.augmenting import STRENGTHS, augment
+from oteo_automl.candidates.modules import to_planes
+from oteo_automl.candidates.networks import NetworkClassifier
+from oteo_automl.evaluation.calibration import fit_temperature
 from oteo_automl.search.result import EpochRecord
 
-SAVE_SECONDS = 4.0
-"""Least time between two checkpoints of a training."""
-STATISTICS_IMAGES = 512
-"""Clean training images on which batch-norm statistics are redone."""
+_RESIDENT_BYTES = 4 * 1024**3
+_STATISTICS_IMAGES = 512
+_SAVING_SHARE = 0.05
+
+
+class Diverged(Exception):
+    """The loss is not finite: the learning rate was too high for this network."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Settings of a network's training.
-
-    Attributes
-    ----------
-    network
-        timm's name.
-    epochs
-        Of this rung; the learning rate falls to nothing over them (a cosine, warm restarts between rungs).
-    learning_rate
-        Largest, for batches of 32.
-    weight_decay, smoothing, drop
-        AdamW's decay, label smoothing, dropout before the last layer.
-    strength
-        Of augmentation, 0 to 2.
-    mirror
-        False where left and right mean something.
-    batch
-        Images.
-    seed
-        Of initial weights, order and augmentation.
-    """
-
-    network: str
-    epochs: int
-    learning_rate: float
-    weight_decay: float = 0.05
-    smoothing: float = 0.1
-    drop: float = 0.1
-    strength: float = 1.0
-    mirror: bool = True
-    batch: int = 32
-    seed: int = 0
-
-
-class Diverged(Exception):
-    """The loss is not a number any more."""
-
-
-class Trainer:
-    """The state of one trial's training.
+    """How a network is trained; JSON values.
 
     Parameters
     ----------
-    data
-        The images; the test part is not looked at.
-    recipe
-        Settings.
-    rung
-        Number of the rung, from 0; rungs after the first go on from the weights of the one before.
-    weights
-        Pretrained weights, or None: from scratch.
+    rate
+        Highest learning rate of AdamW.
+    decay
+        Weight decay.
+    strength
+        Name of an augmentation of `oteo_automl.candidates.augmenting.STRENGTHS`.
+    smoothing
+        Label smoothing.
+    drop
+        Dropout before the head.
+    batch
+        Images in a batch.
+    mix
+        Parameter of mixup (Zhang et al., ICLR 2018); 0: none.
     """
 
-    def __init__(self, data: TrainingData, recipe: Recipe, rung: int, weights: Weights | None) -> None:
-        self.data = data
-        self.recipe = recipe
-        self.rung = rung
-        self.weights = weights
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.train = data.part("train")
-        self.validation = data.part("validation")
-        self.generator = torch.Generator().manual_seed(recipe.seed * 1000 + rung)
-        torch.manual_seed(recipe.seed)
-        channels = data.policy.channels
-        mean, deviation = _moments(data, self.train)
-        trunk = build_trunk(recipe.network, channels, len(data.classes), drop=recipe.drop, size=data.policy.width)
-        if weights is not None:
-            load_weights(trunk, weights)
-        self.network = ImageNetwork(trunk, data.policy.dtype == "uint8", mean, deviation).to(self.device, memory_format=torch.channels_last)
-        self.average = copy.deepcopy(self.network).requires_grad_(False)
-        decayed = [p for p in self.network.parameters() if p.ndim > 1]
-        plain = [p for p in self.network.parameters() if p.ndim <= 1]
-        rate = recipe.learning_rate * (0.1 if weights is not None else 1.0)
-        self.rate = rate * (0.7**rung)
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}], lr=self.rate
-        )
-        self.augment = BatchAugment(recipe.strength, recipe.mirror, self.generator)
-        self.epoch = 0
-        self.step = 0
-        self.curve: list[EpochRecord] = []
-        self.message = ""
+    rate: float = 1e-3
+    decay: float = 0.05
+    strength: str = "light"
+    smoothing: float = 0.1
+    drop: float = 0.0
+    batch: int = 32
+    mix: float = 0.0
 
-    # -- state ---------------------------------------------------------------------------------------------------------------
+
+@dataclass(slots=True)
+class TrainingData:
+    """Images and labels; `train` and `held_out` are rows of `images`."""
+
+    images: NDArray[Any]
+    labels: NDArray[np.int64]
+    train: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+    classes: int
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Where a training stands when `Trainer.run` returns.
+
+    Parameters
+    ----------
+    epochs
+        Whole epochs done.
+    logits
+        ``(M, K)`` of the held-out rows.
+    log_loss
+        Of those after temperature scaling.
+    curve
+        One record an epoch.
+    out_of_time
+        True where the deadline stopped it before the target.
+    message
+        Something a person should know; empty mostly.
+    """
+
+    epochs: int
+    logits: NDArray[np.float32]
+    log_loss: float
+    curve: list[EpochRecord] = field(default_factory=list)
+    out_of_time: bool = False
+    message: str = ""
+
+
+class Trainer:
+    """One network's training.
+
+    AdamW with a warm-up and a cosine that ends when the planned epochs or the time do, whichever is first; a moving average of the
+    weights is what is judged and kept; its batch-normalisation statistics are taken anew from clean training images (those of
+    augmented ones are off: six points of accuracy on small sets).
+
+    Parameters
+    ----------
+    model
+        The network.
+    data
+        What it learns from.
+    recipe
+        How.
+    seed
+        Of every draw.
+    device
+        Of PyTorch.
+    half
+        True: bfloat16 on a processor (measured by who asks); a GPU always uses it.
+    """
+
+    def __init__(
+        self, model: NetworkClassifier, data: TrainingData, recipe: Recipe, *, seed: int, device: str = "cpu", half: bool = False
+    ) -> None:
+        torch.manual_seed(seed)
+        self._device = torch.device(device)
+        self._gpu = self._device.type == "cuda"
+        self._data = data
+        self._recipe = recipe
+        self._seed = seed
+        self._half = half or self._gpu
+        self.model = model.to(self._device, memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.model).eval()
+        for parameter in self.average.parameters():
+            parameter.requires_grad_(False)
+        decayed = [p for p in self.model.parameters() if p.ndim > 1]
+        plain = [p for p in self.model.parameters() if p.ndim <= 1]
+        self._optimiser = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": recipe.decay}, {"params": plain, "weight_decay": 0.0}], lr=recipe.rate, fused=self._gpu
+        )
+        self._epoch = 0
+        self._step = 0
+        self._position = 0.0
+        self._curve: list[EpochRecord] = []
+        self._generator = torch.Generator()
+        self._resident = self._load_images()
+        self._step_seconds = 0.0
+        self._judging_seconds = 0.0
+        self._sampled, self._offset = self._sampling()
+
+    # Data.
+
+    def _load_images(self) -> torch.Tensor | None:
+        images = self._data.images
+        if images.nbytes > _RESIDENT_BYTES:
+            return None
+        # One copy out of the map: reading a row at a time through it costs more than the memory.
+        whole = torch.from_numpy(np.array(images))
+        return whole.to(self._device) if self._gpu else whole
+
+    def _batch(self, rows: NDArray[np.int64]) -> torch.Tensor:
+        index = torch.from_numpy(rows)
+        if self._resident is not None:
+            images = self._resident[index.to(self._resident.device)]
+        else:
+            images = torch.from_numpy(self._data.images[np.sort(rows)][np.argsort(np.argsort(rows))])
+            if self._gpu:
+                images = images.pin_memory().to(self._device, non_blocking=True)
+        return to_planes(images).contiguous(memory_format=torch.channels_last)
+
+    def _sampling(self) -> tuple[NDArray[np.float64], torch.Tensor]:
+        """Give each training row's chance, and what is added to logits in the loss so that they still speak of the true shares."""
+        labels = self._data.labels[self._data.train]
+        counts = np.maximum(np.bincount(labels, minlength=self._data.classes), 1).astype(np.float64)
+        power = 0.5 if counts.max() / counts.min() > 3.0 else 0.0
+        weights = counts[labels] ** -power
+        chances = weights / weights.sum()
+        true = counts / counts.sum()
+        drawn = counts ** (1.0 - power) / (counts ** (1.0 - power)).sum()
+        return chances, torch.tensor(np.log(drawn / true), dtype=torch.float32, device=self._device)
+
+    def _order(self) -> NDArray[np.int64]:
+        rng = np.random.Generator(np.random.Philox(key=self._seed, counter=[0, 0, 0, self._epoch]))
+        rows = self._data.train
+        if np.ptp(self._sampled) < 1e-12:
+            return np.asarray(rng.permutation(rows), dtype=np.int64)
+        return np.asarray(rng.choice(rows, size=len(rows), p=self._sampled), dtype=np.int64)
+
+    # State.
 
     def state(self) -> bytes:
         """Give everything that going on needs."""
         buffer = io.BytesIO()
         torch.save(
             {
-                "network": self.network.state_dict(),
+                "model": self.model.state_dict(),
                 "average": self.average.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "generator": self.generator.get_state(),
-                "rung": self.rung,
-                "epoch": self.epoch,
-                "step": self.step,
-                "curve": [asdict(record) for record in self.curve],
+                "optimiser": self._optimiser.state_dict(),
+                "epoch": self._epoch,
+                "step": self._step,
+                "position": self._position,
+                "curve": [
+                    [r.epoch, r.train_loss, r.validation_loss, r.validation_accuracy, r.learning_rate, r.seconds] for r in self._curve
+                ],
             },
             buffer,
         )
         return buffer.getvalue()
 
-    def resume(self, state: bytes) -> None:
-        """Go on: within a rung exactly where it stood; from an earlier rung with its weights and a new schedule."""
-        content = torch.load(io.BytesIO(state), map_location=self.device, weights_only=True)
-        self.network.load_state_dict(content["network"])
+    def restore(self, data: bytes) -> None:
+        """Take up what `state` gave."""
+        content = torch.load(io.BytesIO(data), map_location=self._device, weights_only=True)
+        self.model.load_state_dict(content["model"])
         self.average.load_state_dict(content["average"])
-        self.curve = [EpochRecord(**record) for record in content["curve"]]
-        self.step = content["step"]
-        if content["rung"] == self.rung:
-            self.optimizer.load_state_dict(content["optimizer"])
-            self.generator.set_state(content["generator"].cpu())
-            self.epoch = content["epoch"]
-        else:
-            # A new rung starts from the averaged weights, the better ones.
-            self.network.load_state_dict(content["average"])
+        self._optimiser.load_state_dict(content["optimiser"])
+        self._epoch, self._step, self._position = content["epoch"], content["step"], content["position"]
+        self._curve = [EpochRecord(int(row[0]), *row[1:]) for row in content["curve"]]
 
-    # -- training ------------------------------------------------------------------------------------------------------------
+    # Learning.
 
-    def batches_per_epoch(self) -> int:
-        """Give the number of batches of an epoch."""
-        return max(1, math.ceil(len(self.train) / self.recipe.batch))
+    def run(
+        self,
+        target: int,
+        total: int,
+        deadline: float,
+        save: Callable[[bytes], None] | None = None,
+        *,
+        judge_every: int = 1,
+        on_epoch: Callable[[EpochRecord], None] | None = None,
+    ) -> Outcome:
+        """Train up to an epoch or a time.
 
-    def run(self, *, stop_at: float, check: Callable[[], None], save: Callable[[bytes], None]) -> bool:
-        """Train the rung's epochs; give False where the time was up before. ``check`` is called for each batch and may raise."""
-        saved = time.monotonic()
-        total = self.recipe.epochs * self.batches_per_epoch()
-        while self.epoch < self.recipe.epochs:
-            began = time.perf_counter()
-            losses = []
-            self.network.train()
-            for place, picked in enumerate(self._order()):
-                check()
-                if time.time() >= stop_at:
-                    return False
-                progress = (self.epoch * self.batches_per_epoch() + place) / total
-                rate = self.rate * min(1.0, (progress * total + 1) / max(1.0, 0.05 * total)) * 0.5 * (1 + math.cos(math.pi * progress))
-                for group in self.optimizer.param_groups:
-                    group["lr"] = rate
-                losses.append(self._step(picked))
-            self.epoch += 1
-            loss = float(np.mean(losses))
-            if not math.isfinite(loss):
-                raise Diverged
-            logits = self.logits(self.average, self.validation, check)
-            labels = self.data.labels[self.validation]
-            self.curve.append(
-                EpochRecord(
-                    epoch=len(self.curve) + 1,
-                    train_loss=loss,
-                    validation_loss=_cross_entropy(logits, labels),
-                    validation_accuracy=float((logits.argmax(1) == labels).mean()) if len(labels) else 0.0,
-                    learning_rate=rate,
-                    seconds=time.perf_counter() - began,
-                )
-            )
-            if time.monotonic() - saved > SAVE_SECONDS:
+        Parameters
+        ----------
+        target
+            Stop after this many epochs in all.
+        total
+            Epochs that the learning rate is planned for, at least `target`.
+        deadline
+            Seconds since 1970; watched at every batch, with the time for judging taken off.
+        save
+            Keeps a state after an epoch; called so seldom that it takes at most a twentieth of the time.
+        judge_every
+            Judge the held-out rows after every so many epochs, and at the end.
+        on_epoch
+            Told each epoch.
+
+        Raises
+        ------
+        Diverged
+            The loss is not finite.
+        """
+        saved_at, saving = time.time(), 0.0
+        out_of_time = False
+        judged: tuple[NDArray[np.float32], float] | None = None
+        while self._epoch < target and not out_of_time:
+            began = time.time()
+            loss, out_of_time = self._one_epoch(total, deadline)
+            if out_of_time:
+                break
+            self._epoch += 1
+            last = self._epoch >= target
+            judged = None
+            if last or self._epoch % max(1, judge_every) == 0:
+                judged = self._judge()
+            held_loss, accuracy = math.nan, math.nan
+            if judged is not None:
+                held_loss = judged[1]
+                accuracy = float((judged[0].argmax(axis=1) == self._data.labels[self._data.held_out]).mean())
+            record = EpochRecord(self._epoch, loss, held_loss, accuracy, self._optimiser.param_groups[0]["lr"], time.time() - began)
+            self._curve.append(record)
+            if on_epoch is not None:
+                on_epoch(record)
+            if save is not None and (last or time.time() - saved_at > saving / _SAVING_SHARE):
+                started = time.time()
                 save(self.state())
-                saved = time.monotonic()
-        return True
+                saved_at, saving = time.time(), time.time() - started
+        if judged is None:
+            judged = self._judge()
+        return Outcome(self._epoch, judged[0], judged[1], list(self._curve), out_of_time, self._verdict(judged[0]))
 
-    def _order(self) -> list[NDArray[np.int64]]:
-        """Draw an epoch: every class as often as the square root of its share says, so that rare ones are seen more often."""
-        labels = self.data.labels[self.train]
-        counts = np.bincount(labels, minlength=len(self.data.classes)).astype(float)
-        weight = torch.tensor(1.0 / np.sqrt(counts[labels]))
-        count = self.batches_per_epoch() * self.recipe.batch
-        if counts[counts > 0].max() <= 1.5 * counts[counts > 0].min():
-            picked = torch.randperm(len(labels), generator=self.generator)
-        else:
-            picked = torch.multinomial(weight, max(count, 2), replacement=True, generator=self.generator)
-        places = self.train[picked.numpy()]
-        parts = [places[i : i + self.recipe.batch] for i in range(0, len(places), self.recipe.batch)]
-        # Batch norm cannot learn from one image.
-        return [part for part in parts if len(part) > 1] or [np.repeat(places, 2)[:2]]
+    def _one_epoch(self, total: int, deadline: float) -> tuple[float, bool]:
+        self.model.train()
+        self._generator.manual_seed((self._seed * 1_000_003 + self._epoch) % 2**63)
+        order = self._order()
+        size = min(self._recipe.batch, len(order))
+        # A last batch of one breaks batch normalisation: what does not fill a batch waits for another epoch.
+        starts = range(0, max(1, len(order) - size + 1), size)
+        losses: list[torch.Tensor] = []
+        for number, start in enumerate(starts):
+            left = deadline - time.time() - 1.3 * self._judging_seconds
+            if left < 1.2 * self._step_seconds:
+                return self._mean(losses), True
+            began = time.time()
+            planned = len(starts) * (total - self._epoch) - number
+            affordable = left / self._step_seconds if self._step_seconds > 0 else planned
+            losses.append(self._one_step(order[start : start + size], max(1.0, min(planned, affordable))))
+            if number % 16 == 0 and not bool(torch.isfinite(losses[-1])):
+                raise Diverged(f"the loss is not finite in epoch {self._epoch + 1}")
+            if self._gpu and number % 8 == 0:
+                torch.cuda.synchronize(self._device)
+            seconds = time.time() - began
+            self._step_seconds = seconds if self._step_seconds == 0 else 0.8 * self._step_seconds + 0.2 * seconds
+        mean = self._mean(losses)
+        if not math.isfinite(mean):
+            raise Diverged(f"the loss is not finite in epoch {self._epoch + 1}")
+        return mean, False
 
-    def _pixels(self, places: NDArray[np.int64]) -> torch.Tensor:
-        order = np.argsort(places)
-        images = np.empty((len(places), *self.data.images.shape[1:]), self.data.images.dtype)
-        images[order] = self.data.images[places[order]]
-        pixels = torch.from_numpy(images).to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
-        return pixels / self.network.scale
+    @staticmethod
+    def _mean(losses: list[torch.Tensor]) -> float:
+        return float(torch.stack(losses).mean()) if losses else math.nan
 
-    def _step(self, picked: NDArray[np.int64]) -> float:
-        pixels = self.augment(self._pixels(picked)).contiguous(memory_format=torch.channels_last)
-        labels = torch.from_numpy(self.data.labels[picked]).to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            logits = self.network.trunk(self.network.normalise(pixels))
-        loss = functional.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.smoothing)
-        self.optimizer.zero_grad(set_to_none=True)
+    def _one_step(self, rows: NDArray[np.int64], steps_left: float) -> torch.Tensor:
+        recipe = self._recipe
+        warm = min(1.0, (self._step + 1) / 20.0)
+        rate = recipe.rate * warm * 0.5 * (1.0 + math.cos(math.pi * min(1.0, self._position)))
+        for group in self._optimiser.param_groups:
+            group["lr"] = max(rate, 1e-6)
+        self._position += (1.0 - self._position) / max(1.0, steps_left)
+        planes = augment(self._batch(rows), STRENGTHS[recipe.strength], self._generator)
+        planes = planes.contiguous(memory_format=torch.channels_last)
+        target = F.one_hot(torch.from_numpy(self._data.labels[rows]), self._data.classes).float().to(self._device, non_blocking=True)
+        if recipe.mix > 0 and len(rows) > 1:
+            share = float(torch.distributions.Beta(recipe.mix, recipe.mix).sample())
+            planes = share * planes + (1 - share) * planes.flip(0)
+            target = share * target + (1 - share) * target.flip(0)
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._half):
+            logits = self.model.from_planes(planes)
+        loss = F.cross_entropy(logits.float() + self._offset, target, label_smoothing=recipe.smoothing)
+        self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.network.parameters(), 2.0)
-        self.optimizer.step()
-        self.step += 1
-        decay = min(0.99, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for mean, new in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
-                if mean.is_floating_point():
-                    mean.lerp_(new, 1.0 - decay)
-                else:
-                    mean.copy_(new)
-        return float(loss.detach())
+        nn.utils.clip_grad_norm_(self.model.parameters(), 3.0)
+        self._optimiser.step()
+        self._step += 1
+        self._follow()
+        return loss.detach()
 
-    # -- judging -------------------------------------------------------------------------------------------------------------
+    @torch.no_grad()
+    def _follow(self) -> None:
+        keep = min(0.998, (1.0 + self._step) / (10.0 + self._step))
+        ours = [p for p in self.average.parameters()]
+        theirs = [p.detach() for p in self.model.parameters()]
+        torch._foreach_lerp_(ours, theirs, 1.0 - keep)  # type: ignore[no-untyped-call, unused-ignore]
 
-    def logits(self, network: ImageNetwork, places: NDArray[np.int64], check: Callable[[], None]) -> NDArray[np.float32]:
-        """Give the logits ``(N, K)`` of the images at these places, as they are."""
-        network.eval()
-        parts = [np.zeros((0, len(self.data.classes)), np.float32)]
-        with torch.inference_mode():
-            for start in range(0, len(places), 64):
-                check()
-                pixels = self._pixels(places[start : start + 64]).contiguous(memory_format=torch.channels_last)
-                parts.append(network.trunk(network.normalise(pixels)).float().cpu().numpy())
-        return np.concatenate(parts)
+    # Judging.
 
-    def settle(self, check: Callable[[], None]) -> None:
-        """Redo the averaged network's batch-norm statistics on clean training images: after strong augmentation they are off."""
-        layers = [layer for layer in self.average.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
-        if not layers:
+    def _judge(self) -> tuple[NDArray[np.float32], float]:
+        began = time.time()
+        self._renew_statistics()
+        logits = self.predict(self._data.held_out)
+        if not np.isfinite(logits).all():
+            raise Diverged("the network's answers are not finite")
+        loss = fit_temperature(logits, self._data.labels[self._data.held_out]).log_loss_after
+        seconds = time.time() - began
+        self._judging_seconds = max(self._judging_seconds * 0.7, seconds)
+        return logits, loss
+
+    @torch.no_grad()
+    def _renew_statistics(self) -> None:
+        norms = [module for module in self.average.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        if not norms:
             return
-        momenta = [layer.momentum for layer in layers]
-        for layer in layers:
-            layer.reset_running_stats()
-            layer.momentum = None
-            layer.train()
-        chosen = self.train[torch.randperm(len(self.train), generator=torch.Generator().manual_seed(0)).numpy()[:STATISTICS_IMAGES]]
-        with torch.no_grad():
-            for start in range(0, len(chosen), 64):
-                check()
-                part = chosen[start : start + 64]
-                if len(part) > 1 or start == 0:
-                    part = part if len(part) > 1 else np.repeat(part, 2)
-                    self.average.trunk(self.average.normalise(self._pixels(part)))
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum
-        self.average.eval()
+        rows = self._data.train
+        if len(rows) > _STATISTICS_IMAGES:
+            rng = np.random.Generator(np.random.Philox(key=self._seed))
+            rows = np.sort(rng.choice(rows, _STATISTICS_IMAGES, replace=False))
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None
+            norm.train()
+        size = min(64, len(rows))
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._half):
+            for start in range(0, max(1, len(rows) - size + 1), size):
+                self.average.from_planes(self._batch(rows[start : start + size]))
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.eval()
+
+    @torch.no_grad()
+    def predict(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Give ``(M, K)`` logits of the averaged network for rows of the images, in full precision."""
+        parts = [self.average.from_planes(self._batch(rows[start : start + 64])).float().cpu().numpy() for start in range(0, len(rows), 64)]
+        return np.concatenate(parts) if parts else np.zeros((0, self._data.classes), dtype=np.float32)
+
+    def _verdict(self, logits: NDArray[np.float32]) -> str:
+        if self._epoch >= 3 and len(logits) >= 10 and len(np.unique(logits.argmax(axis=1))) == 1:
+            return "it gives every held-out image the same class"
+        return ""
+
+    def result(self) -> NetworkClassifier:
+        """Give the averaged network on the processor, in evaluation mode."""
+        network: NetworkClassifier = copy.deepcopy(self.average).cpu().eval()
+        return network.to(memory_format=torch.contiguous_format)
 
 
-def train_network(
-    data: TrainingData,
-    recipe: Recipe,
-    *,
-    rung: int,
-    stop_at: float,
-    check: Callable[[], None],
-    save: Callable[[bytes], None],
-    state: bytes | None = None,
-    weights: Weights | None = None,
-) -> Fitted:
-    """Train one rung of a trial.
-
-    Parameters
-    ----------
-    data
-        The images; the test part is not looked at.
-    recipe
-        Settings.
-    rung
-        From 0.
-    stop_at
-        ``time.time()`` at which training stops, within a batch; what there is then is judged and handed back.
-    check
-        Called for each batch; raises where the work is to stop.
-    save
-        Takes the state after epochs.
-    state
-        From `save`, or from the rung before.
-    weights
-        Pretrained weights, or None: from scratch.
-
-    Notes
-    -----
-    A training that diverges is begun again with a third of the learning rate, once; that is said in the message.
-    """
-    began = time.perf_counter()
-    message = ""
-    trainer = Trainer(data, recipe, rung, weights)
-    if state:
-        trainer.resume(state)
+def has_bfloat16() -> bool:
+    """Say whether this processor computes in bfloat16 itself."""
     try:
-        finished = trainer.run(stop_at=stop_at, check=check, save=save)
-    except Diverged:
-        message = f"diverged at a learning rate of {recipe.learning_rate:g}; begun again with a third of it"
-        recipe = replace(recipe, learning_rate=recipe.learning_rate / 3)
-        trainer = Trainer(data, recipe, rung, weights)
-        finished = trainer.run(stop_at=stop_at, check=check, save=save)
-    trainer.settle(check)
-    logits = trainer.logits(trainer.average, trainer.validation, check)
-    labels = data.labels[trainer.validation]
-    if len(labels) and len(np.unique(logits.argmax(1))) == 1 and len(np.unique(labels)) > 1:
-        message = (message + "; " if message else "") + "collapsed: names every validation image the same class"
-    parameters: dict[str, Any] = {key: value for key, value in asdict(recipe).items() if key != "network"}
-    network = copy.deepcopy(trainer.average).cpu().to(memory_format=torch.contiguous_format)
-    return Fitted(
-        module=pack_module(network),
-        places=trainer.validation,
-        logits=logits,
-        scores=score(logits, labels),
-        parameters={**parameters, "epochs_done": len(trainer.curve)},
-        curve=trainer.curve,
-        seconds=time.perf_counter() - began,
-        initial_weights=weights.source if weights else "scratch",
-        state=trainer.state(),
-        stopped=not finished,
-        message=message,
-    )
-
-
-def _moments(data: TrainingData, places: NDArray[np.int64]) -> tuple[list[float], list[float]]:
-    """Give mean and deviation by channel, on the scale 0 to 1, of up to 400 of the images at these places."""
-    chosen = np.sort(places[:: max(1, len(places) // 400)])
-    sample = data.images[chosen].astype(np.float32) / (255.0 if data.policy.dtype == "uint8" else 1.0)
-    flat = sample.reshape(-1, sample.shape[-1])
-    return [float(v) for v in flat.mean(0)], [float(max(v, 1e-3)) for v in flat.std(0)]
-
-
-def _cross_entropy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    return float(functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels))) if len(labels) else 0.0
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
