@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from oteo_local.settings import LocalSettings
 from oteo_local.stack import Stack
 from oteo_local.triton_env import TritonEnvironment, default_prefix

@@ -130,17 +130,8 @@ def ray_head(settings: LocalSettings, layout: Layout, ports: Mapping[str, int]) 
 def mlflow_server(layout: Layout, ports: Mapping[str, int]) -> Program:
     """The MLflow server, on SQLite and a local folder."""
     url = f"http://{HOST}:{ports['mlflow']}"
-    command = [
-        str(Path(sys.executable).parent / "mlflow"),
-        "server",
-        f"--backend-store-uri=sqlite:///{layout.mlflow / 'mlflow.db'}",
-        f"--artifacts-destination={layout.mlflow / 'artifacts'}",
-        f"--host={HOST}",
-        f"--port={ports['mlflow']}",
-        "--workers=1",
-    ]
-    environment = {**ONE_THREAD, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    return Program("mlflow", command, url, partial(health.http_ok, f"{url}/health"), environment)
+    command = [sys.executable, "-m", "oteo_local.mlflow_server", f"--folder={layout.mlflow}", f"--host={HOST}", f"--port={ports['mlflow']}"]
+    return Program("mlflow", command, url, partial(health.http_ok, f"{url}/health"), dict(ONE_THREAD))
 
 
 def triton_server(settings: LocalSettings, layout: Layout, ports: Mapping[str, int]) -> Program:
