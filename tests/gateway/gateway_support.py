@@ -85,7 +85,7 @@ def publish_model(
         candidate="means",
         input=InputPolicy(width=size, height=size, channels=3),
         create_time=datetime.now(UTC),
-        conformal=Conformal(quantile=0.6, coverage=0.9, calibration_count=50),
+        conformal=Conformal(quantile=0.7, coverage=0.9, calibration_count=50),
         operating_points=[OperatingPoint("red", 0.9, 0.8, 0.99, "specificity>=0.99")],
         reference=ReferenceStatistics.fit(rows, statistic_names(3)),
     )

@@ -51,6 +51,7 @@ from oteo_protos.translate.v1 import translate_pb2
 log = structlog.get_logger(__name__)
 
 _MOST_DECODERS = 4
+_LINGER_PERIODS = 3
 
 
 def _services(file: Any, *names: str) -> list[ServiceDescriptor]:
@@ -98,7 +99,12 @@ class Gateway:
             self._store,
             repository,
             self.read_package,
-            [ReplicaKeeper(control, repository, probe_seconds=settings.probe_seconds) for control in self._controls],
+            [
+                ReplicaKeeper(
+                    control, repository, probe_seconds=settings.probe_seconds, linger_seconds=_LINGER_PERIODS * settings.reconcile_seconds
+                )
+                for control in self._controls
+            ],
             self._waiting,
             owner=self._owner,
             period=settings.reconcile_seconds,

@@ -16,7 +16,6 @@ from oteo_gateway.prediction.tensors import InferTemplate
 
 log = structlog.get_logger(__name__)
 
-_MISS_SECONDS = 0.2
 _RETRY_SECONDS = 1.0
 
 
@@ -78,11 +77,15 @@ class Directory:
             await asyncio.sleep(self._period)
 
     async def refresh(self) -> None:
-        """Read the table now."""
+        """Read the table, unless somebody else's reading began after this call."""
+        asked = time.monotonic()
         async with self._lock:
+            if self._read_at > asked:
+                return
+            began = time.monotonic()
             found = await asyncio.to_thread(self._list)
             self._deployments = {deployment.id: deployment for deployment in found}
-            self._read_at = time.monotonic()
+            self._read_at = began
             serving = {deployment.serving for deployment in found}
             self._packages = {key: value for key, value in self._packages.items() if key in serving}
 
@@ -104,7 +107,7 @@ class Directory:
             ``DEPLOYMENT_NOT_READY``: not yet, or not at the moment.
         """
         deployment = self._deployments.get(deployment_id)
-        if (deployment is None or not deployment.answering) and time.monotonic() - self._read_at > _MISS_SECONDS:
+        if deployment is None or deployment.serving is None or not deployment.answering:
             # Made or ready since the last reading.
             await self.refresh()
             deployment = self._deployments.get(deployment_id)

@@ -99,19 +99,29 @@ class ReplicaKeeper:
         Touches a model's files.
     probe_seconds
         A model that answered is probed again after so long.
+    linger_seconds
+        A model is unloaded when it was not wanted for so long: other gateways may not know yet that another has taken its place.
     clock
         Seconds, monotonic.
     """
 
     def __init__(
-        self, server: ModelServer, mender: Mender, *, probe_seconds: float = 5.0, clock: Callable[[], float] = time.monotonic
+        self,
+        server: ModelServer,
+        mender: Mender,
+        *,
+        probe_seconds: float = 5.0,
+        linger_seconds: float = 3.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._server = server
         self._mender = mender
         self._probe_seconds = probe_seconds
+        self._linger_seconds = linger_seconds
         self._clock = clock
         self._models: dict[str, ModelState] = {}
         self._unloaded: dict[str, float] = {}
+        self._unwanted: dict[str, float] = {}
         self._foreign: set[str] = set()
 
     @property
@@ -147,8 +157,11 @@ class ReplicaKeeper:
         for name, package in wanted.items():
             self._keep(name, package, loaded=index.get(name, False))
         loaded = {name for name, ready in index.items() if ready}
-        for name in sorted(loaded - set(wanted)):
-            self._drop(name)
+        now = self._clock()
+        self._unwanted = {name: self._unwanted.get(name, now) for name in loaded - set(wanted)}
+        for name, since in sorted(self._unwanted.items()):
+            if now - since >= self._linger_seconds:
+                self._drop(name)
         return ReplicaState(alive=True, message="", models=self._copy(), loaded=frozenset(loaded | set(wanted)))
 
     def _copy(self) -> dict[str, ModelState]:
