@@ -49,16 +49,13 @@ def count(context: Context) -> struct_pb2.Struct:
     log, steps, seconds = str(fields["log"]), int(fields.get("steps", 3)), float(fields.get("seconds", 0.1))
     note(log, f"attempt {context.attempt} {os.getpid()}")
     (context.scratch / "leftover.bin").write_bytes(b"x" * 1000)
-    for number in range(steps):
-        context.check()
-        context.progress(number / steps, stage="counting", message=f"step {number}")
-        if context.load(f"step-{number}") is None:
-            if fields.get("tasks"):
-                with context.executor() as executor:
-                    value = executor.submit(step, number, seconds, log).result()
-            else:
-                value = step(number, seconds, log)
-            context.save(f"step-{number}", json.dumps(value).encode())
+    with context.executor(None if fields.get("tasks") else "inline") as executor:
+        for number in range(steps):
+            context.check()
+            context.progress(number / steps, stage="counting", message=f"step {number}")
+            if context.load(f"step-{number}") is None:
+                value = executor.submit(step, number, seconds, log).result()
+                context.save(f"step-{number}", json.dumps(value).encode())
     total = sum(json.loads(context.load(f"step-{number}") or b"0") for number in range(steps))
     if "target" in fields:
         for part in range(5):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +10,14 @@ from typing import Any
 
 import pytest
 from engine_fixtures import postgres, ray_head
+from engines import RayHead
 from moto.server import ThreadedMotoServer
+from toy_service import Toy
 
 from oteo_core.artifacts import ArtifactStore
+from oteo_core.jobs import JobRunner, ProcessJobRunner, RayJobRunner
 from oteo_core.operations import OperationStore
+from oteo_core.settings import CoreSettings
 
 __all__ = ["postgres", "ray_head"]
 
@@ -57,5 +62,27 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def operation_store(database_url: str) -> Iterator[OperationStore]:
     """Give an empty table of operations of each kind."""
     found = OperationStore(database_url)
+    yield found
+    found.close()
+
+
+@pytest.fixture(params=["process", "ray"])
+def runner(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[JobRunner]:
+    """Give a job runner of each kind."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parent.parent))
+    if request.param == "process":
+        processes = ProcessJobRunner(tmp_path / "logs")
+        yield processes
+        processes.close()
+    else:
+        head: RayHead = request.getfixturevalue("ray_head")
+        yield RayJobRunner(head.address, head.token_path)
+
+
+@pytest.fixture
+def toy(tmp_path: Path, runner: JobRunner) -> Iterator[Toy]:
+    """Give the operations of the toy service on each runner."""
+    settings = CoreSettings(home=tmp_path / "home", job_python=sys.executable, reconcile_seconds=0.25)
+    found = Toy(settings, runner)
     yield found
     found.close()

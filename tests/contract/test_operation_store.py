@@ -107,7 +107,7 @@ def test_two_reconcilers_never_hold_the_same(operation_store: OperationStore) ->
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(sum(held.values(), [])) == sorted(rows)
+    assert sorted(identity for mine in held.values() for identity in mine) == sorted(rows)
 
 
 def test_an_ended_operation_does_not_change(operation_store: OperationStore) -> None:

@@ -22,6 +22,7 @@ from oteo_core.jobs.context import JobContext
 from oteo_core.jobs.scratch import open_scratch
 from oteo_core.jobs.watch import STOPPED_STATUS, JobStopped, StopCause, Watch, end_children
 from oteo_core.settings import CoreSettings
+from oteo_core.telemetry import configure_logging
 
 _LOG = structlog.get_logger(__name__)
 _Request = TypeVar("_Request", bound=Message)
@@ -69,6 +70,7 @@ def run_job(
         print("usage: python -m oteo_<service>.job OPERATION_ID ATTEMPT", file=sys.stderr)
         sys.exit(2)
     settings = settings_class()
+    configure_logging(settings, "job")
     status = execute(given[0], int(given[1]), settings, open_store(settings), handlers)
     sys.stdout.flush()
     sys.stderr.flush()

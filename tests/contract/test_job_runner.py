@@ -1,0 +1,109 @@
+"""Every job runner behaves alike: plain processes and Ray."""
+
+from __future__ import annotations
+
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+from engines import free_ports
+from toy_service import alive, wait_gone
+
+from oteo_core.errors import Unavailable
+from oteo_core.jobs import JobRunner, JobState, RayJobRunner
+
+
+def ended(runner: JobRunner, operation: str, attempt: int = 1, timeout: float = 40.0) -> JobState:
+    limit = time.monotonic() + timeout
+    while time.monotonic() < limit:
+        state = runner.status(operation, attempt)
+        if state.ended:
+            return state
+        time.sleep(0.1)
+    raise AssertionError(f"{operation} has not ended: {runner.logs(operation, attempt)}")
+
+
+def name() -> str:
+    return f"toy-{uuid.uuid4().hex[:20]}"
+
+
+def test_a_job_runs_with_its_environment_and_its_words_are_kept(runner: JobRunner) -> None:
+    operation = name()
+    code = "import os; print('hello', os.environ['TOY'])"
+    runner.submit(operation, 1, [sys.executable, "-c", code], {"TOY": 'it\'s "me"'})
+    assert ended(runner, operation) is JobState.SUCCEEDED
+    assert 'hello it\'s "me"' in runner.logs(operation, 1)
+
+
+def test_a_failure_is_a_failure(runner: JobRunner) -> None:
+    operation = name()
+    runner.submit(operation, 1, [sys.executable, "-c", "raise SystemExit(3)"], {})
+    assert ended(runner, operation) is JobState.FAILED
+
+
+def test_what_never_was_is_unknown(runner: JobRunner) -> None:
+    operation = name()
+    assert runner.status(operation, 1) is JobState.UNKNOWN
+    assert runner.logs(operation, 1) == ""
+    runner.stop(operation, 1)
+
+
+def test_a_second_submission_starts_nothing(runner: JobRunner, tmp_path: Path) -> None:
+    operation = name()
+    command = [sys.executable, "-c", f"open({str(tmp_path / 'log')!r}, 'a').write('x')"]
+    for _ in range(3):
+        runner.submit(operation, 1, command, {})
+    ended(runner, operation)
+    runner.submit(operation, 1, command, {})
+    time.sleep(1.0)
+    assert (tmp_path / "log").read_text() == "x"
+    # Another attempt is another job.
+    runner.submit(operation, 2, command, {})
+    assert ended(runner, operation, 2) is JobState.SUCCEEDED
+    assert (tmp_path / "log").read_text() == "xx"
+
+
+def test_stop_ends_the_process_and_its_children(runner: JobRunner, tmp_path: Path) -> None:
+    operation, pids = name(), tmp_path / "pids"
+    # Deaf to SIGTERM, with a child that is deaf too.
+    child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+    code = (
+        "import os, signal, subprocess, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        f"child = subprocess.Popen([sys.executable, '-c', {child!r}]); "
+        f"open({str(pids)!r}, 'w').write(f'{{os.getpid()}} {{child.pid}}'); time.sleep(600)"
+    )
+    runner.submit(operation, 1, [sys.executable, "-c", code], {})
+    limit = time.monotonic() + 30
+    while not (pids.exists() and len(pids.read_text().split()) == 2):
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+    processes = [int(pid) for pid in pids.read_text().split()]
+    assert all(alive(pid) for pid in processes)
+    begin = time.monotonic()
+    runner.stop(operation, 1)
+    assert ended(runner, operation) is JobState.STOPPED
+    for pid in processes:
+        wait_gone(pid, 8.0)
+    assert time.monotonic() - begin < 10.0
+    runner.stop(operation, 1)
+
+
+def test_a_runner_that_is_away_is_unavailable(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("x")
+    away = RayJobRunner(f"http://127.0.0.1:{free_ports(1)[0]}", token)
+    begin = time.monotonic()
+    for call in (lambda: away.status("toy-a", 1), lambda: away.submit("toy-a", 1, ["true"], {}), lambda: away.stop("toy-a", 1)):
+        with pytest.raises(Unavailable) as caught:
+            call()
+        assert caught.value.reason == "JOB_RUNNER_UNAVAILABLE"
+    assert time.monotonic() - begin < 15
+
+
+def test_ray_without_the_token_is_refused(ray_head: object, tmp_path: Path) -> None:
+    wrong = tmp_path / "token"
+    wrong.write_text("wrong" * 10)
+    with pytest.raises(Unavailable):
+        RayJobRunner(ray_head.address, wrong).status("toy-a", 1)  # type: ignore[attr-defined]
