@@ -1,0 +1,221 @@
+"""`AutoMLService`: decode, check, start jobs, read packages, encode."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import NoReturn
+
+import grpc
+from google.longrunning import operations_pb2
+from google.protobuf import empty_pb2
+
+from oteo_automl.candidates.registry import check_names
+from oteo_automl.settings import AutoMLSettings
+from oteo_core import context as call_context
+from oteo_core.artifacts import ArtifactStore
+from oteo_core.datasets import DatasetInfo, DatasetReader, new_id
+from oteo_core.datasets.proto import TASKS, name_of
+from oteo_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unimplemented
+from oteo_core.operations import OperationManager
+from oteo_core.packages import MANIFEST, ModelPackage, TrialRecord, delete_model, list_models, model_prefix, read_model
+from oteo_core.pagination import page_size, paginate
+from oteo_protos.automl.v1 import automl_pb2, automl_pb2_grpc
+
+_TRAIN = "TrainModel"
+_REPLAYS = "requests"
+LEADERBOARD = "leaderboard.json"
+"""Checkpoint in which a running training keeps its trials, best first: a JSON list of `TrialRecord.to_dict`."""
+_CLASSIFICATION = "classification"
+
+
+def falling(text: str) -> str:
+    """Turn a key over, so that a list that falls by it rises by this: page tokens ask for keys that rise."""
+    return "".join(chr(0x7F - min(ord(character), 0x7E)) for character in text)
+
+
+class AutoMLService(automl_pb2_grpc.AutoMLServiceServicer):
+    """Training and models over gRPC. Handlers block; the server runs them in threads.
+
+    Parameters
+    ----------
+    settings
+        The service's.
+    operations
+        The service's operations.
+    artifacts
+        Where datasets and models lie.
+    """
+
+    def __init__(self, settings: AutoMLSettings, operations: OperationManager, artifacts: ArtifactStore) -> None:
+        self._settings = settings
+        self._operations = operations
+        self._artifacts = artifacts
+
+    def TrainModel(self, request: automl_pb2.TrainModelRequest, context: grpc.ServicerContext) -> operations_pb2.Operation:
+        """Check what can be checked at once, then start the training; ``validate_only`` starts a job that plans and trains nothing."""
+        if request.request_id and self._operations.find_request(_TRAIN, request.request_id) is not None:
+            return self._start(request, "")
+        info = self._dataset(request.dataset)
+        self._check_task(request, info)
+        check_names(request.candidates)
+        if request.unlabelled_dataset:
+            raise Unimplemented("learning from unlabelled images comes with a later release", reason="NOT_IN_THIS_RELEASE")
+        if request.HasField("max_latency"):
+            raise Unimplemented("choosing by latency comes with a later release", reason="NOT_IN_THIS_RELEASE")
+        if request.conformal_coverage and request.conformal_coverage < 0.5:
+            raise InvalidArgument(
+                "a coverage below one half says nothing; give 0.5 to 0.999", reason="BAD_COVERAGE", field="conformal_coverage"
+            )
+        for index, point in enumerate(request.operating_points):
+            if point.class_name not in [entry.name for entry in info.classes]:
+                raise InvalidArgument(
+                    f"{request.dataset} has no class {point.class_name!r}",
+                    reason="UNKNOWN_CLASS",
+                    field=f"operating_points[{index}].class_name",
+                )
+        return self._start(request, self._target(request, info))
+
+    def EvaluateModel(self, request: automl_pb2.EvaluateModelRequest, context: grpc.ServicerContext) -> NoReturn:
+        """Not yet."""
+        raise Unimplemented(
+            "EvaluateModel comes with a later release; a model's report holds its figures on its own test part",
+            reason="NOT_IN_THIS_RELEASE",
+        )
+
+    def ExportModel(self, request: automl_pb2.ExportModelRequest, context: grpc.ServicerContext) -> NoReturn:
+        """Not yet."""
+        raise Unimplemented(
+            "ExportModel comes with a later release; a model's package_uri holds the ONNX graph and a Triton repository",
+            reason="NOT_IN_THIS_RELEASE",
+        )
+
+    def ListTrials(self, request: automl_pb2.ListTrialsRequest, context: grpc.ServicerContext) -> automl_pb2.ListTrialsResponse:
+        """Give a page of trials, best first: of a model from its package, of a training from what its job has written down."""
+        if request.parent.startswith("models/"):
+            try:
+                package = read_model(self._artifacts, request.parent)
+            except NotFound as error:
+                raise NotFound(error.message, reason=error.reason, field="parent") from error
+            model, trials = package.id, package.trials
+        else:
+            row = self._operations.row(request.parent)
+            metadata = automl_pb2.TrainModelMetadata()
+            if row.method != _TRAIN or not self._operations.fresh(row).metadata.Unpack(metadata):
+                raise NotFound(f"{request.parent} is not a training", reason="OPERATION_NOT_FOUND", field="parent")
+            model = metadata.model.removeprefix("models/")
+            trials = self._leaderboard(row.id, model)
+        numbered = list(enumerate(trials))
+        page, token = paginate(
+            request, numbered, lambda pair: f"{pair[0]:08d}", token=request.page_token, size=page_size(request.page_size, default=100)
+        )
+        return automl_pb2.ListTrialsResponse(trials=[trial.to_proto(model) for _, trial in page], next_page_token=token)
+
+    def GetModel(self, request: automl_pb2.GetModelRequest, context: grpc.ServicerContext) -> automl_pb2.Model:
+        """Give one model."""
+        return read_model(self._artifacts, request.name).to_proto()
+
+    def ListModels(self, request: automl_pb2.ListModelsRequest, context: grpc.ServicerContext) -> automl_pb2.ListModelsResponse:
+        """Give a page of models, newest first."""
+        task = name_of(TASKS, request.task) if request.task else ""
+        found = [
+            package
+            for package in list_models(self._artifacts)
+            if (not task or package.task == task) and (not request.dataset or package.dataset == request.dataset)
+        ]
+
+        def key(package: ModelPackage) -> str:
+            return falling(f"{package.create_time.isoformat()} {package.id}")
+
+        page, token = paginate(request, found, key, token=request.page_token, size=page_size(request.page_size))
+        return automl_pb2.ListModelsResponse(models=[package.to_proto() for package in page], next_page_token=token)
+
+    def DeleteModel(self, request: automl_pb2.DeleteModelRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
+        """Delete a model that is not being made."""
+        replay = ""
+        if request.request_id:
+            key = hashlib.sha256(f"{call_context.current().caller}/DeleteModel/{request.request_id}/{request.name}".encode()).hexdigest()
+            replay = f"{_REPLAYS}/{key[:32]}"
+            if self._artifacts.is_file(replay):
+                return empty_pb2.Empty()
+        live = self._operations.live(request.name)
+        if live:
+            raise FailedPrecondition(
+                f"{request.name} is being made by operations/{live[0].id}: wait for it or cancel it, then delete",
+                reason="MODEL_IN_USE",
+                metadata={"operation": f"operations/{live[0].id}"},
+            )
+        delete_model(self._artifacts, request.name, allow_missing=request.allow_missing)
+        if replay:
+            self._artifacts.write_bytes(replay, request.name.encode())
+        return empty_pb2.Empty()
+
+    # What the handlers stand on.
+
+    def _dataset(self, name: str) -> DatasetInfo:
+        try:
+            return DatasetReader(self._artifacts, name.removeprefix("datasets/")).info
+        except NotFound:
+            raise NotFound(
+                f"there is no dataset {name}: import one, or look at the list of datasets", reason="DATASET_NOT_FOUND", field="dataset"
+            ) from None
+
+    @staticmethod
+    def _check_task(request: automl_pb2.TrainModelRequest, info: DatasetInfo) -> None:
+        asked = name_of(TASKS, request.task) if request.task else info.task
+        if asked != info.task:
+            raise InvalidArgument(
+                f"{request.dataset} is annotated for {info.task}, which cannot train a model for {asked}", reason="WRONG_TASK", field="task"
+            )
+        if asked != _CLASSIFICATION:
+            raise Unimplemented(
+                f"training for {asked} comes with a later release; this one trains {_CLASSIFICATION}",
+                reason="NOT_IN_THIS_RELEASE",
+                field="task",
+            )
+        present = [entry.name for entry in info.classes if entry.sample_count]
+        if len(present) < 2:
+            raise InvalidArgument(
+                f"{request.dataset} has images of one class only ({', '.join(present) or 'none'}); a classifier needs two",
+                reason="SINGLE_CLASS",
+                field="dataset",
+            )
+
+    def _target(self, request: automl_pb2.TrainModelRequest, info: DatasetInfo) -> str:
+        """Give the new model's id."""
+
+        def taken(model: str) -> bool:
+            return self._artifacts.is_file(f"{model_prefix(model)}/{MANIFEST}")
+
+        if request.model_id:
+            if taken(request.model_id):
+                raise AlreadyExists(
+                    f"there is a model models/{request.model_id} already: choose another model_id or delete it",
+                    reason="MODEL_EXISTS",
+                    field="model_id",
+                )
+            return request.model_id
+        name = request.display_name or info.id
+        return new_id(name, lambda model: taken(model) or bool(self._operations.live(model_prefix(model))))
+
+    def _start(self, request: automl_pb2.TrainModelRequest, target: str) -> operations_pb2.Operation:
+        model = model_prefix(target) if target else ""
+        return self._operations.start(
+            _TRAIN,
+            request,
+            metadata=automl_pb2.TrainModelMetadata(dataset=request.dataset, model=model, tracking_uri=self._settings.mlflow_uri),
+            request_id=request.request_id,
+            resource="" if request.validate_only else model,
+        )
+
+    def _leaderboard(self, operation: str, model: str) -> list[TrialRecord]:
+        try:
+            stored = self._artifacts.read_bytes(f"operations/{operation}/checkpoints/{LEADERBOARD}")
+        except NotFound:
+            # Nothing tried yet, or done: a finished training's trials are in its package.
+            try:
+                package = read_model(self._artifacts, model)
+            except NotFound:
+                return []
+            return package.trials if package.operation == operation else []
+        return [TrialRecord.from_dict(entry) for entry in json.loads(stored)]

@@ -1,0 +1,25 @@
+"""Settings of automl."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from oteo_core.settings import CoreSettings
+
+
+class AutoMLSettings(CoreSettings):
+    """What automl reads from ``OTEO_*`` environment variables, beside what every service reads."""
+
+    pretrained_uri: str = Field(
+        default="", description="Folder or URI of pretrained weights, a file per network name; empty: train from scratch."
+    )
+    mlflow_experiment: str = Field(default="oteo", description="Name of the experiment in MLflow that trials are kept in.")
+    mlflow_timeout: float = Field(
+        default=10.0, gt=0, description="Time after which a call to MLflow is given up and kept for later, seconds."
+    )
+    largest_input: int = Field(default=0, ge=0, description="Largest input side of models, pixels; 0: 128 without a GPU, 224 with one.")
+
+    @model_validator(mode="after")
+    def _listen(self) -> AutoMLSettings:
+        self.__dict__["listen"] = self.listen or self.automl_address
+        return self
