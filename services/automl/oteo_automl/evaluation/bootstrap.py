@@ -109,18 +109,19 @@ def percentile_interval(values: Floats, level: float = LEVEL) -> Interval | None
     return Interval(float(lower), float(upper), level)
 
 
-def reflected_interval(estimate: float, values: Floats, level: float = LEVEL, bounds: tuple[float, float] = (0.0, 1.0)) -> Interval | None:
-    """Give the basic (reflected) interval, for statistics that resampling inflates, such as the calibration error.
+def shifted_interval(estimate: float, values: Floats, level: float = LEVEL, bounds: tuple[float, float] = (0.0, 1.0)) -> Interval | None:
+    """Give the percentile interval less the bootstrap's bias, for statistics that resampling inflates, such as the calibration error.
 
-    Doubling samples adds noise to every bin, so that a resample's calibration error is too large on average; the basic interval
-    ``2 * estimate - quantile`` turns that bias round (Davison and Hinkley 1997, section 5.2). Cut to `bounds`, and never wider
-    than to hold the estimate.
+    Doubling samples adds noise to every bin, so that a resample's calibration error is too large on average. The mean of the values
+    less the estimate measures that bias (Efron and Tibshirani 1993, section 10.2), and the interval is moved down by it. Cut to
+    `bounds`, and never without the estimate.
     """
     plain = percentile_interval(values, level)
     if plain is None:
         return None
-    lower = min(max(2 * estimate - plain.upper, bounds[0]), estimate)
-    upper = max(min(2 * estimate - plain.lower, bounds[1]), estimate)
+    bias = float(np.mean(values[np.isfinite(values)])) - estimate
+    lower = min(max(plain.lower - bias, bounds[0]), estimate)
+    upper = max(min(plain.upper - bias, bounds[1]), estimate)
     return Interval(lower, upper, level)
 
 

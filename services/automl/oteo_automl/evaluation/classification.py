@@ -19,7 +19,7 @@ from oteo_automl.evaluation.bootstrap import (
     encode_groups,
     generator,
     percentile_interval,
-    reflected_interval,
+    shifted_interval,
     wilson_interval,
 )
 from oteo_core.packages.manifest import MetricValue
@@ -181,7 +181,7 @@ def evaluate(
 
     Notes
     -----
-    Intervals are percentile intervals of the cluster bootstrap; reflected ones for the calibration errors; Wilson's, on the number
+    Intervals are percentile intervals of the cluster bootstrap; those of the calibration errors are moved by the bootstrap's bias; Wilson's, on the number
     of groups, for shares on which all resamples agree.
     """
     scorer = Scorer(labels, probabilities)
@@ -216,7 +216,7 @@ def evaluate(
 
 def _interval(name: str, estimate: float, values: Floats, group_count: int, level: float) -> Interval | None:
     if name in _INFLATED:
-        return reflected_interval(estimate, values, level)
+        return shifted_interval(estimate, values, level)
     interval = percentile_interval(values, level)
     if interval is not None and name in _SHARES and interval.upper - interval.lower < 1e-12:
         return wilson_interval(estimate, group_count, level)

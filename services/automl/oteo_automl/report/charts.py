@@ -44,7 +44,9 @@ _STYLE: dict[Any, Any] = {
     "xtick.color": INK,
     "ytick.color": INK,
     "text.color": INK,
-    "legend.frameon": False,
+    "legend.frameon": True,
+    "legend.framealpha": 0.85,
+    "legend.edgecolor": "none",
     "legend.fontsize": 8,
     "svg.hashsalt": "oteo",
 }
@@ -204,7 +206,6 @@ def learning_chart(curves: Sequence[LearningCurve], limit: int = 6) -> str:
     with mpl.rc_context(_STYLE):
         figure, [axes] = _figure(9.4, 3.4)
         ordered = sorted(curves, key=lambda curve: not curve.best)[:limit]
-        tops = []
         for curve, colour in zip(ordered, PALETTE, strict=False):
             width = 2.2 if curve.best else 1.2
             marker = "o" if len(curve.steps) < 3 else ""
@@ -212,16 +213,23 @@ def learning_chart(curves: Sequence[LearningCurve], limit: int = 6) -> str:
                 axes.plot(
                     curve.validation_steps, curve.validation_loss, color=colour, lw=width, marker=marker, ms=3, label=_short(curve.name, 40)
                 )
-                tops.append(max(curve.validation_loss[len(curve.validation_loss) // 4 :]))
             if curve.train_loss:
                 label = None if curve.validation_loss else _short(curve.name, 40)
                 axes.plot(curve.steps, curve.train_loss, color=colour, lw=width * 0.7, ls=(0, (1, 1.6)), marker=marker, ms=2, label=label)
         axes.set_xlabel("epoch")
         axes.set_ylabel("log-loss (smaller is better)")
-        # A wild first epoch would press everything else to the floor.
-        axes.set_ylim(0, max(tops) * 1.35 if tops else None)
+        axes.set_ylim(0, _ceiling(ordered))
         axes.legend(loc="upper right")
         return _uri(figure)
+
+
+def _ceiling(curves: Sequence[LearningCurve]) -> float | None:
+    """Choose the upper end of the losses: a wild epoch, or one bad network, would press everything else to the floor."""
+    losses = [loss for curve in curves for loss in (*curve.train_loss, *curve.validation_loss)]
+    leading = [*curves[0].train_loss, *curves[0].validation_loss] if curves else []
+    if not losses or not leading:
+        return None
+    return min(1.1 * max(losses), 3.0 * float(np.quantile(leading, 0.9)))
 
 
 def metric_chart(rows: Sequence[tuple[str, float, float, float]], reference: float | None = None, reference_name: str = "") -> str:
@@ -244,7 +252,7 @@ def metric_chart(rows: Sequence[tuple[str, float, float, float]], reference: flo
             )
         axes.set_yticks(range(len(rows)), [row[0] for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.set_xlim(min(0.5, *(row[2] - 0.03 for row in rows)), 1.01)
+        axes.set_xlim(min(0.5, reference or 0.5, *(row[2] for row in rows)) - 0.02, 1.01)
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)

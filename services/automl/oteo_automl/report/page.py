@@ -22,7 +22,7 @@ from oteo_core.packages.manifest import MetricValue, TrialRecord
 
 _TILES = ("accuracy", "balanced_accuracy", "auroc", "log_loss", "ece")
 _SHARES = ("accuracy", "balanced_accuracy", "f1", "auroc", "auprc")
-_TRIAL_METRICS = ("log_loss", "accuracy", "balanced_accuracy", "auroc")
+_TRIAL_METRICS = ("log_loss", "accuracy", "auroc")
 _CLASS_NAMES = {
     "sensitivity": "sensitivity",
     "specificity": "specificity",
@@ -150,7 +150,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "n": len(data.labels),
         "verdict": words.verdict(data),
         "limits": words.limits(data),
-        "objective_name": words.METRICS.get(data.objective, (data.objective, ""))[0].lower(),
+        "objective_name": words.column(data.objective),
         "tiles": [
             {"name": words.METRICS[metric.name][0], "value": words.figure(metric), "span": words.span(metric)}
             for metric in overall
@@ -197,7 +197,7 @@ def _context(data: ReportData) -> dict[str, Any]:
             }
             for check in data.points
         ],
-        "trial_metric_names": [words.METRICS[name][0].lower() for name in _trial_metrics(data)],
+        "trial_metric_names": [words.column(name) for name in _trial_metrics(data)],
         "trial_rows": _trial_rows(data),
         "made": _made(data),
         "steps": [(name, words.duration(seconds)) for name, seconds in data.steps.items()],
@@ -249,8 +249,18 @@ def _calibration_words(data: ReportData) -> str:
         effect = "which makes it surer: by itself it was too shy"
     return (
         f"Its logits are divided by a temperature of {temperature:.3f}, found on {data.calibrated_on}, {effect}. "
-        "This changes no answer, only how sure it is."
+        f"This changes no answer, only how sure it is. {_calibration_outcome(data)}"
     )
+
+
+def _calibration_outcome(data: ReportData) -> str:
+    before, after = (expected_calibration_error(data.labels, p, equal_mass=True) for p in (data.before, data.probabilities))
+    losses = [float(log_loss_terms(data.labels, p).mean()) for p in (data.before, data.probabilities)]
+    if losses[1] < losses[0] - 0.002 or (after < before - 0.005 and losses[1] <= losses[0] + 0.002):
+        return "On the test part that made its probabilities better."
+    if losses[1] > losses[0] + 0.002:
+        return "On the test part that did not help: with so few images to find it on, a temperature is itself uncertain."
+    return "On the test part that made no difference to speak of."
 
 
 def _calibration_rows(data: ReportData) -> list[dict[str, str]]:

@@ -68,6 +68,12 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if rest else f"{minutes} min"
 
 
+def column(name: str) -> str:
+    """Give a figure's name as a column's head: "accuracy", "AUROC"."""
+    title = METRICS[name][0] if name in METRICS else name
+    return title if title[1:2].isupper() else title[:1].lower() + title[1:]
+
+
 def listing(names: Sequence[str], limit: int = 12) -> str:
     """Write "a, b and c"; of more than `limit` names the first ones and how many others."""
     if len(names) > limit:
@@ -143,8 +149,8 @@ def _on_sets(data: ReportData) -> str:
     held = round(check.coverage * check.count)
     asked = percent(conformal.coverage, 0)
     return (
-        f"Asked for sets of classes that hold the truth in {asked} of cases, it held it in {held} of {check.count} "
-        f"({percent(check.coverage)}) with {check.mean_size:.2f} classes a set."
+        f"Its sets of classes, made to hold the truth in {asked} of cases, held it in {held} of {check.count} "
+        f"({percent(check.coverage)}), with {check.mean_size:.2f} classes a set on average."
     )
 
 
@@ -190,6 +196,9 @@ def limits(data: ReportData) -> list[str]:
             "No groups (patients, slides) were given. If several images come from one patient, the figures are too good and the intervals too narrow: "
             "import again with a group column."
         )
+    others = int(package.details.get("test_images_of_other_classes", 0))
+    if others:
+        sentences.append(f"{plural(others, 'test image')} of classes without training images were left out; it cannot name those classes.")
     if package.calibration.get("at_limit"):
         sentences.append(
             "Its temperature lies at the limit of what is sought: the calibration part is too easy or too small to tell how sure it should be."
