@@ -192,7 +192,8 @@ def _local_source(root: Path, description: str, check: Callable[[], None]) -> So
     for count, file in enumerate(_walk(root)):
         if count % 1024 == 0:
             check()
-        relative = file.path[len(str(root)) + 1 :].replace(os.sep, "/")
+        # A name that is not UTF-8 cannot be stored; written out in escapes it is not found, and so reported as unreadable.
+        relative = os.fsencode(file.path[len(str(root)) + 1 :]).decode("utf-8", "backslashreplace").replace(os.sep, "/")
         try:
             status = file.stat()
         except FileNotFoundError:  # a link that leads nowhere: reading it says so
