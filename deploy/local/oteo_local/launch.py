@@ -1,4 +1,4 @@
-"""Start one process of the stack in the place of whatever an earlier one left: ``python -m oteo_local.launch NAME -- COMMAND…``.
+"""Start one process of the stack in the place of whatever an earlier one left: ``python -m oteo_local.launch PROCESSES.JSON NAME``.
 
 A process that is killed takes none of its children with it: Ray's daemons, workers and drivers, Triton's stubs and MLflow's worker live on, hold its ports and
 write what they should not. supervisord knows only the process that it started, so whoever takes its place ends them first.
@@ -6,12 +6,19 @@ write what they should not. supervisord knows only the process that it started, 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from oteo_local import processes
+from oteo_local.layout import write_private
+
+if TYPE_CHECKING:  # a launch of every process must not wait for gRPC and pydantic
+    from oteo_local.programs import Program
 
 STACK = "OTEO_STACK_ID"
 PROCESS = "OTEO_STACK_PROCESS"
@@ -44,14 +51,31 @@ def prune_sessions(folder: Path, keep: int = 2) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def write(file: Path, programs: Sequence[Program], shared: Mapping[str, str]) -> None:
+    """Write what `main` reads: command line and variables of every process.
+
+    Parameters
+    ----------
+    file : Path
+        Where to.
+    programs : sequence of Program
+        The processes.
+    shared : mapping
+        Variables of all of them.
+    """
+    content = {program.name: {"command": program.command, "environment": {**shared, **program.environment}} for program in programs}
+    write_private(file, json.dumps(content, indent=1) + "\n")
+
+
 def main(arguments: list[str]) -> None:
     """Clean up, then become the command."""
-    name, _, *command = arguments
+    file, name = arguments
+    process = json.loads(Path(file).read_text())[name]
     end_leftovers(os.environ[STACK], name)
-    os.environ[PROCESS] = name
+    os.environ.update({**process["environment"], PROCESS: name})
     if folder := os.environ.pop("OTEO_LAUNCH_PRUNE", ""):
         prune_sessions(Path(folder))
-    os.execvp(command[0], command)
+    os.execvp(process["command"][0], process["command"])
 
 
 if __name__ == "__main__":

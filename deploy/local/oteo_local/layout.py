@@ -56,6 +56,11 @@ class Layout:
         return self.home / "supervisord.conf"
 
     @property
+    def processes(self) -> Path:
+        """Command line and environment of every process, JSON, written anew at every start."""
+        return self.home / "processes.json"
+
+    @property
     def lock(self) -> Path:
         """Held while the stack is started or stopped."""
         return self.home / ".lock"

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from oteo_local import endpoints, logs, processes
+from oteo_local import endpoints, launch, logs, processes
 from oteo_local.launch import PROCESS, STACK
 from oteo_local.layout import Layout
 from oteo_local.programs import Program, shared_environment, standard_programs
@@ -233,7 +233,8 @@ class Stack:
         self._end_strays(grace=0)
         ports = endpoints.choose_ports(self.settings.fixed_ports(), self.endpoints.get("ports", {}))
         programs = self._make_programs(self.settings, self.layout, ports)
-        config = render(self.settings, self.layout, shared_environment(self.settings, self.layout, ports), programs)
+        config = render(self.settings, self.layout, [program.name for program in programs])
+        launch.write(self.layout.processes, programs, shared_environment(self.settings, self.layout, ports))
         endpoints.write(self.layout.endpoints, endpoints.describe(ports))
         self._supervisor.start(config, os.environ)
         return programs
@@ -318,9 +319,7 @@ class Stack:
                 seen.add(state.started)
                 progress(name, "restarting", time.monotonic() - since)
             if state.state == "FATAL" or len(seen) >= GIVE_UP_AFTER:
-                raise StackError(
-                    f"{name} cannot start (it ended {len(seen)} times, last with status {state.exit_status}):\n{self._tails([name])}"
-                )
+                raise StackError(f"{name} cannot start (it ended {len(seen)} times):\n{self._tails([name])}")
 
     def _tails(self, names: list[str], lines: int = 15) -> str:
         parts = []

@@ -16,7 +16,7 @@ from typing import Any
 from supervisor.xmlrpc import SupervisorTransport
 
 from oteo_local.layout import Layout, write_private
-from oteo_local.programs import DROPPED, Program
+from oteo_local.programs import DROPPED
 from oteo_local.settings import LocalSettings
 
 # Times that a process may fail to stay up before supervisord gives up on it: each waits a second longer than the one before, so this is half an hour of trying.
@@ -41,24 +41,15 @@ class ProcessState:
         Process id; 0 if it does not run.
     started : float
         Unix time of the last start; 0 if it never was.
-    exit_status : int
-        Of the last end.
     """
 
     name: str
     state: str
     pid: int
     started: float
-    exit_status: int
 
 
-def quoted(value: str) -> str:
-    """Write a value as supervisord's environment lists want it: in quotes, with percent signs doubled."""
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
-    return f'"{escaped}"'
-
-
-def render(settings: LocalSettings, layout: Layout, shared: Mapping[str, str], programs: Sequence[Program]) -> str:
+def render(settings: LocalSettings, layout: Layout, names: Sequence[str]) -> str:
     """Write supervisord's configuration.
 
     Parameters
@@ -67,23 +58,21 @@ def render(settings: LocalSettings, layout: Layout, shared: Mapping[str, str], p
         Sizes of logs and times.
     layout : Layout
         Where things lie.
-    shared : mapping
-        Variables of all processes.
-    programs : sequence of Program
-        The processes.
+    names : sequence of str
+        The processes; what each one runs is in ``processes.json``, since a line of this file takes no line break and gives some characters a meaning.
     """
+    # Paths are relative: supervisord runs in the home, and expands some of these values twice, which no percent sign in an absolute path would outlive.
     lines = [
         "; Written by `oteo up` at every start: changes are lost.",
         "[unix_http_server]",
         f"file={_plain(layout.socket)}",
         "chmod=0600",
         "[supervisord]",
-        f"logfile={_plain(layout.logs / 'supervisord.log')}",
+        "logfile=logs/supervisord.log",
         f"logfile_maxbytes={settings.log_bytes}",
         f"logfile_backups={settings.log_backups}",
-        f"pidfile={_plain(layout.pid_file)}",
-        f"directory={_plain(settings.home)}",
-        f"childlogdir={_plain(layout.logs)}",
+        "pidfile=run/supervisord.pid",
+        "childlogdir=logs",
         f"identifier=oteo-{layout.stack_id}",
         "umask=077",
         "minfds=4096",
@@ -91,13 +80,11 @@ def render(settings: LocalSettings, layout: Layout, shared: Mapping[str, str], p
         "[rpcinterface:supervisor]",
         "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
     ]
-    for program in programs:
-        command = [sys.executable, "-m", "oteo_local.launch", program.name, "--", *program.command]
-        variables = ",".join(f"{name}={quoted(value)}" for name, value in {**shared, **program.environment}.items())
+    for name in names:
+        command = shlex.join([sys.executable, "-m", "oteo_local.launch", layout.processes.name, name])
         lines += [
-            f"[program:{program.name}]",
-            f"command={shlex.join(command).replace('%', '%%')}",
-            f"environment={variables}",
+            f"[program:{name}]",
+            f"command={_plain(command)}",
             "autostart=true",
             "autorestart=true",
             "startsecs=5",
@@ -108,18 +95,18 @@ def render(settings: LocalSettings, layout: Layout, shared: Mapping[str, str], p
             "stopasgroup=false",
             "killasgroup=true",
             "redirect_stderr=true",
-            f"stdout_logfile={_plain(layout.logs / f'{program.name}.log')}",
+            f"stdout_logfile=logs/{name}.log",
             f"stdout_logfile_maxbytes={settings.log_bytes}",
             f"stdout_logfile_backups={settings.log_backups}",
         ]
     return "\n".join(lines) + "\n"
 
 
-def _plain(path: Path) -> str:
-    """Write a path as the configuration file wants it."""
-    text = str(path)
+def _plain(value: Path | str) -> str:
+    """Write a path or a command as the configuration file wants it."""
+    text = str(value)
     if any(character in text for character in "\n\r;"):
-        raise SupervisorError(f"supervisord cannot work in {text!r}: choose an OTEO_HOME without line breaks and semicolons")
+        raise SupervisorError(f"supervisord cannot work with {text!r}: choose an OTEO_HOME without line breaks and semicolons")
     return text.replace("%", "%%")
 
 
@@ -200,7 +187,7 @@ class Supervisor:
     def states(self) -> dict[str, ProcessState]:
         """Give the state of every process by name."""
         return {
-            item["name"]: ProcessState(item["name"], item["statename"], item["pid"], float(item["start"]), item["exitstatus"])
+            item["name"]: ProcessState(item["name"], item["statename"], item["pid"], float(item["start"]))
             for item in self.call("getAllProcessInfo")
         }
 
