@@ -80,9 +80,10 @@ def find_endpoint(address: str | None = None, token: str | None = None) -> Endpo
                 f"no stack was started with OTEO_HOME={folder}; start one with `oteo up`, or give an address with OTEO_ADDRESS",
                 reason="NO_STACK",
             ) from None
-    if token is None and (folder / "token").is_file():
-        token = (folder / "token").read_text().strip()
     ca_file = os.environ.get("OTEO_CA_FILE")
+    # This machine's token is nothing that another machine is to see.
+    if token is None and Endpoint(address).is_local and (folder / "token").is_file():
+        token = (folder / "token").read_text().strip()
     return Endpoint(address, token, Path(ca_file) if ca_file else None)
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 import grpc
 from google.longrunning import operations_pb2, operations_pb2_grpc
-from google.protobuf import any_pb2, duration_pb2, symbol_database
+from google.protobuf import any_pb2, duration_pb2, empty_pb2, symbol_database
 from google.protobuf.message import Message
 
-from oteo.connection import call
+from oteo.connection import call, pages
 from oteo.errors import OperationFailed, OteoApiError
+from oteo.names import resource
 from oteo_protos.augment.v1 import augment_pb2, dataset_pb2
 from oteo_protos.automl.v1 import automl_pb2
 from oteo_protos.gateway.v1 import deployment_pb2, pipeline_pb2
@@ -20,8 +21,21 @@ from oteo_protos.translate.v1 import translate_pb2
 from oteo_protos.type.v1 import report_pb2
 
 T = TypeVar("T", bound=Message)
-# Importing these registers every type that an operation may carry.
-CONTRACT = (augment_pb2, dataset_pb2, automl_pb2, deployment_pb2, pipeline_pb2, translate_pb2)
+# The result of each kind of operation, by the type of its metadata.
+RESULTS: dict[str, type[Message]] = {
+    "oteo.augment.v1.ImportDatasetMetadata": dataset_pb2.ImportDatasetResponse,
+    "oteo.augment.v1.AuditDatasetMetadata": dataset_pb2.AuditDatasetResponse,
+    "oteo.augment.v1.ExportDatasetMetadata": dataset_pb2.ExportDatasetResponse,
+    "oteo.augment.v1.AugmentDatasetMetadata": augment_pb2.AugmentDatasetResponse,
+    "oteo.automl.v1.TrainModelMetadata": automl_pb2.TrainModelResponse,
+    "oteo.automl.v1.EvaluateModelMetadata": automl_pb2.EvaluateModelResponse,
+    "oteo.automl.v1.ExportModelMetadata": automl_pb2.ExportModelResponse,
+    "oteo.translate.v1.MeasureShiftMetadata": translate_pb2.MeasureShiftResponse,
+    "oteo.translate.v1.TrainTranslatorMetadata": translate_pb2.TrainTranslatorResponse,
+    "oteo.translate.v1.TranslateDatasetMetadata": translate_pb2.TranslateDatasetResponse,
+    "oteo.gateway.v1.DeploymentMetadata": deployment_pb2.Deployment,
+    "oteo.gateway.v1.RunPipelineMetadata": pipeline_pb2.RunPipelineResponse,
+}
 
 
 def unpack(value: any_pb2.Any) -> Message | None:
@@ -143,6 +157,7 @@ class OperationHandle(Generic[T]):
                 )
             step = 1.0 if end is None else max(0.05, min(1.0, end - time.monotonic()))
             request = operations_pb2.WaitOperationRequest(name=self.name, timeout=duration_pb2.Duration(nanos=int(min(step, 0.999) * 1e9)))
+            asked = time.monotonic()
             try:
                 self._operation = call(self._stub.WaitOperation, request, timeout=step + 10)
                 last_answer = time.monotonic()
@@ -150,6 +165,9 @@ class OperationHandle(Generic[T]):
                 if error.code not in ("UNAVAILABLE", "DEADLINE_EXCEEDED") or time.monotonic() - last_answer > patience:
                     raise
                 time.sleep(0.5)
+            if not self._operation.done and time.monotonic() - asked < 0.1:
+                # A service that answers at once instead of waiting is not asked without pause.
+                time.sleep(0.2)
             if on_progress is not None:
                 on_progress(self)
         if on_progress is not None:
@@ -159,3 +177,33 @@ class OperationHandle(Generic[T]):
     def cancel(self) -> None:
         """Ask it to stop; `wait` then raises `OperationFailed` with code CANCELLED."""
         call(self._stub.CancelOperation, operations_pb2.CancelOperationRequest(name=self.name), timeout=30)
+
+
+class Operations:
+    """Long-running operations of all services."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._channel = channel
+        self._stub = operations_pb2_grpc.OperationsStub(channel)
+
+    def get(self, name: str) -> OperationHandle[Message]:
+        """Take up an operation by its name."""
+        return self._handle(
+            call(self._stub.GetOperation, operations_pb2.GetOperationRequest(name=resource("operations", name)), timeout=30)
+        )
+
+    def list(self, *, done: bool | None = None, limit: int | None = None) -> Iterator[OperationHandle[Message]]:
+        """Give operations, newest first; ``done``: only those that have, or have not, ended."""
+        request = operations_pb2.ListOperationsRequest(
+            name="operations", filter="" if done is None else f"done={str(done).lower()}", page_size=100
+        )
+        return (self._handle(operation) for operation in pages(self._stub.ListOperations, request, "operations", limit))
+
+    def cancel(self, name: str) -> None:
+        """Ask an operation to stop."""
+        call(self._stub.CancelOperation, operations_pb2.CancelOperationRequest(name=resource("operations", name)), timeout=30)
+
+    def _handle(self, operation: operations_pb2.Operation) -> OperationHandle[Message]:
+        metadata = unpack(operation.metadata)
+        result = RESULTS.get(metadata.DESCRIPTOR.full_name, empty_pb2.Empty) if metadata is not None else empty_pb2.Empty
+        return OperationHandle(self._channel, operation, result)

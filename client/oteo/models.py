@@ -1,0 +1,97 @@
+"""Models: trained, judged, listed, exported."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Iterator
+
+import grpc
+from google.protobuf import empty_pb2
+
+from oteo.connection import call, pages
+from oteo.names import enum_name, resource, source_uri
+from oteo.operations import OperationHandle
+from oteo_protos.automl.v1 import automl_pb2, automl_pb2_grpc
+from oteo_protos.type.v1 import task_pb2
+
+
+class Models:
+    """Models of the automl service."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._channel = channel
+        self._stub = automl_pb2_grpc.AutoMLServiceStub(channel)
+
+    def train(
+        self,
+        dataset: str,
+        *,
+        budget: float,
+        name: str = "",
+        model_id: str = "",
+        task: str | None = None,
+        objective: str = "",
+        candidates: Iterable[str] = (),
+        pretrained_uri: str = "",
+        seed: int = 0,
+        validate_only: bool = False,
+        request_id: str | None = None,
+    ) -> OperationHandle[automl_pb2.TrainModelResponse]:
+        """Train the best model that ``budget`` seconds allow; see ``TrainModelRequest``."""
+        request = automl_pb2.TrainModelRequest(
+            dataset=resource("datasets", dataset),
+            model_id=model_id,
+            display_name=name,
+            task=enum_name(task_pb2.Task, "TASK_", task, "task"),
+            objective=objective,
+            candidates=list(candidates),
+            pretrained_uri=pretrained_uri,
+            seed=seed,
+            validate_only=validate_only,
+            request_id=request_id or str(uuid.uuid4()),
+        )
+        request.budget.FromNanoseconds(int(budget * 1e9))
+        operation = call(self._stub.TrainModel, request, timeout=120)
+        return OperationHandle(self._channel, operation, automl_pb2.TrainModelResponse)
+
+    def get(self, name: str) -> automl_pb2.Model:
+        """Give one model."""
+        return call(self._stub.GetModel, automl_pb2.GetModelRequest(name=resource("models", name)), timeout=30)
+
+    def list(self, limit: int | None = None) -> Iterator[automl_pb2.Model]:
+        """Give models, newest first."""
+        return pages(self._stub.ListModels, automl_pb2.ListModelsRequest(), "models", limit)
+
+    def trials(self, parent: str, limit: int | None = None) -> Iterator[automl_pb2.Trial]:
+        """Give what was tried for a model, or by a running training's operation, best first."""
+        parent = parent if parent.startswith("operations/") else resource("models", parent)
+        return pages(self._stub.ListTrials, automl_pb2.ListTrialsRequest(parent=parent), "trials", limit)
+
+    def delete(self, name: str, *, allow_missing: bool = False) -> empty_pb2.Empty:
+        """Delete a model and its package."""
+        request = automl_pb2.DeleteModelRequest(name=resource("models", name), allow_missing=allow_missing, request_id=str(uuid.uuid4()))
+        return call(self._stub.DeleteModel, request, timeout=120)
+
+    def evaluate(
+        self, name: str, dataset: str, *, splits: Iterable[str] = (), request_id: str | None = None
+    ) -> OperationHandle[automl_pb2.EvaluateModelResponse]:
+        """Judge a model on a dataset; ``splits``: its parts, without any the test part."""
+        request = automl_pb2.EvaluateModelRequest(
+            name=resource("models", name),
+            dataset=resource("datasets", dataset),
+            splits=[enum_name(task_pb2.Split, "SPLIT_", split, "splits") for split in splits],
+            request_id=request_id or str(uuid.uuid4()),
+        )
+        return OperationHandle(self._channel, call(self._stub.EvaluateModel, request, timeout=60), automl_pb2.EvaluateModelResponse)
+
+    def export(
+        self, name: str, *, format: str, destination: str = "", request_id: str | None = None
+    ) -> OperationHandle[automl_pb2.ExportModelResponse]:
+        """Write a model in another form (``"onnx"``, ``"triton"``, …) to a folder or URI that the service can write."""
+        request = automl_pb2.ExportModelRequest(
+            name=resource("models", name),
+            format=enum_name(automl_pb2.ModelFormat, "MODEL_FORMAT_", format, "format"),
+            destination_uri=source_uri(destination) if destination else "",
+            request_id=request_id or str(uuid.uuid4()),
+        )
+        return OperationHandle(self._channel, call(self._stub.ExportModel, request, timeout=60), automl_pb2.ExportModelResponse)
