@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oteo_core.jobs import JobContext, JobHandler, run_job
+from oteo_core.jobs import JobContext, JobHandler, files, run_job
 from oteo_core.server import sync_channel
 from oteo_gateway.pipeline.run import Pipeline
 from oteo_gateway.public_api import PublicApi
@@ -22,8 +22,15 @@ def run_pipeline(context: Context) -> pipeline_pb2.RunPipelineResponse:
             metadata=context.metadata,
             report=lambda fraction, step: context.progress(fraction, stage=step),
             check=context.check,
+            withdrawn=lambda: _withdrawn(context),
         )
         return pipeline.run()
+
+
+def _withdrawn(context: Context) -> bool:
+    """Tell whether the operation was cancelled: asked to stop, or ended and its files gone already."""
+    folder = files.folder(context.operation_id)
+    return context.artifacts.is_file(f"{folder}/{files.CANCEL}") or not context.artifacts.is_file(f"{folder}/{files.ATTEMPT}")
 
 
 HANDLERS = {"RunPipeline": JobHandler(pipeline_pb2.RunPipelineRequest, pipeline_pb2.RunPipelineMetadata, run_pipeline)}

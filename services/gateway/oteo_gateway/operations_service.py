@@ -119,7 +119,9 @@ class OperationsService(operations_pb2_grpc.OperationsServicer):  # type: ignore
             else:
                 raise answer
         # What is older than the end of a service's page may have to wait for that service's next page.
-        horizon = max((_age_key(page.operations[-1].name) for page in pages.values() if page.next_page_token and page.operations), default="")
+        horizon = max(
+            (_age_key(page.operations[-1].name) for page in pages.values() if page.next_page_token and page.operations), default=""
+        )
         merged = sorted(
             ((op, service) for service, page in pages.items() for op in page.operations if _age_key(op.name) >= horizon),
             key=lambda item: _age_key(item[0].name),

@@ -62,6 +62,8 @@ class Pipeline:
         Called with the overall fraction (0 to 1) and the running step after the metadata changed.
     check
         Raises when the pipeline is to stop.
+    withdrawn
+        Tells, when the process is told to end, whether a caller cancelled the pipeline: a signal alone does not say.
     pause
         Waits some seconds.
     """
@@ -72,6 +74,7 @@ class Pipeline:
     metadata: pipeline_pb2.RunPipelineMetadata
     report: Callable[[float, str], None]
     check: Callable[[], None]
+    withdrawn: Callable[[], bool]
     pause: Callable[[float], None] = time.sleep
     _weights: dict[str, float] = field(default_factory=dict)
 
@@ -216,7 +219,7 @@ class Pipeline:
                 self.pause(_POLL_SECONDS)
             except (JobStopped, DeadlineExceeded) as stop:
                 # Who stops the pipeline means the step too; a job that only lost its lease does not: another attempt goes on with it.
-                if isinstance(stop, DeadlineExceeded) or stop.cause is StopCause.CANCELLED:
+                if isinstance(stop, DeadlineExceeded) or stop.cause is StopCause.CANCELLED or self.withdrawn():
                     self.api.cancel(operation.name)
                 raise
             operation = self.api.operation(operation.name)
