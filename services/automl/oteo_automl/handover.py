@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,22 +16,38 @@ from oteo_automl.evaluation.operating import OperatingRequest
 from oteo_automl.finish import REFERENCE_IMAGES, CalibrationPart, Rival, TestPart, Winner
 from oteo_automl.packaging.served import ServedClassifier, run_torch
 from oteo_automl.report.charts import LearningCurve
-from oteo_automl.search.data import SampleTable
 from oteo_automl.search.result import EpochRecord, FittedCandidate, SearchResult
-from oteo_core.datasets import DatasetReader, Sample
-from oteo_core.errors import FailedPrecondition
-from oteo_core.images import ImageLimits, InputPolicy, prepare
+from oteo_core.datasets import DatasetReader
+from oteo_core.errors import FailedPrecondition, InvalidArgument
+from oteo_core.images import ImageLimits
 
-TEST_COLUMNS = ("path", "source_path", "split", "group", "labels")
-_CHUNK = 64
+
+class SearchData(Protocol):
+    """What is used of the search's own samples: row ``i`` everywhere is the same sample.
+
+    Attributes
+    ----------
+    samples, groups
+        Ids and groups, N each.
+    labels
+        ``(N,)`` int64, indices of `SearchResult.classes`.
+    images
+        Prepared images ``(N, H, W, C)``.
+    """
+
+    samples: list[str]
+    groups: list[str]
+    labels: NDArray[np.int64]
+    images: NDArray[Any]
+
+    def part(self, *names: str) -> NDArray[np.int64]:
+        """Give the rows of "train", "validation" or "test"."""
 
 
 def make_winner(
     result: SearchResult,
+    data: SearchData,
     reader: DatasetReader,
-    table: SampleTable,
-    images: NDArray[Any],
-    scratch: Path,
     *,
     model_id: str,
     display_name: str = "",
@@ -46,7 +59,6 @@ def make_winner(
     run_id: str = "",
     labels: Mapping[str, str] | None = None,
     limits: ImageLimits = ImageLimits(),  # noqa: B008 (a frozen value)
-    check: Callable[[], None] = lambda: None,
 ) -> Winner:
     """Gather what is published of a search.
 
@@ -54,12 +66,10 @@ def make_winner(
     ----------
     result
         The search's result.
+    data
+        All samples, prepared. The test part is looked at here, for the first time.
     reader
-        The dataset. Its test part is read here, for the first time.
-    table, images
-        The search's samples and their prepared images ``(N, H, W, C)``.
-    scratch
-        Folder for the prepared test images.
+        The dataset, for its manifest, source paths and original pixels.
     model_id, display_name
         Of the model to be made.
     conformal_coverage, operating_points
@@ -70,27 +80,35 @@ def make_winner(
         In MLflow; free labels.
     limits
         Of decoding.
-    check
-        Called between images; may raise.
 
     Raises
     ------
+    InvalidArgument
+        ``UNKNOWN_CLASS``: an operating point for a class that was not trained.
     FailedPrecondition
         ``NO_TEST_PART``: there is no test image to judge on.
     """
-    number = {name: index for index, name in enumerate(result.classes)}
-    present = [sample for sample in reader.samples("test", columns=TEST_COLUMNS) if sample.labels]
-    samples = [sample for sample in present if sample.labels[0] in number]
-    if not samples:
+    for point in operating_points:
+        if point.class_name not in result.classes:
+            raise InvalidArgument(
+                f"an operating point for class {point.class_name!r}, which has no training images",
+                reason="UNKNOWN_CLASS",
+                field="operating_points",
+            )
+    places = data.part("test")
+    if not len(places):
         raise FailedPrecondition(
             f"dataset {reader.info.id!r} has no test images of the classes that were trained, so that nothing could be said of a model's worth; "
             "split it anew",
             reason="NO_TEST_PART",
         )
+    listed = {sample.id: sample for sample in reader.samples("test", columns=["path", "source_path", "labels"])}
+    ids = [data.samples[place] for place in places]
+    images = data.images[places]
     best = result.best
-    prepared = _prepare(reader, samples, best.input_policy, scratch / "test-images.npy", limits, check)
-    training = np.flatnonzero(table.training)
-    original = [place for place in training if not table.samples[place].derived_from]
+    train = data.part("train")
+    derived = {sample.id for sample in reader.samples("train", columns=["derived_from"]) if sample.derived_from}
+    original = [int(place) for place in train if data.samples[place] not in derived]
     return Winner(
         model_id=model_id,
         display_name=display_name or reader.info.display_name or model_id,
@@ -101,16 +119,16 @@ def make_winner(
         policy=best.input_policy,
         calibration=CalibrationPart(best.validation.logits, best.validation.labels, best.validation.source),
         test=TestPart(
-            ids=[sample.id for sample in samples],
-            sources=[sample.source_path or sample.path for sample in samples],
-            groups=[sample.group for sample in samples],
-            labels=np.array([number[sample.labels[0]] for sample in samples], dtype=np.int64),
-            images=prepared,
-            pixels=lambda index: reader.image(samples[index], limits).pixels,
+            ids=ids,
+            sources=[listed[name].source_path or listed[name].path for name in ids],
+            groups=[data.groups[place] for place in places],
+            labels=data.labels[places],
+            images=images,
+            pixels=lambda index: reader.image(listed[ids[index]], limits).pixels,
         ),
-        training_images=_spread(images, original or training.tolist()),
-        training_counts=np.bincount(table.labels[training], minlength=len(result.classes)).tolist(),
-        rivals=_rivals(result, prepared),
+        training_images=_spread(data.images, original or train.tolist()),
+        training_counts=np.bincount(data.labels[train], minlength=len(result.classes)).tolist(),
+        rivals=_rivals(result, images),
         trials=result.trials,
         winner_trial=best.trial_id,
         curves=[_curve(_name(result, trial), records, best=trial == best.trial_id) for trial, records in result.curves.items() if records],
@@ -132,27 +150,9 @@ def make_winner(
             "candidates": [asdict(candidate) for candidate in result.plan.candidates],
             "search_seconds": result.seconds,
             "search_steps": result.plan.steps,
-            "test_images_of_other_classes": len(present) - len(samples),
+            "test_images_of_other_classes": sum(bool(sample.labels) for sample in listed.values()) - len(ids),
         },
     )
-
-
-def _prepare(
-    reader: DatasetReader, samples: Sequence[Sample], policy: InputPolicy, path: Path, limits: ImageLimits, check: Callable[[], None]
-) -> NDArray[Any]:
-    """Decode and prepare test images into a file that is mapped into memory, with a thread for each processor."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shape = (len(samples), policy.height, policy.width, policy.channels)
-    images: NDArray[Any] = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(policy.dtype), shape=shape)
-
-    def fill(index: int) -> None:
-        images[index] = prepare(reader.image(samples[index], limits).pixels, policy)
-
-    with ThreadPoolExecutor(max(2, min(16, os.cpu_count() or 2)), thread_name_prefix="decode") as pool:
-        for start in range(0, len(samples), _CHUNK):
-            check()
-            list(pool.map(fill, range(start, min(start + _CHUNK, len(samples)))))
-    return images
 
 
 def _spread(images: NDArray[Any], places: Sequence[int]) -> Iterator[NDArray[Any]]:
