@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
+import uuid
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 from toy_service import Toy, alive, wait_gone
 
 from oteo_core.errors import AlreadyExists, Cancelled, DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound
+from oteo_core.jobs import ProcessJobRunner
 from oteo_core.jobs.scratch import scratch_root
+from oteo_core.settings import CoreSettings
 from oteo_protos.type.v1 import report_pb2
 
 
@@ -165,3 +171,32 @@ def test_a_job_runs_on_while_its_service_is_away(toy: Toy) -> None:
     assert toy.value(name, timeout=10.0) == {"total": 14}
     assert not alive(driver)
     assert len(toy.lines("attempt")) == 1
+
+
+def test_a_job_finds_its_files_on_s3(tmp_path: Path, s3_options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parent.parent))
+    settings = CoreSettings(
+        home=tmp_path / "home",
+        job_python=sys.executable,
+        reconcile_seconds=0.25,
+        artifacts=f"s3://oteo/{uuid.uuid4().hex}",
+        artifact_options=s3_options,
+    )
+    (tmp_path / "home").mkdir()
+    runner = ProcessJobRunner(tmp_path / "logs")
+    toy = Toy(settings, runner)
+    try:
+        name = toy.start("Count", steps=5, seconds=0.3, target="datasets/s3")
+        driver = toy.driver()
+        toy.wait_line("begin 2")
+        os.kill(driver, signal.SIGKILL)
+        assert toy.value(name) == {"total": 30}
+        assert toy.artifacts.children("datasets/s3") == ["dataset.json", "parts"]
+        other = toy.start("Stubborn")
+        toy.wait_line("attempt 1")
+        toy.manager.cancel(other)
+        assert toy.wait(other, 8.0).error.code == 1
+        assert toy.files(other) == []
+    finally:
+        toy.close()
+        runner.close()

@@ -29,7 +29,7 @@ class StopCause(enum.Enum):
     DEADLINE = "its deadline has passed"
 
 
-GRACE = {StopCause.CANCELLED: 1.0, StopCause.OVERTAKEN: 0.0, StopCause.TERMINATED: 1.0, StopCause.DEADLINE: 5.0}
+GRACE = {StopCause.CANCELLED: 2.0, StopCause.OVERTAKEN: 0.0, StopCause.TERMINATED: 2.0, StopCause.DEADLINE: 5.0}
 """Seconds that the job's own code has to notice before the process is ended under it."""
 
 STOPPED_STATUS = 143
