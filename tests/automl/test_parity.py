@@ -11,7 +11,7 @@ from oteo_automl.packaging.config import config_pbtxt, labels_txt
 from oteo_automl.packaging.parity import TritonAway, check_parity, parity_name
 from oteo_automl.packaging.served import ServedClassifier, run_torch
 from oteo_automl.triton import TritonParityClient
-from oteo_core.errors import FailedPrecondition, Unavailable
+from oteo_core.errors import DeadlineExceeded, FailedPrecondition
 from oteo_core.images import InputPolicy
 
 POLICY = InputPolicy(width=32, height=24, channels=3, dtype="uint8", resize="stretch", interpolation="area")
@@ -115,7 +115,7 @@ def test_waits_for_a_triton_that_comes_back():
 
 def test_gives_up_when_the_time_is_up():
     client = FakeTriton(answers(), away=10_000)
-    with pytest.raises(Unavailable) as caught:
+    with pytest.raises(DeadlineExceeded) as caught:
         ask(client)
     assert caught.value.reason == "TRITON_UNAVAILABLE"
     assert len(client.calls) < 40

@@ -280,7 +280,7 @@ def finish(
         ``EXPORT_FAILED``.
     FailedPrecondition
         ``PARITY_FAILED``.
-    Unavailable
+    DeadlineExceeded
         ``TRITON_UNAVAILABLE``.
     """
     published = already_published(ctx, winner.model_id)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from oteo_core.errors import FailedPrecondition, Unavailable
+from oteo_core.errors import DeadlineExceeded, FailedPrecondition
 
 TOLERANCE = 1e-4
 PREFIX = "oteo-parity-"
@@ -101,8 +101,9 @@ def check_parity(
     ------
     FailedPrecondition
         ``PARITY_FAILED``: Triton refuses the model, or its answers differ.
-    Unavailable
-        ``TRITON_UNAVAILABLE``: no Triton could be reached before the time was up.
+    DeadlineExceeded
+        ``TRITON_UNAVAILABLE``: no Triton could be reached before the time was up. Not `Unavailable`, which would have the job started
+        again, with no time left.
     """
     pause = _FIRST_PAUSE
     while True:
@@ -116,7 +117,7 @@ def check_parity(
                 _unload_quietly(client, name)
         except TritonAway as away:
             if remaining() <= pause:
-                raise Unavailable(
+                raise DeadlineExceeded(
                     f"no Triton to check the model on before the time was up: {away}; nothing is published", reason="TRITON_UNAVAILABLE"
                 ) from away
             sleep(pause)
