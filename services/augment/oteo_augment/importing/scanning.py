@@ -203,7 +203,10 @@ class _Target:
 def _scan(plan: ScanPlan, target: _Target, path: str, kind: str) -> Scanned:
     row = Scanned(path, kind)
     try:
-        data = plan.source.read(path)
+        data = plan.source.read(path, plan.limits.max_bytes)
+    except InvalidArgument as exc:
+        row.code, row.message = exc.reason, exc.message
+        return row
     except (OSError, OteoError) as exc:
         row.code, row.message = "UNREADABLE_FILE", f"the file cannot be read: {exc}"
         return row

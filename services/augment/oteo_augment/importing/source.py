@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,14 +55,25 @@ class SourceRef:
     def _store(self) -> ArtifactStore:
         return ArtifactStore(self.root)
 
-    def read(self, path: str) -> bytes:
-        """Give a file's bytes."""
-        if self.is_local:
-            # One system call less than pathlib's way; it counts with a million small files.
-            descriptor = os.open(f"{self.root}/{path}", os.O_RDONLY)
-            with open(descriptor, "rb", buffering=0) as stream:
-                return stream.readall()
-        return self._store.read_bytes(path)
+    def read(self, path: str, most: int = sys.maxsize) -> bytes:
+        """Give a file's bytes.
+
+        Raises
+        ------
+        InvalidArgument
+            IMAGE_TOO_LARGE for a file of more than `most` bytes.
+        """
+        if not self.is_local:
+            return self._store.read_bytes(path)
+        # Plain system calls: with a million small files pathlib's way counts. Not blocking, since a pipe may lie among the files.
+        descriptor = os.open(f"{self.root}/{path}", os.O_RDONLY | os.O_NONBLOCK)
+        with open(descriptor, "rb", buffering=0) as stream:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError("it is no plain file")
+            if status.st_size > most:
+                raise InvalidArgument(f"the file has {status.st_size} bytes; the limit is {most}", reason="IMAGE_TOO_LARGE")
+            return stream.readall()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from oteo_core.errors import InvalidArgument
 
 _MARKS = (b'"images"', b'"annotations"', b'"categories"')
 _MOST_JSON = 200
+_CHALLENGES = ("captions_", "image_info_", "labels_", "panoptic_", "person_keypoints_", "stuff_")
 
 
 def detect(source: Source) -> str:
@@ -57,7 +58,12 @@ def read(source: Source) -> Reading:
 
 def _annotation_files(source: Source) -> list[str]:
     candidates = sorted(source.ending_with(".json"), key=lambda path: (-source.files[path].size, path))[:_MOST_JSON]
-    return sorted(path for path in candidates if _is_coco(source.read(path)))
+    found = sorted(path for path in candidates if _is_coco(source.read(path)))
+    # COCO says the same images again in a file for each of its challenges; where instances are there, they say most.
+    instances = [path for path in found if stem(path).startswith("instances")]
+    if instances:
+        found = [path for path in found if not stem(path).startswith(_CHALLENGES)]
+    return found
 
 
 def _is_coco(data: bytes) -> bool:
