@@ -47,6 +47,8 @@ class Program:
         Says whether it is healthy; takes no argument, never raises.
     environment : dict
         Variables beside those that all processes share.
+    stop_signal : str
+        Sent to end it, without ``SIG``.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Program:
     address: str
     check: health.Check
     environment: dict[str, str] = field(default_factory=dict)
+    stop_signal: str = "TERM"
 
 
 def shared_environment(settings: LocalSettings, layout: Layout, ports: Mapping[str, int]) -> dict[str, str]:
@@ -124,7 +127,8 @@ def ray_head(settings: LocalSettings, layout: Layout, ports: Mapping[str, int]) 
         "RAY_ROTATION_BACKUP_COUNT": str(settings.log_backups),
         "OTEO_LAUNCH_PRUNE": str(layout.ray),
     }
-    return Program("ray", command, url, check, environment)
+    # Asked politely, Ray drains its one node for ten seconds, to no one's good: nothing of it is kept. Its daemons are then ended with what else is left.
+    return Program("ray", command, url, check, environment, stop_signal="KILL")
 
 
 def mlflow_server(layout: Layout, ports: Mapping[str, int]) -> Program:

@@ -233,7 +233,7 @@ class Stack:
         self._end_strays(grace=0)
         ports = endpoints.choose_ports(self.settings.fixed_ports(), self.endpoints.get("ports", {}))
         programs = self._make_programs(self.settings, self.layout, ports)
-        config = render(self.settings, self.layout, [program.name for program in programs])
+        config = render(self.settings, self.layout, programs)
         launch.write(self.layout.processes, programs, shared_environment(self.settings, self.layout, ports))
         endpoints.write(self.layout.endpoints, endpoints.describe(ports))
         self._supervisor.start(config, os.environ)

@@ -16,7 +16,7 @@ from typing import Any
 from supervisor.xmlrpc import SupervisorTransport
 
 from oteo_local.layout import Layout, write_private
-from oteo_local.programs import DROPPED
+from oteo_local.programs import DROPPED, Program
 from oteo_local.settings import LocalSettings
 
 # Times that a process may fail to stay up before supervisord gives up on it: each waits a second longer than the one before, so this is half an hour of trying.
@@ -49,7 +49,7 @@ class ProcessState:
     started: float
 
 
-def render(settings: LocalSettings, layout: Layout, names: Sequence[str]) -> str:
+def render(settings: LocalSettings, layout: Layout, programs: Sequence[Program]) -> str:
     """Write supervisord's configuration.
 
     Parameters
@@ -58,7 +58,7 @@ def render(settings: LocalSettings, layout: Layout, names: Sequence[str]) -> str
         Sizes of logs and times.
     layout : Layout
         Where things lie.
-    names : sequence of str
+    programs : sequence of Program
         The processes; what each one runs is in ``processes.json``, since a line of this file takes no line break and gives some characters a meaning.
     """
     # Paths are relative: supervisord runs in the home, and expands some of these values twice, which no percent sign in an absolute path would outlive.
@@ -80,7 +80,8 @@ def render(settings: LocalSettings, layout: Layout, names: Sequence[str]) -> str
         "[rpcinterface:supervisor]",
         "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
     ]
-    for name in names:
+    for program in programs:
+        name = program.name
         command = shlex.join([sys.executable, "-m", "oteo_local.launch", layout.processes.name, name])
         lines += [
             f"[program:{name}]",
@@ -89,7 +90,7 @@ def render(settings: LocalSettings, layout: Layout, names: Sequence[str]) -> str
             "autorestart=true",
             "startsecs=5",
             f"startretries={START_RETRIES}",
-            "stopsignal=TERM",
+            f"stopsignal={program.stop_signal}",
             f"stopwaitsecs={max(1, round(settings.stop_grace))}",
             # The signal to end goes to the process alone, which ends its children in order; a kill goes to all.
             "stopasgroup=false",
