@@ -51,8 +51,13 @@ class Datasets:
             split=split,
             domain=domain,
             validate_only=validate_only,
-            request_id=request_id or str(uuid.uuid4()),
+            request_id=request_id or "",
         )
+        return self.start_import(request)
+
+    def start_import(self, request: dataset_pb2.ImportDatasetRequest) -> OperationHandle[dataset_pb2.ImportDatasetResponse]:
+        """Import what a request says; it is given a ``request_id`` where it has none."""
+        request.request_id = request.request_id or str(uuid.uuid4())
         operation = call(self._stub.ImportDataset, request, timeout=120)
         return OperationHandle(self._channel, operation, dataset_pb2.ImportDatasetResponse)
 

@@ -1,0 +1,35 @@
+"""The ``oteo`` command."""
+
+from __future__ import annotations
+
+import typer
+
+from oteo.cli import codes, datasets, deployments, models, operations, predict, run, stack
+
+app = typer.Typer(
+    name="oteo",
+    help="From a folder of images to a calibrated model behind a gRPC endpoint.",
+    epilog=codes.HELP.replace("\n", " "),
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+run.add(app)
+stack.add(app)
+app.add_typer(datasets.app, name="datasets")
+datasets.add(app)
+models.add(app)
+app.add_typer(models.app, name="models")
+app.add_typer(deployments.app, name="deploy")
+predict.add(app)
+app.add_typer(operations.app, name="operations")
+
+
+def main() -> None:
+    """Run the command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""``python -m oteo.cli``."""
+
+from oteo.cli import main
+
+main()

@@ -1,0 +1,266 @@
+"""``oteo datasets`` and ``oteo augment``."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+from oteo.cli import show
+from oteo.cli.options import AllowMissing, Limit, RequestId, Task, Timeout, Wait
+from oteo.cli.progress import finish
+from oteo.cli.session import Session, command
+from oteo.cli.words import short
+from oteo.names import enum_name, slug, source_uri
+from oteo.operations import OperationHandle
+from oteo_protos.augment.v1 import augment_pb2, dataset_pb2
+from oteo_protos.type.v1 import task_pb2
+
+app = typer.Typer(help="Datasets: in, looked at, out.", no_args_is_help=True)
+Name = Annotated[str, typer.Argument(help="The dataset.")]
+Format = Annotated[str, typer.Option("--format", help="class-folders, coco, pascal-voc, yolo, masks, …; default: found automatically.")]
+_SHOWN_FINDINGS = 20
+
+
+def import_settings(
+    *,
+    source: str = "",
+    name: str = "",
+    dataset_id: str = "",
+    task: str = "",
+    classes: list[str] | None = None,
+    format: str = "",
+    domain: str = "",
+    group_pattern: str = "",
+    ignore_split: bool = False,
+    seed: int = 0,
+    validate_only: bool = False,
+    request_id: str = "",
+) -> dataset_pb2.ImportDatasetRequest:
+    """Give an import's request from what stands on a command line."""
+    request = dataset_pb2.ImportDatasetRequest(
+        dataset_id=dataset_id,
+        display_name=name,
+        source_uri=source,
+        format=enum_name(dataset_pb2.DatasetFormat, "DATASET_FORMAT_", format, "format"),
+        task=enum_name(task_pb2.Task, "TASK_", task, "task"),
+        classes=classes or [],
+        domain=domain,
+        validate_only=validate_only,
+        request_id=request_id,
+    )
+    if group_pattern or ignore_split or seed:
+        request.split.group_pattern = group_pattern
+        request.split.ignore_source_split = ignore_split
+        request.split.seed = seed
+    return request
+
+
+def send(session: Session, source: Path, settings: dataset_pb2.ImportDatasetRequest) -> OperationHandle[dataset_pb2.ImportDatasetResponse]:
+    """Upload a folder or an archive with a bar on standard error, and give the import's operation."""
+    columns = (TextColumn("uploading"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=session.err, disable=not session.err.is_terminal) as progress:
+        bar = progress.add_task("uploading", total=None)
+        return session.client.upload(source, lambda sent, total: progress.update(bar, completed=sent, total=total), settings)
+
+
+def show_import(session: Session, response: dataset_pb2.ImportDatasetResponse) -> None:
+    """Show what an import made: the dataset, and its findings one by one, the worst first."""
+    dataset = response.dataset
+    samples = session.client.datasets.samples(dataset.name, only_findings=True, include_excluded=True) if dataset.findings else iter(())
+    found = [finding for sample in islice(samples, 2000) for finding in sample.findings]
+    found.sort(key=lambda finding: -finding.severity)
+    if session.as_json:
+        session.document({"dataset": dataset, "findings": found})
+        return
+    session.show(None, show.dataset_facts(dataset))
+    if found:
+        more = f"; the first {_SHOWN_FINDINGS}" if len(found) > _SHOWN_FINDINGS else ""
+        session.show(None, "", show.findings_table(found[:_SHOWN_FINDINGS], title=f"{len(found)} findings{more}"))
+        if more:
+            session.show(None, f"[dim]all: oteo datasets samples {short(dataset.name)} --findings[/]")
+
+
+@command(app, "import")
+def import_(
+    session: Session,
+    source: Annotated[str, typer.Argument(help="A folder, a zip or tar archive, or a URI, as the service sees it.")],
+    name: Annotated[str, typer.Option("--name", help="A name; the dataset's id is made from it. Default: the folder's.")] = "",
+    dataset_id: Annotated[str, typer.Option("--id", help="The id itself: an error where it is taken.")] = "",
+    task: Task = "",
+    classes: Annotated[list[str] | None, typer.Option("--class", help="A class that may occur, in order; again for more.")] = None,
+    format: Format = "",
+    domain: Annotated[str, typer.Option("--domain", help="Where the images come from: 'scanner A'.")] = "",
+    group_pattern: Annotated[
+        str, typer.Option("--group-pattern", help="Regular expression on the path: its first group is the patient or slide.")
+    ] = "",
+    ignore_split: Annotated[bool, typer.Option("--ignore-split", help="Forget the parts that the source names.")] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the parting.")] = 0,
+    validate_only: Annotated[bool, typer.Option("--validate-only", help="Check, import nothing.")] = False,
+    request_id: RequestId = "",
+    wait: Wait = True,
+    timeout: Timeout = None,
+) -> None:
+    """Import a folder, an archive or a URI that the service can read; `upload` sends one from here."""
+    name = name or Path(source).name.partition(".")[0]
+    settings = import_settings(
+        source=source_uri(source), name=name, dataset_id=dataset_id, task=task, classes=classes, format=format, domain=domain,
+        group_pattern=group_pattern, ignore_split=ignore_split, seed=seed, validate_only=validate_only, request_id=request_id,
+    )  # fmt: skip
+    finish(
+        session, session.client.datasets.start_import(settings), "import", wait, timeout, lambda response: show_import(session, response)
+    )
+
+
+@command(app, "upload")
+def upload(
+    session: Session,
+    source: Annotated[Path, typer.Argument(help="A folder or an archive on this machine.")],
+    name: Annotated[str, typer.Option("--name", help="A name; the dataset's id is made from it. Default: the folder's.")] = "",
+    dataset_id: Annotated[str, typer.Option("--id", help="The id itself: an error where it is taken.")] = "",
+    task: Task = "",
+    classes: Annotated[list[str] | None, typer.Option("--class", help="A class that may occur, in order; again for more.")] = None,
+    format: Format = "",
+    domain: Annotated[str, typer.Option("--domain", help="Where the images come from: 'scanner A'.")] = "",
+    group_pattern: Annotated[
+        str, typer.Option("--group-pattern", help="Regular expression on the path: its first group is the patient or slide.")
+    ] = "",
+    request_id: RequestId = "",
+    wait: Wait = True,
+    timeout: Timeout = None,
+) -> None:
+    """Send a folder or an archive of this machine through the connection and import it."""
+    settings = import_settings(
+        name=name or source.resolve().name.partition(".")[0], dataset_id=dataset_id, task=task, classes=classes, format=format,
+        domain=domain, group_pattern=group_pattern, request_id=request_id,
+    )  # fmt: skip
+    finish(session, send(session, source, settings), "import", wait, timeout, lambda response: show_import(session, response))
+
+
+@command(app, "list")
+def list_(session: Session, limit: Limit = None) -> None:
+    """List datasets, newest first."""
+    found = list(session.client.datasets.list(limit))
+    session.show(found, show.datasets_table(found) if found else "no datasets yet; `oteo datasets import FOLDER` makes one")
+
+
+@command(app, "show")
+def show_one(session: Session, name: Name) -> None:
+    """Show one dataset."""
+    dataset = session.client.datasets.get(name)
+    session.show(dataset, show.dataset_facts(dataset))
+
+
+@command(app, "samples")
+def samples(
+    session: Session,
+    name: Name,
+    split: Annotated[str, typer.Option("--split", help="Only this part: train, validation, test.")] = "",
+    class_name: Annotated[str, typer.Option("--class", help="Only samples with this class.")] = "",
+    finding: Annotated[str, typer.Option("--finding", help="Only samples with a finding of this code.")] = "",
+    findings: Annotated[
+        bool, typer.Option("--findings", help="Only samples with findings, left-out ones too; shows the findings.")
+    ] = False,
+    excluded: Annotated[bool, typer.Option("--excluded", help="Left-out samples too.")] = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 50,
+) -> None:
+    """List a dataset's samples with their annotations and findings."""
+    found = list(
+        session.client.datasets.samples(
+            name,
+            split=split,
+            class_name=class_name,
+            finding=finding,
+            only_findings=findings,
+            include_excluded=excluded or findings,
+            limit=limit,
+        )
+    )
+    rows = [item for sample in found for item in sample.findings] if findings else []
+    session.show(found, show.findings_table(rows) if findings else show.samples_table(found))
+
+
+@command(app, "delete")
+def delete(session: Session, name: Name, allow_missing: AllowMissing = False) -> None:
+    """Delete a dataset and its files."""
+    session.client.datasets.delete(name, allow_missing=allow_missing)
+    session.show({"deleted": name}, f"{name} is deleted")
+
+
+@command(app, "export")
+def export(
+    session: Session,
+    name: Name,
+    destination: Annotated[str, typer.Argument(help="Folder, .zip or .tar, or URI; default: in the artifact store.")] = "",
+    format: Annotated[str, typer.Option("--format", help="coco, pascal-voc, yolo, class-folders, masks, …")] = "coco",
+    split: Annotated[list[str] | None, typer.Option("--split", help="Only this part; again for more.")] = None,
+    request_id: RequestId = "",
+    wait: Wait = True,
+    timeout: Timeout = None,
+) -> None:
+    """Write a dataset in an outside format."""
+    handle = session.client.datasets.export(name, format=format, destination=destination, splits=split or (), request_id=request_id or None)
+
+    def done(response: dataset_pb2.ExportDatasetResponse) -> None:
+        session.show(
+            response,
+            f"{response.sample_count} samples in {response.uri}",
+            *([show.findings_table(response.losses)] if response.losses else []),
+        )
+
+    finish(session, handle, "export", wait, timeout, done)
+
+
+@command(app, "audit")
+def audit(
+    session: Session,
+    name: Name,
+    check: Annotated[list[str] | None, typer.Option("--check", help="Only this check; again for more.")] = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Publish a cleaned dataset too.")] = False,
+    request_id: RequestId = "",
+    wait: Wait = True,
+    timeout: Timeout = None,
+) -> None:
+    """Look for what would spoil a training: duplicates, leaks, label errors."""
+    handle = session.client.datasets.audit(name, checks=check or (), fix=fix, request_id=request_id or None)
+
+    def done(response: dataset_pb2.AuditDatasetResponse) -> None:
+        rows = [("report", response.report_uri), ("findings", show.findings_count(response.counts)), ("cleaned", response.fixed_dataset)]
+        session.show(response, show.facts(rows), show.findings_table(response.findings[:_SHOWN_FINDINGS]))
+
+    finish(session, handle, "audit", wait, timeout, done)
+
+
+def augment(
+    session: Session,
+    name: Name,
+    copies: Annotated[int, typer.Option("--copies", min=0, help="Copies of each training sample; 0: the service's default.")] = 0,
+    new_name: Annotated[str, typer.Option("--name", help="The new dataset's id.")] = "",
+    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same bytes.")] = 0,
+    drop_originals: Annotated[bool, typer.Option("--drop-originals", help="Leave the originals out of the training part.")] = False,
+    request_id: RequestId = "",
+    wait: Wait = True,
+    timeout: Timeout = None,
+) -> None:
+    """Publish a dataset with augmented copies of the training part."""
+    handle = session.client.datasets.augment(
+        name,
+        copies=copies,
+        dataset_id=slug(new_name) if new_name else "",
+        seed=seed,
+        drop_originals=drop_originals,
+        request_id=request_id or None,
+    )
+
+    def done(response: augment_pb2.AugmentDatasetResponse) -> None:
+        session.show(response, show.dataset_facts(response.dataset), f"{response.augmented_count} copies made")
+
+    finish(session, handle, "augment", wait, timeout, done)
+
+
+def add(root: typer.Typer) -> None:
+    """Add ``oteo augment``."""
+    command(root, "augment")(augment)

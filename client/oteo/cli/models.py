@@ -1,0 +1,129 @@
+"""``oteo train`` and ``oteo models``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from oteo.cli import show
+from oteo.cli.options import AllowMissing, Budget, Limit, RequestId, Task, Timeout, Wait
+from oteo.cli.progress import finish
+from oteo.cli.session import Session, command
+from oteo.cli.words import local_path, metric_text
+from oteo.names import slug
+from oteo_protos.automl.v1 import automl_pb2
+
+app = typer.Typer(help="Models: what was trained.", no_args_is_help=True)
+Name = Annotated[str, typer.Argument(help="The model.")]
+
+
+def train(
+    session: Session,
+    dataset: Annotated[str, typer.Argument(help="The dataset.")],
+    budget: Budget,
+    name: Annotated[str, typer.Option("--name", help="The model's id; default: made from the dataset's.")] = "",
+    task: Task = "",
+    objective: Annotated[str, typer.Option("--objective", help="log_loss, auroc, balanced_accuracy, accuracy or f1.")] = "",
+    candidate: Annotated[list[str] | None, typer.Option("--candidate", help="Try only this; again for more.")] = None,
+    pretrained: Annotated[str, typer.Option("--pretrained", help="Folder or URI of pretrained weights.")] = "",
+    seed: Annotated[int, typer.Option("--seed", help="Seed of every draw.")] = 0,
+    validate_only: Annotated[bool, typer.Option("--validate-only", help="Plan, train nothing.")] = False,
+    request_id: RequestId = "",
+    wait: Wait = True,
+    timeout: Timeout = None,
+) -> None:
+    """Train the best model that the budget allows."""
+    handle = session.client.models.train(
+        dataset,
+        budget=budget,
+        name=name,
+        model_id=slug(name) if name else "",
+        task=task,
+        objective=objective,
+        candidates=candidate or (),
+        pretrained_uri=pretrained,
+        seed=seed,
+        validate_only=validate_only,
+        request_id=request_id or None,
+    )
+
+    def done(response: automl_pb2.TrainModelResponse) -> None:
+        if response.HasField("model"):
+            session.show(response, show.model_facts(response.model))
+        else:
+            session.show(response, response.plan.summary)
+
+    finish(session, handle, "train", wait, timeout, done)
+
+
+@command(app, "list")
+def list_(session: Session, limit: Limit = None) -> None:
+    """List models, newest first."""
+    found = list(session.client.models.list(limit))
+    session.show(found, show.models_table(found) if found else "no models yet; `oteo train DATASET --budget 10m` makes one")
+
+
+@command(app, "show")
+def show_one(session: Session, name: Name) -> None:
+    """Show one model."""
+    model = session.client.models.get(name)
+    session.show(model, show.model_facts(model))
+
+
+@command(app, "trials")
+def trials(
+    session: Session,
+    name: Annotated[str, typer.Argument(help="The model, or a running training's operations/….")],
+    limit: Limit = None,
+) -> None:
+    """List what was tried for a model or by a running training, best first."""
+    found = list(session.client.models.trials(name, limit))
+    session.show(found, show.trials_table(found))
+
+
+@command(app, "evaluate")
+def evaluate(
+    session: Session,
+    name: Name,
+    dataset: Annotated[str, typer.Argument(help="The dataset.")],
+    split: Annotated[list[str] | None, typer.Option("--split", help="Only this part; again for more; default: test.")] = None,
+    request_id: RequestId = "",
+    wait: Wait = True,
+    timeout: Timeout = None,
+) -> None:
+    """Judge a model on a dataset."""
+    handle = session.client.models.evaluate(name, dataset, splits=split or (), request_id=request_id or None)
+
+    def done(response: automl_pb2.EvaluateModelResponse) -> None:
+        rows = [(m.name + (f" of {m.class_name}" if m.class_name else ""), metric_text(m)) for m in response.metrics]
+        session.show(response, show.facts([*rows, ("report", local_path(response.report_uri))]))
+
+    finish(session, handle, "evaluate", wait, timeout, done)
+
+
+@command(app, "delete")
+def delete(session: Session, name: Name, allow_missing: AllowMissing = False) -> None:
+    """Delete a model and its package."""
+    session.client.models.delete(name, allow_missing=allow_missing)
+    session.show({"deleted": name}, f"{name} is deleted")
+
+
+@command(app, "export")
+def export(
+    session: Session,
+    name: Name,
+    destination: Annotated[str, typer.Argument(help="Folder or URI; default: in the artifact store.")] = "",
+    format: Annotated[str, typer.Option("--format", help="onnx, torchscript, pytorch, triton, mlflow.")] = "onnx",
+    request_id: RequestId = "",
+    wait: Wait = True,
+    timeout: Timeout = None,
+) -> None:
+    """Write a model in another form."""
+    handle = session.client.models.export(name, format=format, destination=destination, request_id=request_id or None)
+    finish(session, handle, "export", wait, timeout, lambda response: session.show(response, response.uri))
+
+
+def add(root: typer.Typer) -> None:
+    """Add ``oteo train``."""
+    command(root, "train")(train)

@@ -1,0 +1,251 @@
+"""Resources as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.markup import escape
+from rich.table import Table
+
+from oteo.cli.session import table
+from oteo.cli.words import duration, enum_word, local_path, metric, metric_text, moment, seconds_of, short, size
+from oteo.operations import OperationHandle, progress_of
+from oteo_protos.augment.v1 import dataset_pb2
+from oteo_protos.automl.v1 import automl_pb2
+from oteo_protos.gateway.v1 import deployment_pb2, inference_pb2
+from oteo_protos.type.v1 import report_pb2, task_pb2
+
+_SEVERITY = report_pb2.Finding.Severity
+
+
+def facts(rows: Iterable[tuple[str, str]], title: str | None = None) -> Table:
+    """Give a table of names and values; empty values are left out."""
+    made = table("", "", title=title)
+    made.show_header = False
+    for name, value in rows:
+        if value:
+            made.add_row(f"[dim]{escape(name)}[/]", escape(value))
+    return made
+
+
+def task_word(task: int) -> str:
+    """Give a task's name."""
+    return enum_word(task_pb2.Task.Name(task), "TASK_")
+
+
+def split_word(split: int) -> str:
+    """Give a part's name."""
+    return enum_word(task_pb2.Split.Name(split), "SPLIT_")
+
+
+def splits(dataset: dataset_pb2.Dataset) -> str:
+    """Give ``"train 70, validation 15, test 15"``."""
+    return ", ".join(f"{split_word(part.split) or 'no part'} {part.sample_count}" for part in dataset.splits)
+
+
+def findings_count(counts: Iterable[report_pb2.FindingCount]) -> str:
+    """Give ``"2 ZERO_AREA_BOX, 1 UNREADABLE_IMAGE"``."""
+    return ", ".join(f"{count.count} {count.code}" for count in counts)
+
+
+def duplicates(dataset: dataset_pb2.Dataset) -> str:
+    """Give the groups of duplicates in words."""
+    return f"{dataset.exact_duplicate_group_count} groups of exact, {dataset.near_duplicate_group_count} of exact or near duplicates"
+
+
+def dataset_facts(dataset: dataset_pb2.Dataset) -> Table:
+    """Give one dataset."""
+    classes = ", ".join(f"{item.name} {item.sample_count}" for item in dataset.classes)
+    sizes = dataset.sizes
+    return facts(
+        [
+            ("dataset", dataset.name),
+            ("name", dataset.display_name),
+            ("task", task_word(dataset.task)),
+            ("samples", f"{dataset.sample_count} ({splits(dataset)})" if dataset.splits else str(dataset.sample_count)),
+            ("left out", str(dataset.excluded_count)),
+            ("classes", classes),
+            ("duplicates", duplicates(dataset)),
+            ("findings", findings_count(dataset.findings) or "none"),
+            (
+                "sizes",
+                f"{sizes.min_width} x {sizes.min_height} to {sizes.max_width} x {sizes.max_height} pixels" if sizes.max_width else "",
+            ),
+            ("media", size(dataset.media_bytes) if dataset.media_bytes else ""),
+            ("domain", dataset.domain),
+            ("source", dataset.source),
+            ("made", moment(dataset.create_time)),
+            ("where", local_path(dataset.uri)),
+            ("digest", dataset.digest),
+        ]
+    )
+
+
+def datasets_table(datasets: Iterable[dataset_pb2.Dataset]) -> Table:
+    """Give many datasets."""
+    made = table("dataset", "task", "samples", "classes", "findings", "made", right=("samples", "classes", "findings"))
+    for item in datasets:
+        found = sum(count.count for count in item.findings)
+        made.add_row(
+            short(item.name), task_word(item.task), str(item.sample_count), str(len(item.classes)), str(found), moment(item.create_time)
+        )
+    return made
+
+
+def severity_word(severity: int) -> str:
+    """Give a severity's name."""
+    return enum_word(_SEVERITY.Name(severity), "SEVERITY_")
+
+
+def findings_table(findings: Iterable[report_pb2.Finding], title: str | None = None) -> Table:
+    """Give findings one by one."""
+    made = table("", "code", "file", "what", title=title)
+    colours = {"error": "red", "warning": "yellow"}
+    for item in findings:
+        word = severity_word(item.severity)
+        colour = colours.get(word, "dim")
+        made.add_row(f"[{colour}]{word}[/]", item.code, escape(item.path or short(item.sample)), escape(item.message))
+    return made
+
+
+def samples_table(samples: Iterable[dataset_pb2.Sample]) -> Table:
+    """Give samples."""
+    made = table("sample", "file", "part", "size", "annotations", "findings")
+    for item in samples:
+        labels = [a.class_name for a in item.annotations if a.WhichOneof("geometry") is None]
+        places = len(item.annotations) - len(labels)
+        said = ", ".join(labels) + (f"{' and ' if labels else ''}{places} objects" if places else "")
+        made.add_row(
+            short(item.name),
+            escape(item.source_path),
+            "[red]left out[/]" if item.excluded else split_word(item.split),
+            f"{item.width} x {item.height} x {item.channels}",
+            escape(said),
+            ", ".join(sorted({finding.code for finding in item.findings})),
+        )
+    return made
+
+
+def model_facts(model: automl_pb2.Model) -> Table:
+    """Give one model."""
+    spec = model.input
+    return facts(
+        [
+            ("model", model.name),
+            ("name", model.display_name),
+            ("task", task_word(model.task)),
+            ("classes", ", ".join(model.classes)),
+            ("dataset", model.dataset),
+            ("candidate", model.candidate),
+            ("accuracy", metric_text(metric(model.metrics, "accuracy")) if metric(model.metrics, "accuracy") else ""),
+            ("AUROC", metric_text(metric(model.metrics, "auroc")) if metric(model.metrics, "auroc") else ""),
+            ("ECE", metric_text(metric(model.metrics, "ece")) if metric(model.metrics, "ece") else ""),
+            ("input", f"{spec.width} x {spec.height} x {spec.channels}, {spec.resize}" if spec.width else ""),
+            ("trials", str(model.trial_count)),
+            ("time", f"{duration(seconds_of(model.training_time))} of {duration(seconds_of(model.budget))}"),
+            ("made", moment(model.create_time)),
+            ("report", local_path(model.report_uri)),
+            ("package", local_path(model.package_uri)),
+        ]
+    )
+
+
+def models_table(models: Iterable[automl_pb2.Model]) -> Table:
+    """Give many models."""
+    made = table("model", "task", "dataset", "candidate", "accuracy", "made")
+    for item in models:
+        found = metric(item.metrics, "accuracy")
+        made.add_row(
+            short(item.name),
+            task_word(item.task),
+            short(item.dataset),
+            escape(item.candidate),
+            metric_text(found) if found else "",
+            moment(item.create_time),
+        )
+    return made
+
+
+def trials_table(trials: Iterable[automl_pb2.Trial]) -> Table:
+    """Give trials, best first."""
+    made = table("trial", "candidate", "state", "objective", "accuracy", "time", "message", right=("objective", "accuracy", "time"))
+    for item in trials:
+        accuracy = next((m.value for m in item.metrics if m.name == "accuracy" and not m.class_name), None)
+        made.add_row(
+            short(item.name),
+            escape(item.candidate),
+            enum_word(automl_pb2.Trial.State.Name(item.state), "STATE_"),
+            f"{item.objective:.4f}" if item.HasField("objective") else "",
+            "" if accuracy is None else f"{accuracy:.3f}",
+            duration(seconds_of(item.duration)),
+            escape(item.message),
+        )
+    return made
+
+
+def state_word(deployment: deployment_pb2.Deployment) -> str:
+    """Give a deployment's state."""
+    return enum_word(deployment_pb2.Deployment.State.Name(deployment.state), "STATE_")
+
+
+def deployment_facts(deployment: deployment_pb2.Deployment) -> Table:
+    """Give one deployment."""
+    models = ", ".join(
+        f"{short(m.model)}{f' {m.traffic_percent} %' if m.traffic_percent else ''}{' (shadow)' if m.shadow else ''}"
+        for m in deployment.models
+    )
+    replicas = ", ".join(f"{r.address} {'ready' if r.ready else r.message or 'not ready'}" for r in deployment.replicas)
+    return facts(
+        [
+            ("deployment", deployment.name),
+            ("name", deployment.display_name),
+            ("state", state_word(deployment)),
+            ("why", deployment.message),
+            ("models", models),
+            ("replicas", replicas),
+            ("made", moment(deployment.create_time)),
+            ("changed", moment(deployment.update_time)),
+            ("generation", str(deployment.generation)),
+        ]
+    )
+
+
+def deployments_table(deployments: Iterable[deployment_pb2.Deployment]) -> Table:
+    """Give many deployments."""
+    made = table("deployment", "state", "models", "replicas ready", "changed", right=("replicas ready",))
+    for item in deployments:
+        ready = f"{sum(r.ready for r in item.replicas)} of {len(item.replicas)}"
+        made.add_row(short(item.name), state_word(item), ", ".join(short(m.model) for m in item.models), ready, moment(item.update_time))
+    return made
+
+
+def operation_state(handle: OperationHandle) -> str:  # type: ignore[type-arg]
+    """Give an operation's state."""
+    return enum_word(report_pb2.Progress.State.Name(progress_of(handle.operation).state), "STATE_")
+
+
+def operations_table(handles: Iterable[OperationHandle]) -> Table:  # type: ignore[type-arg]
+    """Give many operations."""
+    made = table("operation", "kind", "state", "done", "stage", "begun", right=("done",))
+    for handle in handles:
+        progress, metadata = handle.progress, handle.metadata
+        kind = metadata.DESCRIPTOR.name.removesuffix("Metadata") if metadata is not None else ""
+        stage = handle.operation.error.message if handle.operation.HasField("error") else progress.stage
+        made.add_row(
+            short(handle.name), kind, operation_state(handle), f"{progress.fraction:.0%}", escape(stage), moment(progress.create_time)
+        )
+    return made
+
+
+def answer_cells(answer: inference_pb2.PredictResponse) -> tuple[str, str, str, str]:
+    """Give an answer in words: class, probability, prediction set, time."""
+    milliseconds = f"{seconds_of(answer.timing.total) * 1000:.1f} ms"
+    if answer.WhichOneof("result") != "classification":
+        counts = answer.detection.counts
+        return ", ".join(f"{name} {count}" for name, count in counts.items()), "", "", milliseconds
+    result = answer.classification
+    if not result.scores:
+        return "", "", "", milliseconds
+    best = result.scores[0]
+    likely = "{" + ", ".join(result.prediction_set) + "}" + (f" at {result.coverage:.0%}" if result.coverage else "")
+    return best.class_name, f"{best.probability:.3f}", likely if result.prediction_set or result.coverage else "", milliseconds
