@@ -33,6 +33,10 @@ class Descriptors(SavedModule):
     """
 
     kind = "descriptors"
+    _cosines: torch.Tensor
+    _sines: torch.Tensor
+    _levels: torch.Tensor
+    _codes: torch.Tensor
 
     def __init__(self, height: int, width: int, channels: int) -> None:
         super().__init__(height=height, width=width, channels=channels)
@@ -102,8 +106,9 @@ class Descriptors(SavedModule):
             for dy, dx in _NEIGHBOURS:
                 top, left = radius + dy * radius, radius + dx * radius
                 bits.append((whole[:, :, top : top + height, left : left + width] >= centre).float())
-            changes = sum((bits[i] - bits[i - 1]).abs() for i in range(8))
-            ones = sum(bits)
+            stacked = torch.stack(bits, dim=0)
+            changes = (stacked - torch.roll(stacked, 1, dims=0)).abs().sum(dim=0)
+            ones = stacked.sum(dim=0)
             code = torch.where(changes <= 2.0, ones, torch.full_like(ones, 9.0))
             member = (code == self._codes).float()
             grid = 3 if radius == 1 else 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,8 @@ class KernelHead(SavedModule):
         squares = (features * features).sum(dim=1, keepdim=True) + (self.vectors * self.vectors).sum(dim=1)
         distance = (squares - 2.0 * torch.matmul(features, self.vectors.t())).clamp(min=0.0)
         kernel = torch.exp(-self.settings["gamma"] * distance)
-        return (torch.matmul(kernel, self.weights.t()) + self.bias) * self.settings["sharpness"]
+        sharpness: float = self.settings["sharpness"]
+        return (torch.matmul(kernel, self.weights.t()) + self.bias) * sharpness
 
     @classmethod
     def from_sklearn(cls, machines: list[Any], gamma: float) -> KernelHead:
@@ -177,7 +179,7 @@ class PerceptronHead(SavedModule):
 
     def __init__(self, sizes: list[int]) -> None:
         super().__init__(sizes=list(sizes))
-        self.layers = nn.ModuleList([nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True)])
+        self.layers = nn.ModuleList([nn.Linear(a, b) for a, b in itertools.pairwise(sizes)])
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Give ``(N, K)``."""
@@ -194,8 +196,9 @@ class PerceptronHead(SavedModule):
         head = cls([weights[0].shape[1], *(weight.shape[0] for weight in weights)])
         with torch.no_grad():
             for layer, weight, bias in zip(head.layers, weights, biases, strict=True):
-                layer.weight.copy_(torch.from_numpy(weight))
-                layer.bias.copy_(torch.from_numpy(bias))
+                if isinstance(layer, nn.Linear):
+                    layer.weight.copy_(torch.from_numpy(weight))
+                    layer.bias.copy_(torch.from_numpy(bias))
         return head.eval()
 
 

@@ -1,53 +1,142 @@
-"""The candidates by name."""
+"""All candidates by name, and which of them are tried on a machine."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-import torch
-
-from oteo_automl.candidates.network import PORTFOLIO
+from oteo_automl.candidates.classical import FAMILIES
+from oteo_automl.candidates.networks import PORTFOLIO
 from oteo_core.errors import InvalidArgument
 
-BASELINES = ("classical", "frozen_resnet18")
+BASELINE = "classical-logistic"
+"""The first candidate of every search: seconds, and hardly ever bad."""
+
+BLEND = "blend"
+"""The mean of the best of several kinds; made at the end."""
+
+FROZEN = "resnet18"
+"""The network whose frozen features are tried where weights for it are given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Something that can be tried.
+
+    Parameters
+    ----------
+    name
+        As users and reports call it.
+    features
+        For a classifier on fixed features: ``"classical"``, ``"patches"`` or ``"frozen"``; empty for a network that is trained.
+    family
+        For such: a name of `oteo_automl.candidates.classical.FAMILIES`.
+    architecture
+        For a network: timm's name.
+    """
+
+    name: str
+    features: str = ""
+    family: str = ""
+    architecture: str = ""
+
+
+def _make() -> dict[str, Candidate]:
+    found = [Candidate(f"{features}-{family}", features, family) for features in ("classical", "patches", "frozen") for family in FAMILIES]
+    found += [Candidate(f"timm-{one.name}", architecture=one.name) for one in PORTFOLIO]
+    return {one.name: one for one in found}
+
+
+CANDIDATES: dict[str, Candidate] = _make()
+"""Every candidate but the blend."""
+
+_USUAL = (BASELINE, "classical-svm", "classical-trees", "patches-svm", "patches-logistic", "frozen-logistic", "frozen-svm")
 
 
 def names() -> tuple[str, ...]:
-    """Give all names: baselines first, then networks."""
-    return (*BASELINES, *PORTFOLIO)
+    """Give all names that a request may ask for."""
+    return (*CANDIDATES, BLEND)
 
 
-def has_gpu() -> bool:
-    """Say whether networks can be trained on a GPU here."""
-    return torch.cuda.is_available()
+def choose(
+    asked: Sequence[str], *, gpu: bool, pretrained: bool, budget: float, smallest_side: int = 224
+) -> tuple[list[Candidate], dict[str, str]]:
+    """Choose what is tried, in order.
 
-
-def choose(asked: Sequence[str], gpu: bool) -> tuple[list[str], dict[str, str]]:
-    """Choose what is tried.
+    Parameters
+    ----------
+    asked
+        Names asked for; a name without its last part (``"classical"``, ``"timm"``) stands for all that begin with it; empty: all that fit.
+    gpu
+        True where networks train on a GPU.
+    pretrained
+        True where pretrained weights are given.
+    budget
+        Seconds for everything.
+    smallest_side
+        Of the inputs, pixels.
 
     Returns
     -------
     chosen, reasons
-        Names, baselines first, and for every name of the registry why it is in or out.
+        Candidates, the baseline first, and for every name why it is in or out.
 
     Raises
     ------
     InvalidArgument
-        UNKNOWN_CANDIDATE.
+        ``UNKNOWN_CANDIDATE``.
+    """
+    check_names(asked)
+    wanted = {known for name in asked for known in matching(name)}
+    large = {one.name for one in PORTFOLIO if one.large}
+    hungry = {one.name for one in PORTFOLIO if not one.scratch}
+    chosen: list[Candidate] = []
+    reasons: dict[str, str] = {}
+    order = [*_USUAL, *(name for name in CANDIDATES if name not in _USUAL)]
+    for name in order:
+        one = CANDIDATES[name]
+        reason = ""
+        if name == BASELINE:
+            reasons[name] = "the baseline: there is always an answer"
+            chosen.append(one)
+            continue
+        if wanted:
+            reason = "" if name in wanted else "not asked for"
+        elif one.family and name not in _USUAL:
+            reason = "only if asked for: seldom the best"
+        elif one.architecture in large and not gpu:
+            reason = "too slow without a GPU"
+        elif one.architecture in hungry and not pretrained:
+            reason = "learns badly from scratch on few images, and no pretrained weights were given"
+        elif budget < 60 and one.name not in _USUAL[:3]:
+            reason = "the budget is too short for it"
+        if not reason and one.features == "frozen" and not pretrained:
+            reason = "no pretrained weights were given; patches learnt from the images take its place"
+        if not reason and one.features == "patches" and smallest_side < 32:
+            reason = "the images are too small for patches"
+        if reason:
+            reasons[name] = reason
+        else:
+            chosen.append(one)
+            reasons[name] = "asked for" if wanted else "in the portfolio for this machine and budget"
+    return chosen, reasons
+
+
+def check_names(asked: Sequence[str]) -> None:
+    """Refuse names that no candidate has.
+
+    Raises
+    ------
+    InvalidArgument
+        ``UNKNOWN_CANDIDATE``.
     """
     for name in asked:
-        if name not in names():
+        if not matching(name):
             raise InvalidArgument(
                 f"{name!r} is not a candidate; there are: {', '.join(names())}", reason="UNKNOWN_CANDIDATE", field="candidates"
             )
-    chosen, reasons = [], {}
-    for name in names():
-        spec = PORTFOLIO.get(name)
-        if asked and name not in asked and name != "classical":
-            reasons[name] = "not asked for"
-        elif spec is not None and spec.gpu_only and not gpu and name not in asked:
-            reasons[name] = "too slow without a GPU"
-        else:
-            chosen.append(name)
-            reasons[name] = "the cheap baseline: there is always an answer" if name in BASELINES else "in the portfolio for this machine"
-    return chosen, reasons
+
+
+def matching(name: str) -> list[str]:
+    """Give the candidates that a name stands for: itself, or all that begin with it and a hyphen."""
+    return [known for known in names() if known == name or known.startswith(f"{name}-")]

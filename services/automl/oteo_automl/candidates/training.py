@@ -64,7 +64,7 @@ class Recipe:
 
 
 @dataclass(slots=True)
-class TrainingData:
+class TrainingRows:
     """Images and labels; `train` and `held_out` are rows of `images`."""
 
     images: NDArray[Any]
@@ -126,7 +126,7 @@ class Trainer:
     """
 
     def __init__(
-        self, model: NetworkClassifier, data: TrainingData, recipe: Recipe, *, seed: int, device: str = "cpu", half: bool = False
+        self, model: NetworkClassifier, data: TrainingRows, recipe: Recipe, *, seed: int, device: str = "cpu", half: bool = False
     ) -> None:
         torch.manual_seed(seed)
         self._device = torch.device(device)
@@ -135,7 +135,7 @@ class Trainer:
         self._recipe = recipe
         self._seed = seed
         self._half = half or self._gpu
-        self.model = model.to(self._device, memory_format=torch.channels_last)
+        self.model = model.to(self._device).to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.model).eval()
         for parameter in self.average.parameters():
             parameter.requires_grad_(False)
@@ -344,7 +344,7 @@ class Trainer:
     @torch.no_grad()
     def _follow(self) -> None:
         keep = min(0.998, (1.0 + self._step) / (10.0 + self._step))
-        ours = [p for p in self.average.parameters()]
+        ours: list[torch.Tensor] = list(self.average.parameters())
         theirs = [p.detach() for p in self.model.parameters()]
         torch._foreach_lerp_(ours, theirs, 1.0 - keep)  # type: ignore[no-untyped-call, unused-ignore]
 

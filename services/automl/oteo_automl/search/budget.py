@@ -1,62 +1,67 @@
-"""The wall-clock budget: what is used, what is left, and what the end needs."""
+"""Wall-clock time, kept."""
 
 from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
 
-from oteo_automl.search.vault import Vault
+from oteo_automl.search.checkpoints import Checkpoints
 
-NAME = "clock.json"
-SAVE_SECONDS = 2.0
+_NAME = "clock.json"
 
 
+@dataclass(slots=True)
 class Budget:
-    """A budget that outlives a crash: time while nothing runs is not counted.
+    """The time that a training may take, over all its attempts.
+
+    Only time in which an attempt was running counts: a search that was dead for an hour has not lost that hour. What was spent is
+    written down as the search goes, so a kill costs at most the seconds since the last word.
 
     Parameters
     ----------
     total
-        Seconds for everything.
+        Seconds from the job's first start to the published package.
     reserve
-        Seconds of them that calibration, export, parity, report and publishing need at the end.
-    vault
-        Where the time used is kept.
-    began
-        ``time.time()`` at which this attempt's work began.
+        Seconds of those kept for what follows the search: calibration, report, export, parity, publishing.
+    spent_before
+        Seconds that earlier attempts used.
+    started
+        When this attempt began, seconds since 1970.
     """
 
-    def __init__(self, total: float, reserve: float, vault: Vault, began: float | None = None) -> None:
-        self.total = total
-        self.reserve = min(reserve, 0.6 * total)
-        self._vault = vault
-        self._began = time.time() if began is None else began
-        stored = vault.load(NAME)
-        self._before = float(json.loads(stored)["elapsed"]) if stored else 0.0
-        self._saved = 0.0
+    total: float
+    reserve: float
+    spent_before: float
+    started: float
+
+    @classmethod
+    def resume(cls, checkpoints: Checkpoints, total: float, reserve: float, started: float | None = None) -> Budget:
+        """Take up the clock that an earlier attempt left; begin one where there is none."""
+        data = checkpoints.load(_NAME)
+        spent = float(json.loads(data)["spent"]) if data is not None else 0.0
+        return cls(total, min(reserve, 0.6 * total), spent, time.time() if started is None else started)
 
     @property
-    def elapsed(self) -> float:
-        """Seconds used, those of earlier attempts included."""
-        return self._before + time.time() - self._began
-
-    @property
-    def search_end(self) -> float:
-        """``time.time()`` at which the search must hand over."""
-        return self._began + self.total - self.reserve - self._before
+    def spent(self) -> float:
+        """Seconds used so far, all attempts together."""
+        return self.spent_before + time.time() - self.started
 
     @property
     def end(self) -> float:
-        """``time.time()`` at which everything must be done."""
-        return self._began + self.total - self._before
+        """When everything has to be done, seconds since 1970."""
+        return self.started + self.total - self.spent_before
 
     @property
-    def left_for_search(self) -> float:
-        """Seconds until `search_end`, at least 0."""
-        return max(0.0, self.search_end - time.time())
+    def deadline(self) -> float:
+        """When the search has to be done, seconds since 1970."""
+        return self.end - self.reserve
 
-    def keep(self, *, force: bool = False) -> None:
-        """Write down the time used, now and then."""
-        if force or time.monotonic() - self._saved > SAVE_SECONDS:
-            self._saved = time.monotonic()
-            self._vault.save(NAME, json.dumps({"elapsed": self.elapsed}).encode())
+    @property
+    def left(self) -> float:
+        """Seconds left for the search; negative when it is over."""
+        return self.deadline - time.time()
+
+    def keep(self, checkpoints: Checkpoints) -> None:
+        """Write down what was spent."""
+        checkpoints.save(_NAME, json.dumps({"spent": round(self.spent, 3)}).encode())

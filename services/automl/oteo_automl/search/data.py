@@ -24,37 +24,49 @@ _CHUNK = 64
 
 
 @dataclass(slots=True)
-class SampleTable:
-    """What a search knows of its samples, without their pixels; row ``i`` is image ``i`` of the cache.
+class TrainingData:
+    """The samples of a dataset that a classification can use, and their prepared images; row ``i`` everywhere is the same sample.
 
     Parameters
     ----------
     samples
-        Training and validation samples in the dataset's order.
+        Ids, in the dataset's order.
     classes
-        Names, in the order of the labels.
+        Names, in the order of the labels: those that have training images.
     labels
         ``(N,)`` int64.
-    training
-        ``(N,)`` bool: in the training part.
+    parts
+        ``(N,)`` of ``"train"``, ``"validation"`` and ``"test"``.
     groups
-        Group of each, the sample's own id where it has none.
+        Group of each; the sample's own id where it has none.
+    sizes
+        ``(N, 2)`` width and height of the originals, pixels.
+    channels, deep
+        Channels of the originals, each kind once; True where any has more than 8 bits.
+    left_out
+        Samples that could not be used, by reason.
+    images
+        ``(N, H, W, C)``, mapped into memory; None until the cache is opened.
     """
 
-    samples: list[Sample]
+    samples: list[str]
     classes: tuple[str, ...]
     labels: NDArray[np.int64]
-    training: NDArray[np.bool_]
-    groups: list[str] = field(default_factory=list)
+    parts: NDArray[np.str_]
+    groups: list[str]
+    sizes: NDArray[np.int64]
+    channels: frozenset[int] = frozenset({3})
+    deep: bool = False
+    left_out: dict[str, int] = field(default_factory=dict)
+    images: NDArray[Any] = field(default_factory=lambda: np.empty((0, 0, 0, 0), np.uint8))
 
-    @property
-    def ids(self) -> list[str]:
-        """The samples' ids."""
-        return [sample.id for sample in self.samples]
+    def part(self, *names: str) -> NDArray[np.int64]:
+        """Give the rows of these parts, ascending."""
+        return np.flatnonzero(np.isin(self.parts, names)).astype(np.int64)
 
 
-def read_table(reader: DatasetReader) -> SampleTable:
-    """Read the samples that a classification can learn from.
+def read_table(reader: DatasetReader) -> tuple[TrainingData, list[Sample]]:
+    """Read what is known of the samples without their pixels; also gives the samples themselves, in the same order.
 
     Raises
     ------
@@ -62,14 +74,16 @@ def read_table(reader: DatasetReader) -> SampleTable:
         ``WRONG_TASK``: an image has several classes, or is a stack or clip. ``SINGLE_CLASS``: fewer than two classes have training images.
     """
     found: list[Sample] = []
+    left_out: dict[str, int] = {}
     for sample in reader.samples(columns=COLUMNS):
-        if sample.split not in ("train", "validation") or not sample.labels:
+        names = set(sample.labels)
+        if sample.split not in ("train", "validation", "test") or not names:
+            why = "without a class" if sample.split else "in no part"
+            left_out[why] = left_out.get(why, 0) + 1
             continue
-        if len(set(sample.labels)) > 1:
+        if len(names) > 1:
             raise InvalidArgument(
-                f"sample {sample.id!r} has {len(set(sample.labels))} classes; classification gives each image one",
-                reason="WRONG_TASK",
-                field="task",
+                f"sample {sample.id!r} has {len(names)} classes; classification gives each image one", reason="WRONG_TASK", field="task"
             )
         if sample.media_kind not in ("", "image"):
             raise InvalidArgument(
@@ -84,15 +98,23 @@ def read_table(reader: DatasetReader) -> SampleTable:
             reason="SINGLE_CLASS",
             field="dataset",
         )
+    unknown = sum(sample.labels[0] not in present for sample in found)
+    if unknown:
+        left_out["of a class without training images"] = unknown
     found = [sample for sample in found if sample.labels[0] in present]
     place = {name: number for number, name in enumerate(classes)}
-    return SampleTable(
-        found,
-        classes,
-        np.array([place[sample.labels[0]] for sample in found], dtype=np.int64),
-        np.array([sample.split == "train" for sample in found], dtype=np.bool_),
-        [sample.group or sample.id for sample in found],
+    data = TrainingData(
+        samples=[sample.id for sample in found],
+        classes=classes,
+        labels=np.array([place[sample.labels[0]] for sample in found], dtype=np.int64),
+        parts=np.array([sample.split for sample in found], dtype=np.str_),
+        groups=[sample.group or sample.id for sample in found],
+        sizes=np.array([[sample.width, sample.height] for sample in found], dtype=np.int64),
+        channels=frozenset(sample.channels for sample in found),
+        deep=any(sample.dtype not in ("uint8", "") for sample in found),
+        left_out=left_out,
     )
+    return data, found
 
 
 @dataclass(frozen=True)
@@ -132,29 +154,30 @@ class ImageCache:
             if not path.exists():
                 store = ArtifactStore(self.store_root, **self.store_options)
                 reader = DatasetReader(store, self.dataset)
-                self.build(reader, read_table(reader), path)
+                self.build(reader, read_table(reader)[1], path)
         images: NDArray[Any] = np.load(path, mmap_mode="r")
         return images
 
-    def build(self, reader: DatasetReader, table: SampleTable, path: Path | None = None, check: Callable[[], None] = lambda: None) -> None:
+    def build(
+        self, reader: DatasetReader, samples: list[Sample], path: Path | None = None, check: Callable[[], None] = lambda: None
+    ) -> None:
         """Decode and prepare all images, with a thread for each processor; `check` is called between chunks and may raise."""
         target = path or Path(self.path)
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         limits = ImageLimits(max_pixels=self.max_pixels, max_bytes=self.max_bytes)
-        shape = (len(table.samples), self.policy.height, self.policy.width, self.policy.channels)
+        shape = (len(samples), self.policy.height, self.policy.width, self.policy.channels)
         partial = target.with_name(f"{target.name}.{os.getpid()}.part")
-        images = np.lib.format.open_memmap(partial, mode="w+", dtype=np.dtype(self.policy.dtype), shape=shape)
+        images: NDArray[Any] = np.lib.format.open_memmap(partial, mode="w+", dtype=np.dtype(self.policy.dtype), shape=shape)
 
         def fill(index: int) -> None:
-            images[index] = prepare(decode(reader.read_media(table.samples[index]), limits).pixels, self.policy)
+            images[index] = prepare(decode(reader.read_media(samples[index]), limits).pixels, self.policy)
 
         try:
             with ThreadPoolExecutor(max(2, min(16, os.cpu_count() or 2)), thread_name_prefix="decode") as pool:
-                for start in range(0, len(table.samples), _CHUNK):
+                for start in range(0, len(samples), _CHUNK):
                     check()
-                    list(pool.map(fill, range(start, min(start + _CHUNK, len(table.samples)))))
-            images.flush()
-            del images
+                    list(pool.map(fill, range(start, min(start + _CHUNK, len(samples)))))
+            images.flush()  # type: ignore[attr-defined]
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)

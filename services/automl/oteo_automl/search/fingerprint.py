@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from oteo_automl.search.data import SampleTable
+from oteo_automl.search.data import TrainingData
 from oteo_core.images import InputPolicy
 
 
@@ -17,7 +17,7 @@ class Fingerprint:
 
     Parameters
     ----------
-    train_count, validation_count
+    train_count, validation_count, test_count
         Images.
     group_count
         Independent groups among them.
@@ -33,10 +33,13 @@ class Fingerprint:
         1 where every image is grey, 3 where any has colours, more where all have as many.
     deep
         True where pixels have more than 8 bits.
+    left_out
+        Samples that could not be used, by reason.
     """
 
     train_count: int
     validation_count: int
+    test_count: int
     group_count: int
     class_counts: dict[str, int]
     imbalance: float
@@ -45,43 +48,46 @@ class Fingerprint:
     aspect_spread: float
     channels: int
     deep: bool
+    left_out: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
         """Give JSON values."""
         return asdict(self)
 
 
-def take_fingerprint(table: SampleTable) -> Fingerprint:
+def take_fingerprint(data: TrainingData) -> Fingerprint:
     """Look at a dataset's table; no pixels are read."""
-    counts = np.bincount(table.labels, minlength=len(table.classes))
-    widths = np.array([max(1, sample.width) for sample in table.samples])
-    heights = np.array([max(1, sample.height) for sample in table.samples])
+    chosen = data.part("train", "validation")
+    counts = np.bincount(data.labels[chosen], minlength=len(data.classes))
+    widths, heights = np.maximum(data.sizes[:, 0], 1), np.maximum(data.sizes[:, 1], 1)
     low, high = np.percentile(widths / heights, [5, 95])
-    kinds = {sample.channels for sample in table.samples}
+    kinds = data.channels
     channels = 1 if kinds <= {1, 2} else (next(iter(kinds)) if len(kinds) == 1 and min(kinds) > 4 else 3)
     return Fingerprint(
-        train_count=int(table.training.sum()),
-        validation_count=int((~table.training).sum()),
-        group_count=len(set(table.groups)),
-        class_counts={name: int(count) for name, count in zip(table.classes, counts, strict=True)},
+        train_count=len(data.part("train")),
+        validation_count=len(data.part("validation")),
+        test_count=len(data.part("test")),
+        group_count=len(set(data.groups)),
+        class_counts={name: int(count) for name, count in zip(data.classes, counts, strict=True)},
         imbalance=float(counts.max() / max(1, counts.min())),
         width=int(np.median(widths)),
         height=int(np.median(heights)),
         aspect_spread=float(high / low),
         channels=channels,
-        deep=any(sample.dtype not in ("uint8", "") for sample in table.samples),
+        deep=data.deep,
+        left_out=dict(data.left_out),
     )
 
 
-def choose_policy(fingerprint: Fingerprint, *, gpu: bool, budget: float) -> InputPolicy:
+def choose_policy(fingerprint: Fingerprint, *, gpu: bool, budget: float, largest: int = 0) -> InputPolicy:
     """Choose how images become inputs.
 
     As large as the images are, but not larger than the time allows: 224 pixels on a GPU, else 128, and 96 or 64 where so many
-    images would leave time for fewer than a dozen epochs of a small network.
+    images would leave time for fewer than a dozen epochs of a small network. `largest` (pixels), where it is not 0, is the limit instead.
     """
     smaller = min(fingerprint.width, fingerprint.height)
-    most = 224 if gpu else 128
-    if not gpu:
+    most = largest or (224 if gpu else 128)
+    if not gpu and not largest:
         # A small network at 128 pixels: about 12 ms an image and core (docs/benchmarks.md).
         per_epoch = 0.012 * max(1, fingerprint.train_count)
         for side in (96, 64):

@@ -2,74 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from oteo_automl.candidates.network import PORTFOLIO
+from oteo_automl.candidates.networks import find_architecture
 from oteo_automl.candidates.training import Recipe
 
-FACTOR = 4.0
+_FACTOR = 4.0
+_STRENGTHS = ("light", "strong", "turned")
 
 
 class Proposals:
-    """Ask for settings, tell how they did (tree-structured Parzen estimator).
+    """Ask for settings of a network, tell how they did (tree-structured Parzen estimator).
 
-    The study lives in memory: it is told again of every trial when a search is taken up again.
+    The studies live in memory, one for each architecture: they are told again of every trial when a search is taken up again.
 
     Parameters
     ----------
     seed
-        Seed of the sampler.
-    objective
-        ``"log_loss"`` is minimised, everything else maximised.
+        Seed of the samplers.
     """
 
-    def __init__(self, seed: int, objective: str) -> None:
+    def __init__(self, seed: int) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        direction = "minimize" if objective == "log_loss" else "maximize"
-        self._study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=4), direction=direction)
-        self._networks: list[str] = list(PORTFOLIO)
+        self._seed = seed
+        self._studies: dict[str, optuna.Study] = {}
 
-    def _space(self) -> dict[str, BaseDistribution]:
+    def _study(self, architecture: str) -> optuna.Study:
+        if architecture not in self._studies:
+            sampler = optuna.samplers.TPESampler(seed=self._seed % 2**32, n_startup_trials=3)
+            self._studies[architecture] = optuna.create_study(sampler=sampler, direction="minimize")
+        return self._studies[architecture]
+
+    @staticmethod
+    def _space() -> dict[str, BaseDistribution]:
         return {
-            "network": CategoricalDistribution(self._networks),
-            "rate": FloatDistribution(1 / FACTOR, FACTOR, log=True),
-            "strength": FloatDistribution(0.3, 1.8),
+            "rate": FloatDistribution(1 / _FACTOR, _FACTOR, log=True),
+            "decay": FloatDistribution(0.005, 0.3, log=True),
+            "strength": CategoricalDistribution(_STRENGTHS),
             "smoothing": FloatDistribution(0.0, 0.2),
             "drop": FloatDistribution(0.0, 0.5),
-            "weight_decay": FloatDistribution(0.005, 0.3, log=True),
+            "mix": CategoricalDistribution((0.0, 0.2)),
         }
 
-    def tell(self, recipe: Recipe, value: float) -> None:
-        """Say how settings did."""
-        base = PORTFOLIO[recipe.network].learning_rate
+    def tell(self, architecture: str, recipe: Recipe, loss: float) -> None:
+        """Say how settings did; smaller is better."""
+        base = find_architecture(architecture).rate
         parameters = {
-            "network": recipe.network,
-            "rate": min(FACTOR, max(1 / FACTOR, recipe.learning_rate / base)),
-            "strength": min(1.8, max(0.3, recipe.strength)),
-            "smoothing": recipe.smoothing,
-            "drop": recipe.drop,
-            "weight_decay": recipe.weight_decay,
+            "rate": min(_FACTOR, max(1 / _FACTOR, recipe.rate / base)),
+            "decay": min(0.3, max(0.005, recipe.decay)),
+            "strength": recipe.strength if recipe.strength in _STRENGTHS else "light",
+            "smoothing": min(0.2, recipe.smoothing),
+            "drop": min(0.5, recipe.drop),
+            "mix": 0.2 if recipe.mix > 0 else 0.0,
         }
-        self._study.add_trial(optuna.create_trial(params=parameters, distributions=self._space(), value=value))
+        self._study(architecture).add_trial(optuna.create_trial(params=parameters, distributions=self._space(), value=loss))
 
-    def ask(self, leaders: Sequence[Recipe]) -> Recipe:
-        """Give new settings for one of the leading networks."""
-        allowed = [recipe.network for recipe in leaders]
-        trial = self._study.ask(self._space())
-        # The sampler knows all networks; one that does not lead is replaced by the leader.
-        network = trial.params["network"] if trial.params["network"] in allowed else allowed[0]
-        base = next(recipe for recipe in leaders if recipe.network == network)
-        self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    def ask(self, architecture: str, base: Recipe) -> Recipe:
+        """Give new settings for a network; its batch is kept."""
+        study = self._study(architecture)
+        trial = study.ask(self._space())
+        # It is told by `tell`, when and if it has a figure.
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        drawn = trial.params
         return replace(
             base,
-            learning_rate=PORTFOLIO[network].learning_rate * trial.params["rate"],
-            strength=trial.params["strength"],
-            smoothing=trial.params["smoothing"],
-            drop=trial.params["drop"],
-            weight_decay=trial.params["weight_decay"],
-            seed=base.seed + trial.number + 1,
+            rate=float(f"{find_architecture(architecture).rate * drawn['rate']:.3g}"),
+            decay=float(f"{drawn['decay']:.3g}"),
+            strength=str(drawn["strength"]),
+            smoothing=round(drawn["smoothing"], 3),
+            drop=round(drawn["drop"], 3),
+            mix=float(drawn["mix"]),
         )

@@ -1,221 +1,149 @@
-"""Successive halving over baselines and networks, then a search around the leaders, within a budget.
+"""The search: a cheap baseline first, then the portfolio under successive halving, then new settings around the leaders.
 
-Tasks run one to a processor. The next task is always the one that promises most: baselines first, so that there is an answer; then the first rung of each network of the
-portfolio; then longer rungs for the better half (Li et al., ASHA, MLSys 2020); then new settings around the leaders, from Optuna. Results lie in the vault, so that a search that is
-killed and begun again finds what it had.
+The next piece of work is always the one that promises most, and pieces run one to a processor. From the baseline on there is always a
+model that can be published. What was done lies among the checkpoints, so that a search which is killed and begun again finds it.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
-
-from oteo_automl.candidates.base import Fitted, better, score, unpack_module
-from oteo_automl.candidates.network import PORTFOLIO, planned_epochs
-from oteo_automl.candidates.registry import BASELINES
-from oteo_automl.candidates.task import TaskSummary, TrialTask, run_trial
+from oteo_automl.candidates.networks import find_architecture, flops
+from oteo_automl.candidates.registry import BASELINE, BLEND, CANDIDATES, Candidate
 from oteo_automl.candidates.training import Recipe
-from oteo_automl.candidates.vote import ImageVote
-from oteo_automl.evaluation.calibration import fit_temperature, softmax
+from oteo_automl.candidates.weights import find_weights
 from oteo_automl.search.budget import Budget
-from oteo_automl.search.data import TrainingData
+from oteo_automl.search.choosing import choose_result
 from oteo_automl.search.proposals import Proposals
-from oteo_automl.search.result import EpochRecord, FittedCandidate, SearchResult
+from oteo_automl.search.result import Plan, PlannedCandidate, SearchResult
+from oteo_automl.search.schedule import plan_rungs
+from oteo_automl.search.tasks import PieceResult, Problem, fit_classifier, train_network
 from oteo_automl.search.tracker import Tracker
-from oteo_automl.search.vault import Vault
-from oteo_core.errors import Internal, OteoError
+from oteo_automl.search.trial import FAILED, FINISHED, PAUSED, PRUNED, RUNNING, STOPPED, WAITING, Trial
+from oteo_core.errors import Internal
+from oteo_core.images import InputPolicy
 from oteo_core.jobs.executor import Executor, Task
-from oteo_core.packages.manifest import MetricValue, TrialRecord
+from oteo_core.packages import TrialRecord
 
-LOG = logging.getLogger(__name__)
-LAST_RUNG = 3
-SHORTEST_NETWORK = 12.0
-"""Seconds that must be left for a network's training to be begun."""
-PLAN = "trials.json"
+LEADERBOARD = "leaderboard.json"
+"""Checkpoint of a running search's trials, best first: a JSON list of `TrialRecord.to_dict`."""
 
+_TRIALS = "trials.json"
+_LATE_SECONDS = 4.0
+_SHORTEST = 8.0
+_MOST_TRIALS = 200
+_SAME_COST = 0.013
 
-@dataclass
-class Trial:
-    """One trial and what is known of it."""
-
-    id: str
-    candidate: str
-    recipe: Recipe | None
-    number: int
-    rung: int = -1
-    summaries: list[TaskSummary] = field(default_factory=list)
-    seconds: float = 0.0
-    state: str = "running"
-    message: str = ""
-    run_id: str = ""
-
-    def value(self, objective: str) -> float | None:
-        """Give the objective on the validation part after the last rung that ended."""
-        return self.summaries[-1].scores.get(objective, self.summaries[-1].scores["log_loss"]) if self.summaries else None
+_log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Snapshot:
-    """How a search stands: for whoever shows progress."""
+    """How a search stands: the best trial, how many have ended and run, what is done now, and the share of its time that is used."""
 
     best: TrialRecord | None
     finished: int
     running: int
     stage: str
-    elapsed: float
+    fraction: float
 
 
-class Search:
-    """A search over candidates.
+@dataclass(slots=True)
+class Settings:
+    """What a search is asked for.
 
     Parameters
     ----------
-    data
-        The prepared images, as they lie in the vault.
-    vault
-        Data, states and results.
+    candidates
+        In the order in which they are tried; the baseline first.
+    objective
+        One of `oteo_automl.search.scoring.OBJECTIVES`.
+    policy
+        How images are prepared.
+    classes
+        Names, in the order of the labels.
+    ids, groups
+        Of all samples of the data.
+    gpu_share
+        Part of a GPU that a network's training takes; 0: none.
+    blend
+        True: the mean of the best of several kinds may win.
+    """
+
+    candidates: Sequence[Candidate]
+    objective: str
+    policy: InputPolicy
+    classes: tuple[str, ...]
+    ids: Sequence[str]
+    groups: Sequence[str]
+    gpu_share: float = 0.0
+    blend: bool = True
+
+
+class Search:
+    """One search.
+
+    Parameters
+    ----------
+    problem
+        Images, labels, folds, checkpoints.
+    settings
+        What is asked for.
     executor
-        Where tasks run.
+        Where pieces run.
     budget
         The time.
-    candidates
-        Names, from `registry.choose`.
-    objective
-        ``"log_loss"``, ``"auroc"``, ``"balanced_accuracy"``, ``"accuracy"`` or ``"f1"``.
-    seed
-        Seed of every draw.
-    pretrained_uri
-        Where pretrained weights lie; empty: from scratch.
+    plan
+        Filled in as things are measured.
     tracker
         Told of every trial.
     check
         Called several times a second; raises where the work is to stop.
     report
-        Called several times a second with how it stands.
-    gpus
-        GPUs in the cluster; a network's task takes one where there is one.
+        Called several times a second.
     """
 
     def __init__(
         self,
-        *,
-        data: TrainingData,
-        vault: Vault,
+        problem: Problem,
+        settings: Settings,
         executor: Executor,
         budget: Budget,
-        candidates: Sequence[str],
-        objective: str,
-        seed: int,
-        pretrained_uri: str,
+        plan: Plan,
         tracker: Tracker,
-        check: Callable[[], None],
-        report: Callable[[Snapshot], None],
+        *,
+        check: Callable[[], None] = lambda: None,
+        report: Callable[[Snapshot], None] = lambda _: None,
     ) -> None:
-        self.data = data
-        self.vault = vault
-        self.executor = executor
-        self.budget = budget
-        self.candidates = list(candidates)
-        self.objective = objective
-        self.seed = seed
-        self.pretrained_uri = pretrained_uri
-        self.tracker = tracker
-        self.check = check
-        self.report = report
-        self.trials: list[Trial] = []
-        self.running: dict[str, tuple[Task[TaskSummary], Trial]] = {}
-        self.samples = len(data.part("train"))
-        self.proposals = Proposals(seed, objective)
-        self.device = "gpu" if executor.gpus >= 1 else "cpu"
+        self._problem = problem
+        self._settings = settings
+        self._executor = executor
+        self._budget = budget
+        self._plan = plan
+        self._tracker = tracker
+        self._check = check
+        self._report = report
+        self._trials: list[Trial] = []
+        self._running: dict[str, tuple[Task[PieceResult], Trial]] = {}
+        self._proposals = Proposals(problem.seed)
+        self._gpu = settings.gpu_share > 0
+        self._slots = max(1, int(executor.cpus))
+        self._network_slots = max(1, int(executor.gpus / settings.gpu_share)) if self._gpu else self._slots
+        self._kept = 0.0
+        self._pretrained = {
+            one.architecture: find_weights(problem.pretrained_uri, one.architecture) is not None
+            for one in settings.candidates
+            if one.architecture and problem.pretrained_uri
+        }
 
-    # -- trials and their records ----------------------------------------------------------------------------------------------
-
-    def _new_trial(self, candidate: str, recipe: Recipe | None) -> Trial:
-        number = len(self.trials)
-        trial = Trial(f"t{number:03d}-{candidate.replace('_', '-')}", candidate, recipe, number)
-        self.trials.append(trial)
-        self._remember()
-        return trial
-
-    def _remember(self) -> None:
-        """Write down which trials there are, so that a rerun has the same ones."""
-        content = [
-            {
-                "id": t.id,
-                "candidate": t.candidate,
-                "recipe": asdict(t.recipe) if t.recipe else None,
-                "number": t.number,
-                "state": t.state,
-                "message": t.message,
-                "run_id": t.run_id,
-                "seconds": t.seconds,
-                "summaries": [asdict(s) for s in t.summaries],
-            }
-            for t in self.trials
-        ]
-        self.vault.save(PLAN, json.dumps(content).encode())
-
-    def _recall(self) -> None:
-        stored = self.vault.load(PLAN)
-        for entry in json.loads(stored) if stored else []:
-            trial = Trial(
-                entry["id"],
-                entry["candidate"],
-                Recipe(**entry["recipe"]) if entry["recipe"] else None,
-                entry["number"],
-                summaries=[TaskSummary(**s) for s in entry["summaries"]],
-                seconds=entry["seconds"],
-                state=entry["state"],
-                message=entry["message"],
-                run_id=entry["run_id"],
-            )
-            trial.rung = len(trial.summaries) - 1
-            self.trials.append(trial)
-            if trial.summaries:
-                self._tell(trial)
-
-    def _tell(self, trial: Trial) -> None:
-        value = trial.value(self.objective)
-        if trial.recipe is not None and value is not None:
-            self.proposals.tell(trial.recipe, value)
-
-    def records(self) -> list[TrialRecord]:
-        """Give all trials, best first; those without a result last."""
-        sign = 1.0 if self.objective == "log_loss" else -1.0
-
-        def order(trial: Trial) -> tuple[bool, float]:
-            value = trial.value(self.objective)
-            return (value is None, sign * value if value is not None else 0.0)
-
-        return [self.record(trial) for trial in sorted(self.trials, key=order)]
-
-    def record(self, trial: Trial) -> TrialRecord:
-        """Give a trial as it goes into the package."""
-        scores = trial.summaries[-1].scores if trial.summaries else {}
-        count = len(self.data.part("validation"))
-        state = trial.state
-        if state == "running" and trial.id not in self.running and trial.summaries:
-            state = "pruned" if trial.recipe is not None and trial.rung < LAST_RUNG else "finished"
-        parameters = dict(trial.summaries[-1].parameters) if trial.summaries else (asdict(trial.recipe) if trial.recipe else {})
-        return TrialRecord(
-            id=trial.id,
-            candidate=trial.candidate,
-            parameters=parameters,
-            state=state,
-            metrics=[MetricValue(name, value, split="validation", sample_count=count) for name, value in scores.items()],
-            objective=trial.value(self.objective),
-            duration=trial.seconds,
-            run_id=trial.run_id,
-            message=trial.message,
-        )
-
-    # -- the loop --------------------------------------------------------------------------------------------------------------
+    # The loop.
 
     def run(self) -> SearchResult:
         """Search until the time is up or nothing is left to try.
@@ -223,289 +151,322 @@ class Search:
         Raises
         ------
         Internal
-            NO_CANDIDATE: not even the baseline could be fitted.
+            ``NO_CANDIDATE``: not even the baseline could be fitted.
         """
         self._recall()
-        known = {trial.candidate for trial in self.trials}
-        for name in self.candidates:
-            if name in BASELINES and name not in known:
-                self._new_trial(name, None)
-        slots = max(1, int(self.executor.cpus))
         while True:
-            self.check()
-            self.budget.keep()
-            while len(self.running) < slots and (task := self._next()) is not None:
-                self._start(*task)
-            if not self.running:
+            self._check()
+            self._keep()
+            while (chosen := self._next()) is not None:
+                self._start(*chosen)
+            if not self._running:
                 break
-            done, _ = self.executor.wait([task for task, _ in self.running.values()], timeout=0.5)
+            done, _ = self._executor.wait([task for task, _ in self._running.values()], timeout=0.3)
             for task in done:
                 self._finish(task)
-            self.report(self._snapshot())
-            if self.budget.left_for_search <= 0 and self._answered():
-                # Tasks stop by themselves at the deadline; one that hangs is not waited for.
-                done, _ = self.executor.wait([task for task, _ in self.running.values()], timeout=4.0, count=len(self.running))
-                for task in done:
-                    self._finish(task)
+            self._say()
+            if self._budget.left < -_LATE_SECONDS and (self._answered() or self._budget.left < -0.5 * self._budget.reserve):
                 self._abandon()
                 break
-        self.budget.keep(force=True)
+        self._keep(force=True)
         return self._result()
 
+    def _keep(self, *, force: bool = False) -> None:
+        if force or time.monotonic() - self._kept > 2.0:
+            self._budget.keep(self._problem.checkpoints)
+            self._kept = time.monotonic()
+
     def _answered(self) -> bool:
-        return any(trial.summaries for trial in self.trials)
+        return any(trial.results for trial in self._trials)
 
     def _abandon(self) -> None:
-        for task, trial in self.running.values():
+        """Leave what has not stopped by itself; its last rung, if there was one, stays."""
+        for task, trial in self._running.values():
             task.cancel()
-            trial.state, trial.message = "stopped", "the time was up"
-        self.running.clear()
+            trial.state, trial.message = STOPPED, "the time was up"
+        self._running.clear()
         self._remember()
 
-    def _start(self, trial: Trial, rung: int, recipe: Recipe | None) -> None:
-        trial.rung, trial.recipe, trial.state = rung, recipe, "running"
-        self._remember()
-        task = TrialTask(trial.id, trial.candidate, rung, recipe, self.seed, self.budget.search_end, self.vault, self.pretrained_uri)
-        gpus = 1.0 if recipe is not None and self.device == "gpu" else 0.0
-        handle = self.executor.submit(run_trial, task, cpus=1.0, gpus=gpus)
-        self.running[trial.id] = (handle, trial)
+    # Choosing what to do.
 
-    def _finish(self, task: Task[TaskSummary]) -> None:
-        key = next(key for key, (known, _) in self.running.items() if known is task)
-        _, trial = self.running.pop(key)
-        try:
-            summary = task.result()
-        except OteoError as error:
-            trial.state, trial.message = "failed", error.message
-        except Exception as error:
-            LOG.exception("trial %s failed", trial.id)
-            trial.state, trial.message = "failed", f"{type(error).__name__}: {error}"
-        else:
-            trial.summaries.append(summary)
-            trial.seconds += summary.seconds
-            trial.message = summary.message
-            last = trial.recipe is None or trial.rung >= LAST_RUNG
-            trial.state = "stopped" if summary.stopped else "finished" if last else "running"
-            self._tell(trial)
-        fitted = self._fitted(trial)
-        trial.run_id = self.tracker.trial(self.record(trial), fitted.curve if fitted else []) or trial.run_id
-        self._remember()
-
-    def _next(self) -> tuple[Trial, int, Recipe | None] | None:
-        """Give the task that promises most now; None where nothing is worth beginning."""
-        for trial in self.trials:
-            if trial.id in self.running or trial.state == "failed":
-                continue
-            if trial.recipe is None and not trial.summaries:
-                return trial, 0, None
-            # A rung that an earlier attempt had begun and not ended.
-            if trial.recipe is not None and trial.state == "running" and trial.rung > len(trial.summaries) - 1:
-                return trial, trial.rung, trial.recipe
-        if self.budget.left_for_search < SHORTEST_NETWORK:
+    def _next(self) -> tuple[Trial, int] | None:
+        """Give the piece that promises most now; None where nothing is worth beginning or no processor is free."""
+        running = [trial for _, trial in self._running.values()]
+        networks = sum(trial.recipe is not None for trial in running)
+        if len(running) >= self._slots:
             return None
-        tried = {trial.candidate for trial in self.trials}
-        for name in self.candidates:
-            if name in PORTFOLIO and name not in tried:
-                return self._begin(name, self._fit_epochs(self._recipe(name), 0, None))
-        promoted = self._promotion()
-        if promoted is not None:
-            return promoted
-        return self._proposal()
+        # What an earlier attempt had begun.
+        for trial in self._trials:
+            if trial.state == RUNNING and trial.id not in self._running:
+                return trial, trial.rung
+        if not self._answered():
+            return self._baseline()
+        if self._budget.left < _SHORTEST:
+            return self._cheap(running) if self._budget.left > 0.3 * _SHORTEST else None
+        cheap_running = len(running) - networks
+        # With several processors both kinds advance side by side; with one, the cheap ones come first.
+        if networks < self._network_slots and cheap_running >= max(1, self._slots // 2) and (network := self._network()):
+            return network
+        if cheap_running < max(1, self._slots // 2) and (cheap := self._cheap(running)):
+            return cheap
+        return self._network() if networks < self._network_slots else None
 
-    def _begin(self, name: str, recipe: Recipe | None) -> tuple[Trial, int, Recipe] | None:
-        return None if recipe is None else (self._new_trial(name, recipe), 0, recipe)
+    def _baseline(self) -> tuple[Trial, int] | None:
+        if any(trial.candidate == BASELINE and trial.state != FAILED for trial in self._trials):
+            return None
+        others = [one for one in self._settings.candidates if one.family and not self._tried(one.name)]
+        return (self._add(others[0]), 0) if others else None
 
-    def _recipe(self, name: str) -> Recipe:
-        return Recipe(
-            network=name,
-            epochs=planned_epochs(self.samples, 0),
-            learning_rate=PORTFOLIO[name].learning_rate,
-            batch=32 if self.samples >= 64 else 16,
-            seed=self.seed,
-        )
+    def _tried(self, name: str) -> bool:
+        return any(trial.candidate == name for trial in self._trials)
 
-    def _epoch_seconds(self, name: str) -> float | None:
-        """Give the measured time of an epoch of this network, or an estimate from another one's."""
-        measured: dict[str, float] = {}
-        for trial in self.trials:
-            if trial.recipe is not None and trial.summaries:
-                epochs = max(1, int(trial.summaries[-1].parameters.get("epochs_done", 1)))
-                measured[trial.candidate] = trial.seconds / epochs
-        if name in measured:
-            return measured[name]
-        ratios = [seconds / PORTFOLIO[other].cost for other, seconds in measured.items() if other in PORTFOLIO]
-        return float(np.mean(ratios)) * PORTFOLIO[name].cost if ratios else None
-
-    def _fit_epochs(self, recipe: Recipe, rung: int, trial: Trial | None) -> Recipe | None:
-        """Shorten a rung to the time that is left, so that its learning rate falls to nothing; None where too little is left."""
-        epochs = planned_epochs(self.samples, rung)
-        seconds = self._epoch_seconds(recipe.network)
-        if seconds is not None:
-            epochs = min(epochs, int(self.budget.left_for_search * 0.85 / max(seconds, 1e-6)))
-        return replace(recipe, epochs=epochs) if epochs >= 3 else None
-
-    def _promotion(self) -> tuple[Trial, int, Recipe] | None:
-        for rung in range(LAST_RUNG - 1, -1, -1):
-            peers = [t for t in self.trials if t.recipe is not None and len(t.summaries) > rung and t.state != "failed"]
-            values = {t.id: t.summaries[rung].scores.get(self.objective, t.summaries[rung].scores["log_loss"]) for t in peers}
-            ranked = sorted(peers, key=lambda t: values[t.id], reverse=self.objective != "log_loss")
-            for trial in ranked[: max(1, len(ranked) // 2)]:
-                if (
-                    len(trial.summaries) == rung + 1
-                    and trial.id not in self.running
-                    and trial.state == "running"
-                    and trial.recipe is not None
-                ):
-                    recipe = self._fit_epochs(trial.recipe, rung + 1, trial)
-                    # Less than the rung before would only undo it.
-                    if recipe is not None and recipe.epochs >= planned_epochs(self.samples, rung) // 2:
-                        return trial, rung + 1, recipe
+    def _cheap(self, running: Sequence[Trial]) -> tuple[Trial, int] | None:
+        busy = {CANDIDATES[trial.candidate].features for trial in running if trial.recipe is None}
+        ready = {CANDIDATES[trial.candidate].features for trial in self._trials if trial.recipe is None and trial.results}
+        for one in self._settings.candidates:
+            # Its features may be on their way: waiting is quicker than computing them twice.
+            if one.family and not self._tried(one.name) and (one.features in ready or one.features not in busy):
+                return self._add(one), 0
         return None
 
-    def _proposal(self) -> tuple[Trial, int, Recipe] | None:
-        leaders = [t for t in self.trials if t.recipe is not None and t.summaries and t.state != "failed"]
-        if not leaders:
-            return None
-        leaders.sort(key=lambda t: t.value(self.objective) or 0.0, reverse=self.objective != "log_loss")
-        networks = list(dict.fromkeys(t.candidate for t in leaders))[:2]
-        recipe = self.proposals.ask([self._recipe(name) for name in networks])
-        shortened = self._fit_epochs(recipe, 0, None)
-        if shortened is None or shortened.epochs < planned_epochs(self.samples, 0) // 2:
-            return None
-        return self._begin(recipe.network, shortened)
+    def _network(self) -> tuple[Trial, int] | None:
+        networks = [one for one in self._settings.candidates if one.architecture]
+        alive = [trial for trial in self._trials if trial.recipe is not None and trial.state == PAUSED and self._fits(trial)]
+        unstarted = [one for one in networks if not self._tried(one.name) and self._worth(one.architecture)]
+        objective = self._settings.objective
+        # The better half of a rung goes on, once the portfolio has come so far.
+        for rung in (1, 0):
+            peers = sorted(
+                (t for t in self._trials if t.recipe is not None and len(t.results) > rung), key=lambda t: t.loss(objective, rung)
+            )
+            leaders = peers[: max(1, len(peers) // 2)]
+            enough = len(peers) >= min(3, len(networks)) or not unstarted
+            ready = [trial for trial in leaders if trial in alive and trial.rung == rung]
+            if enough and ready:
+                return ready[0], rung + 1
+        if unstarted:
+            return self._add(unstarted[0]), 0
+        proposal = self._propose()
+        if proposal is not None:
+            return proposal
+        # Too little time for anything new: the best of those that were stopped go on.
+        best = min(alive, key=lambda trial: trial.loss(objective), default=None)
+        return None if best is None else (best, best.rung + 1)
 
-    def _snapshot(self) -> Snapshot:
-        records = self.records()
-        best = records[0] if records and records[0].objective is not None else None
-        running = [trial for _, trial in self.running.values()]
-        stage = (
-            "training " + ", ".join(f"{t.candidate} (rung {t.rung + 1})" if t.recipe else t.candidate for t in running)
-            if running
-            else "searching"
+    def _propose(self) -> tuple[Trial, int] | None:
+        """Give a new trial around the leading networks where there is time to train it to its end."""
+        leaders = sorted(
+            (trial for trial in self._trials if trial.recipe is not None and trial.results and trial.state in (FINISHED, PAUSED)),
+            key=lambda trial: trial.loss(self._settings.objective),
         )
-        return Snapshot(best, sum(1 for t in self.trials if t.id not in self.running), len(running), stage, self.budget.elapsed)
-
-    # -- the end ---------------------------------------------------------------------------------------------------------------
-
-    def _fitted(self, trial: Trial) -> Fitted | None:
-        if not trial.summaries:
+        if not leaders or len(self._trials) >= _MOST_TRIALS:
             return None
-        stored = self.vault.load(f"trials/{trial.id}/rung{trial.summaries[-1].rung}.pt")
-        return Fitted.from_bytes(stored) if stored else None
+        leader = leaders[len(self._trials) % min(2, len(leaders))]
+        architecture = CANDIDATES[leader.candidate].architecture
+        if leader.recipe is None or self._epoch_seconds(architecture) * leader.rungs[-1] > 0.8 * self._budget.left:
+            return None
+        return self._add(CANDIDATES[leader.candidate], self._proposals.ask(architecture, leader.recipe)), 0
 
-    def _candidate(self, trial: Trial, fitted: Fitted) -> FittedCandidate:
-        return FittedCandidate(
-            trial=trial.id,
-            name=trial.candidate,
-            module=unpack_module(fitted.module),
-            input_policy=self.data.policy,
-            parameters=fitted.parameters,
-            initial_weights=fitted.initial_weights,
-            logits=fitted.logits,
-            labels=self.data.labels[fitted.places],
-            samples=[self.data.samples[int(place)] for place in fitted.places],
-            groups=[self.data.groups[int(place)] for place in fitted.places],
-            calibrated_on=fitted.calibrated_on,
-            curve=fitted.curve,
-            duration=trial.seconds,
-        )
+    def _worth(self, architecture: str) -> bool:
+        return self._budget.left > max(_SHORTEST, 3 * self._epoch_seconds(architecture))
+
+    def _fits(self, trial: Trial) -> bool:
+        """Say whether at least a twentieth of what is missing can still be learnt."""
+        missing = trial.rungs[-1] - (trial.last.epochs if trial.last else 0)
+        return self._budget.left > max(4.0, 0.05 * missing * self._epoch_seconds(CANDIDATES[trial.candidate].architecture))
+
+    def _epoch_seconds(self, architecture: str) -> float:
+        """Give the measured time of an epoch of this network, or a guess from others' or from none."""
+        measured: dict[str, float] = {}
+        for trial in self._trials:
+            records = trial.curve
+            if records:
+                measured[CANDIDATES[trial.candidate].architecture] = sum(record.seconds for record in records) / len(records)
+        if architecture in measured:
+            return measured[architecture]
+        size = self._settings.policy.width
+        cost = flops(architecture, size)
+        ratios = [seconds / flops(other, size) for other, seconds in measured.items()]
+        if ratios:
+            return cost * sum(ratios) / len(ratios)
+        return cost * len(self._problem.learnt_from) * _SAME_COST * (0.02 if self._gpu else 1.0)
+
+    # Trials.
+
+    def _add(self, candidate: Candidate, recipe: Recipe | None = None) -> Trial:
+        trial = Trial(f"t{len(self._trials):03d}-{candidate.name}".replace("_", "-"), candidate.name)
+        if candidate.architecture:
+            pretrained = self._pretrained.get(candidate.architecture, False)
+            trial.recipe = recipe or self._recipe(candidate.architecture, pretrained)
+            trial.rungs = plan_rungs(
+                len(self._problem.learnt_from),
+                budget=self._budget.total - self._budget.reserve,
+                pretrained=pretrained,
+                epoch_seconds=self._epoch_seconds(candidate.architecture),
+            )
+        self._trials.append(trial)
+        return trial
+
+    def _recipe(self, architecture: str, pretrained: bool) -> Recipe:
+        rate = find_architecture(architecture).rate
+        count = len(self._problem.learnt_from)
+        batch = 8 if count < 64 else 16 if count < 128 else 32
+        if self._gpu and count >= 2000:
+            batch, rate = 128, rate * 2
+        return Recipe(rate=rate * 0.3 if pretrained else rate, batch=batch)
+
+    def _start(self, trial: Trial, rung: int) -> None:
+        trial.rung, trial.state = rung, RUNNING
+        candidate = CANDIDATES[trial.candidate]
+        deadline = self._budget.deadline
+        task: Task[PieceResult]
+        self._running[trial.id] = (None, trial)  # type: ignore[assignment]
+        self._remember()
+        if trial.recipe is None:
+            # A tenth of the time for each family, so that none keeps the others from their turn.
+            share = 0.1 * (self._budget.total - self._budget.reserve)
+            limit = min(deadline, time.time() + max(3.0, share))
+            task = self._executor.submit(fit_classifier, self._problem, trial.id, candidate, 40, limit, cpus=1.0)
+        else:
+            task = self._executor.submit(
+                train_network,
+                self._problem,
+                trial.id,
+                rung,
+                candidate.architecture,
+                trial.recipe,
+                trial.rungs[rung],
+                trial.rungs[-1],
+                deadline - 1.0,
+                cpus=1.0,
+                gpus=self._settings.gpu_share,
+            )
+        self._running[trial.id] = (task, trial)
+
+    def _finish(self, task: Task[PieceResult]) -> None:
+        key = next(key for key, (known, _) in self._running.items() if known is task)
+        _, trial = self._running.pop(key)
+        try:
+            result = task.result()
+        except Exception as error:  # noqa: BLE001 (whatever one candidate raises, the others go on, and the trial says it)
+            _log.warning("trial %s failed: %s: %s", trial.id, type(error).__name__, error)
+            trial.state, trial.message = FAILED, f"{type(error).__name__}: {error}"
+        else:
+            trial.results.append(result)
+            trial.seconds += result.seconds
+            trial.message = result.message
+            last = trial.recipe is None or trial.rung >= len(trial.rungs) - 1
+            trial.state = STOPPED if result.stopped else FINISHED if last else PAUSED
+            if trial.recipe is not None:
+                self._proposals.tell(CANDIDATES[trial.candidate].architecture, trial.recipe, trial.loss(self._settings.objective))
+        trial.run_id = self._tracker.trial(self._record(trial), trial.curve) or trial.run_id
+        self._remember()
+
+    def _record(self, trial: Trial) -> TrialRecord:
+        return trial.record(self._settings.objective, len(self._problem.held_out))
+
+    def _ranked(self) -> list[Trial]:
+        return sorted(self._trials, key=lambda trial: trial.loss(self._settings.objective))
+
+    def _remember(self) -> None:
+        """Write down which trials there are and how they stand, for a rerun and for whoever asks."""
+        checkpoints = self._problem.checkpoints
+        checkpoints.save(_TRIALS, json.dumps([trial.to_dict() for trial in self._trials]).encode())
+        checkpoints.save(LEADERBOARD, json.dumps([self._record(trial).to_dict() for trial in self._ranked()]).encode())
+
+    def _recall(self) -> None:
+        stored = self._problem.checkpoints.load(_TRIALS)
+        for values in json.loads(stored) if stored else []:
+            trial = Trial.from_dict(values)
+            if trial.candidate == BLEND:
+                # Made anew at the end, from what there is then.
+                continue
+            self._trials.append(trial)
+            if trial.recipe is not None and trial.results:
+                self._proposals.tell(CANDIDATES[trial.candidate].architecture, trial.recipe, trial.loss(self._settings.objective))
+
+    # Telling.
+
+    def _say(self) -> None:
+        ranked = self._ranked()
+        best = ranked[0] if ranked and ranked[0].results else None
+        ended = sum(trial.state in (FINISHED, FAILED, STOPPED, PRUNED) for trial in self._trials)
+        names = sorted({trial.candidate for _, trial in self._running.values()})
+        used = 1.0 - max(0.0, self._budget.left) / max(1.0, self._budget.total - self._budget.reserve)
+        stage = f"training {', '.join(names)}" if names else "choosing"
+        self._report(Snapshot(self._record(best) if best else None, ended, len(self._running), stage, used))
 
     def _result(self) -> SearchResult:
-        ranked: list[tuple[Trial, Fitted]] = []
-        by_id = {trial.id: trial for trial in self.trials}
-        for record in self.records():
-            trial = by_id[record.id]
-            if trial.summaries and (fitted := self._fitted(trial)) is not None:
-                ranked.append((trial, fitted))
-        if not ranked:
-            reasons = "; ".join(f"{t.candidate}: {t.message}" for t in self.trials if t.message)
-            raise Internal(
-                f"no candidate could be fitted: {reasons or 'the time was up before the baseline had ended'}", reason="NO_CANDIDATE"
-            )
-        winner = self._candidate(*ranked[0])
-        runner_up = next((self._candidate(t, f) for t, f in ranked[1:] if t.candidate != winner.name), None)
-        baseline = next((self._candidate(t, f) for t, f in ranked if t.candidate == "classical"), None)
-        vote = self._vote(ranked)
-        if vote is not None:
-            runner_up, winner = winner, vote
-        curves = {trial.id: fitted.curve for trial, fitted in ranked if fitted.curve}
-        return SearchResult(
-            winner=winner,
-            runner_up=runner_up,
-            baseline=baseline,
-            trials=self.records(),
-            curves=curves,
-            objective=self.objective,
-            fingerprint=self.data.fingerprint(),
-            plan=self._words(),
-            device=self.device,
-            elapsed=self.budget.elapsed,
-        )
+        for trial in self._trials:
+            if trial.state in (PAUSED, WAITING):
+                trial.state, trial.message = PRUNED, trial.message or "others were better at the same epoch"
+        if not self._answered():
+            reasons = "; ".join(f"{trial.candidate}: {trial.message}" for trial in self._trials)
+            raise Internal(f"nothing could be fitted to this dataset ({reasons or 'the time was up'})", reason="NO_CANDIDATE")
+        self._complete_plan()
+        settings = self._settings
+        result = choose_result(self._trials, self._problem, settings, self._plan, seconds=self._budget.spent)
+        for trial in self._trials:
+            if trial.state == PRUNED or trial.candidate == BLEND:
+                trial.run_id = self._tracker.trial(self._record(trial), trial.curve) or trial.run_id
+        self._remember()
+        result.trials = [self._record(trial) for trial in self._ranked()]
+        return result
 
-    def _vote(self, ranked: list[tuple[Trial, Fitted]]) -> FittedCandidate | None:
-        """Give the vote of the best two or three of different kinds, where it is clearly better than the best alone on the validation part."""
-        began = time.perf_counter()
-        kinds: dict[str, tuple[Trial, Fitted]] = {}
-        for trial, fitted in ranked:
-            kinds.setdefault(trial.candidate, (trial, fitted))
-        places = self.data.part("validation")
-        if len(places) < 20 or len(kinds) < 2:
-            return None
-        labels = self.data.labels[places]
-        answers = []
-        for trial, fitted in list(kinds.values())[:3]:
-            where = {int(place): index for index, place in enumerate(fitted.places)}
-            if not all(int(place) in where for place in places):
+    def _complete_plan(self) -> None:
+        """Put measured times in the plan."""
+        planned = {one.name: one for one in self._plan.candidates}
+        for trial in self._trials:
+            entry = planned.get(trial.candidate)
+            if entry is None or not trial.results:
                 continue
-            own = fitted.logits[[where[int(place)] for place in places]]
-            answers.append((trial, fitted, softmax(own, (t := fit_temperature(own, labels).temperature)), t))
-        best = score(np.log(np.clip(answers[0][2], 1e-6, 1)).astype(np.float32), labels) if answers else {}
-        chosen, logits = None, None
-        for count in range(2, len(answers) + 1):
-            mean = np.mean([answer[2] for answer in answers[:count]], axis=0)
-            candidate = np.log(np.clip(mean, 1e-6, 1.0)).astype(np.float32)
-            scores = score(candidate, labels)
-            clear = 0.97 if self.objective == "log_loss" else 1.005
-            if better(self.objective, scores[self.objective], best[self.objective] * clear):
-                chosen, logits, best = answers[:count], candidate, scores
-        if chosen is None or logits is None:
-            return None
-        names = "+".join(trial.candidate for trial, _, _, _ in chosen)
-        trial = self._new_trial(f"vote:{names}", None)
-        trial.state = "finished"
-        parameters = {"members": [t.id for t, _, _, _ in chosen], "temperatures": [temperature for _, _, _, temperature in chosen]}
-        trial.seconds = time.perf_counter() - began
-        trial.summaries.append(TaskSummary(trial.id, 0, best, trial.seconds, False, "", parameters))
-        trial.run_id = self.tracker.trial(self.record(trial), [])
-        return FittedCandidate(
-            trial=trial.id,
-            name=trial.candidate,
-            module=ImageVote(
-                [unpack_module(fitted.module) for _, fitted, _, _ in chosen], [temperature for *_, temperature in chosen]
-            ).eval(),
-            input_policy=self.data.policy,
-            parameters=parameters,
-            initial_weights=", ".join(dict.fromkeys(fitted.initial_weights for _, fitted, _, _ in chosen)),
-            logits=logits,
-            labels=labels,
-            samples=[self.data.samples[int(place)] for place in places],
-            groups=[self.data.groups[int(place)] for place in places],
-            curve=max((fitted.curve for _, fitted, _, _ in chosen), key=len),
-            duration=sum(t.seconds for t, _, _, _ in chosen),
-        )
-
-    def _words(self) -> str:
-        networks = [name for name in self.candidates if name in PORTFOLIO]
-        scratch = (
-            "from pretrained weights where there are any" if self.pretrained_uri else "from scratch (no pretrained weights were given)"
-        )
-        return (
-            f"The cheap baselines first ({', '.join(n for n in self.candidates if n in BASELINES)}), then {', '.join(networks) or 'no networks'} {scratch} under successive "
-            f"halving, then a search around the leaders, until {self.budget.total - self.budget.reserve:.0f} of {self.budget.total:.0f} s; "
-            f"the rest is for calibration, export, the check on Triton and the report."
-        )
+            entry.initial_weights = trial.results[-1].initial_weights
+            if trial.recipe is not None:
+                entry.batch_size, entry.epochs = trial.recipe.batch, trial.rungs[-1]
+                entry.epoch_seconds = self._epoch_seconds(CANDIDATES[trial.candidate].architecture)
 
 
-def curve_of(records: Sequence[dict[str, Any]]) -> list[EpochRecord]:
-    """Read epochs that were written as JSON."""
-    return [EpochRecord(**record) for record in records]
+def predicted_end(budget: Budget) -> datetime:
+    """Say when all will be done if the search uses its time."""
+    return datetime.fromtimestamp(budget.end, UTC)
+
+
+def make_plan(
+    settings: Settings,
+    reasons: dict[str, str],
+    budget: Budget,
+    *,
+    fingerprint: dict[str, Any],
+    device: str,
+    folds: int,
+    train_count: int,
+    steps: dict[str, float],
+) -> Plan:
+    """Say what a search means to do, before it has measured anything but what `steps` holds."""
+    search_seconds = budget.total - budget.reserve
+    planned = []
+    chosen = {one.name for one in settings.candidates}
+    for name, reason in reasons.items():
+        one = CANDIDATES[name]
+        entry = PlannedCandidate(name, input_size=settings.policy.width, reason=reason if name in chosen else f"left out: {reason}")
+        if one.architecture and name in chosen:
+            guess = flops(one.architecture, settings.policy.width) * train_count * _SAME_COST * (0.02 if settings.gpu_share else 1.0)
+            entry.epoch_seconds = guess
+            entry.epochs = plan_rungs(train_count, budget=search_seconds, pretrained=False, epoch_seconds=guess)[-1]
+        planned.append(entry)
+    networks = [one.name for one in settings.candidates if one.architecture]
+    cheap = [one.name for one in settings.candidates if one.family]
+    words = (
+        f"Cheap classifiers first ({', '.join(cheap)}), so that there is an answer; "
+        + (
+            f"beside them {', '.join(networks)} under successive halving; then new settings around the leaders; "
+            if networks
+            else "no networks; "
+        )
+        + f"until {search_seconds:.0f} of {budget.total:.0f} s. The rest is for calibration, export, the check on Triton and the report."
+    )
+    if folds > 1:
+        words += f" Cheap classifiers are cross-validated ({folds} folds by group, the validation part one of them)."
+    if math.isfinite(train_count) and folds == 0:
+        words += " There are too few images to hold any out: figures of the search are of the training images themselves."
+    return Plan(words, planned, fingerprint, device, max(1, folds), steps)

@@ -1,0 +1,50 @@
+"""How held-out answers are scored, the same for every candidate."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
+
+from oteo_automl.evaluation.calibration import fit_temperature, softmax
+
+OBJECTIVES = ("log_loss", "auroc", "balanced_accuracy", "accuracy", "f1")
+"""What can be chosen by; the first is the usual one."""
+
+
+def score(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, float]:
+    """Score held-out logits ``(N, K)``.
+
+    Returns
+    -------
+    dict
+        ``log_loss`` after temperature scaling, nats; ``accuracy``, ``balanced_accuracy``, ``f1`` (macro), 0 to 1; ``auroc`` (macro, one
+        class against the rest) where every class is present.
+    """
+    temperature = fit_temperature(logits, labels)
+    probabilities = softmax(logits, temperature.temperature)
+    predicted = probabilities.argmax(axis=1)
+    present = np.unique(labels)
+    recalls = [float((predicted[labels == one] == one).mean()) for one in present]
+    scores = {
+        "log_loss": temperature.log_loss_after,
+        "accuracy": float((predicted == labels).mean()),
+        "balanced_accuracy": float(np.mean(recalls))
+        if len(present) < logits.shape[1]
+        else float(balanced_accuracy_score(labels, predicted)),
+        "f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
+    }
+    if len(present) == logits.shape[1]:
+        if logits.shape[1] == 2:
+            scores["auroc"] = float(roc_auc_score(labels, probabilities[:, 1]))
+        else:
+            scores["auroc"] = float(np.mean([roc_auc_score(labels == one, probabilities[:, one]) for one in present]))
+    return scores
+
+
+def objective_loss(scores: dict[str, float], objective: str) -> float:
+    """Give the objective such that smaller is better; the log loss where it is not defined (AUROC without every class)."""
+    if objective == "log_loss" or objective not in scores:
+        return scores["log_loss"]
+    # The log loss decides between equals: rates come in steps on small parts.
+    return -scores[objective] + 1e-3 * scores["log_loss"]

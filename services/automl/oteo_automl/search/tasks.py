@@ -1,0 +1,363 @@
+"""The pieces of a search as they run in a worker: a classifier on fixed features, or epochs of a network's training.
+
+Every piece leaves its result among the checkpoints before it returns, and takes one that is there as it is: a search that was killed does
+not pay for it twice.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from oteo_automl.candidates import classical
+from oteo_automl.candidates.descriptors import Descriptors
+from oteo_automl.candidates.modules import Chain, SavedModule, build, dump_module, load_module
+from oteo_automl.candidates.networks import IMAGENET_MEAN, IMAGENET_SPREAD, NetworkClassifier, find_architecture
+from oteo_automl.candidates.patches import fit_patches
+from oteo_automl.candidates.registry import FROZEN, Candidate
+from oteo_automl.candidates.training import Diverged, Outcome, Recipe, Trainer, TrainingRows, has_bfloat16
+from oteo_automl.candidates.weights import Weights, find_weights, load_weights
+from oteo_automl.search.checkpoints import Checkpoints
+from oteo_automl.search.data import ArrayCache, ImageCache
+from oteo_automl.search.result import EpochRecord
+from oteo_automl.search.scoring import score
+
+PATCH_CENTRES = 160
+_FEATURE_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What all pieces of a search share; sent to workers.
+
+    Parameters
+    ----------
+    cache
+        The images.
+    labels
+        ``(N,)`` of all images.
+    rows
+        Rows of the training and validation parts.
+    folds
+        Fold of each of `rows`; what every candidate is compared on is fold 0.
+    fold_count
+        Number of folds; 0 where there is too little to hold anything out, and figures are of the training images themselves.
+    classes
+        K.
+    seed
+        Of every draw.
+    checkpoints
+        Where results and states lie.
+    pretrained_uri
+        Where weights lie; empty: none.
+    scratch
+        Local folder for features.
+    """
+
+    cache: ImageCache | ArrayCache
+    labels: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    folds: NDArray[np.int64]
+    fold_count: int
+    classes: int
+    seed: int
+    checkpoints: Checkpoints
+    pretrained_uri: str = ""
+    scratch: str = ""
+
+    @property
+    def held_out(self) -> NDArray[np.int64]:
+        """Rows that candidates are compared on."""
+        rows: NDArray[np.int64] = self.rows[self.folds == 0]
+        return rows
+
+    @property
+    def learnt_from(self) -> NDArray[np.int64]:
+        """Rows that may be learnt from while those are held out."""
+        return self.rows if self.fold_count == 0 else self.rows[self.folds != 0]
+
+
+@dataclass(slots=True)
+class PieceResult:
+    """What a piece gives back; the network itself lies among the checkpoints.
+
+    Parameters
+    ----------
+    scores
+        On the rows that candidates are compared on; see `oteo_automl.search.scoring.score`.
+    seconds
+        That the piece took.
+    epochs
+        Done in all; 0 for classifiers on features.
+    parameters
+        Settled while fitting.
+    initial_weights
+        See `oteo_automl.search.result.FittedCandidate`.
+    curve
+        Learning curve so far.
+    stopped
+        True where the time was up first.
+    message
+        For people.
+    """
+
+    scores: dict[str, float]
+    seconds: float
+    epochs: int = 0
+    parameters: dict[str, Any] = field(default_factory=dict)
+    initial_weights: str = "scratch"
+    curve: list[EpochRecord] = field(default_factory=list)
+    stopped: bool = False
+    message: str = ""
+
+    def to_json(self) -> bytes:
+        """Write it."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> PieceResult:
+        """Read what `to_json` wrote."""
+        values = json.loads(data)
+        values["curve"] = [EpochRecord(**record) for record in values["curve"]]
+        return cls(**values)
+
+
+@dataclass(slots=True)
+class StoredModel:
+    """A fitted module with its held-out logits, as it lies among the checkpoints.
+
+    ``rows`` are rows of the data, ``logits`` theirs; ``source`` says in words what was held out.
+    """
+
+    module: SavedModule
+    rows: NDArray[np.int64]
+    logits: NDArray[np.float32]
+    source: str
+
+    def to_bytes(self) -> bytes:
+        """Write it; no code is pickled."""
+        buffer = io.BytesIO()
+        torch.save(
+            {
+                "spec": self.module.spec(),
+                "state": {name: value.detach().cpu() for name, value in self.module.state_dict().items()},
+                "rows": torch.from_numpy(np.ascontiguousarray(self.rows)),
+                "logits": torch.from_numpy(np.ascontiguousarray(self.logits)),
+                "source": self.source,
+            },
+            buffer,
+        )
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> StoredModel:
+        """Read what `to_bytes` wrote."""
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        module = build(content["spec"])
+        module.load_state_dict(content["state"])
+        return cls(module.eval(), content["rows"].numpy(), content["logits"].numpy(), content["source"])
+
+
+def model_name(trial: str) -> str:
+    """Give the checkpoint's name of a trial's newest model."""
+    return f"trials/{trial}/model.pt"
+
+
+def state_name(trial: str) -> str:
+    """Give the checkpoint's name of a trial's training state."""
+    return f"trials/{trial}/state.pt"
+
+
+def result_name(trial: str, rung: int) -> str:
+    """Give the checkpoint's name of a piece's result."""
+    return f"trials/{trial}/result-{rung}.json"
+
+
+# Classifiers on fixed features.
+
+
+def fit_classifier(problem: Problem, trial: str, candidate: Candidate, tries: int, deadline: float) -> PieceResult:
+    """Search a family of classifiers on one kind of features; the piece of a classical trial."""
+    earlier = problem.checkpoints.load(result_name(trial, 0))
+    if earlier is not None:
+        return PieceResult.from_json(earlier)
+    began = time.time()
+    images = problem.cache.open()
+    extractor, initial = _extractor(problem, candidate.features, images)
+    features = _features(problem, candidate.features, extractor, images)
+    labels = problem.labels[problem.rows]
+    found = classical.search_family(
+        candidate.family, features, labels, problem.folds, classes=problem.classes, seed=problem.seed, tries=tries, deadline=deadline
+    )
+    known = np.isfinite(found.logits).all(axis=1)
+    compared = known & (problem.folds == 0)
+    folds = len(set(problem.folds[known].tolist()))
+    if problem.fold_count == 0:
+        source = "the training images themselves (there are too few to hold any out)"
+    elif folds > 1:
+        source = f"the training and validation parts, cross-validated ({folds} folds by group)"
+    else:
+        source = "the validation part"
+    model = StoredModel(Chain([extractor, found.head]).eval(), problem.rows[known], found.logits[known], source)
+    problem.checkpoints.save(model_name(trial), model.to_bytes())
+    result = PieceResult(
+        scores=score(found.logits[compared], labels[compared]),
+        seconds=time.time() - began,
+        parameters={**found.parameters, "classifier": candidate.family, "features": candidate.features, "settings_tried": found.tried},
+        initial_weights=initial,
+    )
+    problem.checkpoints.save(result_name(trial, 0), result.to_json())
+    return result
+
+
+def _extractor(problem: Problem, features: str, images: NDArray[Any]) -> tuple[SavedModule, str]:
+    height, width, channels = images.shape[1:]
+    if features == "classical":
+        return Descriptors(height, width, channels).eval(), "scratch"
+    if features == "patches":
+        name = "features/patches.pt"
+        stored = problem.checkpoints.load(name)
+        if stored is not None:
+            return load_module(stored), "scratch"
+        # Only images that are not held out, though no label is looked at.
+        module = fit_patches(_some(images, problem.learnt_from), centres=PATCH_CENTRES, seed=problem.seed)
+        problem.checkpoints.save(name, dump_module(module))
+        return module, "scratch"
+    network = NetworkClassifier(FROZEN, 0, channels, *_imagenet(channels))
+    weights = find_weights(problem.pretrained_uri, FROZEN)
+    if weights is None:
+        raise FileNotFoundError(f"there are no weights of {FROZEN} at {problem.pretrained_uri}")
+    load_weights(network.network, weights)
+    return network.eval(), weights.source
+
+
+def _some(images: NDArray[Any], rows: NDArray[np.int64], most: int = 1024) -> NDArray[Any]:
+    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(np.int64))]
+    picked: NDArray[Any] = np.ascontiguousarray(images[chosen])
+    return picked
+
+
+def _features(problem: Problem, name: str, extractor: SavedModule, images: NDArray[Any]) -> NDArray[np.float32]:
+    """Give the features of the problem's rows, from the file that an earlier piece on this machine left if there is one."""
+    path = Path(problem.scratch) / f"features-{name}.npy" if problem.scratch and Path(problem.scratch).is_dir() else None
+    if path is not None and path.exists():
+        stored: NDArray[np.float32] = np.load(path)
+        return stored
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(problem.rows), _FEATURE_BATCH):
+            batch = torch.from_numpy(np.ascontiguousarray(images[problem.rows[start : start + _FEATURE_BATCH]]))
+            parts.append(extractor(batch).float().numpy())
+    features: NDArray[np.float32] = np.concatenate(parts)
+    if path is not None:
+        partial = path.with_name(f"{path.stem}.{os.getpid()}.npy")
+        np.save(partial, features)
+        partial.replace(path)
+    return features
+
+
+# Networks.
+
+
+def train_network(
+    problem: Problem, trial: str, rung: int, architecture: str, recipe: Recipe, target: int, total: int, deadline: float
+) -> PieceResult:
+    """Train a network up to an epoch; the piece of a network's trial.
+
+    Raises
+    ------
+    Diverged
+        The loss is not finite.
+    """
+    earlier = problem.checkpoints.load(result_name(trial, rung))
+    if earlier is not None:
+        return PieceResult.from_json(earlier)
+    began = time.time()
+    images = problem.cache.open()
+    weights = find_weights(problem.pretrained_uri, architecture)
+    network = make_network(architecture, problem.classes, images, problem.learnt_from, recipe, weights, problem.seed)
+    rows = TrainingRows(images, problem.labels, problem.learnt_from, problem.held_out, problem.classes)
+    gpu = torch.cuda.is_available()
+    half = find_architecture(architecture).half and has_bfloat16()
+    trainer = Trainer(network, rows, recipe, seed=problem.seed, device="cuda" if gpu else "cpu", half=half)
+    state = problem.checkpoints.load(state_name(trial))
+    if state is not None:
+        trainer.restore(state)
+
+    def keep(data: bytes) -> None:
+        problem.checkpoints.save(state_name(trial), data)
+
+    judge_every = max(1, round(len(problem.held_out) / max(1, len(problem.learnt_from))))
+    outcome = trainer.run(target, total, deadline, keep, judge_every=judge_every)
+    source = "the training images themselves (there are too few to hold any out)" if problem.fold_count == 0 else "the validation part"
+    model = StoredModel(trainer.result(), problem.held_out, outcome.logits, source)
+    problem.checkpoints.save(model_name(trial), model.to_bytes())
+    result = _result(problem, outcome, recipe, weights, time.time() - began)
+    problem.checkpoints.save(result_name(trial, rung), result.to_json())
+    return result
+
+
+def _result(problem: Problem, outcome: Outcome, recipe: Recipe, weights: Weights | None, seconds: float) -> PieceResult:
+    return PieceResult(
+        scores=score(outcome.logits, problem.labels[problem.held_out]),
+        seconds=seconds,
+        epochs=outcome.epochs,
+        parameters={**asdict(recipe), "epochs": outcome.epochs},
+        initial_weights=weights.source if weights is not None else "scratch",
+        curve=outcome.curve,
+        stopped=outcome.out_of_time,
+        message=outcome.message,
+    )
+
+
+def make_network(
+    architecture: str,
+    classes: int,
+    images: NDArray[Any],
+    rows: NDArray[np.int64],
+    recipe: Recipe,
+    weights: Weights | None,
+    seed: int,
+) -> NetworkClassifier:
+    """Make a network for images ``(N, H, W, C)``: with pretrained weights and their normalisation, or drawn anew and with that of `rows`."""
+    channels = images.shape[3]
+    torch.manual_seed(seed)
+    if weights is not None:
+        network = NetworkClassifier(architecture, classes, channels, *_imagenet(channels), drop_rate=recipe.drop)
+        load_weights(network.network, weights)
+        return network
+    some = _some(images, rows, 256).astype(np.float32)
+    if images.dtype == np.uint8:
+        some /= 255.0
+    mean = some.mean(axis=(0, 1, 2)).tolist()
+    spread = np.maximum(some.std(axis=(0, 1, 2)), 0.02).tolist()
+    return NetworkClassifier(architecture, classes, channels, mean, spread, drop_rate=recipe.drop)
+
+
+def _imagenet(channels: int) -> tuple[list[float], list[float]]:
+    if channels == 3:
+        return list(IMAGENET_MEAN), list(IMAGENET_SPREAD)
+    return [sum(IMAGENET_MEAN) / 3] * channels, [sum(IMAGENET_SPREAD) / 3] * channels
+
+
+__all__ = [
+    "Diverged",
+    "PieceResult",
+    "Problem",
+    "StoredModel",
+    "fit_classifier",
+    "make_network",
+    "model_name",
+    "result_name",
+    "state_name",
+    "train_network",
+]
