@@ -91,14 +91,23 @@ def test_legacy_exporter_takes_over_and_it_is_said(monkeypatch):
     assert exported.error < 1e-5
 
 
+def test_in_a_hurry_the_quick_exporter_is_first():
+    exported = export.export_onnx(ServedClassifier(Small(3, 3, 255), 1.0), policy(), 3, images(policy()), hurry=True)
+    assert (exported.exporter, exported.fallback_reason) == ("torchscript", "")
+
+
 def test_a_graph_that_is_not_the_network_is_refused(monkeypatch):
     torch.manual_seed(3)
-    honest = export._export_dynamo
+    honest = export._export_torchscript
 
     def forged(served, example):
         return honest(ServedClassifier(served.network, 3.0).eval(), example)
 
     monkeypatch.setattr(export, "_export_dynamo", forged)
+    exported = export.export_onnx(ServedClassifier(Small(3, 3, 255), 1.0), policy(), 3, images(policy()))
+    assert exported.exporter == "torchscript"
+    assert "differ" in exported.fallback_reason
+    monkeypatch.setattr(export, "_export_torchscript", forged)
     with pytest.raises(Internal) as caught:
         export.export_onnx(ServedClassifier(Small(3, 3, 255), 1.0), policy(), 3, images(policy()))
     assert caught.value.reason == "EXPORT_FAILED"
