@@ -16,6 +16,14 @@ from oteo_automl.packaging.parity import TritonAway
 
 _AWAY = ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED")
 
+_CHANNEL = [
+    ("grpc.max_send_message_length", 2**31 - 1),
+    ("grpc.max_receive_message_length", 2**31 - 1),
+    # A Triton that was started again is found within a second; gRPC's own pause grows to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+]
+
 
 class TritonParityClient:
     """A `oteo_automl.packaging.parity.ParityClient` on a real Triton.
@@ -31,7 +39,7 @@ class TritonParityClient:
     def __init__(self, url: str, timeout: float = 60.0) -> None:
         self._url = url
         self._timeout = timeout
-        self._client = tc.InferenceServerClient(url)
+        self._client = tc.InferenceServerClient(url, channel_args=_CHANNEL)
 
     def close(self) -> None:
         """Close the connection."""
@@ -66,6 +74,7 @@ class TritonParityClient:
         try:
             return method(*args, client_timeout=self._timeout, **kwargs)
         except InferenceServerException as error:
-            if error.status() in _AWAY:
+            # A killed stub process leaves its model loaded and every inference failing; loading anew mends it.
+            if error.status() in _AWAY or "stub process" in str(error.message()).lower():
                 raise TritonAway(f"{self._url}: {error.message()}") from error
             raise ValueError(error.message()) from error
