@@ -68,7 +68,7 @@ class AutoMLService(automl_pb2_grpc.AutoMLServiceServicer):
                 "a coverage below one half says nothing; give 0.5 to 0.999", reason="BAD_COVERAGE", field="conformal_coverage"
             )
         for index, point in enumerate(request.operating_points):
-            if point.class_name not in [entry.name for entry in info.classes]:
+            if point.class_name not in info.classes:
                 raise InvalidArgument(
                     f"{request.dataset} has no class {point.class_name!r}",
                     reason="UNKNOWN_CLASS",
@@ -173,7 +173,7 @@ class AutoMLService(automl_pb2_grpc.AutoMLServiceServicer):
                 reason="NOT_IN_THIS_RELEASE",
                 field="task",
             )
-        present = [entry.name for entry in info.classes if entry.sample_count]
+        present = [entry.name for entry in info.class_info if entry.sample_count]
         if len(present) < 2:
             raise InvalidArgument(
                 f"{request.dataset} has images of one class only ({', '.join(present) or 'none'}); a classifier needs two",
