@@ -18,6 +18,7 @@ _LEVELS = 16
 _NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))
 _DIRECTIONS = ((0, 1), (1, 1), (1, 0), (1, -1))
 _EPSILON = 1e-6
+"""Never below 1e-7: the ONNX exporter takes the addition of 1e-8 for an addition of nothing and leaves it out."""
 
 
 @saved
@@ -82,7 +83,7 @@ class Descriptors(SavedModule):
             planes += [red, green, blue, (red - green) * 0.5 + 0.5, (red + green - 2 * blue) * 0.25 + 0.5]
         stacked = torch.cat(planes, dim=1).flatten(2)
         # Each pixel shares itself between its two nearest bins: a pixel on an edge does not jump.
-        positions = stacked.clamp(0, 1) * (_LEVELS - 1)
+        positions = stacked.clamp(0.0, 1.0) * (_LEVELS - 1)
         bins = [F.relu(1.0 - (positions - float(level)).abs()).mean(dim=2) for level in range(_LEVELS)]
         return torch.sqrt(torch.stack(bins, dim=2).flatten(1) + _EPSILON)
 
@@ -120,7 +121,7 @@ class Descriptors(SavedModule):
     def _gradients(self, grey: torch.Tensor) -> torch.Tensor:
         across = (grey[:, :, 1:-1, 2:] - grey[:, :, 1:-1, :-2]) * 0.5
         down = (grey[:, :, 2:, 1:-1] - grey[:, :, :-2, 1:-1]) * 0.5
-        squared = across * across + down * down + 1e-8
+        squared = across * across + down * down + 1e-6
         # The doubled angle's cosine and sine, without an arc tangent; each bin is a smooth bump around its direction.
         double_cosine = (across * across - down * down) / squared
         double_sine = 2 * across * down / squared
@@ -131,7 +132,7 @@ class Descriptors(SavedModule):
         return torch.cat([local.clamp(max=2.0).flatten(1), torch.log(energy.mean(dim=(2, 3)) + 1e-4)], dim=1)
 
     def _cooccurrence(self, grey: torch.Tensor) -> torch.Tensor:
-        quantised = torch.floor(grey.clamp(0, 0.99999) * _LEVELS)
+        quantised = torch.floor(grey.clamp(0.0, 0.99999) * _LEVELS)
         member = (quantised[:, :, None] == self._levels.view(1, 1, _LEVELS, 1, 1)).float()[:, 0]
         levels = self._levels
         difference = levels[:, None] - levels[None, :]
@@ -187,7 +188,7 @@ def _haralick(joint: torch.Tensor, levels: torch.Tensor, difference: torch.Tenso
     dissimilarity = (joint * difference.abs()).sum(dim=(1, 2))
     homogeneity = (joint / (1.0 + squared)).sum(dim=(1, 2))
     uniformity = (joint * joint).sum(dim=(1, 2))
-    entropy = -(joint * torch.log(joint + 1e-9)).sum(dim=(1, 2))
+    entropy = -(joint * torch.log(joint + 1e-6)).sum(dim=(1, 2))
     marginal = joint.sum(dim=2)
     mean = (marginal * levels).sum(dim=1, keepdim=True)
     variance = (marginal * (levels - mean) * (levels - mean)).sum(dim=1)
