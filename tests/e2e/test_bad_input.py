@@ -215,7 +215,7 @@ def test_one_bad_file_among_good_ones_is_named_and_the_others_are_kept(place, na
     assert dataset.sample_count == 24
     assert dataset.excluded_count == 1
     assert code in {count.code for count in dataset.findings}
-    listed = place.calls.datasets.ListSamples(dataset_pb2.ListSamplesRequest(parent=dataset.name, page_size=100))
+    listed = place.calls.datasets.ListSamples(dataset_pb2.ListSamplesRequest(parent=dataset.name, include_excluded=True))
     (bad,) = [sample for sample in listed.samples if sample.excluded]
     (finding,) = [found for found in bad.findings if found.code == code]
     assert finding.path == path

@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2
 
 from oteo_core.artifacts import ArtifactStore, open_store
-from oteo_core.errors import Internal, NotFound, OteoError, Unavailable, from_exception
+from oteo_core.errors import Internal, NotFound, OteoError, ResourceExhausted, Unavailable, from_exception
 from oteo_core.jobs import files
 from oteo_core.jobs.context import JobContext
 from oteo_core.jobs.scratch import open_scratch
@@ -190,7 +190,12 @@ def _failed(error: Exception, context: JobContext[Any, Any], attempt: files.Atte
 
 def _finish_with(artifacts: ArtifactStore, folder: str, error: OteoError) -> None:
     status: status_pb2.Status = error.to_status()
-    artifacts.write_bytes(f"{folder}/{files.ERROR}", status.SerializeToString())
+    try:
+        artifacts.write_bytes(f"{folder}/{files.ERROR}", status.SerializeToString())
+    except ResourceExhausted:
+        # The disk is full, likely of what this job put there. It has failed, so that goes anyway, and makes room to say why.
+        artifacts.delete(f"{folder}/{files.STAGING}")
+        artifacts.write_bytes(f"{folder}/{files.ERROR}", status.SerializeToString())
 
 
 def _metadata(handler: JobHandler[Any, Any], artifacts: ArtifactStore, folder: str) -> Message:

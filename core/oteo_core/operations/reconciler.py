@@ -12,7 +12,7 @@ from google.protobuf import any_pb2
 from google.rpc import status_pb2
 
 from oteo_core.artifacts import ArtifactStore
-from oteo_core.errors import Cancelled, DeadlineExceeded, Internal, NotFound, OteoError, Unavailable
+from oteo_core.errors import Cancelled, DeadlineExceeded, FailedPrecondition, Internal, NotFound, OteoError, ResourceExhausted, Unavailable
 from oteo_core.jobs import files
 from oteo_core.jobs.environment import job_environment
 from oteo_core.jobs.runner import JobRunner, JobState
@@ -35,6 +35,8 @@ DEADLINE_GRACE = 8.0
 """Seconds that a job has to end by itself after its deadline."""
 SWEEP_AFTER = 15.0
 """Seconds after a cancellation at which a late writer's leftovers are deleted once more."""
+STORE_REFUSES = frozenset({"DISK_FULL", "READ_ONLY_TARGET"})
+"""Reasons for which an artifact store takes nothing, and which do not go away by themselves."""
 
 
 @dataclass(slots=True)
@@ -88,8 +90,8 @@ class Reconciler:
         for row in rows:
             self.advance(row.id, wait=False)
         for row in self._store.sweep_due(self._service):
-            clean_up(self._artifacts, row, row.state)
-            self._store.schedule_sweep(row.id, None)
+            if self._clean_up(row, row.state):
+                self._store.schedule_sweep(row.id, None)
         live = {row.id for row in rows}
         for known in (self._signs, self._not_before):
             for identity in [identity for identity in list(known) if identity not in live]:
@@ -135,7 +137,14 @@ class Reconciler:
             self._end(row, State.FAILED, error=error.to_status())
             return
         if not row.submitted:
-            self._submit(row)
+            try:
+                self._submit(row)
+            except (ResourceExhausted, FailedPrecondition) as error:
+                if error.reason not in STORE_REFUSES:
+                    raise
+                # Waiting would help only if somebody looked here: the caller is told, and may ask again.
+                _LOG.warning("an operation cannot be written down", operation=row.id, error=str(error))
+                self._end(row, State.FAILED, error=error.to_status())
             return
         self._compare(row)
 
@@ -276,10 +285,22 @@ class Reconciler:
         # Before the row says that it has ended: whoever is told so finds nothing half-done, and a crash here is repeated.
         progress = self.read_progress(row)
         values = {"metadata": progress} if progress else {}
-        clean_up(self._artifacts, row, state)
+        self._clean_up(row, state)
         serialised = None if error is None else error.SerializeToString()
         if state in DONE and self._store.change(row.id, owner=self._owner, state=state, response=response, error=serialised, **values):
             _LOG.info("operation ended", operation=row.id, state=state.name, attempts=row.attempt)
+
+    def _clean_up(self, row: OperationRow, state: State) -> bool:
+        try:
+            clean_up(self._artifacts, row, state)
+        except FailedPrecondition as error:
+            if error.reason not in STORE_REFUSES:
+                raise
+            # Nothing can be removed from a store that cannot be written; the operation ends all the same.
+            _LOG.warning("what an operation left is removed later", operation=row.id, error=str(error))
+            self._store.schedule_sweep(row.id, SWEEP_AFTER)
+            return False
+        return True
 
     def _need_runner(self) -> JobRunner:
         if self._runner is None:
