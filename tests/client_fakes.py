@@ -1,0 +1,364 @@
+"""Small servicers of the whole contract, in memory, for tests of the client."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from google.longrunning import operations_pb2, operations_pb2_grpc
+from google.protobuf import empty_pb2
+from google.protobuf.message import Message
+from PIL import Image
+
+from oteo_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, OteoError, Unavailable
+from oteo_protos.augment.v1 import augment_pb2, augment_pb2_grpc, dataset_pb2, dataset_pb2_grpc
+from oteo_protos.automl.v1 import automl_pb2, automl_pb2_grpc
+from oteo_protos.gateway.v1 import (
+    deployment_pb2,
+    deployment_pb2_grpc,
+    inference_pb2,
+    inference_pb2_grpc,
+    pipeline_pb2,
+    pipeline_pb2_grpc,
+)
+from oteo_protos.type.v1 import report_pb2, task_pb2
+
+P = report_pb2.Progress
+
+
+class World:
+    """What the fakes share: operations, resources, and what was asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.operations: dict[str, operations_pb2.Operation] = {}
+        self.requests: dict[str, str] = {}
+        self.asked: list[Message] = []
+        self.datasets: dict[str, dataset_pb2.Dataset] = {}
+        self.models: dict[str, automl_pb2.Model] = {}
+        self.deployments: dict[str, deployment_pb2.Deployment] = {}
+        self.uploaded: dict[str, bytes] = {}
+        self.unavailable = 0
+        self.step = 0.02
+        self.lock = threading.Lock()
+
+    def start(self, request: Message, metadata: Message, response: Message | OteoError, polls: int = 2) -> operations_pb2.Operation:
+        """Begin an operation that ends after some looks at it; the same request_id gives the first."""
+        with self.lock:
+            self.asked.append(request)
+            if request.request_id in self.requests:
+                return self.operations[self.requests[request.request_id]]
+            name = f"operations/automl-{len(self.operations):020d}"
+            self.requests[request.request_id] = name
+            operation = operations_pb2.Operation(name=name)
+            metadata.progress.state = P.STATE_RUNNING
+            metadata.progress.create_time.GetCurrentTime()
+            operation.metadata.Pack(metadata)
+            self.operations[name] = operation
+            threading.Thread(target=self._work, args=(name, metadata, response, polls), daemon=True).start()
+            return operation
+
+    def _work(self, name: str, metadata: Any, response: Message | OteoError, polls: int) -> None:
+        for number in range(polls):
+            time.sleep(self.step)
+            with self.lock:
+                operation = self.operations[name]
+                if operation.done:
+                    return
+                metadata.progress.fraction = number / polls
+                metadata.progress.stage = f"stage {number}"
+                operation.metadata.Pack(metadata)
+        with self.lock:
+            operation = self.operations[name]
+            if operation.done:
+                return
+            metadata.progress.fraction = 1.0
+            metadata.progress.end_time.GetCurrentTime()
+            if isinstance(response, OteoError):
+                metadata.progress.state = P.STATE_FAILED
+                operation.error.CopyFrom(response.to_status())
+            else:
+                metadata.progress.state = P.STATE_SUCCEEDED
+                operation.response.Pack(response)
+            operation.metadata.Pack(metadata)
+            operation.done = True
+
+
+def make_dataset(name: str, folder: Path) -> dataset_pb2.Dataset:
+    """Give a dataset of three samples; its test image lies below ``folder``."""
+    (folder / "media").mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (40, 30), (200, 40, 40)).save(folder / "media" / "0.png")
+    return dataset_pb2.Dataset(
+        name=name,
+        display_name="cells",
+        task=task_pb2.TASK_CLASSIFICATION,
+        classes=[dataset_pb2.ClassInfo(name="round", sample_count=2), dataset_pb2.ClassInfo(name="long", sample_count=1)],
+        sample_count=3,
+        splits=[
+            dataset_pb2.SplitCount(split=task_pb2.SPLIT_TRAIN, sample_count=2),
+            dataset_pb2.SplitCount(split=task_pb2.SPLIT_TEST, sample_count=1),
+        ],
+        excluded_count=1,
+        findings=[report_pb2.FindingCount(code="UNREADABLE_IMAGE", severity=report_pb2.Finding.SEVERITY_ERROR, count=1)],
+        exact_duplicate_group_count=22,
+        near_duplicate_group_count=25,
+        uri=folder.as_uri(),
+    )
+
+
+def make_model(name: str) -> automl_pb2.Model:
+    """Give a model with metrics."""
+    model = automl_pb2.Model(
+        name=name,
+        task=task_pb2.TASK_CLASSIFICATION,
+        classes=["round", "long"],
+        dataset="datasets/cells",
+        candidate="classical/logistic",
+        metrics=[
+            report_pb2.Metric(name="accuracy", value=0.9123, lower=0.87, upper=0.95, split="test"),
+            report_pb2.Metric(name="ece", value=0.041, lower=0.02, upper=0.07, split="test"),
+        ],
+        report_uri="file:///store/models/cells/report.html",
+        package_uri="file:///store/models/cells",
+        trial_count=7,
+    )
+    model.training_time.FromSeconds(200)
+    model.budget.FromSeconds(240)
+    return model
+
+
+class Datasets(dataset_pb2_grpc.DatasetServiceServicer):
+    """Imports by what the source is called: "empty" fails, "slow" takes long."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def ImportDataset(self, request, context):
+        if "empty" in request.source_uri:
+            raise InvalidArgument("the folder holds no images", reason="EMPTY_SOURCE", field="source_uri")
+        metadata = dataset_pb2.ImportDatasetMetadata(found_count=4, read_count=3)
+        if "broken" in request.source_uri:
+            return self.world.start(request, metadata, FailedPrecondition("the job failed", reason="JOB_LOST"))
+        dataset = make_dataset("datasets/cells", self.world.folder / "cells")
+        self.world.datasets[dataset.name] = dataset
+        polls = 10_000 if "slow" in request.source_uri else 2
+        return self.world.start(request, metadata, dataset_pb2.ImportDatasetResponse(dataset=dataset), polls)
+
+    def UploadDataset(self, request_iterator, context):
+        settings, current = None, ""
+        for request in request_iterator:
+            kind = request.WhichOneof("payload")
+            if kind == "settings":
+                settings = request.settings
+            elif kind == "file":
+                current = request.file.path
+                self.world.uploaded[current] = b""
+            else:
+                self.world.uploaded[current] += request.chunk
+        settings.source_uri = "upload"
+        return self.ImportDataset(settings, context)
+
+    def GetDataset(self, request, context):
+        if self.world.unavailable > 0:
+            self.world.unavailable -= 1
+            raise Unavailable("in a moment")
+        if request.name not in self.world.datasets:
+            raise NotFound(f"there is no {request.name}", reason="DATASET_NOT_FOUND", field="name")
+        return self.world.datasets[request.name]
+
+    def ListDatasets(self, request, context):
+        names = sorted(self.world.datasets)
+        start = int(request.page_token or 0)
+        page = dataset_pb2.ListDatasetsResponse(datasets=[self.world.datasets[name] for name in names[start : start + 2]])
+        page.next_page_token = str(start + 2) if start + 2 < len(names) else ""
+        return page
+
+    def DeleteDataset(self, request, context):
+        self.world.asked.append(request)
+        if self.world.datasets.pop(request.name, None) is None and not request.allow_missing:
+            raise NotFound(f"there is no {request.name}", reason="DATASET_NOT_FOUND", field="name")
+        return empty_pb2.Empty()
+
+    def ListSamples(self, request, context):
+        bad = dataset_pb2.Sample(name=f"{request.parent}/samples/bad", source_path="round/bad.png", excluded=True)
+        bad.findings.add(
+            severity=report_pb2.Finding.SEVERITY_ERROR, code="UNREADABLE_IMAGE", message="cannot be read", path="round/bad.png"
+        )
+        good = dataset_pb2.Sample(
+            name=f"{request.parent}/samples/0",
+            path="media/0.png",
+            source_path="round/0.png",
+            width=40,
+            height=30,
+            channels=3,
+            split=task_pb2.SPLIT_TEST,
+        )
+        good.annotations.add(class_name="round")
+        return dataset_pb2.ListSamplesResponse(samples=[bad] if request.only_findings else [good])
+
+
+class Augment(augment_pb2_grpc.AugmentServiceServicer):
+    """Augments by name alone."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def AugmentDataset(self, request, context):
+        dataset = dataset_pb2.Dataset(name="datasets/cells-augmented", sample_count=9)
+        response = augment_pb2.AugmentDatasetResponse(dataset=dataset, augmented_count=6)
+        return self.world.start(request, augment_pb2.AugmentDatasetMetadata(total_count=9, written_count=3), response)
+
+
+class AutoML(automl_pb2_grpc.AutoMLServiceServicer):
+    """Trains at once."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def TrainModel(self, request, context):
+        model = make_model(f"models/{request.model_id or 'cells'}")
+        self.world.models[model.name] = model
+        metadata = automl_pb2.TrainModelMetadata(finished_trial_count=5, running_trial_count=2)
+        metadata.best_trial.candidate = "resnet18"
+        metadata.best_trial.metrics.add(name="accuracy", value=0.875)
+        return self.world.start(request, metadata, automl_pb2.TrainModelResponse(model=model), 5)
+
+    def GetModel(self, request, context):
+        if request.name not in self.world.models:
+            raise NotFound(f"there is no {request.name}", reason="MODEL_NOT_FOUND", field="name")
+        return self.world.models[request.name]
+
+    def ListModels(self, request, context):
+        return automl_pb2.ListModelsResponse(models=self.world.models.values())
+
+    def ListTrials(self, request, context):
+        trial = automl_pb2.Trial(name="models/cells/trials/1", candidate="resnet18", state=automl_pb2.Trial.STATE_FINISHED, objective=0.31)
+        return automl_pb2.ListTrialsResponse(trials=[trial])
+
+
+class Deployments(deployment_pb2_grpc.DeploymentServiceServicer):
+    """Deploys at once."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def CreateDeployment(self, request, context):
+        name = f"deployments/{request.deployment_id}"
+        if name in self.world.deployments:
+            raise AlreadyExists(f"there is {name} already", reason="DEPLOYMENT_EXISTS", field="deployment_id")
+        return self._put(request, name)
+
+    def UpdateDeployment(self, request, context):
+        return self._put(request, request.deployment.name)
+
+    def _put(self, request, name):
+        deployment = deployment_pb2.Deployment(name=name, models=request.deployment.models, state=deployment_pb2.Deployment.STATE_READY)
+        deployment.replicas.add(address="127.0.0.1:1", ready=True)
+        self.world.deployments[name] = deployment
+        return self.world.start(request, deployment_pb2.DeploymentMetadata(deployment=name, replicas=deployment.replicas), deployment)
+
+    def ListDeployments(self, request, context):
+        return deployment_pb2.ListDeploymentsResponse(deployments=self.world.deployments.values())
+
+
+class Inference(inference_pb2_grpc.InferenceServiceServicer):
+    """Says "round" to every image that Pillow can read."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def Predict(self, request, context):
+        if request.deployment not in self.world.deployments:
+            raise NotFound(f"there is no {request.deployment}", reason="DEPLOYMENT_NOT_FOUND", field="deployment")
+        if request.image.content:
+            try:
+                Image.open(io.BytesIO(request.image.content)).load()
+            except OSError:
+                raise InvalidArgument("this image cannot be read", reason="UNREADABLE_IMAGE", field="image") from None
+        answer = inference_pb2.PredictResponse(deployment=request.deployment, model="models/cells", model_version="1")
+        answer.classification.scores.add(class_name="round", probability=0.83)
+        answer.classification.scores.add(class_name="long", probability=0.17)
+        answer.classification.prediction_set.append("round")
+        answer.classification.coverage = 0.9
+        answer.timing.total.FromMilliseconds(12)
+        return answer
+
+
+class Pipelines(pipeline_pb2_grpc.PipelineServiceServicer):
+    """Runs all steps at once; a source named "fails" fails the first time."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.failures = 1
+
+    def RunPipeline(self, request, context):
+        name = request.pipeline_id
+        if request.request_id in self.world.requests:
+            return self.world.operations[self.world.requests[request.request_id]]
+        if f"models/{name}" in self.world.models:
+            raise AlreadyExists(f"there is models/{name} already", reason="MODEL_EXISTS", field="pipeline_id")
+        metadata = pipeline_pb2.RunPipelineMetadata(steps=[pipeline_pb2.PipelineStep(step=step) for step in ("import", "train", "deploy")])
+        metadata.steps[0].progress.state = P.STATE_SUCCEEDED
+        metadata.steps[1].progress.state = P.STATE_RUNNING
+        metadata.steps[1].progress.fraction = 0.4
+        source = getattr(request, "import").source_uri
+        if "fails" in source and self.failures:
+            self.failures -= 1
+            return self.world.start(request, metadata, FailedPrecondition("the step 'train' failed", reason="JOB_CRASHED"))
+        dataset = make_dataset("datasets/cells", self.world.folder / "cells")
+        model = make_model(f"models/{name}")
+        deployment = deployment_pb2.Deployment(name=f"deployments/{name}", state=deployment_pb2.Deployment.STATE_READY)
+        self.world.datasets[dataset.name], self.world.models[model.name], self.world.deployments[deployment.name] = (
+            dataset,
+            model,
+            deployment,
+        )
+        response = pipeline_pb2.RunPipelineResponse(dataset=dataset, model=model, deployment=deployment)
+        return self.world.start(request, metadata, response, 3)
+
+
+class Operations(operations_pb2_grpc.OperationsServicer):
+    """The operations of the world."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def GetOperation(self, request, context):
+        if request.name not in self.world.operations:
+            raise NotFound(f"there is no {request.name}", reason="OPERATION_NOT_FOUND", field="name")
+        return self.world.operations[request.name]
+
+    def WaitOperation(self, request, context):
+        end = time.monotonic() + request.timeout.ToNanoseconds() / 1e9
+        while not self.GetOperation(request, context).done and time.monotonic() < end:
+            time.sleep(0.01)
+        return self.GetOperation(request, context)
+
+    def ListOperations(self, request, context):
+        wanted = {"": (True, False), "done=true": (True,), "done=false": (False,)}[request.filter]
+        return operations_pb2.ListOperationsResponse(operations=[op for op in self.world.operations.values() if op.done in wanted])
+
+    def CancelOperation(self, request, context):
+        operation = self.GetOperation(request, context)
+        with self.world.lock:
+            from oteo_core.errors import Cancelled
+
+            operation.error.CopyFrom(Cancelled("cancelled by a caller", reason="CANCELLED").to_status())
+            operation.done = True
+        return empty_pb2.Empty()
+
+
+def register(world: World, server: Any) -> Sequence[str]:
+    """Add all fakes to a server."""
+    dataset_pb2_grpc.add_DatasetServiceServicer_to_server(Datasets(world), server)
+    augment_pb2_grpc.add_AugmentServiceServicer_to_server(Augment(world), server)
+    automl_pb2_grpc.add_AutoMLServiceServicer_to_server(AutoML(world), server)
+    deployment_pb2_grpc.add_DeploymentServiceServicer_to_server(Deployments(world), server)
+    inference_pb2_grpc.add_InferenceServiceServicer_to_server(Inference(world), server)
+    pipeline_pb2_grpc.add_PipelineServiceServicer_to_server(Pipelines(world), server)
+    operations_pb2_grpc.add_OperationsServicer_to_server(Operations(world), server)
+    return ()
