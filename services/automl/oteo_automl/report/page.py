@@ -112,11 +112,11 @@ def write_predictions(
 def _charts(data: ReportData) -> dict[str, str]:
     package, labels, probabilities = data.package, data.labels, data.probabilities
     predicted = probabilities.argmax(axis=1)
-    marks = [
-        (check.test_specificity, check.test_sensitivity, _criterion(check.point.criterion))
-        for check in data.points
-        if len(package.classes) == 2 and check.point.class_name == package.classes[1] and math.isfinite(check.test_sensitivity)
-    ]
+    named: dict[tuple[float, float], list[str]] = {}
+    for check in data.points:
+        if len(package.classes) == 2 and check.point.class_name == package.classes[1] and math.isfinite(check.test_sensitivity):
+            named.setdefault((check.test_specificity, check.test_sensitivity), []).append(_criterion(check.point.criterion))
+    marks = [(*place, ", ".join(names)) for place, names in named.items()]
     rows = []
     for name in _SHARES:
         metric = package.metric(name)
@@ -148,6 +148,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "d": data,
         "p": package,
         "n": len(data.labels),
+        "curve_limit": len(charts.PALETTE),
         "verdict": words.verdict(data),
         "limits": words.limits(data),
         "objective_name": words.column(data.objective),
