@@ -8,7 +8,7 @@ import tempfile
 import uuid
 from collections import Counter, defaultdict
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 
 import pyarrow.parquet as pq
@@ -36,8 +36,15 @@ def media_path(sha256: str, name: str) -> str:
     name
         Its name in the source; the ending is kept.
     """
-    ending = "".join(c for c in PurePosixPath(name).suffix.lower() if c.isalnum() or c == ".")[:16]
-    return f"media/{sha256[:2]}/{sha256}{ending}"
+    return f"media/{sha256[:2]}/{sha256}{_ending(name)}"
+
+
+def _ending(name: str) -> str:
+    # By hand: pathlib takes longer than the hash of a small image.
+    ending = name.rpartition("/")[2].rpartition(".")
+    kept = ending[2].lower() if ending[0] else ""
+    kept = kept if kept.isascii() and kept.isalnum() else "".join(c for c in kept if c.isascii() and c.isalnum())
+    return f".{kept[:15]}" if kept else ""
 
 
 class DatasetWriter:

@@ -21,6 +21,8 @@ from oteo_core.images.limits import ImageLimits
 PIL.Image.MAX_IMAGE_PIXELS = None
 
 _LIMITS = ImageLimits()
+# Looked up by name here, because numpy builds a dtype's name anew at every asking.
+_DTYPES = {name: np.dtype(name) for name in ("uint8", "uint16", "float32")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def decode(data: bytes, limits: ImageLimits = _LIMITS) -> Image:
     if header.orientation != 1:
         pixels = upright(pixels, header.orientation)
     expected = (header.height, header.width, header.channels)
-    if pixels.shape != expected or pixels.dtype.name != header.pixel_type:
+    if pixels.shape != expected or pixels.dtype != _DTYPES[header.pixel_type]:
         raise unreadable(f"its header declares {expected} {header.pixel_type}, its pixels are {pixels.shape} {pixels.dtype.name}")
     return Image(pixels, header)
 

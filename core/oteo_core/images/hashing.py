@@ -13,7 +13,6 @@ from oteo_core.images.grey import grey_of
 
 _SIDE = 32
 _LOW = 8
-_WEIGHTS = 1 << np.arange(64, dtype=np.uint64)
 
 
 def perceptual_hash(pixels: NDArray[Any]) -> int:
@@ -35,14 +34,12 @@ def perceptual_hash(pixels: NDArray[Any]) -> int:
     """
     # Shrunk first, so that the weighting of colours touches 1024 pixels only; both steps are linear, so the order is free.
     small = cv2.resize(pixels, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
-    if small.ndim == 2:
-        small = small[:, :, None]
-    grey = grey_of(small).astype(np.float32)
+    grey = (small if small.ndim == 2 else grey_of(small)).astype(np.float32)
     low = cv2.dct(grey)[:_LOW, :_LOW].ravel()
     # The first coefficient is the mean brightness: it says nothing of the form, and is far from the median.
-    middle = np.median(low[1:])
-    bits = low > middle
-    return int(_WEIGHTS[bits].sum(dtype=np.uint64))
+    # 63 values are left: their median is the 32nd, which costs a tenth of numpy's general function.
+    middle = np.partition(low[1:], 31)[31]
+    return int.from_bytes(np.packbits(low > middle, bitorder="little").tobytes(), "little")
 
 
 def pixel_digest(pixels: NDArray[Any]) -> str:

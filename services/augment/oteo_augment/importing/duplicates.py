@@ -97,12 +97,15 @@ def _by_bands(hashes: NDArray[np.uint64], distance: int) -> NDArray[np.int64]:
         mask = np.uint64(((1 << int(high - low)) - 1) << int(low))
         bands = hashes & mask
         order = np.argsort(bands, kind="stable")
-        starts = np.flatnonzero(np.concatenate(([True], bands[order][1:] != bands[order][:-1])))
-        ends = np.append(starts[1:], len(order))
-        for start, end in zip(starts[ends - starts > 1], ends[ends - starts > 1], strict=True):
-            members = order[start:end]
-            for first in range(0, len(members), _BLOCK):
-                found.append(_compare(hashes, members[first : first + _BLOCK], members, distance))
+        ordered = bands[order]
+        # Equal bands lie side by side: each is compared with its next, second next, ... neighbour as long as that has the same band.
+        left = np.arange(len(order) - 1)
+        step = 1
+        while len(left := left[left + step < len(order)]) and len(left := left[ordered[left] == ordered[left + step]]):
+            one, other = order[left], order[left + step]
+            near = np.bitwise_count(hashes[one] ^ hashes[other]) <= distance
+            found.append(np.sort(np.stack([one[near], other[near]], axis=1), axis=1))
+            step += 1
     return np.concatenate(found)
 
 

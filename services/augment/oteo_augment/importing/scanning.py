@@ -229,7 +229,7 @@ def _look_at_image(row: Scanned, data: bytes, limits: ImageLimits) -> None:
     image = decode(data, limits)
     pixels = image.pixels
     row.height, row.width, row.channels = pixels.shape
-    row.dtype = pixels.dtype.name
+    row.dtype = image.header.pixel_type
     row.frames = image.header.frames
     row.pixel_digest = pixel_digest(pixels)
     row.phash = perceptual_hash(pixels)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from oteo_augment.importing.archives import ArchiveLimits, archive_kind, judge_zip, unpack
 from oteo_core.artifacts import ArtifactStore, split_uri
@@ -110,7 +110,8 @@ class Source:
 
 def is_image_name(path: str) -> bool:
     """Tell whether a file's ending is that of an image format that is read."""
-    return PurePosixPath(path).suffix.lower() in IMAGE_ENDINGS
+    stem, dot, ending = path.rpartition(".")
+    return bool(stem) and f"{dot}{ending.lower()}" in IMAGE_ENDINGS
 
 
 def check_source(uri: str, limits: ArchiveLimits = _LIMITS) -> None:

@@ -8,12 +8,10 @@ in the spirit of Sechidis, Tsoumakas and Vlahavas, "On the Stratification of Mul
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
 
 from oteo_core.datasets import SPLITS
 
@@ -87,41 +85,36 @@ def winner(source_splits: Mapping[str, int]) -> str:
 
 
 def _draw(clusters: Sequence[Cluster], fixed: Sequence[str], shares: Sequence[float], seed: int) -> list[str]:
-    names = sorted({name for cluster in clusters for name in cluster.classes})
-    column = {name: index + 1 for index, name in enumerate(names)}
-    totals = np.zeros(len(names) + 1)
-    vectors: list[NDArray[np.float64]] = []
-    for cluster in clusters:
-        vector = np.zeros(len(names) + 1)
-        vector[0] = cluster.size
-        for name, count in cluster.classes.items():
-            vector[column[name]] = count
-        totals += vector
-        vectors.append(vector)
-    wanted = np.outer(shares, totals)
-    possible = np.asarray(shares) > 0
-    weight = 1.0 / np.maximum(wanted, 1e-9)
-    have = np.zeros_like(wanted)
-    parts = [""] * len(clusters)
-    for index, split in enumerate(fixed):
-        if split:
-            parts[index] = split
-            have[SPLITS.index(split)] += vectors[index]
-    rarity = {name: totals[column[name]] for name in names}
+    # A cluster's counts by class; "" counts samples, so that parts have their sizes whatever the classes.
+    counts = [{"": cluster.size, **cluster.classes} for cluster in clusters]
+    totals: Counter[str] = Counter()
+    for count in counts:
+        totals.update(count)
+    wanted = [{name: share * total for name, total in totals.items()} for share in shares]
+    have = [dict.fromkeys(totals, 0.0) for _ in shares]
+    possible = [part for part, share in enumerate(shares) if share > 0]
+    parts = list(fixed)
+
+    def put(index: int, part: int) -> None:
+        parts[index] = SPLITS[part]
+        for name, number in counts[index].items():
+            have[part][name] += number
 
     def rank(index: int) -> tuple[float, int, bytes]:
         cluster = clusters[index]
-        rarest = min((rarity[name] for name in cluster.classes), default=float("inf"))
+        rarest = min((totals[name] for name in cluster.classes), default=sys.maxsize)
         return rarest, -cluster.size, hashlib.sha256(f"{seed}/{cluster.key}".encode()).digest()
 
+    def growth(index: int, part: int) -> float:
+        """Give by how much the chi-square distance grows if the cluster goes there."""
+        present, goal = have[part], wanted[part]
+        return sum(number * (2 * (present[name] - goal[name]) + number) / goal[name] for name, number in counts[index].items())
+
+    for index, split in enumerate(fixed):
+        if split:
+            put(index, SPLITS.index(split))
     for index in sorted((i for i, split in enumerate(fixed) if not split), key=rank):
-        vector = vectors[index]
-        hot = np.flatnonzero(vector)
-        gain = (vector[hot] * (2 * (have[:, hot] - wanted[:, hot]) + vector[hot]) * weight[:, hot]).sum(axis=1)
-        gain[~possible] = np.inf
-        part = int(np.argmin(gain))
-        parts[index] = SPLITS[part]
-        have[part] += vector
+        put(index, min(possible, key=lambda part, index=index: growth(index, part)))  # type: ignore[misc]
     return parts
 
 

@@ -13,7 +13,8 @@ from oteo_core.datasets import Severity, Task
 def detect(source: Source) -> str:
     """Tell whether images lie in folders."""
     base = _base(source)
-    classes = Counter(name for path in source.images if (name := _place(path, base, _has_splits(source, base))[1]))
+    with_splits = _has_splits(source, base)
+    classes = Counter(name for path in source.images if (name := _place(path, base, with_splits)[1]))
     if not classes:
         return ""
     shown = ", ".join(f"{name!r} ({count})" for name, count in sorted(classes.items())[:8])
@@ -61,8 +62,16 @@ def _base(source: Source) -> tuple[str, ...]:
 def _has_splits(source: Source, base: tuple[str, ...]) -> bool:
     """Tell whether the first folders below the base are all names of parts, with folders in them."""
     depth = len(base)
-    firsts = [path.split("/")[depth:] for path in source.images if len(path.split("/")) > depth + 1]
-    return bool(firsts) and all(split_of_name(parts[0]) for parts in firsts) and any(len(parts) > 2 for parts in firsts)
+    deeper = False
+    seen = False
+    for path in source.images:
+        parts = path.split("/")
+        if len(parts) > depth + 1:
+            seen = True
+            if not split_of_name(parts[depth]):
+                return False
+            deeper = deeper or len(parts) > depth + 2
+    return seen and deeper
 
 
 def _place(path: str, base: tuple[str, ...], with_splits: bool) -> tuple[str, str]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
-
 from oteo_augment.importing.items import Item, Reading
-from oteo_augment.importing.paths import split_of_path
+from oteo_augment.importing.paths import split_of_path, stem
 from oteo_augment.importing.source import Source
 from oteo_core.datasets import Severity, Task
 
-_MASK_FOLDERS = (
+_MASK_FOLDERS = frozenset((
     "masks", "mask", "labels", "label", "groundtruth", "ground_truth", "gt", "annotations", "annotation", "segmentation", "segmentations",
     "segmentationclass", "segmentationobject",
-)  # fmt: skip
+))  # fmt: skip
 _IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "data", "input", "inputs", "frames")
 _ENDINGS = ("_mask", "-mask", "_label", "-label", "_labels", "_seg", "_gt", "_segmentation")
 
@@ -63,24 +61,26 @@ def _pairs(source: Source) -> tuple[dict[str, str], list[str], list[str]]:
 
 
 def _in_mask_folder(path: str) -> bool:
-    return any(part.lower() in _MASK_FOLDERS for part in PurePosixPath(path).parts[:-1])
+    return any(part.lower() in _MASK_FOLDERS for part in path.split("/")[:-1])
 
 
 def _mask_key(path: str) -> tuple[str, str] | None:
     """Give the place and name of the image that a mask belongs to, or None for what is no mask."""
-    parts = PurePosixPath(path).parts
-    name = PurePosixPath(path).stem
-    plain = next((name[: -len(ending)] for ending in _ENDINGS if name.lower().endswith(ending) and len(name) > len(ending)), name)
+    parts = path.split("/")
+    name = stem(path)
+    plain = name
+    if name.lower().endswith(_ENDINGS):
+        plain = next(name[: -len(ending)] for ending in _ENDINGS if name.lower().endswith(ending)) or name
     for index in range(len(parts) - 2, -1, -1):
         if parts[index].lower() in _MASK_FOLDERS:
-            return "/".join((*parts[:index], *parts[index + 1 : -1])), plain
+            return "/".join(parts[:index] + parts[index + 1 : -1]), plain
     return ("/".join(parts[:-1]), plain) if plain != name else None
 
 
 def _image_key(path: str) -> tuple[str, str]:
-    parts = PurePosixPath(path).parts
+    parts = path.split("/")
     for index in range(len(parts) - 2, -1, -1):
         if parts[index].lower() in _IMAGE_FOLDERS:
-            parts = (*parts[:index], *parts[index + 1 :])
+            del parts[index]
             break
-    return "/".join(parts[:-1]), PurePosixPath(path).stem
+    return "/".join(parts[:-1]), stem(path)

@@ -107,8 +107,8 @@ def _label_files(source: Source) -> dict[str, str]:
     """Give each image's text file: in "labels" where the image is in "images", else beside it."""
     found = {}
     for path in source.images:
-        plain = str(PurePosixPath(path).with_suffix(".txt"))
-        parts = list(PurePosixPath(plain).parts)
+        plain = f"{path.rpartition('.')[0]}.txt"
+        parts = plain.split("/")
         candidates = []
         for index in range(len(parts) - 2, -1, -1):
             if parts[index] == "images":
