@@ -121,7 +121,7 @@ def pipeline_of(request: pipeline_pb2.RunPipelineRequest, api: FakeApi, fraction
             "operation_id": "gateway-x",
             "api": api,
             "metadata": pipeline_pb2.RunPipelineMetadata(),
-            "report": lambda fraction, step: told.append(fraction),
+            "report": lambda fraction, step, message: told.append(fraction),
             "check": lambda: None,
             "withdrawn": lambda: False,
             "pause": lambda seconds: None,

@@ -20,7 +20,7 @@ def run_pipeline(context: Context) -> pipeline_pb2.RunPipelineResponse:
             operation_id=context.operation_id,
             api=PublicApi(channel, context.check),
             metadata=context.metadata,
-            report=lambda fraction, step: context.progress(fraction, stage=step),
+            report=lambda fraction, step, message: context.progress(fraction, stage=step, message=message),
             check=context.check,
             withdrawn=lambda: _withdrawn(context),
         )

@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 
 LEASE = "deployment-reconciler"
 _LOAD_ATTEMPTS = 3
+_TRUSTED_PERIODS = 5
 
 
 class Records(Protocol):
@@ -111,6 +112,8 @@ class Reconciler:
         self._pool = ThreadPoolExecutor(max_workers=max(1, len(self._keepers)), thread_name_prefix="replica")
         self._running: dict[str, Future[ReplicaState]] = {}
         self._states: dict[str, ReplicaState] = {}
+        self._packages: dict[str, tuple[float, ModelPackage]] = {}
+        self._cleared: frozenset[str] | None = None
         self._wake = threading.Event()
 
     def wake(self, model: str = "") -> None:
@@ -127,6 +130,9 @@ class Reconciler:
             try:
                 if self._records.lease(LEASE, self._owner, self._lease_seconds):
                     self.reconcile_once()
+                else:
+                    # What was seen before is old news by the time the lease comes back.
+                    self._states.clear()
             except Exception:  # the loop must outlive a database or store that is away
                 log.exception("reconcile_failed")
             # A replica that finished its round wakes this loop; two rounds never follow each other without a breath.
@@ -160,11 +166,11 @@ class Reconciler:
         """Give the packages to serve by their model server's name, and by model id why one cannot be."""
         wanted: dict[str, ModelPackage] = {}
         failures: dict[str, OteoError] = {}
-        for model_id in sorted({m for d in deployments for m in (d.model_id, d.answering_model)}):
+        models = sorted({m for d in deployments for m in (d.model_id, d.answering_model)})
+        self._packages = {model_id: self._packages[model_id] for model_id in models if model_id in self._packages}
+        for model_id in models:
             try:
-                package = self._read_package(model_id)
-                if self._repository.write(package):
-                    log.info("package_written", model=model_id, digest=package.digest[:12])
+                package = self._package(model_id)
                 wanted[package.triton_model] = package
             except NotFound:
                 failures[model_id] = FailedPrecondition(
@@ -174,6 +180,19 @@ class Reconciler:
             except OteoError as error:
                 failures[model_id] = error
         return wanted, failures
+
+    def _package(self, model_id: str) -> ModelPackage:
+        """Give a package whose folder is in the repository; both are looked at again every few periods, not in each."""
+        kept = self._packages.get(model_id)
+        now = time.monotonic()
+        if kept is not None and now - kept[0] < _TRUSTED_PERIODS * self._period:
+            return kept[1]
+        self._packages.pop(model_id, None)
+        package = self._read_package(model_id)
+        if self._repository.write(package):
+            log.info("package_written", model=model_id, digest=package.digest[:12])
+        self._packages[model_id] = (now, package)
+        return package
 
     def _sync(self, wanted: Mapping[str, ModelPackage], wait: float) -> None:
         for keeper in self._keepers:
@@ -197,13 +216,17 @@ class Reconciler:
     def _clear(self, wanted: Mapping[str, ModelPackage]) -> None:
         """Take folders out of the repository that no deployment wants and no replica has loaded."""
         states = [self._states.get(keeper.address) for keeper in self._keepers]
-        if not all(state is not None and state.alive for state in states):
+        if self._cleared == frozenset(wanted) or not all(state is not None and state.alive for state in states):
             return
         loaded = {name for state in states if state is not None for name in state.loaded}
-        for name in self._repository.models():
-            if name not in wanted and name not in loaded:
+        left = [name for name in self._repository.models() if name not in wanted]
+        for name in left:
+            if name not in loaded:
                 log.info("package_removed", model=name)
                 self._repository.remove(name)
+        if not loaded.intersection(left):
+            # Nothing more to do before other models are wanted.
+            self._cleared = frozenset(wanted)
 
     def _settle(self, deployment: Deployment, wanted: Mapping[str, ModelPackage], failures: Mapping[str, OteoError]) -> Deployment:
         package = wanted.get(deployment.model_id)

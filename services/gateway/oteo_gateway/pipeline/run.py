@@ -59,7 +59,7 @@ class Pipeline:
     metadata
         The operation's metadata; its steps are kept up to date.
     report
-        Called with the overall fraction (0 to 1) and the running step after the metadata changed.
+        Called with the overall fraction (0 to 1), the running step and what it says of itself, after the metadata changed.
     check
         Raises when the pipeline is to stop.
     withdrawn
@@ -72,7 +72,7 @@ class Pipeline:
     operation_id: str
     api: PipelineApi
     metadata: pipeline_pb2.RunPipelineMetadata
-    report: Callable[[float, str], None]
+    report: Callable[[float, str, str], None]
     check: Callable[[], None]
     withdrawn: Callable[[], bool]
     pause: Callable[[float], None] = time.sleep
@@ -255,7 +255,8 @@ class Pipeline:
             self._weights[step.step] * (1.0 if step.progress.state in _DONE else min(1.0, step.progress.fraction))
             for step in self.metadata.steps
         )
-        self.report(done / total, name)
+        progress = self._step(name).progress
+        self.report(done / total, name, progress.message or progress.stage)
 
 
 def _at_step(name: str, error: OteoError) -> OteoError:

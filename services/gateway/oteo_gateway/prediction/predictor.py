@@ -148,7 +148,10 @@ class Predictor:
             async with self._admission.enter() as queued:
                 prepared = await asyncio.get_running_loop().run_in_executor(self._decoders, self._prepare, query, served)
                 sent = time.perf_counter()
-                response = await self._calls.infer(served, served.template.build(prepared.pixels), remaining() or self._default_timeout)
+                left = remaining()
+                response = await self._calls.infer(
+                    served, served.template.build(prepared.pixels), self._default_timeout if left is None else left
+                )
                 answered = time.perf_counter()
             values, version = read_output(response)
             answer = classify(values[0], package, top_k=query.top_k, point_name=query.operating_point)
