@@ -10,11 +10,12 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oteo_local import processes
+from oteo_local import logs, processes
 from oteo_local.layout import write_private
 
 if TYPE_CHECKING:  # a launch of every process must not wait for gRPC and pydantic
@@ -73,6 +74,7 @@ def main(arguments: list[str]) -> None:
     process = json.loads(Path(file).read_text())[name]
     end_leftovers(os.environ[STACK], name)
     os.environ.update({**process["environment"], PROCESS: name})
+    print(f"{logs.STARTED}{name}, {time.strftime('%Y-%m-%d %H:%M:%S')}", flush=True)
     if folder := os.environ.pop("OTEO_LAUNCH_PRUNE", ""):
         prune_sessions(Path(folder))
     os.execvp(process["command"][0], process["command"])

@@ -7,6 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+STARTED = "oteo: starting "
+
+
+def of_last_start(lines: list[str]) -> list[str]:
+    """Give those lines of a log that were written since the process was last started; all if that is further back."""
+    starts = [index for index, line in enumerate(lines) if line.startswith(STARTED)]
+    return lines[starts[-1] :] if starts else lines
+
 
 def tail(file: Path, lines: int) -> list[str]:
     """Give the last lines of a file, without reading more of it than needed; none if it is missing."""

@@ -37,7 +37,7 @@ class LocalSettings(BaseSettings):
 
     home: Path = Field(default=Path("~/.oteo"), description="Folder of everything that the stack keeps.")
     triton_env: Path | None = Field(default=None, description="Environment of the embedded Triton; unset: the repository's .venv-triton.")
-    start_timeout: float = Field(default=120.0, gt=0, description="Seconds that `up` waits for everything to be healthy.")
+    start_timeout: float = Field(default=300.0, gt=0, description="Seconds that `up` waits for everything to be healthy.")
     stop_grace: float = Field(default=15.0, ge=0, description="Seconds that a process is given to end by itself on `down`.")
     ray_cpus: int = Field(default=0, ge=0, description="Cores that Ray hands out; 0: all that this process may use.")
     ray_object_store_bytes: int = Field(default=512 * 1024**2, ge=80 * 1024**2, description="Ray's object store in shared memory, bytes.")

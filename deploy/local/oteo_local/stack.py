@@ -325,7 +325,7 @@ class Stack:
         parts = []
         for name in names:
             file = self.layout.logs / f"{name}.log"
-            parts += [f"--- {file}", *logs.tail(file, lines)]
+            parts += [f"--- {file}", *logs.of_last_start(logs.tail(file, lines))]
         return "\n".join(parts)
 
     @contextlib.contextmanager

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from oteo_automl.candidates.classical import FAMILIES
-from oteo_automl.candidates.networks import PORTFOLIO
+from oteo_automl.candidates.portfolio import FAMILIES, PORTFOLIO
 from oteo_core.errors import InvalidArgument
 
 BASELINE = "classical-logistic"
@@ -30,7 +29,7 @@ class Candidate:
     features
         For a classifier on fixed features: ``"classical"``, ``"patches"`` or ``"frozen"``; empty for a network that is trained.
     family
-        For such: a name of `oteo_automl.candidates.classical.FAMILIES`.
+        For such: one of `oteo_automl.candidates.portfolio.FAMILIES`.
     architecture
         For a network: timm's name.
     """

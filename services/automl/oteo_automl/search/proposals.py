@@ -7,7 +7,7 @@ from dataclasses import replace
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from oteo_automl.candidates.networks import find_architecture
+from oteo_automl.candidates.portfolio import find_architecture
 from oteo_automl.candidates.training import Recipe
 
 _FACTOR = 4.0

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from oteo_automl.candidates.networks import find_architecture, flops
+from oteo_automl.candidates.networks import flops
+from oteo_automl.candidates.portfolio import find_architecture
 from oteo_automl.candidates.registry import BASELINE, BLEND, CANDIDATES, Candidate
 from oteo_automl.candidates.training import Recipe
 from oteo_automl.candidates.weights import find_weights

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from oteo_automl.candidates import classical
 from oteo_automl.candidates.descriptors import Descriptors
 from oteo_automl.candidates.modules import Chain, SavedModule, build, dump_module, load_module
-from oteo_automl.candidates.networks import IMAGENET_MEAN, IMAGENET_SPREAD, NetworkClassifier, find_architecture
+from oteo_automl.candidates.networks import IMAGENET_MEAN, IMAGENET_SPREAD, NetworkClassifier
 from oteo_automl.candidates.patches import fit_patches
+from oteo_automl.candidates.portfolio import find_architecture
 from oteo_automl.candidates.registry import FROZEN, Candidate
 from oteo_automl.candidates.training import Diverged, Outcome, Recipe, Trainer, TrainingRows, has_bfloat16
 from oteo_automl.candidates.weights import Weights, find_weights, load_weights
