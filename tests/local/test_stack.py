@@ -79,7 +79,7 @@ def child_of(stack: Stack, name: str) -> psutil.Process:
 def test_up_reports_each_process_and_down_leaves_none(make_stack):
     stack = make_stack()
     told: list[tuple[str, str]] = []
-    endpoints = stack.up(timeout=30, progress=lambda name, state, _: told.append((name, state)))
+    endpoints = stack.up(timeout=90, progress=lambda name, state, _: told.append((name, state)))
 
     assert {("gateway", "healthy"), ("mlflow", "healthy")} <= set(told)
     assert endpoints["gateway"] == f"127.0.0.1:{endpoints['ports']['gateway']}"
@@ -103,10 +103,10 @@ def test_up_reports_each_process_and_down_leaves_none(make_stack):
 
 def test_up_twice_is_harmless(make_stack):
     stack = make_stack()
-    first = stack.up(timeout=30)
+    first = stack.up(timeout=90)
     pids = {name: stack.pid(name) for name in ("gateway", "mlflow")}
     started = time.monotonic()
-    assert Stack(settings=stack.settings, programs=two_servers).up(timeout=30) == first
+    assert Stack(settings=stack.settings, programs=two_servers).up(timeout=90) == first
     assert time.monotonic() - started < 5
     assert {name: stack.pid(name) for name in ("gateway", "mlflow")} == pids
 
@@ -125,24 +125,24 @@ def test_down_when_nothing_runs_or_ever_ran(make_stack, tmp_path):
     make_stack(tmp_path / "never").down()
     assert not (tmp_path / "never").exists()
     stack = make_stack()
-    stack.up(timeout=30)
+    stack.up(timeout=90)
     stack.down()
     stack.down()
 
 
 def test_ports_are_kept_across_restarts(make_stack):
     stack = make_stack()
-    first = stack.up(timeout=30)
+    first = stack.up(timeout=90)
     stack.down()
-    assert stack.up(timeout=30) == first
+    assert stack.up(timeout=90) == first
 
 
 def test_a_remembered_port_that_another_program_took_is_replaced(make_stack):
     stack = make_stack()
-    first = stack.up(timeout=30)["ports"]["gateway"]
+    first = stack.up(timeout=90)["ports"]["gateway"]
     stack.down()
     with socket.create_server(("127.0.0.1", first)):
-        second = stack.up(timeout=30)["ports"]["gateway"]
+        second = stack.up(timeout=90)["ports"]["gateway"]
     assert second != first
 
 
@@ -151,7 +151,7 @@ def test_a_port_that_is_asked_for_and_taken_is_named_with_what_to_do(make_stack)
         port = busy.getsockname()[1]
         stack = make_stack(gateway_port=port)
         with pytest.raises(PortInUse, match=rf"port {port} for gateway is in use.*OTEO_GATEWAY_PORT"):
-            stack.up(timeout=30)
+            stack.up(timeout=90)
         assert stack.processes() == []
 
 
@@ -187,7 +187,7 @@ def test_a_process_that_never_gets_healthy_is_named(make_stack):
 
 def test_a_killed_process_is_started_again_and_its_orphans_are_ended(make_stack):
     stack = make_stack()
-    stack.up(timeout=30)
+    stack.up(timeout=90)
     before, orphan = stack.pid("gateway"), child_of(stack, "gateway")
     untouched = stack.pid("mlflow")
 
@@ -204,7 +204,7 @@ def test_a_killed_process_is_started_again_and_its_orphans_are_ended(make_stack)
 
 def test_up_after_supervisord_was_killed_takes_over(make_stack):
     stack = make_stack()
-    first = stack.up(timeout=30)
+    first = stack.up(timeout=90)
     strays = stack.processes()
     os.kill(int(stack.layout.pid_file.read_text()), signal.SIGKILL)
     deadline = time.monotonic() + 5
@@ -212,7 +212,7 @@ def test_up_after_supervisord_was_killed_takes_over(make_stack):
         time.sleep(0.02)
     assert any(processes.is_alive(process) for process in strays)
 
-    assert stack.up(timeout=30) == first
+    assert stack.up(timeout=90) == first
 
     assert not any(processes.is_alive(process) for process in strays)
     assert all(status.healthy for status in stack.status())
@@ -220,7 +220,7 @@ def test_up_after_supervisord_was_killed_takes_over(make_stack):
 
 def test_down_after_supervisord_was_killed_leaves_nothing(make_stack):
     stack = make_stack()
-    stack.up(timeout=30)
+    stack.up(timeout=90)
     os.kill(int(stack.layout.pid_file.read_text()), signal.SIGKILL)
     stack.down()
     assert stack.processes() == []
@@ -228,12 +228,12 @@ def test_down_after_supervisord_was_killed_leaves_nothing(make_stack):
 
 def test_a_stale_pid_file_of_a_crash_does_no_harm(make_stack):
     stack = make_stack()
-    stack.up(timeout=30)
+    stack.up(timeout=90)
     stack.down()
     bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         stack.layout.pid_file.write_text(f"{bystander.pid}\n")
-        stack.up(timeout=30)
+        stack.up(timeout=90)
         stack.down()
         assert bystander.poll() is None, "a process that only has the old number was ended"
     finally:
@@ -243,12 +243,12 @@ def test_a_stale_pid_file_of_a_crash_does_no_harm(make_stack):
 
 def test_a_moved_home_starts_elsewhere(make_stack, tmp_path):
     stack = make_stack()
-    stack.up(timeout=30)
+    stack.up(timeout=90)
     token = stack.token
     stack.down()
     shutil.move(stack.home, tmp_path / "moved")
     moved = make_stack(tmp_path / "moved")
-    moved.up(timeout=30)
+    moved.up(timeout=90)
     assert moved.token == token
     assert psutil.Process(moved.pid("gateway")).environ()["OTEO_HOME"] == str(tmp_path / "moved")
     assert str(stack.home) not in moved.layout.config.read_text() + moved.layout.processes.read_text()
@@ -257,14 +257,14 @@ def test_a_moved_home_starts_elsewhere(make_stack, tmp_path):
 def test_a_long_home_with_odd_characters_works(make_stack, tmp_path):
     home = tmp_path / ("a long folder, 100 % äöü " * 4).strip()
     stack = make_stack(home)
-    stack.up(timeout=30)
+    stack.up(timeout=90)
     assert len(os.fsencode(stack.layout.socket)) < 108
     assert all(status.healthy for status in stack.status())
 
 
 def test_only_the_owner_reads_what_is_secret(make_stack):
     stack = make_stack()
-    stack.up(timeout=30)
+    stack.up(timeout=90)
     for file in (stack.layout.token, stack.layout.ray_token, stack.layout.config, stack.layout.processes, stack.layout.endpoints):
         assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
     assert stat.S_IMODE((stack.home / "run").stat().st_mode) == 0o700
@@ -278,7 +278,7 @@ def test_the_callers_own_token_and_address_do_not_reach_the_services(make_stack,
     monkeypatch.setenv("OTEO_ADDRESS", "10.0.0.1:1")
     monkeypatch.setenv("OTEO_LOG_LEVEL", "debug")
     stack = make_stack()
-    stack.up(timeout=30)
+    stack.up(timeout=90)
     environment = psutil.Process(stack.pid("gateway")).environ()
     assert "OTEO_TOKEN" not in environment
     assert "OTEO_ADDRESS" not in environment
@@ -289,7 +289,7 @@ def test_the_callers_own_token_and_address_do_not_reach_the_services(make_stack,
 
 def test_logs_are_read_and_followed_until_the_stack_is_down(make_stack):
     stack = make_stack()
-    stack.up(timeout=30)
+    stack.up(timeout=90)
     assert "listening, 100 % sure" in list(stack.logs("gateway"))
     with pytest.raises(StackError, match="no process 'nobody' has a log"):
         stack.logs("nobody")
