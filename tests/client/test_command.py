@@ -349,3 +349,28 @@ def test_every_kind_of_image_is_drawn(mode):
     if mode in ("I;16", "F"):
         assert left.max() > 240
         assert left.min() < 15, "deep images are stretched, not cut off"
+
+
+def test_a_terminal_is_shown_a_bar_for_each_step_and_the_best_trial(client, world, images):
+    import io
+
+    from rich.console import Console
+
+    from oteo.cli.progress import ProgressView
+    from oteo.cli.session import Session
+
+    world.step = 0.2
+    session = Session(False, "")
+    session.err = Console(file=io.StringIO(), force_terminal=True, width=120, color_system=None)
+    training = client.train("cells", budget=60)
+    with ProgressView(session, "train") as view:
+        training.wait(20, on_progress=view)
+    pipeline = client.run_pipeline(images, budget=60, name="mine")
+    with ProgressView(session) as view:
+        pipeline.wait(20, on_progress=view)
+    session.close()
+    text = session.err.file.getvalue()
+    assert "best so far resnet18 accuracy 0.875 · 5 trials done, 2 running" in text
+    for step in ("✓ import", "› train", "deploy"):
+        assert step in text
+    assert "━" in text

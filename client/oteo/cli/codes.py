@@ -66,4 +66,6 @@ def exit_code(error: OteoApiError) -> int:
 
 def advice(error: OteoApiError) -> str:
     """Give what to do about an error; empty where its message says it already."""
+    if error.code == "INTERNAL" and "incident" not in error.metadata:
+        return ""
     return _ADVICE_BY_REASON.get(error.reason) or _ADVICE_BY_CODE.get(error.code, "")

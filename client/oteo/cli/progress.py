@@ -149,6 +149,9 @@ class ProgressView:
         if not step.operation:
             return None
         asked, known = self._steps.get(step.operation, (0.0, None))
+        if step.progress.state == _P.STATE_SUCCEEDED:
+            # What it made says more than its last word.
+            return None
         running = step.progress.state in (_P.STATE_RUNNING, _P.STATE_QUEUED)
         if running and time.monotonic() - asked > _LOOK_SECONDS:
             # Where this fails a detail less is on the screen; whoever waits for the operation hears of what is wrong.
@@ -162,7 +165,8 @@ class ProgressView:
         for row in rows:
             progress = row.progress
             fraction = 1.0 if progress.state == _P.STATE_SUCCEEDED else min(1.0, max(0.0, progress.fraction))
-            words = [row.detail or progress.message or (progress.stage if progress.state == _P.STATE_RUNNING else ""), _left(progress)]
+            stage = progress.stage if progress.state == _P.STATE_RUNNING else ""
+            words = [row.detail or progress.message or stage, _left(progress)]
             grid.add_row(
                 _SIGNS.get(progress.state, "[dim]·[/]"),
                 escape(row.label),
@@ -178,13 +182,14 @@ class ProgressView:
             (row for row in reversed(rows) if row.progress.state != _P.STATE_UNSPECIFIED), rows[0]
         )
         progress = row.progress
-        state = _P.State.Name(progress.state).removeprefix("STATE_").lower()
+        state = _P.State.Name(progress.state or _P.STATE_QUEUED).removeprefix("STATE_").lower()
         key = f"{row.label}{state}{progress.stage}"
         if key == self._said and time.monotonic() - self._said_at < _LINE_SECONDS:
             return
         self._said, self._said_at = key, time.monotonic()
-        stage = progress.stage if progress.stage not in ("", row.label) else ""
-        words = [stage, row.detail or progress.message, _left(progress)]
+        said = row.detail or progress.message
+        stage = progress.stage if progress.state == _P.STATE_RUNNING and progress.stage not in (row.label, said) else ""
+        words = [stage, said, _left(progress)]
         self._session.note(f"{row.label}: {state} {progress.fraction:.0%} {' · '.join(word for word in words if word)}".rstrip())
 
 

@@ -184,18 +184,20 @@ class Shown:
         return next((a.class_name for a in self.sample.annotations if a.WhichOneof("geometry") is None), "")
 
 
-def predict_one(session: Session, name: str, result: pipeline_pb2.RunPipelineResponse) -> Shown | None:
+def predict_one(session: Session, name: str, source: str, result: pipeline_pb2.RunPipelineResponse) -> Shown | None:
     """Predict one image of the test part through the gateway and draw the answer; None where there is no test part."""
     client = session.client
     sample = next(iter(client.datasets.samples(result.dataset.name, split="test", limit=1)), None)
     if sample is None:
         return None
-    image = local_file(f"{result.dataset.uri.rstrip('/')}/{sample.path}")
+    # The user's own file where it is one, else the dataset's copy where that is on this machine.
+    own = Path(source, sample.source_path)
+    image = own if sample.source_path and own.is_file() else local_file(f"{result.dataset.uri.rstrip('/')}/{sample.path}")
     answer = client.predict(result.deployment.name, image if image is not None else sample.name)
     shown = Shown(sample, answer, image, None)
     if image is None:
         return shown
-    title = f"{sample.source_path or sample.path}" + (f" ({shown.truth})" if shown.truth else "")
+    title = f"{shown.truth}: {image.name}" if shown.truth else image.name
     path = home() / "runs" / name / "prediction.png"
     try:
         picture = save_prediction(path, image.read_bytes(), scores_of(answer), title=title, note=note_of(answer))
@@ -237,7 +239,7 @@ def report(session: Session, handle: OperationHandle[Message], result: pipeline_
         (
             "findings",
             (show.findings_count(dataset.findings) or "none")
-            + (f"; {dataset.excluded_count} files left out" if dataset.excluded_count else ""),
+            + (f"; {show.plural(dataset.excluded_count, 'file')} left out" if dataset.excluded_count else ""),
         ),
         ("model", f"{short(model.name)}: {model.candidate}, the best of {model.trial_count} trials"),
         ("test accuracy", metric_text(metric(model.metrics, "accuracy"))),
@@ -250,7 +252,8 @@ def report(session: Session, handle: OperationHandle[Message], result: pipeline_
     if shown:
         found, probability, likely, milliseconds = show.answer_cells(shown.answer)
         truth = f"; it is {shown.truth}" if shown.truth else ""
-        rows.append(("prediction", f"{shown.sample.source_path}: {found} {probability}{truth} {likely} {milliseconds}".replace("  ", " ")))
+        likely = f"; prediction set {likely}" if likely else ""
+        rows.append(("prediction", f"{shown.sample.source_path}: {found} {probability}{truth}{likely}; {milliseconds}"))
         rows.append(("picture", str(shown.picture or "")))
     session.show(None, "", show.facts(rows), "", "[bold]Call it[/]")
     for title, text in calls:
@@ -310,7 +313,7 @@ def run(
     except OperationFailed as error:
         error.message = f"{error.message} ({wanted.name}; the same command again begins anew)"
         raise
-    shown = predict_one(session, short(result.deployment.name), result) if result.HasField("deployment") else None
+    shown = predict_one(session, short(result.deployment.name), source, result) if result.HasField("deployment") else None
     report(session, handle, result, shown)  # type: ignore[arg-type]
 
 

@@ -17,11 +17,13 @@ from google.protobuf.message import Message
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from oteo.cli import codes
 from oteo.client import Client
 from oteo.errors import OperationFailed, OteoApiError
 
+_WIDE = 10_000
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, and nothing else there.")]
 Address = Annotated[str, typer.Option("--address", help="Gateway, host:port; default: OTEO_ADDRESS, else this machine's stack.")]
 
@@ -51,8 +53,9 @@ class Session:
     def __init__(self, as_json: bool, address: str) -> None:
         self.as_json = as_json
         self.address = address
-        self.out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-        self.err = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+        # A file or a pipe has no width: nothing is broken there, so that paths and names stay whole.
+        self.out = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
+        self.err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _WIDE)
         self._client: Client | None = None
 
     @property
@@ -81,7 +84,8 @@ class Session:
             self.document(value)
             return
         for renderable in renderables:
-            self.out.print(renderable)
+            # Text is left to the terminal to break: a path that it shows can be copied whole.
+            self.out.print(renderable, soft_wrap=isinstance(renderable, str | Text))
 
     def fail(self, error: OteoApiError) -> int:
         """Tell of an error and give the exit code."""
@@ -114,8 +118,9 @@ class Session:
 def table(*columns: str, title: str | None = None, right: Sequence[str] = ()) -> Table:
     """Make a table in the one style of the command; columns named in ``right`` are aligned there."""
     made = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for number, column in enumerate(columns):
+        # The first column is what other commands are given: it is not broken.
+        made.add_column(column, justify="right" if column in right else "left", overflow="fold", no_wrap=number == 0)
     return made
 
 

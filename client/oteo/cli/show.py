@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from oteo.cli.session import table
 from oteo.cli.words import duration, enum_word, local_path, metric, metric_text, moment, seconds_of, short, size
@@ -18,14 +19,17 @@ from oteo_protos.type.v1 import report_pb2, task_pb2
 _SEVERITY = report_pb2.Finding.Severity
 
 
-def facts(rows: Iterable[tuple[str, str]], title: str | None = None) -> Table:
-    """Give a table of names and values; empty values are left out."""
-    made = table("", "", title=title)
-    made.show_header = False
-    for name, value in rows:
-        if value:
-            made.add_row(f"[dim]{escape(name)}[/]", escape(value))
-    return made
+def facts(rows: Iterable[tuple[str, str]]) -> Text:
+    """Give lines of names and values; empty values are left out."""
+    told = [(name, value) for name, value in rows if value]
+    width = max((len(name) for name, _ in told), default=0)
+    lines = [Text.assemble((f"{name:<{width}}  ", "dim"), value) for name, value in told]
+    return Text("\n").join(lines)
+
+
+def plural(count: int, one: str) -> str:
+    """Give ``"1 file"`` or ``"2 files"``."""
+    return f"{count} {one}" if count == 1 else f"{count} {one}s"
 
 
 def task_word(task: int) -> str:
@@ -50,10 +54,12 @@ def findings_count(counts: Iterable[report_pb2.FindingCount]) -> str:
 
 def duplicates(dataset: dataset_pb2.Dataset) -> str:
     """Give the groups of duplicates in words."""
-    return f"{dataset.exact_duplicate_group_count} groups of exact, {dataset.near_duplicate_group_count} of exact or near duplicates"
+    return (
+        f"{plural(dataset.exact_duplicate_group_count, 'group')} of exact, {dataset.near_duplicate_group_count} of exact or near duplicates"
+    )
 
 
-def dataset_facts(dataset: dataset_pb2.Dataset) -> Table:
+def dataset_facts(dataset: dataset_pb2.Dataset) -> Text:
     """Give one dataset."""
     classes = ", ".join(f"{item.name} {item.sample_count}" for item in dataset.classes)
     sizes = dataset.sizes
@@ -126,7 +132,7 @@ def samples_table(samples: Iterable[dataset_pb2.Sample]) -> Table:
     return made
 
 
-def model_facts(model: automl_pb2.Model) -> Table:
+def model_facts(model: automl_pb2.Model) -> Text:
     """Give one model."""
     spec = model.input
     return facts(
@@ -188,7 +194,7 @@ def state_word(deployment: deployment_pb2.Deployment) -> str:
     return enum_word(deployment_pb2.Deployment.State.Name(deployment.state), "STATE_")
 
 
-def deployment_facts(deployment: deployment_pb2.Deployment) -> Table:
+def deployment_facts(deployment: deployment_pb2.Deployment) -> Text:
     """Give one deployment."""
     models = ", ".join(
         f"{short(m.model)}{f' {m.traffic_percent} %' if m.traffic_percent else ''}{' (shadow)' if m.shadow else ''}"
@@ -230,7 +236,7 @@ def operations_table(handles: Iterable[OperationHandle]) -> Table:  # type: igno
     for handle in handles:
         progress, metadata = handle.progress, handle.metadata
         kind = metadata.DESCRIPTOR.name.removesuffix("Metadata") if metadata is not None else ""
-        stage = handle.operation.error.message if handle.operation.HasField("error") else progress.stage
+        stage = handle.operation.error.message if handle.operation.HasField("error") else "" if handle.done else progress.stage
         made.add_row(
             short(handle.name), kind, operation_state(handle), f"{progress.fraction:.0%}", escape(stage), moment(progress.create_time)
         )
