@@ -7,7 +7,6 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -59,19 +58,3 @@ def served(calls: Calls, tmp_path_factory: pytest.TempPathFactory) -> Served:
     operation = calls.wait(calls.pipelines.RunPipeline(request), seconds=BUDGET_SECONDS + 180)
     response: Any = calls.result(operation)
     return Served(drawn, response, unpack(operation.metadata), time.monotonic() - began, BUDGET_SECONDS)
-
-
-@dataclass
-class Place:
-    """What a case is given: an empty folder, the gateway, a published dataset and a deployed model."""
-
-    folder: Path
-    calls: Calls
-    dataset: str
-    deployment: str
-
-
-@pytest.fixture
-def place(tmp_path: Path, calls: Calls, served: Served) -> Place:
-    """A place for a case of bad input."""
-    return Place(tmp_path, calls, served.response.dataset.name, served.response.deployment.name)

@@ -43,6 +43,12 @@ class Place:
         return self.calls.inference.Predict(request, timeout=60)
 
 
+@pytest.fixture
+def place(tmp_path: Path, calls: Calls, served) -> Place:
+    """A place for one case."""
+    return Place(tmp_path, calls, served.response.dataset.name, served.response.deployment.name)
+
+
 def empty(folder: Path) -> Path:
     (folder / "nothing" / "here").mkdir(parents=True)
     return folder / "nothing"
@@ -164,14 +170,14 @@ CASES: dict[str, Case] = {
         "deployment.models[0].model",
     ),
     # Images for a prediction.
-    "unreadable image": (lambda p: p.predict(content=b"no picture"), INVALID, "UNREADABLE_IMAGE", "image.content"),
-    "truncated PNG": (lambda p: p.predict(content=bad_inputs.truncated_png()), INVALID, "TRUNCATED_IMAGE", "image.content"),
-    "PNG bomb of 30,000 x 30,000": (lambda p: p.predict(content=bad_inputs.png_bomb()), INVALID, "IMAGE_TOO_LARGE", "image.content"),
+    "unreadable image": (lambda p: p.predict(content=b"no picture"), INVALID, "UNREADABLE_IMAGE", "image"),
+    "truncated PNG": (lambda p: p.predict(content=bad_inputs.truncated_png()), INVALID, "TRUNCATED_IMAGE", "image"),
+    "PNG bomb of 30,000 x 30,000": (lambda p: p.predict(content=bad_inputs.png_bomb()), INVALID, "IMAGE_TOO_LARGE", "image"),
     "image of an unsupported format": (
         lambda p: p.predict(content=b"\x00\x00\x00\x1cftypheic" + bytes(200)),
         INVALID,
         "UNSUPPORTED_FORMAT",
-        "image.content",
+        "image",
     ),
     "sample that is not there": (
         lambda p: p.predict(sample=f"{p.dataset}/samples/none"),
@@ -200,26 +206,31 @@ def test_refused_with_status_reason_and_field(place, name):
 
 
 FINDINGS = {
-    "unreadable image": ("monocyte/bad.png", b"no picture", "UNREADABLE_IMAGE"),
-    "truncated PNG": ("monocyte/half.png", bad_inputs.truncated_png(), "TRUNCATED_IMAGE"),
-    "PNG bomb": ("monocyte/bomb.png", bad_inputs.png_bomb(), "IMAGE_TOO_LARGE"),
-    "unknown class": ("basophil/cell.png", bad_inputs.good_png(), "UNKNOWN_CLASS"),
+    "monocyte/bad.png": (b"no picture", "UNREADABLE_IMAGE"),
+    "monocyte/half.png": (bad_inputs.truncated_png(), "TRUNCATED_IMAGE"),
+    "monocyte/bomb.png": (bad_inputs.png_bomb(), "IMAGE_TOO_LARGE"),
+    "basophil/cell.png": (bad_inputs.good_png(), "UNKNOWN_CLASS"),
 }
 
 
-@pytest.mark.parametrize("name", FINDINGS)
-def test_one_bad_file_among_good_ones_is_named_and_the_others_are_kept(place, name):
-    path, data, code = FINDINGS[name]
-    source = bad_inputs.with_file(place.folder, path, data)
+def test_bad_files_among_good_ones_are_named_and_the_others_are_kept(place):
+    source = bad_inputs.cells(place.folder)
+    for path, (data, _) in FINDINGS.items():
+        (source / path).parent.mkdir(exist_ok=True)
+        (source / path).write_bytes(data)
     dataset = place.calls.result(place.load(source, classes=CLASSES)).dataset
-    assert dataset.sample_count == 24
-    assert dataset.excluded_count == 1
-    assert code in {count.code for count in dataset.findings}
+    assert (dataset.sample_count, dataset.excluded_count) == (24, len(FINDINGS))
+    counted = {count.code: count.count for count in dataset.findings}
+    assert all(counted[code] == 1 for _, code in FINDINGS.values())
     listed = place.calls.datasets.ListSamples(dataset_pb2.ListSamplesRequest(parent=dataset.name, include_excluded=True))
-    (bad,) = [sample for sample in listed.samples if sample.excluded]
-    (finding,) = [found for found in bad.findings if found.code == code]
-    assert finding.path == path
-    assert finding.severity == report_pb2.Finding.SEVERITY_ERROR
+    found = {
+        finding.path: (finding.code, finding.severity)
+        for sample in listed.samples
+        if sample.excluded
+        for finding in sample.findings
+        if finding.severity == report_pb2.Finding.SEVERITY_ERROR
+    }
+    assert found == {path: (code, report_pb2.Finding.SEVERITY_ERROR) for path, (_, code) in FINDINGS.items()}
 
 
 def test_a_call_without_a_token_or_with_a_wrong_one(place):
