@@ -371,6 +371,6 @@ def test_a_terminal_is_shown_a_bar_for_each_step_and_the_best_trial(client, worl
     session.close()
     text = session.err.file.getvalue()
     assert "best so far resnet18 accuracy 0.875 · 5 trials done, 2 running" in text
-    for step in ("✓ import", "› train", "deploy"):
+    for step in ("✓  import", "›  train", "·  deploy"):
         assert step in text
     assert "━" in text
