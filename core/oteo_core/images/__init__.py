@@ -8,9 +8,10 @@ from __future__ import annotations
 from oteo_core.images.decoding import Image, decode, decode_labels
 from oteo_core.images.encoding import encode_jpeg, encode_png
 from oteo_core.images.hashing import perceptual_hash, pixel_digest
-from oteo_core.images.header import FORMATS, ImageHeader, probe
+from oteo_core.images.header import FORMATS, ImageHeader
 from oteo_core.images.limits import ImageLimits
 from oteo_core.images.policy import InputPolicy, prepare
+from oteo_core.images.probing import probe
 
 __all__ = [
     "FORMATS",

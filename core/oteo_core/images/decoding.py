@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from oteo_core.errors import OteoError
 from oteo_core.images import others, tiff
 from oteo_core.images.exif import upright
-from oteo_core.images.header import ImageHeader, Layout, layout_of, truncated, unreadable, unsupported
+from oteo_core.images.header import ImageHeader, Layout, truncated, unreadable, unsupported
 from oteo_core.images.limits import ImageLimits
+from oteo_core.images.probing import layout_of
 
 # Sizes are held against ImageLimits before any decoder runs; Pillow's own, lower bar would make a user's higher limit useless.
 PIL.Image.MAX_IMAGE_PIXELS = None

@@ -38,7 +38,9 @@ def perceptual_hash(pixels: NDArray[Any]) -> int:
     low = cv2.dct(grey)[:_LOW, :_LOW].ravel()
     # The first coefficient is the mean brightness: it says nothing of the form, and is far from the median.
     # 63 values are left: their median is the 32nd, which costs a tenth of numpy's general function.
-    middle = np.partition(low[1:], 31)[31]
+    ordered = low[1:].copy()
+    ordered.sort()
+    middle = ordered[31]
     return int.from_bytes(np.packbits(low > middle, bitorder="little").tobytes(), "little")
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from oteo_core.errors import InvalidArgument, OteoError
+from oteo_core.errors import InvalidArgument
 
 FORMATS: dict[str, tuple[str, ...]] = {
     "png": (".png", ".apng"),
@@ -128,42 +127,3 @@ def format_of(data: bytes) -> str:
         if head[offset : offset + len(magic)] == magic:
             raise unsupported(name)
     raise unreadable("it does not begin like any image format")
-
-
-def layout_of(data: bytes) -> Layout:
-    """Read a file's header and check that its structure is complete, without decoding.
-
-    Raises
-    ------
-    InvalidArgument
-        UNREADABLE_IMAGE, TRUNCATED_IMAGE or UNSUPPORTED_FORMAT.
-    """
-    from oteo_core.images import jpeg, others, png, tiff
-
-    readers: dict[str, Callable[[bytes], Layout]] = {"png": png.layout, "jpeg": jpeg.layout, "tiff": tiff.layout}
-    name = format_of(data)
-    try:
-        layout = readers[name](data) if name in readers else others.layout(data, name)
-    except OteoError:
-        raise
-    except Exception as exc:  # a hostile header may break a parser anywhere
-        raise unreadable(f"its {name} header is broken ({type(exc).__name__}: {exc})") from exc
-    if layout.header.width < 1 or layout.header.height < 1:
-        raise unreadable(f"its header declares {layout.header.width} x {layout.header.height} pixels")
-    return layout
-
-
-def probe(data: bytes) -> ImageHeader:
-    """Read an image's header without decoding pixels.
-
-    Parameters
-    ----------
-    data
-        The whole file, encoded.
-
-    Raises
-    ------
-    InvalidArgument
-        UNREADABLE_IMAGE, TRUNCATED_IMAGE (the header itself is cut) or UNSUPPORTED_FORMAT.
-    """
-    return layout_of(data).header

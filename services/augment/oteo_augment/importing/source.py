@@ -202,11 +202,14 @@ def open_source(uri: str, scratch: Path, limits: ArchiveLimits, check: Callable[
 
 def _local_source(root: Path, description: str, check: Callable[[], None]) -> Source:
     files = {}
+    skip = len(str(root)) + 1
     for count, file in enumerate(_walk(root)):
         if count % 1024 == 0:
             check()
         # A name that is not UTF-8 cannot be stored; written out in escapes it is not found, and so reported as unreadable.
-        relative = os.fsencode(file.path[len(str(root)) + 1 :]).decode("utf-8", "backslashreplace").replace(os.sep, "/")
+        relative = file.path[skip:].replace(os.sep, "/")
+        if not relative.isascii():
+            relative = os.fsencode(relative).decode("utf-8", "backslashreplace")
         try:
             status = file.stat()
         except FileNotFoundError:  # a link that leads nowhere: reading it says so

@@ -120,6 +120,8 @@ def _draw(clusters: Sequence[Cluster], fixed: Sequence[str], shares: Sequence[fl
 
 def counts_of(values: Sequence[str]) -> dict[str, int]:
     """Count values, leaving "" aside."""
+    if len(values) == 1:
+        return {values[0]: 1} if values[0] else {}
     counter = Counter(values)
     counter.pop("", None)
     return dict(sorted(counter.items()))

@@ -105,7 +105,9 @@ def _numbers(line: str) -> list[float] | None:
 
 def _label_files(source: Source) -> dict[str, str]:
     """Give each image's text file: in "labels" where the image is in "images", else beside it."""
-    found = {}
+    found: dict[str, str] = {}
+    if not source.ending_with(".txt"):
+        return found
     for path in source.images:
         plain = f"{path.rpartition('.')[0]}.txt"
         parts = plain.split("/")
