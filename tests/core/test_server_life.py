@@ -102,6 +102,9 @@ def test_draining_lets_a_call_in_flight_end_and_says_not_serving(tmp_path):
 
         watcher = threading.Thread(target=watch)
         watcher.start()
+        end = time.monotonic() + 10
+        while not seen and time.monotonic() < end:
+            time.sleep(0.01)
         Datasets.began.clear()
         stub = dataset_pb2_grpc.DatasetServiceStub(channel)
         call = stub.GetDataset.future(dataset_pb2.GetDatasetRequest(name="datasets/slow"), timeout=10)
