@@ -17,17 +17,17 @@ _PASSED_ON = ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_CA_BU
 
 
 def job_environment(settings: CoreSettings) -> dict[str, str]:
-    """Give the variables from which a job reads the same settings as the service that started it.
+    """Give the variables from which a job reads the same settings as the service that started it, but for secrets.
 
-    The service's own ``OTEO_*`` variables are passed on too, but for secrets.
+    Other ``OTEO_*`` variables of the service are its own, such as the mark by which whoever started it knows it again.
     """
-    kept = {name: value for name, value in os.environ.items() if name.startswith("OTEO_") or name in _PASSED_ON}
+    kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     for name, field in type(settings).model_fields.items():
         variable = f"OTEO_{name.upper()}"
         value = getattr(settings, name)
         if name in _NOT_FOR_JOBS or isinstance(value, SecretStr):
-            kept.pop(variable, None)
-        elif value is not None:
+            continue
+        if value is not None:
             plain = any(item is NoDecode or isinstance(item, NoDecode) for item in field.metadata)
             kept[variable] = _text(value, plain)
     return {**kept, "PYTHONUNBUFFERED": "1", "OMP_WAIT_POLICY": "PASSIVE", "NO_ALBUMENTATIONS_UPDATE": "1"}

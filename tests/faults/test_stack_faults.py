@@ -1,0 +1,282 @@
+"""kill -9 of each part of a running stack while a training runs: it ends as it should, and what was deployed is served again."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import psutil
+import pytest
+from gateway_calls import Calls
+from google.longrunning import operations_pb2
+
+from oteo_core.artifacts import ArtifactStore
+from oteo_core.images import encode_png
+from oteo_core.operations.model import unpack
+from oteo_core.sampledata import GROUP_PATTERN, draw_cell, draw_cells
+from oteo_protos.augment.v1 import dataset_pb2
+from oteo_protos.automl.v1 import automl_pb2
+from oteo_protos.gateway.v1 import inference_pb2, pipeline_pb2
+from oteo_protos.type.v1 import image_pb2, report_pb2
+
+if TYPE_CHECKING:
+    from oteo_local.stack import Stack
+
+pytestmark = pytest.mark.stack
+
+BUDGET_SECONDS = int(os.environ.get("OTEO_TEST_BUDGET", "90"))
+"""Of each training; a busy machine may raise it."""
+PATIENCE = 300.0
+"""Seconds beyond the budget: a part that is started again on a loaded machine, and the work that is done again."""
+
+
+@pytest.fixture(scope="module")
+def calls(stack: Stack) -> Iterator[Calls]:
+    """Calls to the stack's gateway."""
+    found = Calls(stack.endpoints["gateway"], stack.token)
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def served(calls: Calls, tmp_path_factory: pytest.TempPathFactory) -> pipeline_pb2.RunPipelineResponse:
+    """A small dataset and a model of it that is deployed."""
+    drawn = draw_cells(tmp_path_factory.mktemp("cells"), count=72, size=64)
+    identity = f"faults-{uuid.uuid4().hex[:8]}"
+    request = pipeline_pb2.RunPipelineRequest(pipeline_id=identity, budget={"seconds": BUDGET_SECONDS // 2}, request_id=str(uuid.uuid4()))
+    source = dataset_pb2.ImportDatasetRequest(source_uri=str(drawn.folder), dataset_id=identity, split={"group_pattern": GROUP_PATTERN})
+    getattr(request, "import").CopyFrom(source)
+    response = calls.result(calls.pipelines.RunPipeline(request), seconds=BUDGET_SECONDS + PATIENCE)
+    assert isinstance(response, pipeline_pb2.RunPipelineResponse)
+    return response
+
+
+class Training:
+    """A training under way, and what must hold when it has ended."""
+
+    def __init__(self, stack: Stack, calls: Calls, dataset: str) -> None:
+        self.stack = stack
+        self.calls = calls
+        self.store = ArtifactStore(f"file://{stack.home}/artifacts")
+        self.request = automl_pb2.TrainModelRequest(
+            dataset=dataset, model_id=f"faults-{uuid.uuid4().hex[:8]}", budget={"seconds": BUDGET_SECONDS}, request_id=str(uuid.uuid4())
+        )
+        self.name = calls.automl.TrainModel(self.request).name
+        self.finished: dict[str, bytes] = {}
+
+    def get(self) -> operations_pb2.Operation:
+        """Give the operation; asked again while the gateway is away."""
+        return patiently(lambda: self.calls.operations.GetOperation(operations_pb2.GetOperationRequest(name=self.name), timeout=10))
+
+    def progress(self) -> report_pb2.Progress:
+        """Give the operation's progress."""
+        metadata: Any = unpack(self.get().metadata)
+        return metadata.progress
+
+    def results(self) -> dict[str, bytes]:
+        """Give the results of all pieces of trials that have finished."""
+        top = f"{self.name}/checkpoints/trials"
+        return {entry.path: self.store.read_bytes(entry.path) for entry in self.store.iter(top) if "/result-" in entry.path}
+
+    def wait_trials(self, count: int = 1) -> None:
+        """Wait until so many pieces have finished since the last call, and remember all of them."""
+        limit = time.monotonic() + PATIENCE
+        wanted = len(self.finished) + count
+        while len(self.results()) < wanted:
+            operation = self.get()
+            assert not operation.done, f"it ended too early: {operation}"
+            assert time.monotonic() < limit, f"no {wanted} pieces of trials after {PATIENCE} s: {unpack(operation.metadata)}"
+            time.sleep(0.2)
+        self.finished = self.results()
+
+    def driver(self) -> psutil.Process:
+        """Give the process of the job's newest attempt."""
+        identity = self.name.removeprefix("operations/")
+        limit = time.monotonic() + 60
+        while time.monotonic() < limit:
+            for process in self.stack.processes("ray"):
+                try:
+                    line = process.cmdline()
+                except psutil.Error:
+                    continue
+                if "oteo_automl.job" in line and identity in line:
+                    return process
+            time.sleep(0.1)
+        raise AssertionError(f"no driver of {identity}")
+
+    def worker(self) -> psutil.Process:
+        """Give a Ray worker that works on a trial."""
+        limit = time.monotonic() + 60
+        while time.monotonic() < limit:
+            for process in self.stack.processes("ray"):
+                try:
+                    title = " ".join(process.cmdline())
+                except psutil.Error:
+                    continue
+                if title.startswith("ray::") and "IDLE" not in title and "Agent" not in title and "Supervisor" not in title:
+                    return process
+            time.sleep(0.05)
+        raise AssertionError("no worker is at work")
+
+    def ends_well(self) -> int:
+        """Wait for the end and check it; give the number of attempts."""
+        limit = time.monotonic() + BUDGET_SECONDS + PATIENCE
+        while not (operation := self.get()).done:
+            assert time.monotonic() < limit, f"it has not ended: {unpack(operation.metadata)}"
+            time.sleep(0.5)
+        assert not operation.HasField("error"), operation.error
+        # The request's replay finds this operation, whatever was killed meanwhile.
+        assert patiently(lambda: self.calls.automl.TrainModel(self.request, timeout=10)).name == self.name
+        results = self.results()
+        assert {path: results[path] for path in self.finished} == self.finished, "a finished piece was trained again"
+        model = f"models/{self.request.model_id}"
+        assert self.store.is_file(f"{model}/package.json")
+        assert not self.store.exists(f"{self.name}/staging")
+        assert self.calls.automl.GetModel(automl_pb2.GetModelRequest(name=model), timeout=10).name == model
+        return int(self.progress().attempt)
+
+
+@pytest.fixture
+def training(stack: Stack, calls: Calls, served: pipeline_pb2.RunPipelineResponse) -> Iterator[Training]:
+    """Start a training; it does not outlive its test."""
+    found = Training(stack, calls, served.dataset.name)
+    yield found
+    patiently(lambda: calls.operations.CancelOperation(operations_pb2.CancelOperationRequest(name=found.name), timeout=10))
+
+
+def patiently(call: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """Make a call, again while the server is away."""
+    limit = time.monotonic() + seconds
+    while True:
+        try:
+            return call()
+        except grpc.RpcError as error:
+            if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED) or time.monotonic() > limit:
+                raise
+            time.sleep(0.3)
+
+
+def answers(calls: Calls, deployment: str) -> inference_pb2.PredictResponse:
+    """Predict through a deployment, waiting until it is served again; nothing but predictions is called."""
+    pixels, _, _ = draw_cell(3, seed=99)
+    request = inference_pb2.PredictRequest(deployment=deployment, image=image_pb2.ImageSource(content=encode_png(pixels)))
+    found = patiently(lambda: calls.inference.Predict(request, timeout=10), seconds=90.0)
+    assert isinstance(found, inference_pb2.PredictResponse)
+    return found
+
+
+def scores(calls: Calls, deployment: str) -> dict[str, float]:
+    """Predict through a deployment; give the classes' probabilities."""
+    return {score.class_name: score.probability for score in answers(calls, deployment).classification.scores}
+
+
+def kill(stack: Stack, part: str) -> None:
+    """kill -9 a part, and wait until supervisord has started it again and it is healthy."""
+    pid = stack.pid(part)
+    assert pid
+    psutil.Process(pid).kill()
+    limit = time.monotonic() + 60
+    while stack.pid(part) in (0, pid):
+        assert time.monotonic() < limit, f"{part} is not started again"
+        time.sleep(0.1)
+    stack.wait_healthy(timeout=120)
+
+
+def test_every_server_is_killed_in_turn_while_a_training_runs(
+    stack: Stack, calls: Calls, training: Training, served: pipeline_pb2.RunPipelineResponse
+) -> None:
+    deployment = served.deployment.name
+    before = scores(calls, deployment)
+    training.wait_trials()
+    for part in ("automl", "gateway", "triton", "mlflow", "augment", "translate"):
+        kill(stack, part)
+        assert scores(calls, deployment) == pytest.approx(before), part
+        training.finished |= training.results()
+    # None of them is what the work stands on: the job never noticed.
+    assert training.ends_well() == 1
+
+
+def test_kill_of_the_driver_and_then_of_rays_head(
+    stack: Stack, calls: Calls, training: Training, served: pipeline_pb2.RunPipelineResponse
+) -> None:
+    training.wait_trials()
+    driver = training.driver()
+    driver.kill()
+    driver.wait(10)
+    training.wait_trials()
+    kill(stack, "ray")
+    assert training.ends_well() == 3
+    assert answers(calls, served.deployment.name).model == served.model.name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["automl", "gateway", "triton", "mlflow", "augment", "translate", "ray"])
+def test_kill_of_one_part(stack: Stack, calls: Calls, training: Training, served: pipeline_pb2.RunPipelineResponse, part: str) -> None:
+    training.wait_trials(2)
+    kill(stack, part)
+    assert training.ends_well() == (2 if part == "ray" else 1)
+    assert answers(calls, served.deployment.name).model == served.model.name
+
+
+@pytest.mark.slow
+def test_kill_of_a_worker_under_a_trial(training: Training) -> None:
+    training.wait_trials()
+    training.worker().kill()
+    assert training.ends_well() == 1
+
+
+@pytest.mark.slow
+def test_kill_of_the_pipelines_job_and_of_the_gateway(stack: Stack, calls: Calls, tmp_path: Path) -> None:
+    """A pipeline killed in each of its steps finds its earlier calls and goes on; nothing is done twice."""
+    drawn = draw_cells(tmp_path / "cells", count=72, size=64)
+    identity = f"faults-{uuid.uuid4().hex[:8]}"
+    request = pipeline_pb2.RunPipelineRequest(pipeline_id=identity, budget={"seconds": BUDGET_SECONDS // 2}, request_id=str(uuid.uuid4()))
+    source = dataset_pb2.ImportDatasetRequest(source_uri=str(drawn.folder), dataset_id=identity, split={"group_pattern": GROUP_PATTERN})
+    getattr(request, "import").CopyFrom(source)
+    name = calls.pipelines.RunPipeline(request).name
+    seen: set[str] = set()
+    limit = time.monotonic() + BUDGET_SECONDS + 2 * PATIENCE
+    while True:
+        operation = patiently(lambda: calls.operations.GetOperation(operations_pb2.GetOperationRequest(name=name), timeout=10))
+        if operation.done:
+            break
+        assert time.monotonic() < limit, unpack(operation.metadata)
+        metadata: Any = unpack(operation.metadata)
+        stage = metadata.progress.stage
+        if stage and stage not in seen:
+            seen.add(stage)
+            for process in stack.processes("ray"):
+                if "oteo_gateway.job" in process.cmdline():
+                    process.kill()
+            if "train" in stage:
+                kill(stack, "gateway")
+        time.sleep(0.2)
+    response: Any = calls.result(operation)
+    assert response.model.name == f"models/{identity}"
+    assert answers(calls, response.deployment.name).model == response.model.name
+    models = patiently(lambda: calls.automl.ListModels(automl_pb2.ListModelsRequest(page_size=1000), timeout=10)).models
+    assert sum(model.dataset == response.dataset.name for model in models) == 1
+
+
+def test_a_cancelled_training_is_gone_within_five_seconds_and_leaves_nothing(
+    stack: Stack, calls: Calls, training: Training, served: pipeline_pb2.RunPipelineResponse
+) -> None:
+    training.wait_trials()
+    driver = training.driver()
+    begin = time.monotonic()
+    calls.operations.CancelOperation(operations_pb2.CancelOperationRequest(name=training.name), timeout=10)
+    while not training.get().done:
+        assert time.monotonic() - begin < 5.0
+        time.sleep(0.05)
+    assert time.monotonic() - begin < 5.0
+    assert not driver.is_running() or driver.status() == psutil.STATUS_ZOMBIE
+    assert training.progress().state == report_pb2.Progress.STATE_CANCELLED
+    assert not training.store.exists(training.name)
+    assert not training.store.exists(f"models/{training.request.model_id}")
+    listed = calls.automl.ListModels(automl_pb2.ListModelsRequest(page_size=1000), timeout=10).models
+    assert not [model for model in listed if model.name.endswith(training.request.model_id)]
