@@ -51,7 +51,7 @@ def test_graph_answers_as_the_network_for_any_batch(dtype, channels, classes):
     served = ServedClassifier(Small(channels, classes, 255 if dtype == "uint8" else 1), 1.7)
     batch = images(given)
     exported = export.export_onnx(served, given, classes, batch, metadata={"oteo.model": "m"})
-    assert (exported.exporter, exported.fallback_reason) == ("dynamo", "")
+    assert (exported.exporter, exported.fallback_reason) == ("torchscript", "")
     assert exported.error < 1e-5
     expected, logits = run_torch(served, batch)
     for size in (1, 2, 5):
@@ -80,37 +80,37 @@ def test_temperature_is_in_the_graph_and_changes_no_decision():
     assert (warm[0].max(axis=1) < cold[0].max(axis=1)).all()
 
 
-def test_legacy_exporter_takes_over_and_it_is_said(monkeypatch):
+def test_other_exporter_takes_over_and_it_is_said(monkeypatch):
     def broken(*_args):
         raise RuntimeError("an operator that it does not know\nand a long trace")
 
-    monkeypatch.setattr(export, "_export_dynamo", broken)
-    exported = export.export_onnx(ServedClassifier(Small(3, 3, 255), 1.0), policy(), 3, images(policy()))
-    assert exported.exporter == "torchscript"
+    monkeypatch.setattr(export, "_export_torchscript", broken)
+    batch = images(policy())
+    served = ServedClassifier(Small(3, 3, 255), 1.0)
+    exported = export.export_onnx(served, policy(), 3, batch)
+    assert exported.exporter == "dynamo"
     assert exported.fallback_reason == "RuntimeError: an operator that it does not know"
     assert exported.error < 1e-5
-
-
-def test_in_a_hurry_the_quick_exporter_is_first():
-    exported = export.export_onnx(ServedClassifier(Small(3, 3, 255), 1.0), policy(), 3, images(policy()), hurry=True)
-    assert (exported.exporter, exported.fallback_reason) == ("torchscript", "")
+    assert b"site-packages" not in exported.data
+    for size in (1, 2, 5):
+        np.testing.assert_allclose(export.run_onnx(exported.data, batch, size)[0], run_torch(served, batch)[0], atol=1e-5)
 
 
 def test_a_graph_that_is_not_the_network_is_refused(monkeypatch):
     torch.manual_seed(3)
     honest = export._export_torchscript
+    asked = []
 
     def forged(served, example):
+        asked.append(True)
         return honest(ServedClassifier(served.network, 3.0).eval(), example)
 
-    monkeypatch.setattr(export, "_export_dynamo", forged)
-    exported = export.export_onnx(ServedClassifier(Small(3, 3, 255), 1.0), policy(), 3, images(policy()))
-    assert exported.exporter == "torchscript"
-    assert "differ" in exported.fallback_reason
     monkeypatch.setattr(export, "_export_torchscript", forged)
-    with pytest.raises(Internal) as caught:
+    monkeypatch.setattr(export, "_export_dynamo", forged)
+    with pytest.raises(Internal, match="differ") as caught:
         export.export_onnx(ServedClassifier(Small(3, 3, 255), 1.0), policy(), 3, images(policy()))
     assert caught.value.reason == "EXPORT_FAILED"
+    assert len(asked) == 2
 
 
 def test_configuration_is_what_triton_reads():

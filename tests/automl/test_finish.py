@@ -17,7 +17,6 @@ from tritonclient.grpc import model_config_pb2
 from oteo_automl import finish as finishing
 from oteo_automl.finish import finish
 from oteo_automl.handover import make_winner
-from oteo_automl.packaging import export
 from oteo_automl.packaging.export import run_onnx
 from oteo_automl.packaging.parity import TritonAway
 from oteo_automl.search.result import EpochRecord, FittedCandidate, Plan, Predictions, SearchResult
@@ -158,12 +157,6 @@ def publish(world, client, *, operation="automl-op", model="shades", seconds=30.
     return response.model
 
 
-@pytest.fixture(autouse=True)
-def _quick_export(monkeypatch):
-    """The legacy exporter takes a tenth of the time; `published`, made before this, is written by the other."""
-    monkeypatch.setattr(export, "_export_dynamo", export._export_torchscript)
-
-
 @pytest.fixture(scope="module")
 def published(world):
     client = Served()
@@ -226,7 +219,7 @@ def test_manifest_says_how_it_was_made(published):
     assert package.versions["torch"] == torch.__version__.split("+")[0] or package.versions["torch"] == torch.__version__
     assert set(package.details["finish_seconds"]) >= {"calibrate", "evaluate", "export", "parity", "report"}
     assert package.parity_error < 1e-5
-    assert package.details["exporter"] == "dynamo"
+    assert package.details["exporter"] == "torchscript"
     assert model.trial_count == 3
     assert {point.criterion for point in package.operating_points} == {"youden"}
 

@@ -64,7 +64,7 @@ class PatchFeatures(SavedModule):
         response = F.conv2d(planes, kernel, stride=2) * contrast - offset
         threshold = 0.25
         active = torch.cat([F.relu(response - threshold), F.relu(-response - threshold)], dim=1)
-        height, width = active.shape[2] // _GRID, active.shape[3] // _GRID
+        height, width = int(active.shape[2]) // _GRID, int(active.shape[3]) // _GRID
         pooled = F.avg_pool2d(active[:, :, : height * _GRID, : width * _GRID], (height, width))
         return torch.sqrt(pooled.flatten(1) + 1e-6)
 

@@ -1,4 +1,9 @@
-"""Writing a network as an ONNX graph and checking that the graph is the network."""
+"""Writing a network as an ONNX graph and checking that the graph is the network.
+
+PyTorch has two exporters. The TorchScript one goes first: measured on networks and on classical candidates it takes 0.3 to 0.9 s of
+processor time where the newer one (dynamo) takes 4 to 17 s, which a budget of a minute would feel, and both graphs agree with PyTorch
+to 1e-6. The newer one is there for what the first cannot write, and for the day that it goes.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +46,7 @@ class Exported:
     data
         The ONNX file.
     exporter
-        ``"dynamo"`` or ``"torchscript"`` (the legacy exporter, where the other one failed).
+        ``"torchscript"``, or ``"dynamo"`` where the first failed.
     fallback_reason
         Why the first exporter failed; empty where it did not.
     error
@@ -61,7 +66,6 @@ def export_onnx(
     check_images: NDArray[Any],
     *,
     metadata: Mapping[str, str] | None = None,
-    hurry: bool = False,
 ) -> Exported:
     """Export a network and compare the graph with it.
 
@@ -77,8 +81,6 @@ def export_onnx(
         Prepared images ``(N, H, W, C)`` to compare on, N >= 1.
     metadata
         Words to keep in the file.
-    hurry
-        True: begin with the legacy exporter, which takes half a second and not five.
 
     Returns
     -------
@@ -94,11 +96,8 @@ def export_onnx(
     # Two images and not one: a batch of one is taken for a constant by the tracer.
     dtype = torch.uint8 if policy.dtype == "uint8" else torch.float32
     example = torch.zeros((2, policy.height, policy.width, policy.channels), dtype=dtype)
-    exporters = [("dynamo", _export_dynamo), ("torchscript", _export_torchscript)]
-    if hurry:
-        exporters.reverse()
     failures: list[str] = []
-    for exporter, write in exporters:
+    for exporter, write in (("torchscript", _export_torchscript), ("dynamo", _export_dynamo)):
         try:
             data = finalise(write(served, example), policy, class_count, metadata or {})
             error = compare_runtime(data, served, check_images)
@@ -106,7 +105,7 @@ def export_onnx(
                 raise ValueError(f"the graph's probabilities differ by {error:.2g} from PyTorch's, more than {TOLERANCE:g}")  # noqa: TRY301
             return Exported(data, exporter, "; ".join(failures), error)
         except Exception as failure:  # noqa: BLE001 (exporters raise whatever the network provokes; the other one is tried, and it is said)
-            said = f"{type(failure).__name__}: {str(failure).splitlines()[0] if str(failure) else ''}"
+            said = f"{type(failure).__name__}: {str(failure).splitlines()[0][:300] if str(failure) else ''}"
             failures.append(said)
             _log.warning("the %s exporter failed: %s", exporter, said)
     raise Internal(f"the network cannot be written as ONNX: {'; '.join(failures)}", reason="EXPORT_FAILED")
