@@ -126,7 +126,7 @@ def parse(page: bytes) -> Outline:
 
 
 def test_page_is_whole_and_stands_alone():
-    trial = TrialRecord("t1", "resnet18 & co", {"learning_rate": 0.0012345}, duration=61)
+    trial = TrialRecord("t1", "resnet18 & co", {"learning_rate": 0.0012345, "parts": ["a", "b"]}, duration=61)
     curve = LearningCurve("resnet18", [1, 2, 3], [1.0, 0.5, 0.2], [1, 3], [0.9, 0.6], best=True)
     data = report(trials=[trial], curves=[curve], duplicates=22)
     start = time.process_time()
@@ -146,7 +146,7 @@ def test_page_is_whole_and_stands_alone():
         "22 groups of exact duplicates",
         "TINY_IMAGE",
         "resnet18 & co",
-        "learning_rate 0.00123",
+        "learning rate 0.00123, parts a + b",
         "f" * 64,
         "Data & more",
         "1 min 40 s of 4 min given, 1 trial",

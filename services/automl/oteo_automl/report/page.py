@@ -298,21 +298,23 @@ def _trial_rows(data: ReportData) -> list[dict[str, Any]]:
                 "objective": words.figure(objective) if objective else "–" if trial.objective is None else f"{trial.objective:.3f}",
                 "cells": [words.figure(found[name]) if name in found else "–" for name in names],
                 "time": words.duration(trial.duration),
-                "settings": ", ".join(f"{key} {_value(value)}" for key, value in trial.parameters.items()),
+                "settings": ", ".join(f"{key.replace('_', ' ')} {_value(value)}" for key, value in trial.parameters.items()),
             }
         )
     return rows
 
 
 def _state(trial: TrialRecord) -> str:
-    said = {"finished": "to its end", "pruned": "stopped: others were better", "stopped": "stopped: time was up"}.get(
-        trial.state, trial.state
-    )
+    said = {"pruned": "others were better", "stopped": "time was up"}.get(trial.state, trial.state)
     return f"{said}: {trial.message}" if trial.state == "failed" and trial.message else said
 
 
 def _value(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, list | tuple):
+        return " + ".join(_value(entry) for entry in value)
+    return str(value)
 
 
 def _made(data: ReportData) -> list[tuple[str, str]]:
