@@ -305,3 +305,34 @@ def test_logs_are_read_and_followed_until_the_stack_is_down(make_stack):
     reader.join(10)
     assert not reader.is_alive()
     assert "listening, 100 % sure" in seen
+
+
+def test_down_removes_shared_memory_of_its_processes_and_no_data(make_stack, tmp_path):
+    code = (
+        "import mmap, sys, time; files = [open(name, 'r+b') for name in sys.argv[2:]]; maps = [mmap.mmap(file.fileno(), 0) for file in files]; "
+        + (
+            "import http.server; http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()"
+        )
+    )
+    segment = processes.SHARED_MEMORY / f"sem.mp-oteotest{os.getpid()}"
+    data = processes.SHARED_MEMORY / f"oteo-data-{os.getpid()}"
+
+    def mapping(_: LocalSettings, __: Layout, ports: Mapping[str, int]) -> list[Program]:
+        url = f"http://127.0.0.1:{ports['gateway']}"
+        return [
+            Program(
+                "gateway", [sys.executable, "-c", code, str(ports["gateway"]), str(segment), str(data)], url, partial(health.http_ok, url)
+            )
+        ]
+
+    try:
+        for file in (segment, data):
+            file.write_bytes(bytes(4096))
+        stack = make_stack(programs=mapping)
+        stack.up(timeout=90)
+        stack.down()
+        assert not segment.exists()
+        assert data.exists()
+    finally:
+        for file in (segment, data):
+            file.unlink(missing_ok=True)

@@ -237,8 +237,7 @@ def test_nothing_is_left_of_a_triton_that_was_stopped(triton_environment, put_mo
             time.sleep(0.05)
         infer(connection, "some", images)
         members = processes.tree(running.process.pid)
-        mapped = set().union(*(processes.mapped_by(process.pid, processes.SHARED_MEMORY) for process in members))
-        segments = [Path(path) for path in mapped if "shm_region" in path]
+        segments = [Path(path) for path in processes.shared_memory_of(members)]
         assert len(members) == 2
         assert segments
     assert not any(processes.is_alive(process) for process in members)
@@ -253,8 +252,7 @@ def test_segments_of_a_killed_triton_are_removed_by_the_next(triton_environment,
             time.sleep(0.05)
         time.sleep(1.0)
         members = processes.tree(running.process.pid)
-        mapped = set().union(*(processes.mapped_by(process.pid, processes.SHARED_MEMORY) for process in members))
-        segments = {Path(path).name for path in mapped if "shm_region" in path}
+        segments = {Path(path).name for path in processes.shared_memory_of(members)}
         processes.end(members, grace=0)
         assert segments
         assert segments <= set(processes.remove_unused_triton_segments(older_than=0))

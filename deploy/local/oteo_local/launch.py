@@ -38,7 +38,9 @@ def end_leftovers(stack: str, name: str) -> None:
     left = [process for process in processes.with_marker(STACK, stack) if processes.variable(process, PROCESS) == name]
     if left:
         print(f"oteo: ending what an earlier {name} left: {sorted(process.pid for process in left)}", flush=True)
+        memory = processes.shared_memory_of(left)
         stuck = processes.end(left, grace=0)
+        processes.remove_shared_memory(memory)
         if stuck:
             print(f"oteo: still there: {sorted(process.pid for process in stuck)}", flush=True)
 

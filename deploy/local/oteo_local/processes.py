@@ -12,6 +12,8 @@ import psutil
 
 SHARED_MEMORY = Path("/dev/shm")
 TRITON_SEGMENTS = "triton_*_backend_shm_region_*"
+# What programs of the stack make there for themselves: Triton's segments, Python's semaphores and blocks, Ray's store. Other files may be somebody's data.
+MADE_BY_PROGRAMS = (TRITON_SEGMENTS, "sem.mp-*", "psm_*", "plasma*")
 
 
 def with_marker(name: str, value: str) -> list[psutil.Process]:
@@ -106,6 +108,20 @@ def remove_unused_triton_segments(*, older_than: float = 5.0) -> list[str]:
             path.unlink(missing_ok=True)
             removed.append(path.name)
     return removed
+
+
+def shared_memory_of(members: Iterable[psutil.Process]) -> set[str]:
+    """Give the segments in shared memory that processes have mapped: to be taken before they end, for `remove_shared_memory` afterwards."""
+    mapped = {Path(path) for process in members for path in mapped_by(process.pid, SHARED_MEMORY)}
+    return {str(path) for path in mapped if path.parent == SHARED_MEMORY and any(path.match(pattern) for pattern in MADE_BY_PROGRAMS)}
+
+
+def remove_shared_memory(paths: Iterable[str]) -> None:
+    """Remove files in shared memory, but those that some process still has mapped."""
+    paths = set(paths)
+    if paths:
+        for path in paths - mapped_in(SHARED_MEMORY):
+            Path(path).unlink(missing_ok=True)
 
 
 def mapped_in(folder: Path) -> set[str]:

@@ -230,7 +230,9 @@ class Stack:
                     self._supervisor.call("startProcess", name, False)
             return programs
         # No supervisord: whatever still bears this stack's mark was left by one that was killed, and holds the ports.
+        memory = processes.shared_memory_of(self._members())
         self._end_strays(grace=0)
+        processes.remove_shared_memory(memory)
         ports = endpoints.choose_ports(self.settings.fixed_ports(), self.endpoints.get("ports", {}))
         programs = self._make_programs(self.settings, self.layout, ports)
         config = render(self.settings, self.layout, programs)
@@ -240,7 +242,7 @@ class Stack:
         return programs
 
     def _stop(self) -> None:
-        segments = {path for process in self._members() for path in processes.mapped_by(process.pid, processes.SHARED_MEMORY)}
+        memory = processes.shared_memory_of(self._members())
         if self._supervisor.alive():
             # All at once: `shutdown` alone would end one after the other.
             with contextlib.suppress(SupervisorError):  # one that is already stopping is refused
@@ -251,9 +253,7 @@ class Stack:
             while self._supervisor.alive() and time.monotonic() < deadline:
                 time.sleep(0.05)
         self._end_strays(grace=2.0)
-        in_use = processes.mapped_in(processes.SHARED_MEMORY)
-        for path in segments - in_use:
-            Path(path).unlink(missing_ok=True)
+        processes.remove_shared_memory(memory)
         for file in (self.layout.socket, self.layout.pid_file):
             file.unlink(missing_ok=True)
         self.layout.remove_link()

@@ -212,12 +212,7 @@ class RunningTriton:
     def stop(self, grace: float = 8.0) -> None:
         """End the server and its stubs, and remove their shared memory."""
         members = processes.tree(self.process.pid)
-        segments = {
-            path
-            for process in members
-            for path in processes.mapped_by(process.pid, processes.SHARED_MEMORY)
-            if Path(path).match(processes.TRITON_SEGMENTS)
-        }
+        memory = processes.shared_memory_of(members)
         if self.process.poll() is None:
             self.process.terminate()
             try:
@@ -226,8 +221,7 @@ class RunningTriton:
                 self.process.kill()
                 self.process.wait()
         processes.end(members, grace=0)
-        for path in segments:
-            Path(path).unlink(missing_ok=True)
+        processes.remove_shared_memory(memory)
 
 
 @contextlib.contextmanager
