@@ -52,6 +52,8 @@ class PatchFeatures(SavedModule):
         planes = to_planes(image)
         if self.settings["shrink"] > 1:
             planes = F.avg_pool2d(planes, self.settings["shrink"])
+        # What follows does not depend on a constant added to the image, but its rounding does: a bright background would cost three digits.
+        planes = planes - planes.mean(dim=(1, 2, 3), keepdim=True)
         channels, size = self.settings["channels"], self.mean.shape[0]
         # Everything up to the threshold is linear in the patch but for its contrast: four convolutions and a division.
         box = planes.new_full((1, channels, SIDE, SIDE), 1.0 / size)
