@@ -84,6 +84,7 @@ class Descriptors(SavedModule):
         stacked = torch.cat(planes, dim=1).flatten(2)
         # Each pixel shares itself between its two nearest bins: a pixel on an edge does not jump.
         positions = stacked.clamp(0.0, 1.0) * (_LEVELS - 1)
+        # One bin after the other: all at once would take sixteen times the memory and five times as long.
         bins = [F.relu(1.0 - (positions - float(level)).abs()).mean(dim=2) for level in range(_LEVELS)]
         return torch.sqrt(torch.stack(bins, dim=2).flatten(1) + _EPSILON)
 
@@ -101,7 +102,7 @@ class Descriptors(SavedModule):
         whole = torch.round(grey * 255.0)
         features = []
         for radius in self._radii:
-            height, width = whole.shape[2] - 2 * radius, whole.shape[3] - 2 * radius
+            height, width = int(whole.shape[2]) - 2 * radius, int(whole.shape[3]) - 2 * radius
             centre = whole[:, :, radius : radius + height, radius : radius + width]
             bits = []
             for dy, dx in _NEIGHBOURS:
@@ -134,29 +135,27 @@ class Descriptors(SavedModule):
     def _cooccurrence(self, grey: torch.Tensor) -> torch.Tensor:
         quantised = torch.floor(grey.clamp(0.0, 0.99999) * _LEVELS)
         member = (quantised[:, :, None] == self._levels.view(1, 1, _LEVELS, 1, 1)).float()[:, 0]
-        levels = self._levels
-        difference = levels[:, None] - levels[None, :]
-        features = []
+        joints = []
         for step in self._steps:
-            found = []
             for dy, dx in _DIRECTIONS:
                 first, second = _shifted(member, dy * step, dx * step)
                 counts = torch.matmul(first.flatten(2), second.flatten(2).transpose(1, 2))
-                joint = counts + counts.transpose(1, 2)
-                joint = joint / joint.sum(dim=(1, 2), keepdim=True)
-                found.append(_haralick(joint, levels, difference))
-            stacked = torch.stack(found, dim=0)
-            # Over directions: the mean, and how much it matters where one looks.
-            features += [stacked.mean(dim=0), stacked.amax(dim=0) - stacked.amin(dim=0)]
-        return torch.cat(features, dim=1)
+                joints.append(counts / float(int(first.shape[2]) * int(first.shape[3])))
+        # All steps and directions at once, (steps, directions, N, levels, levels): a graph of a tenth of the nodes.
+        joint = torch.stack(joints, dim=0)
+        joint = ((joint + joint.transpose(2, 3)) * 0.5).reshape(len(self._steps), len(_DIRECTIONS), -1, _LEVELS, _LEVELS)
+        found = _haralick(joint, self._levels)
+        # Over directions: the mean, and how much it matters where one looks; then (N, steps * 2 * 6).
+        both = torch.cat([found.mean(dim=1), found.amax(dim=1) - found.amin(dim=1)], dim=2)
+        return both.permute(1, 0, 2).flatten(1)
 
     def _bands(self, colour: torch.Tensor) -> torch.Tensor:
         features = []
         current = colour
         for scale in self._scales:
-            smaller = F.avg_pool2d(current, 2) if scale * 4 <= min(colour.shape[2], colour.shape[3]) else current
+            smaller = F.avg_pool2d(current, 2) if scale * 4 <= min(int(colour.shape[2]), int(colour.shape[3])) else current
             enlarged = F.interpolate(smaller, scale_factor=2.0, mode="nearest")
-            height, width = enlarged.shape[2], enlarged.shape[3]
+            height, width = int(enlarged.shape[2]), int(enlarged.shape[3])
             band = current[:, :, :height, :width] - enlarged
             features.append(torch.log((band * band).mean(dim=(2, 3)) + 1e-6))
             features.append(torch.log((band * band).amax(dim=(2, 3)) + 1e-6))
@@ -172,27 +171,30 @@ def _grey(colour: torch.Tensor) -> torch.Tensor:
 
 def _pool(planes: torch.Tensor, grid: int) -> torch.Tensor:
     """Average over a grid; what does not divide evenly is left out at the right and below."""
-    height, width = planes.shape[2] // grid, planes.shape[3] // grid
+    height, width = int(planes.shape[2]) // grid, int(planes.shape[3]) // grid
     return F.avg_pool2d(planes[:, :, : height * grid, : width * grid], (height, width))
 
 
 def _shifted(member: torch.Tensor, down: int, across: int) -> tuple[torch.Tensor, torch.Tensor]:
-    height, width = member.shape[2] - abs(down), member.shape[3] - abs(across)
+    height, width = int(member.shape[2]) - abs(down), int(member.shape[3]) - abs(across)
     left, other = max(0, -across), max(0, across)
     return member[:, :, :height, left : left + width], member[:, :, down : down + height, other : other + width]
 
 
-def _haralick(joint: torch.Tensor, levels: torch.Tensor, difference: torch.Tensor) -> torch.Tensor:
+def _haralick(joint: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+    """Give six features of joint probabilities ``(..., levels, levels)``."""
+    difference = levels[:, None] - levels[None, :]
     squared = difference * difference
-    contrast = (joint * squared).sum(dim=(1, 2))
-    dissimilarity = (joint * difference.abs()).sum(dim=(1, 2))
-    homogeneity = (joint / (1.0 + squared)).sum(dim=(1, 2))
-    uniformity = (joint * joint).sum(dim=(1, 2))
-    entropy = -(joint * torch.log(joint + 1e-6)).sum(dim=(1, 2))
-    marginal = joint.sum(dim=2)
-    mean = (marginal * levels).sum(dim=1, keepdim=True)
-    variance = (marginal * (levels - mean) * (levels - mean)).sum(dim=1)
-    centred = levels[None, :] - mean
-    covariance = (joint * centred[:, :, None] * centred[:, None, :]).sum(dim=(1, 2))
+    both = (-2, -1)
+    contrast = (joint * squared).sum(dim=both)
+    dissimilarity = (joint * difference.abs()).sum(dim=both)
+    homogeneity = (joint / (1.0 + squared)).sum(dim=both)
+    uniformity = (joint * joint).sum(dim=both)
+    entropy = -(joint * torch.log(joint + 1e-6)).sum(dim=both)
+    marginal = joint.sum(dim=-1)
+    mean = (marginal * levels).sum(dim=-1, keepdim=True)
+    centred = levels - mean
+    variance = (marginal * centred * centred).sum(dim=-1)
+    covariance = (joint * centred.unsqueeze(-1) * centred.unsqueeze(-2)).sum(dim=both)
     correlation = covariance / (variance + 1e-3)
-    return torch.stack([torch.log1p(contrast), dissimilarity, homogeneity, uniformity, entropy, correlation], dim=1)
+    return torch.stack([torch.log1p(contrast), dissimilarity, homogeneity, uniformity, entropy, correlation], dim=-1)
