@@ -166,7 +166,8 @@ class Search:
             for task in done:
                 self._finish(task)
             self._say()
-            if self._budget.left < -_LATE_SECONDS and (self._answered() or self._budget.left < -0.5 * self._budget.reserve):
+            # A late answer is worth more than none: the baseline is waited for, on a busy machine as long again as the budget.
+            if self._budget.left < -_LATE_SECONDS and (self._answered() or self._budget.left < -max(60.0, self._budget.total)):
                 self._abandon()
                 break
         self._keep(force=True)
