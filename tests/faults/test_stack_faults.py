@@ -48,7 +48,8 @@ def served(calls: Calls, tmp_path_factory: pytest.TempPathFactory) -> pipeline_p
     """A small dataset and a model of it that is deployed."""
     drawn = draw_cells(tmp_path_factory.mktemp("cells"), count=72, size=64)
     identity = f"faults-{uuid.uuid4().hex[:8]}"
-    request = pipeline_pb2.RunPipelineRequest(pipeline_id=identity, budget={"seconds": BUDGET_SECONDS // 2}, request_id=str(uuid.uuid4()))
+    request = pipeline_pb2.RunPipelineRequest(pipeline_id=identity, budget={"seconds": BUDGET_SECONDS}, request_id=str(uuid.uuid4()))
+    request.train.candidates.append("classical-logistic")
     source = dataset_pb2.ImportDatasetRequest(source_uri=str(drawn.folder), dataset_id=identity, split={"group_pattern": GROUP_PATTERN})
     getattr(request, "import").CopyFrom(source)
     response = calls.result(calls.pipelines.RunPipeline(request), seconds=BUDGET_SECONDS + PATIENCE)
@@ -235,7 +236,7 @@ def test_kill_of_the_pipelines_job_and_of_the_gateway(stack: Stack, calls: Calls
     """A pipeline killed in each of its steps finds its earlier calls and goes on; nothing is done twice."""
     drawn = draw_cells(tmp_path / "cells", count=72, size=64)
     identity = f"faults-{uuid.uuid4().hex[:8]}"
-    request = pipeline_pb2.RunPipelineRequest(pipeline_id=identity, budget={"seconds": BUDGET_SECONDS // 2}, request_id=str(uuid.uuid4()))
+    request = pipeline_pb2.RunPipelineRequest(pipeline_id=identity, budget={"seconds": BUDGET_SECONDS}, request_id=str(uuid.uuid4()))
     source = dataset_pb2.ImportDatasetRequest(source_uri=str(drawn.folder), dataset_id=identity, split={"group_pattern": GROUP_PATTERN})
     getattr(request, "import").CopyFrom(source)
     name = calls.pipelines.RunPipeline(request).name
