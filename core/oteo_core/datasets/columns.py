@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 from typing import Any
 
 import pyarrow as pa
@@ -46,14 +47,16 @@ SCHEMA = pa.schema(
 """Arrow's schema of `samples.parquet`; the names are those of `Sample`."""
 
 
+_FIELDS = attrgetter(*SCHEMA.names)
+
+
 def to_batch(samples: Sequence[Sample]) -> pa.RecordBatch:
     """Bring rows to Arrow's columns."""
+    columns = list(zip(*map(_FIELDS, samples), strict=True)) or [()] * len(SCHEMA.names)
     arrays = [
-        pa.array(
-            [_ENCODERS[name](getattr(sample, name)) for sample in samples] if name in _ENCODERS else [getattr(s, name) for s in samples],
-            kind,
-        )
-        for name, kind in zip(SCHEMA.names, SCHEMA.types, strict=True)
+        # Most samples of most datasets have no objects: an empty tuple needs no encoder.
+        pa.array([encode(value) if value else [] for value in values] if (encode := _ENCODERS.get(name)) else values, kind)
+        for name, kind, values in zip(SCHEMA.names, SCHEMA.types, columns, strict=True)
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
 

@@ -13,6 +13,11 @@ from oteo_core.images.grey import grey_of
 
 _SIDE = 32
 _LOW = 8
+# The 8 lowest rows of the orthonormal DCT-II of 32 points: a fortieth of the work of a whole transform.
+_BASIS: NDArray[np.float32] = (
+    np.cos(np.pi / _SIDE * np.arange(_LOW)[:, None] * (np.arange(_SIDE) + 0.5))
+    * np.where(np.arange(_LOW)[:, None], (2 / _SIDE) ** 0.5, _SIDE**-0.5)
+).astype(np.float32)
 
 
 def perceptual_hash(pixels: NDArray[Any]) -> int:
@@ -35,7 +40,7 @@ def perceptual_hash(pixels: NDArray[Any]) -> int:
     # Shrunk first, so that the weighting of colours touches 1024 pixels only; both steps are linear, so the order is free.
     small = cv2.resize(pixels, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     grey = (small if small.ndim == 2 else grey_of(small)).astype(np.float32)
-    low = cv2.dct(grey)[:_LOW, :_LOW].ravel()
+    low = (_BASIS @ grey @ _BASIS.T).ravel()
     # The first coefficient is the mean brightness: it says nothing of the form, and is far from the median.
     # 63 values are left: their median is the 32nd, which costs a tenth of numpy's general function.
     ordered = low[1:].copy()

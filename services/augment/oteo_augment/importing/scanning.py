@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from oteo_augment.importing.source import SourceFile, SourceRef
 from oteo_core.artifacts import ArtifactStore
@@ -24,6 +25,10 @@ from oteo_core.images import ImageLimits, decode, decode_labels, perceptual_hash
 
 IMAGE, MASK = "image", "mask"
 _MOST_VALUES = 4096
+_BLOCK_FILES = 32
+_BLOCK_BYTES = 2 << 20
+"""Files, and bytes encoded or decoded, that go through a step together: about what a core's own cache holds."""
+_NOTHING: NDArray[Any] = np.empty(0, np.uint8)
 
 
 @dataclass(slots=True)
@@ -126,12 +131,25 @@ def scan_shard(plan: ScanPlan, paths: Sequence[str], masks: Sequence[str], check
     # A shard has a core, not all of them.
     cv2.setNumThreads(1)
     target = _Target(plan)
-    rows = []
+    rows: list[Scanned] = []
     for kind, group in ((IMAGE, paths), (MASK, masks)):
-        for index, path in enumerate(group):
-            if check is not None and index % 16 == 0:
-                check()
-            rows.append(_scan(plan, target, path, kind))
+        block: list[tuple[Scanned, bytes]] = []
+        size = 0
+        for path in group:
+            row = Scanned(path, kind)
+            rows.append(row)
+            data = _read(plan, row)
+            if data is not None:
+                block.append((row, data))
+                size += len(data)
+            if len(block) >= _BLOCK_FILES or size >= _BLOCK_BYTES:
+                if check is not None:
+                    check()
+                _scan_block(plan, target, block)
+                block, size = [], 0
+        if check is not None:
+            check()
+        _scan_block(plan, target, block)
     return to_bytes(rows)
 
 
@@ -200,39 +218,65 @@ class _Target:
             raise from_exception(exc) from exc
 
 
-def _scan(plan: ScanPlan, target: _Target, path: str, kind: str) -> Scanned:
-    row = Scanned(path, kind)
+def _read(plan: ScanPlan, row: Scanned) -> bytes | None:
+    """Read a file; None where that fails, which its row then says."""
     try:
-        data = plan.source.read(path, plan.limits.max_bytes)
+        data = plan.source.read(row.path, plan.limits.max_bytes)
     except InvalidArgument as exc:
         row.code, row.message = exc.reason, exc.message
-        return row
+        return None
     except (OSError, OteoError) as exc:
         row.code, row.message = "UNREADABLE_FILE", f"the file cannot be read: {exc}"
-        return row
+        return None
     row.size = len(data)
-    row.sha256 = hashlib.sha256(data).hexdigest()
-    try:
-        if kind == MASK:
-            _look_at_mask(row, data, plan.limits)
-        else:
-            _look_at_image(row, data, plan.limits)
-    except OteoError as exc:
-        row.code, row.message = exc.reason, exc.message
-        return row
-    row.media = media_path(row.sha256, path)
-    target.write(row.media, data)
-    return row
+    return data
 
 
-def _look_at_image(row: Scanned, data: bytes, limits: ImageLimits) -> None:
+def _scan_block(plan: ScanPlan, target: _Target, block: Sequence[tuple[Scanned, bytes]]) -> None:
+    """Take some files through all steps, one step after the other.
+
+    Each step's code and tables stay in the processor's caches while it goes through the block; taking one file through all steps before the next
+    was measured to cost nearly twice as much for small images. Decoded pixels are let go as soon as they add up.
+    """
+    for row, data in block:
+        row.sha256 = hashlib.sha256(data).hexdigest()
+    decoded: list[tuple[Scanned, bytes, NDArray[Any]]] = []
+    held = 0
+    for row, data in block:
+        try:
+            if row.kind == MASK:
+                _look_at_mask(row, data, plan.limits)
+                pixels = _NOTHING
+            else:
+                pixels = _look_at_image(row, data, plan.limits)
+        except OteoError as exc:
+            row.code, row.message = exc.reason, exc.message
+            continue
+        decoded.append((row, data, pixels))
+        held += pixels.nbytes
+        if held >= _BLOCK_BYTES:
+            _finish_block(target, decoded)
+            decoded, held = [], 0
+    _finish_block(target, decoded)
+
+
+def _finish_block(target: _Target, decoded: Sequence[tuple[Scanned, bytes, NDArray[Any]]]) -> None:
+    images = [(row, pixels) for row, _, pixels in decoded if row.kind == IMAGE]
+    for row, pixels in images:
+        row.pixel_digest = pixel_digest(pixels)
+    for row, pixels in images:
+        row.phash = perceptual_hash(pixels)
+    for row, data, _ in decoded:
+        row.media = media_path(row.sha256, row.path)
+        target.write(row.media, data)
+
+
+def _look_at_image(row: Scanned, data: bytes, limits: ImageLimits) -> NDArray[Any]:
     image = decode(data, limits)
-    pixels = image.pixels
-    row.height, row.width, row.channels = pixels.shape
+    row.height, row.width, row.channels = image.pixels.shape
     row.dtype = image.header.pixel_type
     row.frames = image.header.frames
-    row.pixel_digest = pixel_digest(pixels)
-    row.phash = perceptual_hash(pixels)
+    return image.pixels
 
 
 def _look_at_mask(row: Scanned, data: bytes, limits: ImageLimits) -> None:
