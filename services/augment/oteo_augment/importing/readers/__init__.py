@@ -1,8 +1,8 @@
 """Readers of outside formats: each makes a `Reading` of a source, and reports what it cannot take instead of dropping it.
 
-Datumaro reads these formats too. It stops at the first damaged file, and drops zero-area boxes, unknown class numbers and entries without
-an image without a word (`tests/augment/test_import_formats.py` holds both against each other on sound data), so that the
-formats whose errors have to be reported are read here.
+Datumaro reads these formats too, and `tests/augment/test_import_formats.py` holds both against each other on sound data. On unsound data it
+refuses a whole source for one undeclared label or one unknown category, where what is wanted here is a report sample by sample: so the raw
+files are read here.
 """
 
 from __future__ import annotations
