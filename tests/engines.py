@@ -7,9 +7,7 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
@@ -18,23 +16,10 @@ from pathlib import Path
 
 import psutil
 
+from oteo_local import ray_head
+from oteo_local.ports import free_port
+
 TESTS = Path(__file__).resolve().parent
-
-
-def free_ports(count: int) -> list[int]:
-    """Give ports that nobody uses now, outside of the range that Ray's workers take."""
-    found: list[int] = []
-    sockets = []
-    while len(found) < count:
-        item = socket.socket()
-        item.bind(("127.0.0.1", 0))
-        sockets.append(item)
-        port = item.getsockname()[1]
-        if not 10002 <= port <= 19999:
-            found.append(port)
-    for item in sockets:
-        item.close()
-    return found
 
 
 def kill_tree(pid: int, *, grace: float = 5.0) -> None:
@@ -64,8 +49,10 @@ class RayHead:
     def __init__(self, folder: Path, cpus: int = 2) -> None:
         self.folder = folder
         self.cpus = cpus
-        self.gcs_port, self.dashboard_port = free_ports(2)
-        self.address = f"http://127.0.0.1:{self.dashboard_port}"
+        self.ports: dict[str, int] = {}
+        for name in ray_head.PORTS:
+            self.ports[name] = free_port(self.ports.values())
+        self.address = f"http://127.0.0.1:{self.ports['ray_dashboard']}"
         self.token_path = folder / "ray-token"
         self.token_path.write_text(secrets.token_hex(32))
         self.token_path.chmod(0o600)
@@ -90,20 +77,7 @@ class RayHead:
 
     def start(self, timeout: float = 90.0) -> None:
         """Start and wait until jobs can be submitted."""
-        command = [
-            str(Path(sys.executable).parent / "ray"),
-            "start",
-            "--head",
-            "--block",
-            "--node-ip-address=127.0.0.1",
-            f"--port={self.gcs_port}",
-            "--dashboard-host=127.0.0.1",
-            f"--dashboard-port={self.dashboard_port}",
-            f"--num-cpus={self.cpus}",
-            f"--object-store-memory={200 * 1024 * 1024}",
-            f"--temp-dir={self.temp}",
-            "--disable-usage-stats",
-        ]
+        command = ray_head.command(self.ports, cpus=self.cpus, object_store_bytes=200 * 1024 * 1024, temp=self.temp)
         with (self.folder / "ray.log").open("ab") as log:
             self._process = subprocess.Popen(
                 command, env=self.env, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
@@ -168,7 +142,7 @@ class Postgres:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = free_ports(1)[0]
+        self.port = free_port()
         self._bin = find_postgres()
         self._user = _server_user()
         self._count = 0

@@ -31,7 +31,7 @@ def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
         from oteo_core.jobs.ray_executor import RayExecutor
 
         try:
-            with RayExecutor(f"127.0.0.1:{head.gcs_port}") as tasks:
+            with RayExecutor(f"127.0.0.1:{head.ports['ray']}") as tasks:
                 yield tasks
         finally:
             ray.shutdown()

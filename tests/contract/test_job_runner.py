@@ -8,11 +8,11 @@ import uuid
 from pathlib import Path
 
 import pytest
-from engines import free_ports
 from toy_service import alive, wait_gone
 
 from oteo_core.errors import Unavailable
 from oteo_core.jobs import JobRunner, JobState, RayJobRunner
+from oteo_local.ports import free_port
 
 
 def ended(runner: JobRunner, operation: str, attempt: int = 1, timeout: float = 40.0) -> JobState:
@@ -93,7 +93,7 @@ def test_stop_ends_the_process_and_its_children(runner: JobRunner, tmp_path: Pat
 def test_a_runner_that_is_away_is_unavailable(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("x")
-    away = RayJobRunner(f"http://127.0.0.1:{free_ports(1)[0]}", token)
+    away = RayJobRunner(f"http://127.0.0.1:{free_port()}", token)
     begin = time.monotonic()
     for call in (lambda: away.status("toy-a", 1), lambda: away.submit("toy-a", 1, ["true"], {}), lambda: away.stop("toy-a", 1)):
         with pytest.raises(Unavailable) as caught:

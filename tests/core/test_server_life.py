@@ -6,7 +6,6 @@ import datetime
 import ipaddress
 import os
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -27,6 +26,7 @@ from live_server import live_server
 from oteo_core.errors import FailedPrecondition, Unavailable
 from oteo_core.server import build_server, sync_channel
 from oteo_core.settings import CoreSettings
+from oteo_local.ports import free_port
 from oteo_protos.augment.v1 import dataset_pb2, dataset_pb2_grpc
 
 TOKEN = "a-token-for-the-tests"
@@ -57,12 +57,6 @@ def _settings(tmp_path, **more):
 
 def _get(channel, name="x", timeout=10):
     return dataset_pb2_grpc.DatasetServiceStub(channel).GetDataset(dataset_pb2.GetDatasetRequest(name=f"datasets/{name}"), timeout=timeout)
-
-
-def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_health_needs_no_token_and_knows_each_service(tmp_path):
@@ -235,7 +229,7 @@ serve(CoreSettings(), service="augment", register=register, on_stop=[lambda: pri
 
 
 def test_sigterm_drains_the_process_and_metrics_tell_of_its_calls(tmp_path):
-    port, metrics = _free_port(), _free_port()
+    port, metrics = free_port(), free_port()
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith("OTEO_")},
         "OTEO_HOME": str(tmp_path),

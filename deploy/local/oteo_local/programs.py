@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from oteo_local import health, triton
+from oteo_local import health, ray_head, triton
 from oteo_local.endpoints import HOST, SERVICES
 from oteo_local.layout import Layout
 from oteo_local.settings import LocalSettings
@@ -87,36 +87,13 @@ def shared_environment(settings: LocalSettings, layout: Layout, ports: Mapping[s
 
 def standard_programs(settings: LocalSettings, layout: Layout, ports: Mapping[str, int]) -> list[Program]:
     """Give all processes: Ray, MLflow, Triton and the four services."""
-    return [ray_head(settings, layout, ports), mlflow_server(layout, ports), triton_server(settings, layout, ports), *services(ports)]
+    return [ray_program(settings, layout, ports), mlflow_server(layout, ports), triton_server(settings, layout, ports), *services(ports)]
 
 
-def ray_head(settings: LocalSettings, layout: Layout, ports: Mapping[str, int]) -> Program:
+def ray_program(settings: LocalSettings, layout: Layout, ports: Mapping[str, int]) -> Program:
     """Ray's head, in the foreground."""
     url = f"http://{HOST}:{ports['ray_dashboard']}"
-    command = [
-        str(Path(sys.executable).parent / "ray"),
-        "start",
-        "--head",
-        "--block",
-        "--disable-usage-stats",
-        "--log-style=record",
-        "--include-dashboard=true",
-        "--include-log-monitor=false",  # what workers print is in the session's logs; nobody reads it off the driver
-        f"--node-ip-address={HOST}",
-        f"--port={ports['ray']}",
-        f"--dashboard-host={HOST}",
-        f"--dashboard-port={ports['ray_dashboard']}",
-        f"--dashboard-agent-listen-port={ports['ray_agent']}",
-        f"--dashboard-agent-grpc-port={ports['ray_agent_grpc']}",
-        f"--runtime-env-agent-port={ports['ray_runtime_env']}",
-        f"--metrics-export-port={ports['ray_metrics']}",
-        f"--ray-client-server-port={ports['ray_client']}",
-        "--min-worker-port=0",  # any free one: two stacks on one machine would be given the same range
-        "--max-worker-port=0",
-        f"--num-cpus={settings.cpus()}",
-        f"--object-store-memory={settings.ray_object_store_bytes}",
-        f"--temp-dir={layout.ray}",
-    ]
+    command = ray_head.command(ports, cpus=settings.cpus(), object_store_bytes=settings.ray_object_store_bytes, temp=layout.ray)
 
     def check() -> bool:
         # The Jobs API and not the version: it is what the services need, and answers last.
