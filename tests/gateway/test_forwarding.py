@@ -65,7 +65,7 @@ def test_unary_call_carries_metadata_deadline_and_request_id(gateway: RunningGat
         dataset_pb2.GetDatasetRequest(name="datasets/blood"), timeout=5, metadata=(("x-request-id", "abc"), ("x-custom", "kept"))
     )
     assert response.sample_count == 12
-    assert 3 < seen["left"] <= 5
+    assert 3 < seen["left"] < 5.5  # gRPC rounds a timeout up when it sends it
     assert augment.metadata["x-request-id"] == "abc"
     assert augment.metadata["x-custom"] == "kept"
     assert augment.metadata["authorization"] == f"Bearer {TOKEN}"
