@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -264,14 +265,15 @@ def report(session: Session, handle: OperationHandle[Message], result: pipeline_
 def how_to_call(session: Session, deployment: str, image: Path | None) -> list[tuple[str, str]]:
     """Give how to call a deployment from the command line, from Python and with grpcurl."""
     address = session.client.endpoint.address
-    shown = str(image) if image else "image.png"
+    path = os.path.normpath(image) if image else "image.png"
+    shown = shlex.quote(path)
     here = not session.address and not os.environ.get("OTEO_ADDRESS")
     client = "oteo.Client()" if here else f'oteo.Client("{address}", token="…")'
-    token = f"$(cat {home() / 'token'})" if here else "$OTEO_TOKEN"
+    token = f"$(cat {shlex.quote(str(home() / 'token'))})" if here else "$OTEO_TOKEN"
     data = f'{{"deployment": "deployments/{deployment}", "image": {{"content": "\'$(base64 -w0 {shown})\'"}}}}'
     return [
         ("command line", f"  oteo predict {deployment} {shown}"),
-        ("Python", f'  import oteo\n  print({client}.predict("{deployment}", "{shown}"))'),
+        ("Python", f'  import oteo\n  print({client}.predict("{deployment}", {path!r}))'),
         (
             "grpcurl",
             f"  grpcurl -plaintext -H \"authorization: Bearer {token}\" -d '{data}' \\\n    {address} oteo.gateway.v1.InferenceService/Predict",
