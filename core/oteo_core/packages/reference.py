@@ -59,9 +59,7 @@ def image_statistics(prepared: NDArray[Any]) -> NDArray[np.float64]:
     shares = np.cumsum(np.asarray(cv2.calcHist([grey], [0], None, [256], [0, 256]), dtype=np.float64).ravel())
     shares /= shares[-1]
     low, middle, high = np.searchsorted(shares, (0.05, 0.5, 0.95)) / 255.0
-    # Differences in 16 bits, because those of uint8 wrap around.
-    wide = grey.astype(np.int16)
-    detail = (_mean_absolute(cv2.subtract(wide[1:], wide[:-1])) + _mean_absolute(cv2.subtract(wide[:, 1:], wide[:, :-1]))) / 510.0
+    detail = (_mean_difference(grey[1:], grey[:-1]) + _mean_difference(grey[:, 1:], grey[:, :-1])) / 510.0
     laplacian = np.minimum(np.abs(np.asarray(cv2.Laplacian(grey, cv2.CV_16S))), 1020).astype(np.uint16)
     noise = float(np.searchsorted(np.cumsum(np.bincount(laplacian.ravel(), minlength=1021)), laplacian.size / 2)) / 1020.0
     return np.concatenate(
@@ -73,9 +71,9 @@ def image_statistics(prepared: NDArray[Any]) -> NDArray[np.float64]:
     )
 
 
-def _mean_absolute(differences: Any) -> float:
-    total: float = cv2.norm(differences, cv2.NORM_L1)
-    return total / max(int(differences.size), 1)
+def _mean_difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    # OpenCV takes the absolute difference before it sums, so that uint8 does not wrap around.
+    return cv2.norm(one, other, cv2.NORM_L1) / one.size if one.size else 0.0
 
 
 @dataclass(frozen=True)
