@@ -24,6 +24,7 @@ from oteo_core.datasets import Task as Question
 from oteo_core.errors import InvalidArgument
 from oteo_core.images import ImageLimits
 from oteo_core.jobs.executor import Executor, Task
+from oteo_core.memory import rare_collections
 
 SHARD = 500
 """Files of one shard."""
@@ -144,7 +145,7 @@ def import_dataset(
         READ_ONLY_TARGET.
     """
     _ = options.split.pattern  # refuses a bad pattern before anything is read
-    with tempfile.TemporaryDirectory(prefix="oteo-import-", dir=scratch) as folder:
+    with rare_collections(), tempfile.TemporaryDirectory(prefix="oteo-import-", dir=scratch) as folder:
         hooks.progress(0.0, "looking at the source")
         with open_source(options.source_uri, Path(folder), limits.archives, hooks.check) as source:
             hooks.progress(0.03, "reading annotations")

@@ -14,7 +14,11 @@ def detect(source: Source) -> str:
     """Tell whether images lie in folders."""
     base = _base(source)
     with_splits = _has_splits(source, base)
-    classes = Counter(name for path in source.images if (name := _place(path, base, with_splits)[1]))
+    images = Counter(_folder(path) for path in source.images)
+    classes: Counter[str] = Counter()
+    for folder, count in images.items():
+        if name := _place(folder, base, with_splits)[1]:
+            classes[name] += count
     if not classes:
         return ""
     shown = ", ".join(f"{name!r} ({count})" for name, count in sorted(classes.items())[:8])
@@ -29,8 +33,12 @@ def read(source: Source) -> Reading:
     base = _base(source)
     with_splits = _has_splits(source, base)
     items, used = [], set()
+    places: dict[str, tuple[str, str]] = {}
     for path in source.files:
-        split, name = _place(path, base, with_splits)
+        folder = _folder(path)
+        if folder not in places:
+            places[folder] = _place(folder, base, with_splits)
+        split, name = places[folder]
         if name:
             items.append(Item(path, labels=[name], split=split))
             used.add(path)
@@ -48,8 +56,8 @@ def _base(source: Source) -> tuple[str, ...]:
 
     The last folder above an image is never taken for one: it is the class even where there is no other.
     """
-    paths = [path.split("/")[:-1] for path in source.images]
-    if not paths or any(not folders for folders in paths):
+    paths = [folder.split("/") for folder in _folders(source)]
+    if not paths or [""] in paths:
         return ()
     shared: list[str] = []
     for level in zip(*(folders[:-1] for folders in paths), strict=False):
@@ -64,22 +72,31 @@ def _has_splits(source: Source, base: tuple[str, ...]) -> bool:
     depth = len(base)
     deeper = False
     seen = False
-    for path in source.images:
-        parts = path.split("/")
-        if len(parts) > depth + 1:
+    for folder in _folders(source):
+        parts = folder.split("/") if folder else []
+        if len(parts) > depth:
             seen = True
             if not split_of_name(parts[depth]):
                 return False
-            deeper = deeper or len(parts) > depth + 2
+            deeper = deeper or len(parts) > depth + 1
     return seen and deeper
 
 
-def _place(path: str, base: tuple[str, ...], with_splits: bool) -> tuple[str, str]:
-    """Give part and class of a path; "" where there is none."""
-    parts = path.split("/")
+def _folders(source: Source) -> set[str]:
+    """Give the folders that hold images: few, where the images may be a million."""
+    return {_folder(path) for path in source.images}
+
+
+def _folder(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _place(folder: str, base: tuple[str, ...], with_splits: bool) -> tuple[str, str]:
+    """Give part and class of what lies in a folder; "" where there is none."""
+    parts = folder.split("/") if folder else []
     if tuple(parts[: len(base)]) != base:
         return "", ""
-    folders = parts[len(base) : -1]
+    folders = parts[len(base) :]
     split = ""
     if with_splits and folders:
         split = split_of_name(folders[0])
