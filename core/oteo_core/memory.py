@@ -14,7 +14,7 @@ _FEW = 100_000
 def rare_collections() -> Iterator[None]:
     """Let the collector look seldom while very many objects without cycles are made, as the rows of a table.
 
-    Each of its full passes visits every row that there is, which was 7 % of an import of 10,000 small images and grows with the number.
+    Each of its full passes visits every row that there is. Without any collection an import of 3,000 small images took 7 % less time.
     """
     before = gc.get_threshold()
     gc.set_threshold(_FEW, *before[1:])

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import shlex
 import subprocess
 import sys
+import textwrap
+from types import SimpleNamespace
 
 import pytest
 import typer
@@ -12,6 +17,7 @@ from PIL import Image
 import oteo
 from oteo.cli import words
 from oteo.cli.codes import exit_code
+from oteo.cli.run import how_to_call
 from oteo.errors import OperationFailed
 
 
@@ -227,6 +233,26 @@ def test_a_run_ends_with_everything_that_one_needs(command, images, tmp_path):
     assert str(picture) in ran.out
     with Image.open(picture) as drawn:
         assert drawn.height > 300
+
+
+def test_what_is_shown_to_copy_bears_spaces_and_quotes(monkeypatch, tmp_path):
+    monkeypatch.delenv("OTEO_ADDRESS", raising=False)
+    monkeypatch.setenv("OTEO_HOME", str(tmp_path / "my home"))
+    session = SimpleNamespace(client=SimpleNamespace(endpoint=SimpleNamespace(address="127.0.0.1:7000")), address="")
+    image = tmp_path / "it's one.png"
+    image.write_bytes(b"pixels")
+    (tmp_path / "my home").mkdir()
+    (tmp_path / "my home" / "token").write_text("secret")
+    calls = dict(how_to_call(session, "cells", image))
+    assert shlex.split(calls["command line"]) == ["oteo", "predict", "cells", str(image)]
+    compile(textwrap.dedent(calls["Python"]), "shown", "exec")
+    assert repr(str(image)) in calls["Python"]
+    # A shell runs it as it is, with a grpcurl that tells its arguments.
+    shown = f'grpcurl() {{ printf "%s\\n" "$@"; }}; {calls["grpcurl"]}'
+    told = subprocess.run(["bash", "-c", shown], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert "authorization: Bearer secret" in told
+    document = json.loads(told[told.index("-d") + 1])
+    assert base64.b64decode(document["image"]["content"]) == b"pixels"
 
 
 def test_a_run_as_json(command, images):
