@@ -7,20 +7,25 @@ policy, the seed, the sample, the copy and the step, so that the pixels do not d
 
 from __future__ import annotations
 
-from oteo_core.augmentation.applying import augment_image, check_policy, refusal
+from oteo_core.augmentation.applying import Augmented, Border, augment, augment_image, check_policy, refusal
 from oteo_core.augmentation.catalogue import CATALOGUE, TransformSpec, find_transform
 from oteo_core.augmentation.defaults import PRESETS, default_policy, preset_policy
 from oteo_core.augmentation.keys import AugmentationKey, step_generator
+from oteo_core.augmentation.moving import Annotations
 from oteo_core.augmentation.policy import Mode, Policy, Step
 
 __all__ = [
     "CATALOGUE",
     "PRESETS",
+    "Annotations",
     "AugmentationKey",
+    "Augmented",
+    "Border",
     "Mode",
     "Policy",
     "Step",
     "TransformSpec",
+    "augment",
     "augment_image",
     "check_policy",
     "default_policy",

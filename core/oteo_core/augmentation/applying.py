@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import random
 import threading
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +15,7 @@ from numpy.typing import NDArray
 
 from oteo_core.augmentation.catalogue import TransformSpec, find_transform
 from oteo_core.augmentation.keys import AugmentationKey, step_generator
+from oteo_core.augmentation.moving import Annotations, Motion, Mover
 from oteo_core.augmentation.policy import Mode, Policy, Step
 from oteo_core.errors import InvalidArgument
 
@@ -20,10 +24,56 @@ _local = threading.local()
 """Built transforms carry the generator of their next draw, so every thread has its own."""
 
 
-def augment_image(pixels: NDArray[Any], policy: Policy, key: AugmentationKey) -> NDArray[Any]:
-    """Make one augmented copy of an image.
+class Border(IntEnum):
+    """What comes in from outside where a step looks beyond the image's edge; the values are OpenCV's."""
 
-    The same pixels, policy and key give the same result, in any process, thread and order.
+    CONSTANT = 0
+    """The colour that is usual at the edge: where objects are told apart, a mirrored one would stand there without its annotation."""
+    REFLECT = 4
+    """The image, mirrored, and its mask likewise: no corner of one colour tells an augmented image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Augmented:
+    """One augmented copy.
+
+    Attributes
+    ----------
+    pixels
+        (H, W, C) of the original's dtype, contiguous, never the input itself.
+    annotations
+        Moved along with the pixels.
+    lost
+        Objects of which too little was left, by class.
+    steps
+        Numbers of the policy's steps that were taken.
+    """
+
+    pixels: NDArray[Any]
+    annotations: Annotations = field(default_factory=Annotations)
+    lost: Counter[str] = field(default_factory=Counter)
+    steps: tuple[int, ...] = ()
+
+
+def augment_image(pixels: NDArray[Any], policy: Policy, key: AugmentationKey) -> NDArray[Any]:
+    """Make one augmented copy of an image that has no annotations of places.
+
+    As `augment`, whose parameters and errors it has.
+
+    Returns
+    -------
+    numpy.ndarray
+        (H, W, C) of the same dtype, contiguous, never the input itself. Height and width are swapped where a quarter turn was drawn.
+    """
+    return augment(pixels, policy, key).pixels
+
+
+def augment(
+    pixels: NDArray[Any], policy: Policy, key: AugmentationKey, annotations: Annotations | None = None, *, border: Border = Border.REFLECT
+) -> Augmented:
+    """Make one augmented copy of an image, its annotations moved along.
+
+    The same pixels, policy, key and border give the same pixels, in any process, thread and order, whatever the annotations are.
 
     Parameters
     ----------
@@ -33,17 +83,16 @@ def augment_image(pixels: NDArray[Any], policy: Policy, key: AugmentationKey) ->
         What to do.
     key
         Which copy of which sample this is.
-
-    Returns
-    -------
-    numpy.ndarray
-        (H, W, C) of the same dtype, contiguous, never the input itself. Height and width are swapped where a quarter turn was drawn.
+    annotations
+        Where its objects are.
+    border
+        What comes in from outside.
 
     Raises
     ------
     InvalidArgument
         TRANSFORM_NOT_DEFINED where a step that is not optional is not defined for such pixels; BAD_PARAMETER where
-        albumentations refuses a parameter's value; UNSUPPORTED_PIXELS for another shape or dtype.
+        albumentations refuses a parameter's value; UNSUPPORTED_PIXELS for another shape or dtype; MASK_SIZE_MISMATCH.
     """
     if pixels.ndim != 3 or pixels.dtype.name not in _PIXEL_TYPES or 0 in pixels.shape:
         raise InvalidArgument(
@@ -51,8 +100,10 @@ def augment_image(pixels: NDArray[Any], policy: Policy, key: AugmentationKey) ->
             + ", ".join(_PIXEL_TYPES),
             reason="UNSUPPORTED_PIXELS",
         )
+    mover = _mover(annotations, pixels) if annotations else None
     values = _values(pixels)
     result = pixels
+    taken = []
     for number in _drawn(policy, key):
         step = policy.steps[number]
         generator = step_generator(policy.digest, key, number)
@@ -64,8 +115,28 @@ def augment_image(pixels: NDArray[Any], policy: Policy, key: AugmentationKey) ->
             if step.optional:
                 continue
             raise InvalidArgument(why, reason="TRANSFORM_NOT_DEFINED", field=f"policy.steps[{number}].transform")
-        result = _apply(_transform(number, step, spec, policy), spec, result, values, generator)
-    return np.array(result) if result is pixels else np.ascontiguousarray(result)
+        transform = _transform(number, step, spec, policy)
+        if hasattr(transform, "border_mode"):
+            transform.border_mode = int(border)
+        before = result.shape[:2]
+        result, params = _apply(transform, spec, result, values, generator, border)
+        if mover is not None and spec.geometric:
+            mover.move(Motion(spec.name, transform, params, before, result.shape[:2]))
+        taken.append(number)
+    changed = np.array(result) if result is pixels else np.ascontiguousarray(result)
+    moved, lost = mover.result(policy.min_visible_share) if mover is not None else (Annotations(), Counter[str]())
+    return Augmented(changed, moved, lost, tuple(taken))
+
+
+def _mover(annotations: Annotations, pixels: NDArray[Any]) -> Mover:
+    sizes = {(item.height, item.width) for item in annotations.rle}
+    if annotations.mask is not None:
+        sizes.add((annotations.mask.shape[0], annotations.mask.shape[1]))
+    for height, width in sizes - {(pixels.shape[0], pixels.shape[1])}:
+        raise InvalidArgument(
+            f"a mask of {width} x {height} pixels on an image of {pixels.shape[1]} x {pixels.shape[0]}", reason="MASK_SIZE_MISMATCH"
+        )
+    return Mover(annotations)
 
 
 def check_policy(policy: Policy) -> None:
@@ -124,7 +195,10 @@ def _drawn(policy: Policy, key: AugmentationKey) -> range | tuple[int, ...]:
     return (int(step_generator(policy.digest, key, -1).choice(len(weights), p=weights / weights.sum())),)
 
 
-def _apply(transform: Any, spec: TransformSpec, pixels: NDArray[Any], values: _Values, generator: np.random.Generator) -> NDArray[Any]:
+def _apply(
+    transform: Any, spec: TransformSpec, pixels: NDArray[Any], values: _Values, generator: np.random.Generator, border: Border
+) -> tuple[NDArray[Any], dict[str, Any]]:
+    """Apply one step; give the pixels, and what was drawn."""
     transform.set_random_state(generator, random.Random(int(generator.integers(0, 2**63))))
     dtype = pixels.dtype
     # albumentations computes brightness for uint8 and float32 only, and holds float32 to be within 0 to 1: it clips.
@@ -137,24 +211,35 @@ def _apply(transform: Any, spec: TransformSpec, pixels: NDArray[Any], values: _V
         low, span = values.low, max(values.high - values.low, float(np.finfo(np.float32).tiny))
     scaled = (low, span) != (0.0, 1.0)
     work = (pixels.astype(np.float32) - np.float32(low)) / np.float32(span) if scaled else pixels
-    if work.shape[2] <= 4 or spec.unit_range:
-        changed = _restored(transform(image=np.ascontiguousarray(work))["image"])
-    else:
-        changed = _by_parts(transform, work, generator)
+    fills = spec.geometric and border is Border.CONSTANT and hasattr(transform, "fill")
+    changed = _once(transform, work, fills) if work.shape[2] <= 4 or spec.unit_range else _by_parts(transform, work, generator, fills)
+    params: dict[str, Any] = transform.get_applied_params()
     if scaled:
         changed = changed * np.float32(span) + np.float32(low)
         if dtype.kind == "u":
             changed = np.rint(changed)
-    return changed.astype(dtype, copy=False)
+    return changed.astype(dtype, copy=False), params
 
 
-def _by_parts(transform: Any, pixels: NDArray[Any], generator: np.random.Generator) -> NDArray[Any]:
+def _once(transform: Any, pixels: NDArray[Any], fills: bool) -> NDArray[Any]:
+    if fills:
+        transform.fill = _edge_colour(pixels)
+    return _restored(transform(image=np.ascontiguousarray(pixels))["image"])
+
+
+def _edge_colour(pixels: NDArray[Any]) -> tuple[float, ...]:
+    """Give the median of an image's outermost pixels, a value a channel."""
+    edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    return tuple(float(value) for value in np.median(edge, axis=0).astype(pixels.dtype))
+
+
+def _by_parts(transform: Any, pixels: NDArray[Any], generator: np.random.Generator, fills: bool) -> NDArray[Any]:
     """Apply one draw to four channels at a time: most of OpenCV takes no more."""
     seed = int(generator.integers(0, 2**63))
     parts = []
     for start in range(0, pixels.shape[2], 4):
         transform.set_random_state(np.random.Generator(np.random.Philox(key=seed)), random.Random(seed))
-        parts.append(_restored(transform(image=np.ascontiguousarray(pixels[:, :, start : start + 4]))["image"]))
+        parts.append(_once(transform, pixels[:, :, start : start + 4], fills))
     return np.concatenate(parts, axis=2)
 
 

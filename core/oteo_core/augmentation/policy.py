@@ -16,6 +16,9 @@ from oteo_core.errors import InvalidArgument
 DIGEST_VERSION = 1
 """Raised when the same policy would give other pixels than before."""
 
+DEFAULT_VISIBLE_SHARE = 0.1
+"""Share of an object's area that must still be seen, where a policy does not say."""
+
 
 class Mode(StrEnum):
     """How steps are combined."""
@@ -65,6 +68,8 @@ class Policy:
         True where left and right mean something: mirrors are then refused.
     name
         For people; it does not enter the draws.
+    min_visible_share
+        An object that keeps less than this share of its area is dropped and counted, 0 to 1.
 
     Raises
     ------
@@ -76,6 +81,7 @@ class Policy:
     mode: Mode = Mode.SEQUENTIAL
     laterality: bool = False
     name: str = ""
+    min_visible_share: float = DEFAULT_VISIBLE_SHARE
 
     def __post_init__(self) -> None:
         for number, step in enumerate(self.steps):
@@ -92,6 +98,10 @@ class Policy:
                 raise InvalidArgument(f"probability {step.probability}: give 0 to 1", reason="BAD_POLICY", field=f"{where}.probability")
             if not step.weight >= 0:
                 raise InvalidArgument(f"weight {step.weight}: give 0 or more", reason="BAD_POLICY", field=f"{where}.weight")
+        if not 0 <= self.min_visible_share <= 1:
+            raise InvalidArgument(
+                f"min_visible_share {self.min_visible_share}: give 0 to 1", reason="BAD_POLICY", field="policy.min_visible_share"
+            )
         if self.mode is Mode.LINEAR and not sum(step.weight for step in self.steps) > 0:
             raise InvalidArgument("a policy that draws one step needs one with a weight above 0", reason="BAD_POLICY", field="policy.steps")
 
@@ -111,6 +121,7 @@ class Policy:
             "name": self.name,
             "mode": self.mode.value,
             "laterality": self.laterality,
+            "min_visible_share": self.min_visible_share,
             "steps": [
                 {
                     "transform": step.transform,
@@ -127,7 +138,13 @@ class Policy:
     def from_json(cls, values: Mapping[str, Any]) -> Policy:
         """Read what `to_json` gave."""
         steps = tuple(Step(**step) for step in values["steps"])
-        return cls(steps, Mode(values["mode"]), bool(values["laterality"]), str(values["name"]))
+        return cls(
+            steps,
+            Mode(values["mode"]),
+            bool(values["laterality"]),
+            str(values["name"]),
+            float(values.get("min_visible_share", DEFAULT_VISIBLE_SHARE)),
+        )
 
 
 def _canonical(value: Any) -> Any:

@@ -1,0 +1,300 @@
+"""Moves annotations as the pixels under them were moved, by the parameters that a transform drew for the image."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oteo_core.datasets.annotations import Box, Polygons, Rle
+from oteo_core.datasets.runs import mask_from_runs, runs_from_mask
+
+_LINES_STAY_STRAIGHT = frozenset(
+    {
+        "HorizontalFlip",
+        "VerticalFlip",
+        "D4",
+        "RandomRotate90",
+        "Transpose",
+        "Affine",
+        "ShiftScaleRotate",
+        "Rotate",
+        "SafeRotate",
+        "Perspective",
+    }
+)
+_STEP = 4.0
+"""Pixels between two corners of an outline that is bent: an elastic field is smooth at that scale."""
+_LEAST = 1.0
+"""Pixels of area below which nothing is left of an object, whatever share of it that is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Annotations:
+    """Where the objects of an image are.
+
+    Parameters
+    ----------
+    boxes, polygons, rle
+        As of `oteo_core.datasets.Sample`; what shares an `instance` is one object.
+    mask
+        Label image ``(H, W)`` of integers, 0 is background; None where there is none.
+    mask_instances
+        True: a number in the mask is an object; False: a class.
+    ignore
+        Numbers of the mask that are neither object nor class.
+    """
+
+    boxes: tuple[Box, ...] = ()
+    polygons: tuple[Polygons, ...] = ()
+    rle: tuple[Rle, ...] = ()
+    mask: NDArray[Any] | None = None
+    mask_instances: bool = False
+    ignore: frozenset[int] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.boxes or self.polygons or self.rle) or self.mask is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Motion:
+    """What one geometric step did to an image.
+
+    Parameters
+    ----------
+    name
+        The transform's name in the catalogue.
+    transform
+        An albumentations `DualTransform`.
+    params
+        What it drew.
+    before, after
+        Height and width of the image before and after.
+    """
+
+    name: str
+    transform: Any
+    params: dict[str, Any]
+    before: tuple[int, int]
+    after: tuple[int, int]
+
+    @property
+    def straight(self) -> bool:
+        """True if lines stay lines, so that moving an outline's corners moves the outline."""
+        return self.name in _LINES_STAY_STRAIGHT
+
+    def points(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Move points ``(N, 2)``, x and y in pixels from the upper left corner of the upper left pixel."""
+        # albumentations counts from the middle of that pixel, and wants z, angle and scale too.
+        full = np.zeros((len(points), 5), np.float32)
+        full[:, :2] = points - 0.5
+        full[:, 4] = 1.0
+        moved = np.asarray(self.transform.apply_to_keypoints(full, **self.params), np.float64)
+        return moved[:, :2] + 0.5
+
+    def numbers(self, mask: NDArray[Any]) -> NDArray[Any]:
+        """Move a label image ``(H, W)``: each pixel takes the number of the nearest; its dtype stays."""
+        values, work = None, mask
+        if mask.dtype not in (np.uint8, np.uint16):
+            # OpenCV moves no wider integers; an image has never more numbers than pixels.
+            values, inverse = np.unique(mask, return_inverse=True)
+            if 0 not in values:
+                values = np.concatenate([np.zeros(1, mask.dtype), values])
+                inverse = inverse + 1
+            if len(values) > 65536:
+                raise ValueError(f"a label image with {len(values)} different numbers")
+            # What comes in from outside is 0, so the first number must be background.
+            order = np.argsort(values != 0, kind="stable")
+            rank = np.empty_like(order)
+            rank[order] = np.arange(len(order))
+            values, work = values[order], rank[inverse].reshape(mask.shape).astype(np.uint16)
+        moved = np.asarray(self.transform.apply_to_mask(np.ascontiguousarray(work), **self.params))
+        if moved.ndim == 3:
+            moved = moved[:, :, 0]
+        return np.ascontiguousarray(moved if values is None else values[moved])
+
+
+@dataclass(slots=True)
+class _Thing:
+    """A box, outline or run-length mask on its way: what it was, where it is now, and the share of it that is still in the picture."""
+
+    origin: Box | Polygons | Rle
+    rings: list[NDArray[np.float64]] = field(default_factory=list)
+    mask: NDArray[np.uint8] | None = None
+    share: float = 1.0
+
+
+class Mover:
+    """Takes an image's annotations through the geometric steps of a policy.
+
+    Parameters
+    ----------
+    annotations
+        Those of the image as it was.
+    """
+
+    def __init__(self, annotations: Annotations) -> None:
+        self._given = annotations
+        self._mask = annotations.mask
+        self._shares: dict[int, float] = {}
+        self._things: list[_Thing] = []
+        for box in annotations.boxes:
+            left, top, right, bottom = box.x, box.y, box.x + box.width, box.y + box.height
+            corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+            self._things.append(_Thing(box, [corners]))
+        for outline in annotations.polygons:
+            self._things.append(_Thing(outline, [np.asarray(ring, np.float64).reshape(-1, 2) for ring in outline.rings]))
+        for runs in annotations.rle:
+            self._things.append(_Thing(runs, mask=mask_from_runs(runs.counts, runs.height, runs.width)))
+
+    def move(self, motion: Motion) -> None:
+        """Move everything by one step; what leaves the image is cut off, as its pixels are."""
+        for thing in self._things:
+            if thing.mask is not None:
+                thing.share *= _inside(motion, thing.mask != 0)
+                thing.mask = motion.numbers(thing.mask)
+            else:
+                thing.rings, share = _move_rings(motion, thing.rings)
+                thing.share *= share
+        if self._mask is not None:
+            if self._given.mask_instances:
+                for number in self._objects():
+                    self._shares[number] = self._shares.get(number, 1.0) * _inside(motion, self._mask == number)
+            self._mask = motion.numbers(self._mask)
+
+    def result(self, min_visible_share: float) -> tuple[Annotations, Counter[str]]:
+        """Give what is left.
+
+        Parameters
+        ----------
+        min_visible_share
+            An object that keeps less than this share of its area is dropped, 0 to 1; so is one of which less than one pixel is left.
+
+        Returns
+        -------
+        Annotations, Counter
+            The annotations, and the number of objects that were dropped by class ("" for those of an instance mask).
+        """
+        kept = [thing for thing in self._things if thing.share >= min_visible_share and _area(thing) >= _LEAST]
+        # An object's outline says more of it than its box: where there is one, it decides.
+        precise = {
+            thing.origin.instance: thing for thing in self._things if not isinstance(thing.origin, Box) and thing.origin.instance >= 0
+        }
+        alive = {thing.origin.instance for thing in kept if not isinstance(thing.origin, Box)}
+        boxes: list[Box] = []
+        polygons: list[Polygons] = []
+        runs: list[Rle] = []
+        lost: Counter[str] = Counter()
+        gone: set[int] = set()
+        whole = set(map(id, kept))
+        for thing in self._things:
+            origin = thing.origin
+            number = origin.instance
+            ruled = isinstance(origin, Box) and number in precise
+            if (number not in alive) if ruled else (id(thing) not in whole):
+                if number < 0 or number not in gone:
+                    lost[origin.class_name] += 1
+                gone.add(number)
+            elif isinstance(origin, Box):
+                left, top, right, bottom = _bounds(precise[number] if ruled else thing)
+                boxes.append(replace(origin, x=left, y=top, width=right - left, height=bottom - top))
+            elif isinstance(origin, Polygons):
+                rings = tuple(tuple(float(value) for value in ring.ravel()) for ring in thing.rings)
+                polygons.append(replace(origin, rings=rings))
+            else:
+                assert thing.mask is not None
+                height, width = thing.mask.shape
+                runs.append(replace(origin, height=height, width=width, counts=runs_from_mask(thing.mask)))
+        mask = self._mask
+        if mask is not None and self._given.mask_instances:
+            mask, dropped = self._cleared(mask, min_visible_share)
+            if dropped:
+                lost[""] += dropped
+        return replace(self._given, boxes=tuple(boxes), polygons=tuple(polygons), rle=tuple(runs), mask=mask), lost
+
+    def _objects(self) -> list[int]:
+        assert self._mask is not None
+        return [int(number) for number in np.unique(self._mask) if number and int(number) not in self._given.ignore]
+
+    def _cleared(self, mask: NDArray[Any], least: float) -> tuple[NDArray[Any], int]:
+        """Take objects of which too little is left out of a mask; give it and how many went, those included that have no pixel left."""
+        left = set(self._objects())
+        small = {number for number in left if self._shares.get(number, 1.0) < least}
+        if small:
+            mask = np.where(np.isin(mask, list(small)), 0, mask).astype(mask.dtype)
+        return mask, len(small) + len(self._shares.keys() - left)
+
+
+def _move_rings(motion: Motion, rings: Sequence[NDArray[np.float64]]) -> tuple[list[NDArray[np.float64]], float]:
+    """Move closed curves and cut them at the image's edge; give them, and the share of their area that stayed."""
+    height, width = motion.after
+    moved = [motion.points(ring if motion.straight else _densified(ring)) for ring in rings]
+    if all((ring >= 0).all() and (ring <= (width, height)).all() for ring in moved):
+        return moved, 1.0
+    import shapely
+
+    frame = shapely.box(0, 0, width, height)
+    before = after = 0.0
+    cut: list[NDArray[np.float64]] = []
+    for ring in moved:
+        shape = shapely.Polygon(ring)
+        if not shape.is_valid:
+            shape = shapely.make_valid(shape)
+        part = shape.intersection(frame)
+        before += shape.area
+        after += part.area
+        cut += [np.asarray(piece.exterior.coords, np.float64)[:-1] for piece in _surfaces(part) if piece.area > 0]
+    return cut, after / before if before > 0 else 0.0
+
+
+def _surfaces(shape: Any) -> Iterable[Any]:
+    if shape.geom_type == "Polygon":
+        yield shape
+    elif hasattr(shape, "geoms"):
+        for part in shape.geoms:
+            yield from _surfaces(part)
+
+
+def _densified(ring: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Put corners on a curve's sides, so that it can be bent."""
+    following = np.roll(ring, -1, axis=0)
+    parts = []
+    for start, end in zip(ring, following, strict=True):
+        count = max(1, int(np.ceil(np.hypot(*(end - start)) / _STEP)))
+        parts.append(start + (end - start) * (np.arange(count) / count)[:, None])
+    return np.concatenate(parts)
+
+
+def _inside(motion: Motion, mask: NDArray[np.bool_]) -> float:
+    """Give the share of a mask's pixels whose middle stays in the image."""
+    rows, columns = np.nonzero(mask)
+    if not len(rows):
+        return 1.0
+    moved = motion.points(np.stack([columns, rows], axis=1) + 0.5)
+    height, width = motion.after
+    return float(((moved >= 0) & (moved < (width, height))).all(axis=1).mean())
+
+
+def _area(thing: _Thing) -> float:
+    if thing.mask is not None:
+        return float(np.count_nonzero(thing.mask))
+    return sum(_ring_area(ring) for ring in thing.rings)
+
+
+def _ring_area(ring: NDArray[np.float64]) -> float:
+    """Area of a closed curve, by the shoelace formula."""
+    x, y = ring[:, 0], ring[:, 1]
+    return 0.5 * abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))))
+
+
+def _bounds(thing: _Thing) -> tuple[float, float, float, float]:
+    if thing.mask is not None:
+        rows, columns = np.nonzero(thing.mask)
+        return float(columns.min()), float(rows.min()), float(columns.max()) + 1, float(rows.max()) + 1
+    points = np.concatenate(thing.rings)
+    (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
+    return float(left), float(top), float(right), float(bottom)
