@@ -247,7 +247,7 @@ def test_a_dataset_without_a_training_part_or_of_another_task_is_refused(store):
     with pytest.raises(FailedPrecondition) as caught:
         plan_from_request(request(), info)
     assert caught.value.reason == "NOT_SPLIT"
-    info.task = "detection"
+    info.task = "keypoints"
     with pytest.raises(InvalidArgument) as refused:
         plan_from_request(request(), info)
     assert refused.value.reason == "TASK_NOT_SUPPORTED"
@@ -257,7 +257,7 @@ def test_values_that_a_transform_refuses_are_found_before_the_work(store):
     plan = AugmentationPlan(Policy((Step("GaussianBlur", {"sigma_limit": "soft"}),)))
     with pytest.raises(InvalidArgument) as caught:
         run(store, plan, "never")
-    assert (caught.value.reason, caught.value.field) == ("BAD_PARAMETER", "policy.steps[0].parameters")
+    assert (caught.value.reason, caught.value.field) == ("BAD_PARAMETER", "policy.steps[0].parameters.sigma_limit")
     assert not store.exists("datasets/never")
 
 

@@ -110,11 +110,11 @@ def test_nothing_mirrors_where_sides_mean_something():
         (lambda: Policy((Step("D4", weight=-1.0),)), "BAD_POLICY", "policy.steps[0].weight"),
         (lambda: Policy((Step("D4", weight=0.0),), Mode.LINEAR), "BAD_POLICY", "policy.steps"),
         (lambda: preset_policy("h-and-e", "classification"), "UNKNOWN_PRESET", "policy.preset"),
-        (lambda: default_policy("detection"), "TASK_NOT_SUPPORTED", "policy"),
+        (lambda: default_policy("keypoints"), "TASK_NOT_SUPPORTED", "policy"),
         (
             lambda: augment_image(picture(), Policy((Step("GaussNoise", {"std_range": "much"}),)), AugmentationKey("s")),
             "BAD_PARAMETER",
-            "policy.steps[0].parameters",
+            "policy.steps[0].parameters.std_range",
         ),
         (lambda: augment_image(picture().astype(int), Policy((Step("D4"),)), AugmentationKey("s")), "UNSUPPORTED_PIXELS", None),
     ],

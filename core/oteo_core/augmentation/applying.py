@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 from collections import Counter
@@ -110,7 +109,7 @@ def augment(
         if policy.mode is Mode.SEQUENTIAL and not generator.random() < step.probability:
             continue
         spec = find_transform(step.transform)
-        why = _refusal(spec, pixels.shape[2], values)
+        why = _refusal(spec, pixels, values)
         if why:
             if step.optional:
                 continue
@@ -153,7 +152,7 @@ def check_policy(policy: Policy) -> None:
 
 def refusal(step: Step, pixels: NDArray[Any]) -> str:
     """Say why a step is not defined for such pixels; empty if it is."""
-    return _refusal(find_transform(step.transform), pixels.shape[2], _values(pixels))
+    return _refusal(find_transform(step.transform), pixels, _values(pixels))
 
 
 class _Values(NamedTuple):
@@ -176,10 +175,10 @@ def _values(pixels: NDArray[Any]) -> _Values:
     return _Values(low, high, bool(np.isfinite(low) and np.isfinite(high)))
 
 
-def _refusal(spec: TransformSpec, channels: int, values: _Values) -> str:
-    if spec.channels and channels not in spec.channels:
-        wanted = " or ".join(map(str, sorted(spec.channels)))
-        return f"{spec.name} is defined for {wanted} channels; the image has {channels}"
+def _refusal(spec: TransformSpec, pixels: NDArray[Any], values: _Values) -> str:
+    why = spec.refusal(pixels.dtype.name, pixels.shape[2])
+    if why:
+        return why
     if spec.unit_range and not values.unit:
         return f"{spec.name} computes with brightness and needs floating-point pixels from 0 to 1; the image goes beyond"
     if spec.mixes and not values.finite:
@@ -260,21 +259,7 @@ def _transform(number: int, step: Step, spec: TransformSpec, policy: Policy) -> 
 
 
 def _build(number: int, step: Step, spec: TransformSpec) -> Any:
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # no look at the network on import
-    import albumentations
-
-    parameters = {name: _plain(value) for name, value in {**spec.parameters, **step.parameters}.items()}
     try:
-        return getattr(albumentations, spec.name)(**parameters, **spec.fixed, p=1.0)
-    except (ValueError, TypeError) as error:
-        told = str(error).replace("\n", "; ")
-        raise InvalidArgument(
-            f"{spec.name} does not take these parameters: {told}", reason="BAD_PARAMETER", field=f"policy.steps[{number}].parameters"
-        ) from error
-
-
-def _plain(value: Any) -> Any:
-    """Give ranges as tuples, as albumentations wants them, from JSON's lists."""
-    if isinstance(value, (list, tuple)):
-        return tuple(_plain(item) for item in value)
-    return value
+        return spec.build(step.parameters)
+    except InvalidArgument as error:
+        raise InvalidArgument(error.message, reason=error.reason, field=f"policy.steps[{number}].{error.field}") from error

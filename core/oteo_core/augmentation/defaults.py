@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from oteo_core.augmentation.policy import Policy, Step
 from oteo_core.errors import InvalidArgument
 
-IMAGE_LABEL_TASKS = frozenset({"classification", "multi_label_classification"})
-"""Tasks whose annotations speak of the whole image, so that they stay right wherever pixels go."""
+TASKS = frozenset({"classification", "multi_label_classification", "detection", "semantic_segmentation", "instance_segmentation"})
+"""Tasks whose annotations stay right: they speak of the whole image, or move along with the pixels."""
 
 
 def default_policy(task: str = "classification", laterality: bool = False, *, orientation_free: bool = False) -> Policy:
@@ -25,13 +25,16 @@ def default_policy(task: str = "classification", laterality: bool = False, *, or
       colour is often the finding;
     - blur and noise, now and then and weak: focus and gain; strong ones would wipe out the texture that decides.
 
+    For detection nothing is turned but by quarters: a turned box alone does not say where its object's edge is, and the box
+    around it is larger than the object.
+
     With `orientation_free` the mirror gives way to all eight symmetries of the square: for what is seen from above (smears,
     sections, skin, satellites) up and down mean nothing.
 
     Parameters
     ----------
     task
-        "classification" or "multi_label_classification".
+        One of `TASKS`.
     laterality
         True where left and right mean something.
     orientation_free
@@ -47,9 +50,9 @@ def default_policy(task: str = "classification", laterality: bool = False, *, or
     InvalidArgument
         TASK_NOT_SUPPORTED.
     """
-    if task not in IMAGE_LABEL_TASKS:
+    if task not in TASKS:
         raise InvalidArgument(
-            f"there is no default augmentation for {task.replace('_', ' ')} yet, only for {' and '.join(sorted(IMAGE_LABEL_TASKS))}",
+            f"the annotations of {task.replace('_', ' ') or 'no task'} are not moved along yet; augmented are: {', '.join(sorted(TASKS))}",
             reason="TASK_NOT_SUPPORTED",
             field="policy",
         )
@@ -60,7 +63,11 @@ def default_policy(task: str = "classification", laterality: bool = False, *, or
         symmetry = () if laterality else (Step("HorizontalFlip", probability=0.5),)
     steps = (
         *symmetry,
-        Step("Affine", {"rotate": (-15.0, 15.0), "scale": (0.9, 1.1), "translate_percent": (-0.05, 0.05)}, 0.8),
+        Step(
+            "Affine",
+            {"rotate": (0.0, 0.0) if task == "detection" else (-15.0, 15.0), "scale": (0.9, 1.1), "translate_percent": (-0.05, 0.05)},
+            0.8,
+        ),
         Step("RandomBrightnessContrast", {"brightness_limit": (-0.2, 0.2), "contrast_limit": (-0.2, 0.2)}, 0.7, optional=True),
         Step("RandomGamma", {"gamma_limit": (80.0, 125.0)}, 0.3, optional=True),
         Step("ColorJitter", {"saturation": (0.8, 1.2), "hue": (-0.033, 0.033)}, 0.5, optional=True),

@@ -274,7 +274,7 @@ def _inside(motion: Motion, mask: NDArray[np.bool_]) -> float:
     rows, columns = np.nonzero(mask)
     if not len(rows):
         return 1.0
-    moved = motion.points(np.stack([columns, rows], axis=1) + 0.5)
+    moved = motion.points(np.stack([columns, rows], axis=1).astype(np.float64) + 0.5)
     height, width = motion.after
     return float(((moved >= 0) & (moved < (width, height))).all(axis=1).mean())
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets.columns import from_batch
@@ -15,7 +17,7 @@ from oteo_core.datasets.info import DatasetInfo
 from oteo_core.datasets.sample import Sample
 from oteo_core.datasets.writer import MANIFEST, SAMPLES
 from oteo_core.errors import DataLoss, NotFound
-from oteo_core.images import Image, ImageLimits, decode
+from oteo_core.images import Image, ImageLimits, decode, decode_labels
 
 _LIMITS = ImageLimits()
 
@@ -150,6 +152,16 @@ class DatasetReader:
     def image(self, sample: Sample, limits: ImageLimits = _LIMITS) -> Image:
         """Decode a sample's image."""
         return decode(self.read_media(sample), limits)
+
+    def mask(self, sample: Sample, limits: ImageLimits = _LIMITS) -> NDArray[Any]:
+        """Decode a sample's mask: ``(H, W)`` whole numbers, whatever way its file holds them.
+
+        An import takes masks of one channel, of equal channels and of floating-point whole numbers.
+        """
+        numbers = decode_labels(self.read_mask(sample), limits)
+        if numbers.ndim == 3:
+            numbers = numbers[:, :, 0]
+        return numbers if numbers.dtype.kind in "ui" else np.rint(numbers).astype(np.int64)
 
     def _read(self, sample: Sample, path: str) -> bytes:
         if not path:

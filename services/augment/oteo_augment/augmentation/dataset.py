@@ -47,7 +47,7 @@ class Outcome:
     copies
         Copies made.
     dropped_annotations
-        Annotations of places, which copies do not carry.
+        Objects of which too little was left in a copy.
     findings
         Samples that could not be augmented, by id, the first thousand.
     """

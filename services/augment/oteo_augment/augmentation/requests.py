@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from google.protobuf.json_format import MessageToDict
 
 from oteo_augment.augmentation.plan import DEFAULT_COPIES, AugmentationPlan
@@ -32,10 +34,10 @@ def policy_from_proto(message: augment_pb2.AugmentationPolicy, task: str) -> Pol
                 reason="BAD_POLICY",
                 field="policy.preset",
             )
-        return preset_policy(message.preset, task, message.laterality)
+        return _with_share(preset_policy(message.preset, task, message.laterality), message)
     if not message.steps:
-        return default_policy(task, message.laterality)
-    default_policy(task)  # raises where the task is one whose annotations would have to move along
+        return _with_share(default_policy(task, message.laterality), message)
+    default_policy(task)  # raises where the task is one whose annotations cannot be moved along
     if message.mode not in _MODES:
         name = augment_pb2.AugmentationPolicy.Mode.Name(message.mode)
         raise InvalidArgument(
@@ -52,7 +54,11 @@ def policy_from_proto(message: augment_pb2.AugmentationPolicy, task: str) -> Pol
         )
         for step in message.steps
     )
-    return Policy(steps, _MODES[message.mode], message.laterality, "custom")
+    return _with_share(Policy(steps, _MODES[message.mode], message.laterality, "custom"), message)
+
+
+def _with_share(policy: Policy, message: augment_pb2.AugmentationPolicy) -> Policy:
+    return replace(policy, min_visible_share=message.min_visible_share) if message.HasField("min_visible_share") else policy
 
 
 def plan_from_request(request: augment_pb2.AugmentDatasetRequest, source: DatasetInfo) -> AugmentationPlan:

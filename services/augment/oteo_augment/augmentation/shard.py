@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from oteo_augment.augmentation.encoding import encode_lossless
 from oteo_augment.augmentation.plan import AugmentationPlan
 from oteo_core.artifacts import ArtifactStore
-from oteo_core.augmentation import AugmentationKey, augment_image
-from oteo_core.datasets import DatasetReader, Finding, Sample, Severity, media_path
+from oteo_core.augmentation import Annotations, AugmentationKey, Augmented, Border, augment
+from oteo_core.datasets import DatasetInfo, DatasetReader, Finding, Sample, Severity, Task, media_path
 from oteo_core.datasets.columns import from_batch, to_batch
 from oteo_core.errors import InvalidArgument
 from oteo_core.images import ImageLimits, perceptual_hash, pixel_digest
@@ -66,7 +66,7 @@ class ShardResult:
     copies
         Copies made.
     dropped
-        Annotations of places inside images, which copies do not carry.
+        Objects of which too little was left in a copy.
     """
 
     samples: tuple[Sample, ...]
@@ -124,8 +124,6 @@ def augment_shard(job: ShardJob, samples: Sequence[Sample]) -> bytes:
     for sample in samples:
         data = reader.read_media(sample) if sample.path else b""
         copies, findings = _copies(job, reader, sample)
-        for copy, _, _ in copies:
-            dropped += len(sample.class_names()) - len(copy.class_names())
         # An original that could not be augmented stays even where originals are dropped: nothing vanishes.
         if not (job.plan.drop_originals and copies):
             if sample.path:
@@ -133,15 +131,26 @@ def augment_shard(job: ShardJob, samples: Sequence[Sample]) -> bytes:
             if sample.mask_path:
                 write(sample.mask_path, reader.read_mask(sample))
             rows.append(replace(sample, findings=(*sample.findings, *findings)))
-        for copy, path, encoded in copies:
-            write(path, encoded)
-            rows.append(copy)
+        for copy in copies:
+            for path, encoded in copy.files.items():
+                write(path, encoded)
+            rows.append(copy.row)
             made += 1
+            dropped += copy.lost
     return ShardResult(tuple(rows), media, made, dropped).to_bytes()
 
 
-def _copies(job: ShardJob, reader: DatasetReader, sample: Sample) -> tuple[list[tuple[Sample, str, bytes]], tuple[Finding, ...]]:
-    """Make a sample's copies: rows, paths and files; or say why there are none."""
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """A copy: its row, its files by path, and the number of objects that it lost."""
+
+    row: Sample
+    files: dict[str, bytes]
+    lost: int
+
+
+def _copies(job: ShardJob, reader: DatasetReader, sample: Sample) -> tuple[list[_Copy], tuple[Finding, ...]]:
+    """Make a sample's copies, or say why there are none."""
     count = job.plan.copies_of(sample)
     if not count:
         return [], ()
@@ -149,44 +158,82 @@ def _copies(job: ShardJob, reader: DatasetReader, sample: Sample) -> tuple[list[
         return [], (_refused("MEDIA_NOT_SUPPORTED", f"a {sample.media_kind} of {sample.frames} frames: only still images are augmented"),)
     try:
         pixels = reader.image(sample, job.limits).pixels
-        return [_copy(job.plan, sample, pixels, number) for number in range(count)], ()
+        annotations = _annotations(reader, sample, job.limits)
+        return [_copy(job.plan, reader.info, sample, pixels, annotations, number) for number in range(count)], ()
     except InvalidArgument as error:
         if error.reason == "BAD_PARAMETER":
             raise
         return [], (_refused(error.reason, error.message),)
 
 
-def _copy(plan: AugmentationPlan, sample: Sample, pixels: NDArray[Any], number: int) -> tuple[Sample, str, bytes]:
-    changed = _changed(plan, sample, pixels, number)
-    ending, encoded = encode_lossless(changed)
+def _annotations(reader: DatasetReader, sample: Sample, limits: ImageLimits) -> Annotations:
+    encoding = reader.info.mask
+    return Annotations(
+        sample.boxes,
+        sample.polygons,
+        sample.rle,
+        reader.mask(sample, limits) if sample.mask_path else None,
+        encoding is not None and encoding.kind == "instance",
+        frozenset(encoding.ignore) if encoding is not None else frozenset(),
+    )
+
+
+def _copy(plan: AugmentationPlan, info: DatasetInfo, sample: Sample, pixels: NDArray[Any], annotations: Annotations, number: int) -> _Copy:
+    changed = _changed(plan, info, sample, pixels, annotations, number)
+    path, encoded = _file(changed.pixels)
+    files = {path: encoded}
     digest = hashlib.sha256(encoded).hexdigest()
-    path = media_path(digest, f"copy{ending}")
+    mask = changed.annotations.mask
+    labels, mask_path = sample.labels, ""
+    if mask is not None:
+        if mask.dtype not in (np.uint8, np.uint16):
+            mask = mask.astype(np.min_scalar_type(int(mask.max(initial=0))))
+        mask_path, mask_encoded = _file(mask[:, :, None])
+        files[mask_path] = mask_encoded
+        if info.mask is not None and info.mask.kind == "class":
+            # A sample's labels are the classes that its mask holds.
+            present = set(np.unique(mask).tolist())
+            labels = tuple(name for name, value in zip(info.classes, info.mask.values, strict=True) if value in present)
     row = Sample(
         id=plan.copy_id(sample, number),
         path=path,
         source_path=sample.source_path,
         sha256=digest,
-        pixel_digest=pixel_digest(changed),
-        phash=perceptual_hash(changed),
-        width=changed.shape[1],
-        height=changed.shape[0],
-        channels=changed.shape[2],
-        dtype=changed.dtype.name,
+        pixel_digest=pixel_digest(changed.pixels),
+        phash=perceptual_hash(changed.pixels),
+        width=changed.pixels.shape[1],
+        height=changed.pixels.shape[0],
+        channels=changed.pixels.shape[2],
+        dtype=changed.pixels.dtype.name,
         split=sample.split,
         # Copies of one sample belong together as those of one patient do.
         group=sample.group or sample.id,
-        labels=sample.labels,
+        labels=labels,
+        boxes=changed.annotations.boxes,
+        polygons=changed.annotations.polygons,
+        rle=changed.annotations.rle,
+        mask_path=mask_path,
         derived_from=sample.id,
     )
-    return row, path, encoded
+    return _Copy(row, files, changed.lost.total())
 
 
-def _changed(plan: AugmentationPlan, sample: Sample, pixels: NDArray[Any], number: int) -> NDArray[Any]:
+def _file(pixels: NDArray[Any]) -> tuple[str, bytes]:
+    """Give path and bytes of a file that keeps every bit of pixels or label numbers ``(H, W, C)``."""
+    ending, encoded = encode_lossless(pixels)
+    return media_path(hashlib.sha256(encoded).hexdigest(), f"copy{ending}"), encoded
+
+
+def _changed(
+    plan: AugmentationPlan, info: DatasetInfo, sample: Sample, pixels: NDArray[Any], annotations: Annotations, number: int
+) -> Augmented:
     """Draw a copy; draw anew where no step was taken, for a duplicate would be no gain. A policy may never change anything, so not for ever."""
+    # All images of a dataset get the same border, or an image without objects would be told by it.
+    border = Border.CONSTANT if info.task in (Task.DETECTION, Task.INSTANCE) else Border.REFLECT
     for attempt in range(_DRAWS):
         key = AugmentationKey(sample.pixel_digest or sample.sha256, number + attempt * _FAR, plan.seed)
-        changed = augment_image(pixels, plan.policy, key)
-        if changed.shape != pixels.shape or not np.array_equal(changed, pixels):
+        changed = augment(pixels, plan.policy, key, annotations, border=border)
+        if changed.pixels.shape != pixels.shape or not np.array_equal(changed.pixels, pixels):
             break
     return changed
 
