@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -162,8 +162,8 @@ class Mover:
                 thing.share *= share
         if self._mask is not None:
             if self._given.mask_instances:
-                for number in self._objects():
-                    self._shares[number] = self._shares.get(number, 1.0) * _inside(motion, self._mask == number)
+                for number, share in self._shares_inside(motion, self._mask):
+                    self._shares[number] = self._shares.get(number, 1.0) * share
             self._mask = motion.numbers(self._mask)
 
     def result(self, min_visible_share: float) -> tuple[Annotations, Counter[str]]:
@@ -216,13 +216,21 @@ class Mover:
                 lost[""] += dropped
         return replace(self._given, boxes=tuple(boxes), polygons=tuple(polygons), rle=tuple(runs), mask=mask), lost
 
-    def _objects(self) -> list[int]:
-        assert self._mask is not None
-        return [int(number) for number in np.unique(self._mask) if number and int(number) not in self._given.ignore]
+    def _objects(self, numbers: NDArray[Any]) -> NDArray[np.bool_]:
+        return (numbers != 0) & ~np.isin(numbers, list(self._given.ignore))
+
+    def _shares_inside(self, motion: Motion, mask: NDArray[Any]) -> Iterator[tuple[int, float]]:
+        """Give each object's number and the share of its pixels that stay in the image, all objects at once."""
+        rows, columns = np.nonzero(self._objects(mask))
+        numbers, which = np.unique(mask[rows, columns], return_inverse=True)
+        stay = _stay(motion, rows, columns)
+        shares = np.bincount(which, weights=stay, minlength=len(numbers)) / np.maximum(np.bincount(which, minlength=len(numbers)), 1)
+        yield from zip(numbers.tolist(), shares.tolist(), strict=True)
 
     def _cleared(self, mask: NDArray[Any], least: float) -> tuple[NDArray[Any], int]:
         """Take objects of which too little is left out of a mask; give it and how many went, those included that have no pixel left."""
-        left = set(self._objects())
+        numbers = np.unique(mask)
+        left = set(numbers[self._objects(numbers)].tolist())
         small = {number for number in left if self._shares.get(number, 1.0) < least}
         if small:
             mask = np.where(np.isin(mask, list(small)), 0, mask).astype(mask.dtype)
@@ -274,9 +282,15 @@ def _inside(motion: Motion, mask: NDArray[np.bool_]) -> float:
     rows, columns = np.nonzero(mask)
     if not len(rows):
         return 1.0
+    return float(_stay(motion, rows, columns).mean())
+
+
+def _stay(motion: Motion, rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[np.bool_]:
+    """Tell of each pixel whether its middle stays in the image."""
     moved = motion.points(np.stack([columns, rows], axis=1).astype(np.float64) + 0.5)
     height, width = motion.after
-    return float(((moved >= 0) & (moved < (width, height))).all(axis=1).mean())
+    inside: NDArray[np.bool_] = ((moved >= 0) & (moved < (width, height))).all(axis=1)
+    return inside
 
 
 def _area(thing: _Thing) -> float:
