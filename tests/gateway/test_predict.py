@@ -21,7 +21,7 @@ from oteo_core.errors import InvalidArgument, ResourceExhausted
 from oteo_core.packages import Conformal, OperatingPoint
 from oteo_gateway.prediction.admission import Admission
 from oteo_gateway.prediction.answer import classify, decide
-from oteo_gateway.prediction.sources import ImageStore
+from oteo_core.datasets.named_images import ImageStore
 from oteo_local.triton import start
 from oteo_protos.gateway.v1 import deployment_pb2, deployment_pb2_grpc, inference_pb2, inference_pb2_grpc
 from oteo_protos.type.v1 import image_pb2

@@ -217,7 +217,7 @@ class Mover:
         return replace(self._given, boxes=tuple(boxes), polygons=tuple(polygons), rle=tuple(runs), mask=mask), lost
 
     def _objects(self, numbers: NDArray[Any]) -> NDArray[np.bool_]:
-        return (numbers != 0) & ~np.isin(numbers, list(self._given.ignore))
+        return np.asarray((numbers != 0) & ~np.isin(numbers, list(self._given.ignore)))
 
     def _shares_inside(self, motion: Motion, mask: NDArray[Any]) -> Iterator[tuple[int, float]]:
         """Give each object's number and the share of its pixels that stay in the image, all objects at once."""
@@ -289,8 +289,7 @@ def _stay(motion: Motion, rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[
     """Tell of each pixel whether its middle stays in the image."""
     moved = motion.points(np.stack([columns, rows], axis=1).astype(np.float64) + 0.5)
     height, width = motion.after
-    inside: NDArray[np.bool_] = ((moved >= 0) & (moved < (width, height))).all(axis=1)
-    return inside
+    return np.asarray(((moved >= 0) & (moved < (width, height))).all(axis=1))
 
 
 def _area(thing: _Thing) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC
 from typing import cast
 
@@ -158,21 +158,7 @@ def annotations_to_proto(sample: Sample) -> list[annotation_pb2.Annotation]:
 
 def sample_from_proto(message: dataset_pb2.Sample) -> Sample:
     """Read a sample from the contract's message; what the message does not carry keeps its default."""
-    boxes: list[Box] = []
-    outlines: list[Polygons] = []
-    masks: list[Rle] = []
-    labels: list[str] = []
-    for item in message.annotations:
-        kind = item.WhichOneof("geometry")
-        rest = (item.crowd, int(item.attributes.get("instance", "-1")), _pairs(item))
-        if kind == "box":
-            boxes.append(Box(item.class_name, item.box.x, item.box.y, item.box.width, item.box.height, *rest))
-        elif kind == "polygons":
-            outlines.append(Polygons(item.class_name, tuple(tuple(p.points) for p in item.polygons.polygons), *rest))
-        elif kind == "mask":
-            masks.append(Rle(item.class_name, item.mask.height, item.mask.width, tuple(item.mask.counts), *rest))
-        elif kind is None:
-            labels.append(item.class_name)
+    labels, boxes, outlines, masks = annotations_from_proto(message.annotations)
     return Sample(
         id=message.name.rpartition("/")[2],
         path=message.path,
@@ -186,10 +172,10 @@ def sample_from_proto(message: dataset_pb2.Sample) -> Sample:
         frames=message.frame_count,
         split=name_of(SPLITS, message.split),
         group=message.group,
-        labels=tuple(labels),
-        boxes=tuple(boxes),
-        polygons=tuple(outlines),
-        rle=tuple(masks),
+        labels=labels,
+        boxes=boxes,
+        polygons=outlines,
+        rle=masks,
         mask_path=message.mask_path,
         spacing=tuple(message.spacing),
         excluded=message.excluded,
@@ -205,6 +191,28 @@ def sample_from_proto(message: dataset_pb2.Sample) -> Sample:
         ),
         derived_from=message.derived_from.rpartition("/")[2],
     )
+
+
+def annotations_from_proto(
+    items: Iterable[annotation_pb2.Annotation],
+) -> tuple[tuple[str, ...], tuple[Box, ...], tuple[Polygons, ...], tuple[Rle, ...]]:
+    """Read labels, boxes, outlines and masks from annotations; turned boxes and points, which no dataset holds yet, are passed over."""
+    boxes: list[Box] = []
+    outlines: list[Polygons] = []
+    masks: list[Rle] = []
+    labels: list[str] = []
+    for item in items:
+        kind = item.WhichOneof("geometry")
+        rest = (item.crowd, int(item.attributes.get("instance", "-1")), _pairs(item))
+        if kind == "box":
+            boxes.append(Box(item.class_name, item.box.x, item.box.y, item.box.width, item.box.height, *rest))
+        elif kind == "polygons":
+            outlines.append(Polygons(item.class_name, tuple(tuple(p.points) for p in item.polygons.polygons), *rest))
+        elif kind == "mask":
+            masks.append(Rle(item.class_name, item.mask.height, item.mask.width, tuple(item.mask.counts), *rest))
+        elif kind is None:
+            labels.append(item.class_name)
+    return tuple(labels), tuple(boxes), tuple(outlines), tuple(masks)
 
 
 def _attributes(item: Box | Polygons | Rle) -> dict[str, str]:

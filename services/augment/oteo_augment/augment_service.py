@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn
 
 import grpc
 from google.longrunning import operations_pb2
 
-from oteo_augment.augmentation import plan_from_request
+from oteo_augment.augment_stream import ImageStream
+from oteo_augment.augmentation import plan_from_request, policy_from_proto, preview_sheet
 from oteo_core.artifacts import ArtifactStore
+from oteo_core.augmentation import check_policy
 from oteo_core.datasets import DatasetReader, dataset_prefix, new_id
+from oteo_core.datasets.named_images import ImageStore
 from oteo_core.errors import AlreadyExists, NotFound, Unimplemented
+from oteo_core.images import ImageLimits, encode_png
 from oteo_core.operations import OperationManager
-from oteo_protos.augment.v1 import augment_pb2, augment_pb2_grpc
+from oteo_protos.augment.v1 import augment_pb2
+from oteo_protos.type.v1 import image_pb2
 
 METHOD = "AugmentDataset"
 
 
-class AugmentService(augment_pb2_grpc.AugmentServiceServicer):
+class AugmentService:
     """Augmentation over gRPC. Handlers block; the server runs them in threads.
 
     Parameters
@@ -26,11 +32,17 @@ class AugmentService(augment_pb2_grpc.AugmentServiceServicer):
         The service's operations.
     artifacts
         Where datasets lie.
+    limits
+        Largest images.
+    threads
+        Images of streams that are augmented at a time.
     """
 
-    def __init__(self, operations: OperationManager, artifacts: ArtifactStore) -> None:
+    def __init__(self, operations: OperationManager, artifacts: ArtifactStore, limits: ImageLimits, threads: int) -> None:
         self._operations = operations
         self._artifacts = artifacts
+        self._limits = limits
+        self._stream = ImageStream(ImageStore(artifacts, limits.max_bytes), limits, threads)
 
     def AugmentDataset(self, request: augment_pb2.AugmentDatasetRequest, context: grpc.ServicerContext) -> operations_pb2.Operation:
         """Start an augmentation."""
@@ -38,10 +50,7 @@ class AugmentService(augment_pb2_grpc.AugmentServiceServicer):
             # What has been published since must not turn a replay into an error; the manager compares the requests.
             return self._operations.start(METHOD, request, metadata=augment_pb2.AugmentDatasetMetadata(), request_id=request.request_id)
         source = request.dataset.removeprefix("datasets/")
-        try:
-            info = DatasetReader(self._artifacts, source).info
-        except NotFound as error:
-            raise NotFound(error.message, reason=error.reason, field="dataset") from error
+        info = self._reader(request.dataset).info
         plan_from_request(request, info)
         target = request.dataset_id or new_id(request.display_name or f"{source}-augmented", self._taken)
         if request.dataset_id and self._published(target):
@@ -60,19 +69,59 @@ class AugmentService(augment_pb2_grpc.AugmentServiceServicer):
         """Not yet."""
         raise _later("ListTransforms", "docs/augmentation.md lists the transforms that AugmentDataset takes")
 
-    def PreviewAugmentation(self, request: augment_pb2.PreviewAugmentationRequest, context: grpc.ServicerContext) -> NoReturn:
-        """Not yet."""
-        raise _later("PreviewAugmentation", "AugmentDataset on a small dataset shows what a policy does")
+    def PreviewAugmentation(
+        self, request: augment_pb2.PreviewAugmentationRequest, context: grpc.ServicerContext
+    ) -> augment_pb2.PreviewAugmentationResponse:
+        """Show what a policy does."""
+        reader = self._reader(request.dataset)
+        policy = policy_from_proto(request.policy, reader.info.task)
+        check_policy(policy)
+        sheet = preview_sheet(
+            reader, policy, samples=request.sample_count or 4, copies=request.copies or 4, seed=request.seed, limits=self._limits
+        )
+        return augment_pb2.PreviewAugmentationResponse(sheet=image_pb2.EncodedImage(content=encode_png(sheet), media_type="image/png"))
 
-    def AugmentImages(self, request_iterator: object, context: grpc.ServicerContext) -> NoReturn:
-        """Not yet."""
-        raise _later("AugmentImages", "AugmentDataset augments whole datasets")
+    async def AugmentImages(
+        self, request_iterator: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[augment_pb2.AugmentImagesResponse]:
+        """Augment images as they come. Requests come as bytes, so that a bad one is answered and does not end the stream."""
+        async for response in self._stream.answer(request_iterator):
+            yield response
+
+    def _reader(self, name: str) -> DatasetReader:
+        try:
+            return DatasetReader(self._artifacts, name.removeprefix("datasets/"))
+        except NotFound as error:
+            raise NotFound(error.message, reason=error.reason, field="dataset") from error
 
     def _published(self, dataset: str) -> bool:
         return self._artifacts.exists(f"{dataset_prefix(dataset)}/dataset.json")
 
     def _taken(self, dataset: str) -> bool:
         return self._published(dataset) or bool(self._operations.live(dataset_prefix(dataset)))
+
+
+SERVICE: str = augment_pb2.DESCRIPTOR.services_by_name["AugmentService"].full_name
+
+
+def handler(service: AugmentService) -> grpc.GenericRpcHandler:
+    """Make the handler of the service; AugmentImages is given bytes."""
+    methods = {
+        name: grpc.unary_unary_rpc_method_handler(
+            getattr(service, name),
+            request_deserializer=getattr(augment_pb2, f"{name}Request").FromString,
+            response_serializer=message.SerializeToString,
+        )
+        for name, message in (
+            ("ListTransforms", augment_pb2.ListTransformsResponse),
+            ("PreviewAugmentation", augment_pb2.PreviewAugmentationResponse),
+            ("AugmentDataset", operations_pb2.Operation),
+        )
+    }
+    methods["AugmentImages"] = grpc.stream_stream_rpc_method_handler(
+        service.AugmentImages, response_serializer=augment_pb2.AugmentImagesResponse.SerializeToString
+    )
+    return grpc.method_handlers_generic_handler(SERVICE, methods)
 
 
 def _later(method: str, instead: str) -> Unimplemented:

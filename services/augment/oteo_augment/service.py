@@ -8,14 +8,16 @@ from collections.abc import Sequence
 import grpc
 from google.longrunning import operations_pb2, operations_pb2_grpc
 
+from oteo_augment import augment_service
 from oteo_augment.augment_service import AugmentService
 from oteo_augment.dataset_service import DatasetService
 from oteo_augment.settings import AugmentSettings
 from oteo_augment.uploads import UploadReceiver
 from oteo_core.artifacts import open_store
+from oteo_core.images import ImageLimits
 from oteo_core.jobs import JobRunner
 from oteo_core.operations import OperationManager, OperationStore
-from oteo_protos.augment.v1 import augment_pb2, augment_pb2_grpc, dataset_pb2, dataset_pb2_grpc
+from oteo_protos.augment.v1 import dataset_pb2, dataset_pb2_grpc
 
 
 class Augment:
@@ -35,16 +37,17 @@ class Augment:
         self.operations = OperationManager(settings, "augment", self._store, self._artifacts, runner)
         self._uploads = UploadReceiver(self._artifacts, max_bytes=settings.max_upload_bytes, max_files=settings.max_upload_files)
         self.datasets = DatasetService(settings, self.operations, self._artifacts, self._uploads)
-        self.augmentations = AugmentService(self.operations, self._artifacts)
+        limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
+        self.augmentations = AugmentService(self.operations, self._artifacts, limits, settings.stream_threads)
 
     def register(self, server: grpc.aio.Server) -> Sequence[str]:
         """Add the servicers to a server and give their full names."""
         dataset_pb2_grpc.add_DatasetServiceServicer_to_server(self.datasets, server)
-        augment_pb2_grpc.add_AugmentServiceServicer_to_server(self.augmentations, server)
+        server.add_generic_rpc_handlers((augment_service.handler(self.augmentations),))
         operations_pb2_grpc.add_OperationsServicer_to_server(self.operations.servicer(), server)
         return (
             dataset_pb2.DESCRIPTOR.services_by_name["DatasetService"].full_name,
-            augment_pb2.DESCRIPTOR.services_by_name["AugmentService"].full_name,
+            augment_service.SERVICE,
             operations_pb2.DESCRIPTOR.services_by_name["Operations"].full_name,
         )
 

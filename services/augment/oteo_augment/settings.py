@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from pydantic import Field, model_validator
 
 from oteo_core.settings import CoreSettings
@@ -14,6 +16,9 @@ class AugmentSettings(CoreSettings):
     max_archive_members: int = Field(default=10_000_000, ge=1, description="Most files in an archive.")
     max_upload_bytes: int = Field(default=100 << 30, ge=1, description="Most bytes of one upload.")
     max_upload_files: int = Field(default=2_000_000, ge=1, description="Most files of one upload.")
+    stream_threads: int = Field(
+        default_factory=lambda: os.cpu_count() or 1, ge=1, description="Images of AugmentImages' streams that are augmented at a time."
+    )
     check_seconds: float = Field(
         default=3.0,
         ge=0,

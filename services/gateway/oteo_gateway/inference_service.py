@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import grpc
@@ -13,6 +12,7 @@ from google.protobuf.message import DecodeError
 
 from oteo_core.context import current
 from oteo_core.errors import InvalidArgument, OteoError, Unimplemented, from_exception
+from oteo_core.server.streams import answered_in_order
 from oteo_core.server.validation import validate
 from oteo_gateway.prediction.predictor import Prediction, Predictor, Query
 from oteo_protos.gateway.v1 import inference_pb2
@@ -49,32 +49,10 @@ class InferenceService:
 
         Requests come as bytes, so that one that breaks the contract's rules is answered with its error and does not end the stream.
         """
-        places = asyncio.Semaphore(self._window)
-        answers: asyncio.Queue[asyncio.Task[inference_pb2.PredictStreamResponse] | None] = asyncio.Queue()
+        async for response in answered_in_order(request_iterator, lambda data: self._answer(data, context), self._window):
+            yield response
 
-        async def read() -> None:
-            try:
-                async for request in request_iterator:
-                    # The caller is read no faster than it takes its answers.
-                    await places.acquire()
-                    answers.put_nowait(asyncio.create_task(self._answer(request, context)))
-            finally:
-                answers.put_nowait(None)
-
-        reader = asyncio.create_task(read())
-        try:
-            while (answer := await answers.get()) is not None:
-                yield await answer
-                places.release()
-            await reader
-        finally:
-            reader.cancel()
-            while not answers.empty():
-                left = answers.get_nowait()
-                if left is not None:
-                    left.cancel()
-
-    async def _answer(self, data: bytes, context: Context) -> inference_pb2.PredictStreamResponse:
+    async def _answer(self, data: bytes, context: Context) -> Sequence[inference_pb2.PredictStreamResponse]:
         item = inference_pb2.PredictStreamRequest()
         try:
             item.ParseFromString(data)
@@ -83,11 +61,11 @@ class InferenceService:
         except DecodeError as error:
             raise InvalidArgument(f"This is not a PredictStreamRequest: {error}") from error
         except OteoError as error:
-            return inference_pb2.PredictStreamResponse(key=item.key, error=error.to_status())
+            return [inference_pb2.PredictStreamResponse(key=item.key, error=error.to_status())]
         except Exception as error:
             log.exception("prediction_failed")
-            return inference_pb2.PredictStreamResponse(key=item.key, error=from_exception(error).to_status())
-        return inference_pb2.PredictStreamResponse(key=item.key, response=encode(prediction))
+            return [inference_pb2.PredictStreamResponse(key=item.key, error=from_exception(error).to_status())]
+        return [inference_pb2.PredictStreamResponse(key=item.key, response=encode(prediction))]
 
 
 SERVICE: str = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name

@@ -17,6 +17,7 @@ from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.protobuf.descriptor import ServiceDescriptor
 
 from oteo_core.artifacts import ArtifactStore, open_store
+from oteo_core.datasets.named_images import ImageStore
 from oteo_core.images import ImageLimits
 from oteo_core.jobs import JobRunner
 from oteo_core.operations import OperationManager, OperationStore
@@ -37,7 +38,6 @@ from oteo_gateway.operations_service import OperationsService
 from oteo_gateway.pipeline_service import PipelineService
 from oteo_gateway.prediction.admission import Admission
 from oteo_gateway.prediction.predictor import Predictor
-from oteo_gateway.prediction.sources import ImageStore
 from oteo_gateway.settings import GatewaySettings
 from oteo_gateway.triton_control import TritonControl
 from oteo_gateway.triton_health import TritonHealth

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from oteo_augment.augmentation.encoding import encode_lossless
 from oteo_augment.augmentation.plan import AugmentationPlan
 from oteo_core.artifacts import ArtifactStore
-from oteo_core.augmentation import Annotations, AugmentationKey, Augmented, Border, augment
+from oteo_core.augmentation import Annotations, AugmentationKey, Augmented, Border, Policy, augment
 from oteo_core.datasets import DatasetInfo, DatasetReader, Finding, Sample, Severity, Task, media_path
 from oteo_core.datasets.columns import from_batch, to_batch
 from oteo_core.errors import InvalidArgument
@@ -158,7 +158,7 @@ def _copies(job: ShardJob, reader: DatasetReader, sample: Sample) -> tuple[list[
         return [], (_refused("MEDIA_NOT_SUPPORTED", f"a {sample.media_kind} of {sample.frames} frames: only still images are augmented"),)
     try:
         pixels = reader.image(sample, job.limits).pixels
-        annotations = _annotations(reader, sample, job.limits)
+        annotations = sample_annotations(reader, sample, job.limits)
         return [_copy(job.plan, reader.info, sample, pixels, annotations, number) for number in range(count)], ()
     except InvalidArgument as error:
         if error.reason == "BAD_PARAMETER":
@@ -166,7 +166,8 @@ def _copies(job: ShardJob, reader: DatasetReader, sample: Sample) -> tuple[list[
         return [], (_refused(error.reason, error.message),)
 
 
-def _annotations(reader: DatasetReader, sample: Sample, limits: ImageLimits) -> Annotations:
+def sample_annotations(reader: DatasetReader, sample: Sample, limits: ImageLimits) -> Annotations:
+    """Give where a sample's objects are, its mask read."""
     encoding = reader.info.mask
     return Annotations(
         sample.boxes,
@@ -179,7 +180,7 @@ def _annotations(reader: DatasetReader, sample: Sample, limits: ImageLimits) -> 
 
 
 def _copy(plan: AugmentationPlan, info: DatasetInfo, sample: Sample, pixels: NDArray[Any], annotations: Annotations, number: int) -> _Copy:
-    changed = _changed(plan, info, sample, pixels, annotations, number)
+    changed = augmented_copy(plan.policy, plan.seed, info, sample, pixels, annotations, number)
     path, encoded = _file(changed.pixels)
     files = {path: encoded}
     digest = hashlib.sha256(encoded).hexdigest()
@@ -224,15 +225,18 @@ def _file(pixels: NDArray[Any]) -> tuple[str, bytes]:
     return media_path(hashlib.sha256(encoded).hexdigest(), f"copy{ending}"), encoded
 
 
-def _changed(
-    plan: AugmentationPlan, info: DatasetInfo, sample: Sample, pixels: NDArray[Any], annotations: Annotations, number: int
+def augmented_copy(
+    policy: Policy, seed: int, info: DatasetInfo, sample: Sample, pixels: NDArray[Any], annotations: Annotations, number: int
 ) -> Augmented:
-    """Draw a copy; draw anew where no step was taken, for a duplicate would be no gain. A policy may never change anything, so not for ever."""
+    """Draw one copy of a sample, the same whoever asks.
+
+    It is drawn anew where no step was taken, for a duplicate would be no gain; a policy may never change anything, so not for ever.
+    """
     # All images of a dataset get the same border, or an image without objects would be told by it.
     border = Border.CONSTANT if info.task in (Task.DETECTION, Task.INSTANCE) else Border.REFLECT
     for attempt in range(_DRAWS):
-        key = AugmentationKey(sample.pixel_digest or sample.sha256, number + attempt * _FAR, plan.seed)
-        changed = augment(pixels, plan.policy, key, annotations, border=border)
+        key = AugmentationKey(sample.pixel_digest or sample.sha256, number + attempt * _FAR, seed)
+        changed = augment(pixels, policy, key, annotations, border=border)
         if changed.pixels.shape != pixels.shape or not np.array_equal(changed.pixels, pixels):
             break
     return changed

@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
+from oteo_core.datasets.named_images import ImageStore
 from oteo_core.errors import InvalidArgument, OteoError, ResourceExhausted, Unimplemented
 from oteo_core.images import ImageHeader, ImageLimits
 from oteo_gateway.deployments.directory import Served
 from oteo_gateway.prediction.admission import Admission
 from oteo_gateway.prediction.answer import ClassAnswer, classify
 from oteo_gateway.prediction.preparation import PreparedImage, prepare_image
-from oteo_gateway.prediction.sources import ImageStore
 from oteo_gateway.prediction.tensors import read_output
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from oteo_core.artifacts import ArtifactStore
-from oteo_core.datasets import DatasetReader
+from oteo_core.datasets.reader import DatasetReader
 from oteo_core.errors import InvalidArgument, NotFound, OteoError
 
 _KEPT_DATASETS = 4
