@@ -293,6 +293,5 @@ def test_a_dataset_in_use_is_not_deleted(caller, cells):
 def test_what_comes_later_says_so(caller, imported):
     for call, request in (
         (caller.datasets.AuditDataset, pb.AuditDatasetRequest(name=imported.name)),
-        (caller.datasets.ExportDataset, pb.ExportDatasetRequest(name=imported.name, format=pb.DATASET_FORMAT_COCO)),
     ):
         assert refusal(lambda call=call, request=request: call(request))[:2] == (grpc.StatusCode.UNIMPLEMENTED, "NOT_IN_THIS_RELEASE")

@@ -14,6 +14,7 @@ from google.longrunning import operations_pb2
 from google.protobuf import empty_pb2
 
 from oteo_augment.conversion import import_limits, import_options
+from oteo_augment.exporting import check_export, parse_destination
 from oteo_augment.importing import inspect
 from oteo_augment.importing.source import check_source
 from oteo_augment.settings import AugmentSettings
@@ -28,7 +29,7 @@ from oteo_core.pagination import decode_token, encode_token, page_size, paginate
 from oteo_protos.augment.v1 import augment_pb2, dataset_pb2, dataset_pb2_grpc
 from oteo_protos.automl.v1 import automl_pb2
 
-_IMPORT, _UPLOAD = "ImportDataset", "UploadDataset"
+_IMPORT, _UPLOAD, _EXPORT = "ImportDataset", "UploadDataset", "ExportDataset"
 _REPLAYS = "requests"
 
 
@@ -185,10 +186,23 @@ class DatasetService(dataset_pb2_grpc.DatasetServiceServicer):
             reason="NOT_IN_THIS_RELEASE",
         )
 
-    def ExportDataset(self, request: dataset_pb2.ExportDatasetRequest, context: grpc.ServicerContext) -> NoReturn:
-        """Not yet."""
-        raise Unimplemented(
-            "ExportDataset comes with a later release; a dataset's uri holds its media and samples.parquet", reason="NOT_IN_THIS_RELEASE"
+    def ExportDataset(self, request: dataset_pb2.ExportDatasetRequest, context: grpc.ServicerContext) -> operations_pb2.Operation:
+        """Refuse what cannot be written, then start the export."""
+        resource = ""
+        if not self._known(_EXPORT, request.request_id):
+            splits = [name_of(SPLITS, split) for split in request.splits]
+            check_export(DatasetReader(self._artifacts, _id(request.name)).info, name_of(FORMATS, request.format), splits)
+            if request.destination_uri:
+                destination = parse_destination(request.destination_uri, self._artifacts)
+                destination.refuse_if_taken()
+                # Two exports to one place at a time: the second is told so at once.
+                resource = f"exports/{hashlib.sha256(destination.uri.encode()).hexdigest()[:32]}"
+        return self._operations.start(
+            _EXPORT,
+            request,
+            metadata=dataset_pb2.ExportDatasetMetadata(dataset=request.name),
+            request_id=request.request_id,
+            resource=resource,
         )
 
     def _known(self, method: str, request_id: str) -> bool:
@@ -248,6 +262,8 @@ class DatasetService(dataset_pb2_grpc.DatasetServiceServicer):
         users = [row.id for row in self._operations.live(name)]
         for row in self._operations.unfinished():
             if row.method == "AugmentDataset" and augment_pb2.AugmentDatasetRequest.FromString(row.request).dataset == name:
+                users.append(row.id)
+            if row.method == _EXPORT and dataset_pb2.ExportDatasetRequest.FromString(row.request).name == name:
                 users.append(row.id)
         for row in self._operations.store.unfinished("automl"):
             if row.method == "TrainModel" and automl_pb2.TrainModelRequest.FromString(row.request).dataset == name:

@@ -60,7 +60,7 @@ def assemble(
     mask_classes: tuple[str, ...] = ()
     if format_name == "masks":
         task, mask, mask_classes = encoding_of(
-            [scanned[item.mask] for item in items if item.mask and scanned[item.mask].values], task, options.classes
+            [scanned[item.mask] for item in items if item.mask and scanned[item.mask].values], task, options.classes, reading.mask_numbers
         )
         task = choose_task(task, reading, format_name)
     known = frozenset(options.classes) if options.classes and mask is None else None
@@ -108,7 +108,7 @@ def _sample(
     mask: MaskEncoding | None,
     mask_classes: Sequence[str],
 ) -> Sample:
-    sample = Sample(id=sample_id(item.path), source_path=item.path, split=item.split)
+    sample = Sample(id=sample_id(item.path), source_path=item.path, split=item.split, group=item.group)
     row = None if item.missing else scanned[item.path]
     out = item.missing or item.unlabelled
     if row is not None:
@@ -199,7 +199,7 @@ def _group_and_part(options: ImportOptions, kept: Sequence[Sample], source_split
     result.exact_groups = len(exact_sets)
     result.near_groups = sum(len(members) > 1 for members in both.sets().values())
     _report_duplicates(kept, exact_sets, exact, partners)
-    patterns = [options.split.group_of(sample.source_path) for sample in kept]
+    patterns = [options.split.group_of(sample.source_path) or sample.group for sample in kept]
     for group in equal_groups(patterns):
         for other in group[1:]:
             both.join(group[0], other)

@@ -25,6 +25,8 @@ class Item:
         Path of its mask file inside the source, or "".
     split
         Part that the source names, or "".
+    group
+        What it belongs to by the source's own word (a patient), or "".
     declared_size
         Width and height that the annotations give; zeros where they do not.
     normalised
@@ -42,6 +44,7 @@ class Item:
     rle: list[Rle] = field(default_factory=list)
     mask: str = ""
     split: str = ""
+    group: str = ""
     declared_size: tuple[int, int] = (0, 0)
     normalised: bool = False
     findings: list[Finding] = field(default_factory=list)
@@ -65,9 +68,12 @@ class Reading:
         Tasks that the annotations can serve, the natural one first.
     used
         Files that were read as annotations.
+    mask_numbers
+        Numbers of mask images with their classes, where the source says so; the single number -1 says that every number is an object.
     """
 
     items: list[Item]
     classes: tuple[str, ...]
     tasks: tuple[str, ...]
     used: frozenset[str] = frozenset()
+    mask_numbers: tuple[tuple[int, str], ...] = ()

@@ -26,7 +26,9 @@ def looks_like_instances(masks: Sequence[Scanned]) -> bool:
     return bool(tops) and max(tops) > 5 and len(set(tops)) > 1
 
 
-def encoding_of(masks: Sequence[Scanned], task: str, given: Sequence[str]) -> tuple[str, MaskEncoding, tuple[str, ...]]:
+def encoding_of(
+    masks: Sequence[Scanned], task: str, given: Sequence[str], declared: Sequence[tuple[int, str]] = ()
+) -> tuple[str, MaskEncoding, tuple[str, ...]]:
     """Work out task, meaning of numbers and classes from all masks together.
 
     A number is a class unless it is stray: it covers less than 0.2 % of the masks that have it (by the median) and there is a number that does
@@ -40,6 +42,8 @@ def encoding_of(masks: Sequence[Scanned], task: str, given: Sequence[str]) -> tu
         "semantic_segmentation", "instance_segmentation", or "" to find out.
     given
         Classes that the caller names, in the order of their numbers; empty for none.
+    declared
+        Numbers and classes that the source itself names (`Reading.mask_numbers`); the caller's word goes before it.
 
     Returns
     -------
@@ -51,6 +55,14 @@ def encoding_of(masks: Sequence[Scanned], task: str, given: Sequence[str]) -> tu
     InvalidArgument
         UNKNOWN_CLASS where the caller names another number of classes than there are, UNSUPPORTED_MASKS where there are too many numbers.
     """
+    if declared and not given:
+        numbered = [value for value, _ in declared] == [-1]
+        if numbered and task != Task.SEMANTIC:
+            return Task.INSTANCE, MaskEncoding("instance"), (declared[0][1],)
+        if not numbered and task != Task.INSTANCE:
+            known = tuple(value for value, _ in declared)
+            others = {value for mask in masks for value in mask.values if value} - set(known)
+            return Task.SEMANTIC, MaskEncoding("class", known, tuple(sorted(others))), tuple(name for _, name in declared)
     if task == Task.INSTANCE or (not task and looks_like_instances(masks)):
         if len(given) > 1:
             raise InvalidArgument(

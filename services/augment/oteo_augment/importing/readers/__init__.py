@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from oteo_augment.importing.items import Reading
-from oteo_augment.importing.readers import class_folders, coco, masks, voc, yolo
+from oteo_augment.importing.readers import class_folders, coco, csv, masks, voc, yolo
 from oteo_augment.importing.source import Source
 
 READERS: dict[str, Callable[[Source], Reading]] = {
@@ -18,6 +18,7 @@ READERS: dict[str, Callable[[Source], Reading]] = {
     "coco": coco.read,
     "pascal_voc": voc.read,
     "yolo": yolo.read,
+    "csv": csv.read,
     "masks": masks.read,
 }
 """Readers by the format's name."""
@@ -27,6 +28,7 @@ DETECTORS: dict[str, Callable[[Source], str]] = {
     "pascal_voc": voc.detect,
     "yolo": yolo.detect,
     "masks": masks.detect,
+    "csv": csv.detect,
     "class_folders": class_folders.detect,
 }
 """Tell why a source is of a format, in a sentence, or give ""; asked in this order, since every format can lie in folders."""

@@ -127,15 +127,17 @@ def _annotation(entry: dict[str, Any], index: int, file: str, item: Item, names:
         )
         return False
     crowd = bool(entry.get("iscrowd", 0))
+    given = entry.get("attributes")
+    extra = tuple(sorted((str(key), str(value)) for key, value in given.items())) if isinstance(given, dict) else ()
     outline = _segmentation(entry.get("segmentation"), what, file, item)
     if isinstance(outline, tuple):
-        item.polygons.append(Polygons(name, outline, crowd, index))
+        item.polygons.append(Polygons(name, outline, crowd, index, extra))
     elif outline is not None:
         height, width, runs = outline
-        item.rle.append(Rle(name, height, width, runs, crowd, index))
+        item.rle.append(Rle(name, height, width, runs, crowd, index, extra))
     box = entry.get("bbox")
     if isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) for v in box):
-        item.boxes.append(Box(name, float(box[0]), float(box[1]), float(box[2]), float(box[3]), crowd, index))
+        item.boxes.append(Box(name, float(box[0]), float(box[1]), float(box[2]), float(box[3]), crowd, index, extra))
     elif box or outline is None:
         if outline is None and not box:
             # A category alone speaks of the whole image.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from oteo_augment.importing.items import Item, Reading
 from oteo_augment.importing.paths import split_of_path, stem
 from oteo_augment.importing.source import Source
@@ -12,7 +14,9 @@ _MASK_FOLDERS = frozenset((
     "segmentationclass", "segmentationobject",
 ))  # fmt: skip
 _IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "data", "input", "inputs", "frames")
-_ENDINGS = ("_mask", "-mask", "_label", "-label", "_labels", "_seg", "_gt", "_segmentation")
+MASK_ENDINGS = ("_mask", "-mask", "_label", "-label", "_labels", "_seg", "_gt", "_segmentation")
+"""What a mask's name ends with where it lies beside its image."""
+_CLASS_LINE = re.compile(r"(\d+|\*)\s+(\S.*)")
 
 
 def detect(source: Source) -> str:
@@ -36,8 +40,23 @@ def read(source: Source) -> Reading:
         item = Item(f"{path}#image", missing=True)
         item.report(Severity.ERROR, "MISSING_IMAGE", f"the mask {path} has no image", path)
         items.append(item)
-    used = frozenset([*pairs, *pairs.values(), *rest, *lonely])
-    return Reading(items, (), (Task.SEMANTIC, Task.INSTANCE), used)
+    numbers, described = _numbers(source)
+    used = frozenset([*pairs, *pairs.values(), *rest, *lonely, *described])
+    return Reading(items, (), (Task.SEMANTIC, Task.INSTANCE), used, numbers)
+
+
+def _numbers(source: Source) -> tuple[tuple[tuple[int, str], ...], list[str]]:
+    """Read what the numbers mean from classes.txt: "128 cytoplasm" a line, or "* nucleus" where every number is an object.
+
+    A file of other lines is of another program and says nothing here.
+    """
+    for path in source.ending_with("classes.txt"):
+        lines = [line.strip() for line in source.read(path).decode("utf-8", "replace").splitlines() if line.strip()]
+        found = [match for line in lines if (match := _CLASS_LINE.fullmatch(line))]
+        values = [-1 if match[1] == "*" else int(match[1]) for match in found]
+        if found and len(found) == len(lines) and len(set(values)) == len(values) and (-1 not in values or len(values) == 1):
+            return tuple((value, match[2]) for value, match in zip(values, found, strict=True) if value != 0), [path]
+    return (), []
 
 
 def _pairs(source: Source) -> tuple[dict[str, str], list[str], list[str]]:
@@ -69,8 +88,8 @@ def _mask_key(path: str) -> tuple[str, str] | None:
     parts = path.split("/")
     name = stem(path)
     plain = name
-    if name.lower().endswith(_ENDINGS):
-        plain = next(name[: -len(ending)] for ending in _ENDINGS if name.lower().endswith(ending)) or name
+    if name.lower().endswith(MASK_ENDINGS):
+        plain = next(name[: -len(ending)] for ending in MASK_ENDINGS if name.lower().endswith(ending)) or name
     for index in range(len(parts) - 2, -1, -1):
         if parts[index].lower() in _MASK_FOLDERS:
             return "/".join(parts[:index] + parts[index + 1 : -1]), plain

@@ -65,7 +65,19 @@ def read(source: Source) -> Reading:
     for name in sorted(set(splits) - known - {stem(path) for path in used}):
         item = items[name] = Item(name, missing=True, split=splits[name])
         item.report(Severity.ERROR, "MISSING_IMAGE", f"{lists[0]} and its like name {name}, which has neither an image nor an XML file")
-    return Reading(list(items.values()), (), (Task.DETECTION, Task.MULTI_LABEL), frozenset(used | set(items)))
+    classes, described = _classes(source)
+    used.update(described)
+    return Reading(list(items.values()), classes, (Task.DETECTION, Task.MULTI_LABEL), frozenset(used | set(items)))
+
+
+def _classes(source: Source) -> tuple[tuple[str, ...], list[str]]:
+    """Read the list of classes from labelmap.txt, which later programs put beside VOC's folders: "name:color_rgb:parts:actions" a line."""
+    for path in source.ending_with("labelmap.txt"):
+        lines = [line.strip() for line in source.read(path).decode("utf-8", "replace").splitlines()]
+        rows = [line.rsplit(":", 3) for line in lines if line and not line.startswith("#")]
+        if rows and all(len(row) == 4 for row in rows):
+            return tuple(dict.fromkeys(row[0] for row in rows if row[0] not in ("", "background"))), [path]
+    return (), []
 
 
 def _parse(source: Source, path: str) -> ET.Element | str:
