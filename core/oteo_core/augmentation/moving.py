@@ -13,20 +13,7 @@ from numpy.typing import NDArray
 from oteo_core.datasets.annotations import Box, Polygons, Rle
 from oteo_core.datasets.runs import mask_from_runs, runs_from_mask
 
-_LINES_STAY_STRAIGHT = frozenset(
-    {
-        "HorizontalFlip",
-        "VerticalFlip",
-        "D4",
-        "RandomRotate90",
-        "Transpose",
-        "Affine",
-        "ShiftScaleRotate",
-        "Rotate",
-        "SafeRotate",
-        "Perspective",
-    }
-)
+_LINES_BEND = frozenset({"ElasticTransform", "GridDistortion", "OpticalDistortion", "ThinPlateSpline"})
 _STEP = 4.0
 """Pixels between two corners of an outline that is bent: an elastic field is smooth at that scale."""
 _LEAST = 1.0
@@ -85,7 +72,7 @@ class Motion:
     @property
     def straight(self) -> bool:
         """True if lines stay lines, so that moving an outline's corners moves the outline."""
-        return self.name in _LINES_STAY_STRAIGHT
+        return self.name not in _LINES_BEND
 
     def points(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Move points ``(N, 2)``, x and y in pixels from the upper left corner of the upper left pixel."""
