@@ -183,6 +183,17 @@ class Datasets(dataset_pb2_grpc.DatasetServiceServicer):
             raise NotFound(f"there is no {request.name}", reason="DATASET_NOT_FOUND", field="name")
         return empty_pb2.Empty()
 
+    def ExportDataset(self, request, context):
+        if request.format == dataset_pb2.DATASET_FORMAT_DICOM:
+            raise InvalidArgument("the format dicom is not written by this release", reason="UNSUPPORTED_FORMAT", field="format")
+        loss = report_pb2.Finding(
+            severity=report_pb2.Finding.SEVERITY_WARNING, code="OUTLINE_LOST", message="7 in 3 samples: outlines became boxes"
+        )
+        response = dataset_pb2.ExportDatasetResponse(
+            uri=request.destination_uri or "file:///store/exports/1", sample_count=3, losses=[loss]
+        )
+        return self.world.start(request, dataset_pb2.ExportDatasetMetadata(dataset=request.name, written_count=2), response)
+
     def ListSamples(self, request, context):
         bad = dataset_pb2.Sample(name=f"{request.parent}/samples/bad", source_path="round/bad.png", excluded=True)
         bad.findings.add(

@@ -19,6 +19,8 @@ from oteo.cli import words
 from oteo.cli.codes import exit_code
 from oteo.cli.run import how_to_call
 from oteo.errors import OperationFailed
+from oteo_protos.augment.v1 import dataset_pb2
+from oteo_protos.type.v1 import task_pb2
 
 
 @pytest.fixture
@@ -159,6 +161,25 @@ def test_datasets_are_listed_shown_sampled_and_deleted(command, images):
     assert command("datasets", "delete", "cells").code == 4
     assert command("datasets", "delete", "cells", "--allow-missing").code == 0
     assert "no datasets yet" in command("datasets", "list").out
+
+
+def test_an_export_says_where_it_lies_and_what_was_lost(command, world, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ran = command("datasets", "export", "cells", "--format", "pascal-voc", "--to", "out.zip", "--split", "train", "--split", "test")
+    assert ran.code == 0
+    assert f"3 samples in {tmp_path / 'out.zip'}" in ran.out
+    assert "OUTLINE_LOST" in ran.out
+    assert "7 in 3 samples" in ran.out
+    assert "export: succeeded 100%" in ran.err
+    asked = world.asked[-1]
+    assert (asked.name, asked.format) == ("datasets/cells", dataset_pb2.DATASET_FORMAT_PASCAL_VOC)
+    assert list(asked.splits) == [task_pb2.SPLIT_TRAIN, task_pb2.SPLIT_TEST]
+    told = command("datasets", "export", "cells", "--format", "coco", "--to", "memory://x/y", "--json").json
+    assert told["uri"] == "memory://x/y"
+    assert told["losses"][0]["code"] == "OUTLINE_LOST"
+    assert "3 samples in file:///store/exports/1" in command("datasets", "export", "cells", "--format", "csv").out
+    assert command("datasets", "export", "cells", "--format", "dicom").code == 3
+    assert command("datasets", "export", "cells").code == 2
 
 
 def test_an_upload_goes_through_the_connection(command, world, images):

@@ -194,21 +194,21 @@ def delete(session: Session, name: Name, allow_missing: AllowMissing = False) ->
 def export(
     session: Session,
     name: Name,
-    destination: Annotated[str, typer.Argument(help="Folder, .zip or .tar, or URI; default: in the artifact store.")] = "",
-    format: Annotated[str, typer.Option("--format", help="coco, pascal-voc, yolo, class-folders, masks, …")] = "coco",
-    split: Annotated[list[str] | None, typer.Option("--split", help="Only this part; again for more.")] = None,
+    format: Annotated[str, typer.Option("--format", help="class-folders, coco, pascal-voc, yolo, masks, csv, oteo, …")],
+    destination: Annotated[str, typer.Option("--to", help="Folder, .zip or .tar, or URI; default: in the artifact store.")] = "",
+    split: Annotated[list[str] | None, typer.Option("--split", help="Only this part: train, validation, test; again for more.")] = None,
     request_id: RequestId = "",
     wait: Wait = True,
     timeout: Timeout = None,
 ) -> None:
-    """Write a dataset in an outside format."""
+    """Write a dataset in an outside format, and say what the format could not hold."""
     handle = session.client.datasets.export(name, format=format, destination=destination, splits=split or (), request_id=request_id or None)
 
     def done(response: dataset_pb2.ExportDatasetResponse) -> None:
         session.show(
             response,
             f"{response.sample_count} samples in {response.uri}",
-            *([show.findings_table(response.losses)] if response.losses else []),
+            *(["", show.findings_table(response.losses, title=f"lost in {format}")] if response.losses else []),
         )
 
     finish(session, handle, "export", wait, timeout, done)
