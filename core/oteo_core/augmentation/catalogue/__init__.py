@@ -11,7 +11,8 @@ from dataclasses import replace
 from oteo_core.augmentation.catalogue.blur import BLUR
 from oteo_core.augmentation.catalogue.colour import COLOUR
 from oteo_core.augmentation.catalogue.geometry import GEOMETRY
-from oteo_core.augmentation.catalogue.noise import NOISE
+from oteo_core.augmentation.catalogue.medical import MEDICAL
+from oteo_core.augmentation.catalogue.noise import HOLES, NOISE
 from oteo_core.augmentation.catalogue.parameters import Kind, Parameter
 from oteo_core.augmentation.catalogue.spec import PIXEL_TYPES, TransformSpec
 from oteo_core.augmentation.catalogue.tone import TONE
@@ -24,7 +25,9 @@ _GROUPS = {
     "Brightness, contrast and the grey curve": TONE,
     "Colour": COLOUR,
     "Blurs and sharpening": BLUR,
-    "Noise": NOISE,
+    "Noise and compression": NOISE,
+    "Missing parts": HOLES,
+    "Microscopes, computed tomography and magnetic resonance": MEDICAL,
 }
 
 CATALOGUE: Mapping[str, TransformSpec] = {spec.name: replace(spec, group=group) for group, specs in _GROUPS.items() for spec in specs}
