@@ -232,7 +232,6 @@ def request(**fields) -> augment_pb2.AugmentDatasetRequest:
             "MIRROR_REFUSED",
             "policy.steps[0].transform",
         ),
-        (request(policy={"steps": [{"transform": "D4"}], "mode": 3}), InvalidArgument, "MODE_NOT_SUPPORTED", "policy.mode"),
     ],
 )
 def test_requests_that_cannot_be_met(store, asked, error, reason, field):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oteo_core.augmentation.catalogue import TransformSpec, find_transform
-from oteo_core.augmentation.keys import AugmentationKey, step_generator
+from oteo_core.augmentation.keys import REDRAW, AugmentationKey, step_generator
 from oteo_core.augmentation.moving import Annotations, Motion, Mover
 from oteo_core.augmentation.policy import Mode, Policy, Step
 from oteo_core.errors import InvalidArgument
@@ -103,9 +103,9 @@ def augment(
     values = _values(pixels)
     result = pixels
     taken = []
-    for number in _drawn(policy, key):
+    for turn, number, strength in _drawn(policy, key):
         step = policy.steps[number]
-        generator = step_generator(policy.digest, key, number)
+        generator = step_generator(policy.digest, key, turn)
         if policy.mode is Mode.SEQUENTIAL and not generator.random() < step.probability:
             continue
         spec = find_transform(step.transform)
@@ -114,7 +114,7 @@ def augment(
             if step.optional:
                 continue
             raise InvalidArgument(why, reason="TRANSFORM_NOT_DEFINED", field=f"policy.steps[{number}].transform")
-        transform = _transform(number, step, spec, policy)
+        transform = _transform(number, step, spec, policy) if strength is None else _at_strength(number, step, spec, strength, generator)
         if hasattr(transform, "border_mode"):
             transform.border_mode = int(border)
         before = result.shape[:2]
@@ -186,12 +186,36 @@ def _refusal(spec: TransformSpec, pixels: NDArray[Any], values: _Values) -> str:
     return ""
 
 
-def _drawn(policy: Policy, key: AugmentationKey) -> range | tuple[int, ...]:
-    """Give the numbers of the steps that this copy may take."""
+def _drawn(policy: Policy, key: AugmentationKey) -> list[tuple[int, int, float | None]]:
+    """Give what this copy may take, in order: the number of the draw, that of the step, and its strength where that is not in its parameters."""
+    count = len(policy.steps)
     if policy.mode is Mode.SEQUENTIAL:
-        return range(len(policy.steps))
+        return [(number, number, None) for number in range(count)]
+    if policy.mode is Mode.POWER:
+        combination = key.copy % REDRAW % policy.combinations + 1
+        return [(number, number, None) for number in range(count) if combination >> number & 1]
+    generator = step_generator(policy.digest, key, -1)
     weights = np.array([step.weight for step in policy.steps], dtype=np.float64)
-    return (int(step_generator(policy.digest, key, -1).choice(len(weights), p=weights / weights.sum())),)
+    draws = policy.draws if policy.mode is Mode.RANDOM else 1
+    chosen = [int(generator.choice(count, p=weights / weights.sum())) for _ in range(draws)]
+    if policy.mode is Mode.LINEAR:
+        return [(chosen[0], chosen[0], None)]
+    strength = policy.magnitude if policy.mode is Mode.RANDOM else float(generator.random())
+    return [(turn, number, strength) for turn, number in enumerate(chosen)]
+
+
+def _at_strength(number: int, step: Step, spec: TransformSpec, strength: float, generator: np.random.Generator) -> Any:
+    """Make a step's transform with every range that has a neutral value narrowed to one value, that far from it towards one of the ends."""
+    given = {**spec.parameters, **step.parameters}
+    narrowed = dict(step.parameters)
+    for name in spec.ranged:
+        if name not in spec.neutral:
+            continue
+        still = spec.neutral[name][0]
+        end = given[name][int(generator.integers(0, 2))]
+        value = still + strength * (end - still)
+        narrowed[name] = [value, value] if isinstance(still, float) else [round(value)] * 2
+    return _build(number, Step(step.transform, narrowed), spec)
 
 
 def _apply(

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+REDRAW = 1 << 20
+"""Copy number n + k * REDRAW is the k-th new draw of copy n, after one that changed nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class AugmentationKey:

@@ -16,6 +16,10 @@ from oteo_core.errors import InvalidArgument
 DIGEST_VERSION = 1
 """Raised when the same policy would give other pixels than before."""
 
+DEFAULT_DRAWS, DEFAULT_MAGNITUDE = 2, 0.5
+MOST_COMBINED = 10
+"""Steps that mode POWER combines at most: 1023 copies."""
+
 DEFAULT_VISIBLE_SHARE = 0.1
 """Share of an object's area that must still be seen, where a policy does not say."""
 
@@ -27,6 +31,16 @@ class Mode(StrEnum):
     """Every step in its order, each with its probability."""
     LINEAR = "linear"
     """Each copy takes one step, drawn by weight."""
+    POWER = "power"
+    """A copy for each combination of steps, of one step and more; copy numbers count through them."""
+    TRIVIAL = "trivial"
+    """One step drawn by weight, at a strength drawn from 0 to 1 (TrivialAugment, Müller and Hutter, 2021)."""
+    RANDOM = "random"
+    """A number of steps drawn by weight, one may come twice, at one strength (RandAugment, Cubuk et al., 2020)."""
+
+
+BY_WEIGHT = frozenset({Mode.LINEAR, Mode.TRIVIAL, Mode.RANDOM})
+"""Modes that draw steps by weight."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +84,10 @@ class Policy:
         For people; it does not enter the draws.
     min_visible_share
         An object that keeps less than this share of its area is dropped and counted, 0 to 1.
+    draws
+        Steps that a copy takes in mode RANDOM, at least 1.
+    magnitude
+        Their strength, 0 to 1: 0 changes nothing, 1 goes to an end of each parameter's range.
 
     Raises
     ------
@@ -82,6 +100,8 @@ class Policy:
     laterality: bool = False
     name: str = ""
     min_visible_share: float = DEFAULT_VISIBLE_SHARE
+    draws: int = DEFAULT_DRAWS
+    magnitude: float = DEFAULT_MAGNITUDE
 
     def __post_init__(self) -> None:
         for number, step in enumerate(self.steps):
@@ -102,8 +122,23 @@ class Policy:
             raise InvalidArgument(
                 f"min_visible_share {self.min_visible_share}: give 0 to 1", reason="BAD_POLICY", field="policy.min_visible_share"
             )
-        if self.mode is Mode.LINEAR and not sum(step.weight for step in self.steps) > 0:
-            raise InvalidArgument("a policy that draws one step needs one with a weight above 0", reason="BAD_POLICY", field="policy.steps")
+        if self.mode in BY_WEIGHT and not sum(step.weight for step in self.steps) > 0:
+            raise InvalidArgument("a policy that draws steps needs one with a weight above 0", reason="BAD_POLICY", field="policy.steps")
+        if self.mode is Mode.POWER and not 1 <= len(self.steps) <= MOST_COMBINED:
+            raise InvalidArgument(
+                f"{len(self.steps)} steps: all combinations are made of 1 to {MOST_COMBINED} steps",
+                reason="BAD_POLICY",
+                field="policy.steps",
+            )
+        if self.draws < 1:
+            raise InvalidArgument(f"draws {self.draws}: give 1 or more", reason="BAD_POLICY", field="policy.draws")
+        if not 0 <= self.magnitude <= 1:
+            raise InvalidArgument(f"magnitude {self.magnitude}: give 0 to 1", reason="BAD_POLICY", field="policy.magnitude")
+
+    @property
+    def combinations(self) -> int:
+        """Number of combinations of one step and more, which mode POWER makes a copy of each."""
+        return 2 ** len(self.steps) - 1
 
     @cached_property
     def digest(self) -> str:
@@ -112,7 +147,8 @@ class Policy:
             [find_transform(s.transform).name, _canonical(s.parameters), float(s.probability), float(s.weight), s.optional]
             for s in self.steps
         ]
-        words = json.dumps([DIGEST_VERSION, self.mode, steps], sort_keys=True, separators=(",", ":"))
+        drawn = [self.draws, float(self.magnitude)] if self.mode is Mode.RANDOM else []
+        words = json.dumps([DIGEST_VERSION, self.mode, steps, *drawn], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(words.encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
@@ -122,6 +158,8 @@ class Policy:
             "mode": self.mode.value,
             "laterality": self.laterality,
             "min_visible_share": self.min_visible_share,
+            "draws": self.draws,
+            "magnitude": self.magnitude,
             "steps": [
                 {
                     "transform": step.transform,
@@ -144,6 +182,8 @@ class Policy:
             bool(values["laterality"]),
             str(values["name"]),
             float(values.get("min_visible_share", DEFAULT_VISIBLE_SHARE)),
+            int(values.get("draws", DEFAULT_DRAWS)),
+            float(values.get("magnitude", DEFAULT_MAGNITUDE)),
         )
 
 

@@ -16,6 +16,9 @@ _MODES = {
     augment_pb2.AugmentationPolicy.MODE_UNSPECIFIED: Mode.SEQUENTIAL,
     augment_pb2.AugmentationPolicy.MODE_SEQUENTIAL: Mode.SEQUENTIAL,
     augment_pb2.AugmentationPolicy.MODE_LINEAR: Mode.LINEAR,
+    augment_pb2.AugmentationPolicy.MODE_POWER: Mode.POWER,
+    augment_pb2.AugmentationPolicy.MODE_TRIVIAL: Mode.TRIVIAL,
+    augment_pb2.AugmentationPolicy.MODE_RANDOM: Mode.RANDOM,
 }
 
 
@@ -25,7 +28,7 @@ def policy_from_proto(message: augment_pb2.AugmentationPolicy, task: str) -> Pol
     Raises
     ------
     InvalidArgument
-        UNKNOWN_TRANSFORM, BAD_PARAMETER, MIRROR_REFUSED, BAD_POLICY, UNKNOWN_PRESET, TASK_NOT_SUPPORTED, MODE_NOT_SUPPORTED.
+        UNKNOWN_TRANSFORM, BAD_PARAMETER, MIRROR_REFUSED, BAD_POLICY, UNKNOWN_PRESET, TASK_NOT_SUPPORTED.
     """
     if message.preset:
         if message.steps:
@@ -34,17 +37,10 @@ def policy_from_proto(message: augment_pb2.AugmentationPolicy, task: str) -> Pol
                 reason="BAD_POLICY",
                 field="policy.preset",
             )
-        return _with_share(preset_policy(message.preset, task, message.laterality), message)
+        return _with_rest(preset_policy(message.preset, task, message.laterality), message)
     if not message.steps:
-        return _with_share(default_policy(task, message.laterality), message)
+        return _with_rest(default_policy(task, message.laterality), message)
     default_policy(task)  # raises where the task is one whose annotations cannot be moved along
-    if message.mode not in _MODES:
-        name = augment_pb2.AugmentationPolicy.Mode.Name(message.mode)
-        raise InvalidArgument(
-            f"{name} comes with a later release; this one has MODE_SEQUENTIAL and MODE_LINEAR",
-            reason="MODE_NOT_SUPPORTED",
-            field="policy.mode",
-        )
     steps = tuple(
         Step(
             step.transform,
@@ -54,11 +50,18 @@ def policy_from_proto(message: augment_pb2.AugmentationPolicy, task: str) -> Pol
         )
         for step in message.steps
     )
-    return _with_share(Policy(steps, _MODES[message.mode], message.laterality, "custom"), message)
+    return _with_rest(Policy(steps, laterality=message.laterality, name="custom"), message)
 
 
-def _with_share(policy: Policy, message: augment_pb2.AugmentationPolicy) -> Policy:
-    return replace(policy, min_visible_share=message.min_visible_share) if message.HasField("min_visible_share") else policy
+def _with_rest(policy: Policy, message: augment_pb2.AugmentationPolicy) -> Policy:
+    """Give a policy with what a message says beside its steps; presets, too, can be drawn from in another mode."""
+    return replace(
+        policy,
+        mode=_MODES[message.mode],
+        min_visible_share=message.min_visible_share if message.HasField("min_visible_share") else policy.min_visible_share,
+        draws=message.draws or policy.draws,
+        magnitude=message.magnitude or policy.magnitude,
+    )
 
 
 def plan_from_request(request: augment_pb2.AugmentDatasetRequest, source: DatasetInfo) -> AugmentationPlan:
@@ -84,4 +87,5 @@ def plan_from_request(request: augment_pb2.AugmentDatasetRequest, source: Datase
         raise FailedPrecondition(
             f"datasets/{source.id} has no training part to augment: import it with a split", reason="NOT_SPLIT", field="dataset"
         )
-    return AugmentationPlan(policy, request.copies or DEFAULT_COPIES, dict(request.copies_by_class), request.seed, request.drop_originals)
+    copies = request.copies or (policy.combinations if policy.mode is Mode.POWER else DEFAULT_COPIES)
+    return AugmentationPlan(policy, copies, dict(request.copies_by_class), request.seed, request.drop_originals)

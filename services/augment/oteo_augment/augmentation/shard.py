@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from oteo_augment.augmentation.encoding import encode_lossless
 from oteo_augment.augmentation.plan import AugmentationPlan
 from oteo_core.artifacts import ArtifactStore
-from oteo_core.augmentation import Annotations, AugmentationKey, Augmented, Border, Policy, augment
+from oteo_core.augmentation import REDRAW, Annotations, AugmentationKey, Augmented, Border, Policy, augment
 from oteo_core.datasets import DatasetInfo, DatasetReader, Finding, Sample, Severity, Task, media_path
 from oteo_core.datasets.columns import from_batch, to_batch
 from oteo_core.errors import InvalidArgument
@@ -23,8 +23,6 @@ from oteo_core.images import ImageLimits, perceptual_hash, pixel_digest
 
 _NOTES = b"oteo"
 _DRAWS = 8
-_FAR = 1 << 20
-"""Beyond the number of any copy."""
 
 
 @dataclass(frozen=True)
@@ -235,7 +233,7 @@ def augmented_copy(
     # All images of a dataset get the same border, or an image without objects would be told by it.
     border = Border.CONSTANT if info.task in (Task.DETECTION, Task.INSTANCE) else Border.REFLECT
     for attempt in range(_DRAWS):
-        key = AugmentationKey(sample.pixel_digest or sample.sha256, number + attempt * _FAR, seed)
+        key = AugmentationKey(sample.pixel_digest or sample.sha256, number + attempt * REDRAW, seed)
         changed = augment(pixels, policy, key, annotations, border=border)
         if changed.pixels.shape != pixels.shape or not np.array_equal(changed.pixels, pixels):
             break
