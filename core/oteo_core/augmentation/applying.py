@@ -205,16 +205,16 @@ def _drawn(policy: Policy, key: AugmentationKey) -> list[tuple[int, int, float |
 
 
 def _at_strength(number: int, step: Step, spec: TransformSpec, strength: float, generator: np.random.Generator) -> Any:
-    """Make a step's transform with every range that has a neutral value narrowed to one value, that far from it towards one of the ends."""
+    """Make a step's transform with every parameter that has a neutral value that far from it, towards one of its range's ends."""
     given = {**spec.parameters, **step.parameters}
     narrowed = dict(step.parameters)
-    for name in spec.ranged:
-        if name not in spec.neutral:
-            continue
-        still = spec.neutral[name][0]
-        end = given[name][int(generator.integers(0, 2))]
+    for name, neutral in spec.neutral.items():
+        ranged = isinstance(neutral, tuple)
+        still = neutral[0] if ranged else neutral
+        end = given[name][int(generator.integers(0, 2))] if ranged else given[name]
         value = still + strength * (end - still)
-        narrowed[name] = [value, value] if isinstance(still, float) else [round(value)] * 2
+        value = value if isinstance(still, float) else round(value)
+        narrowed[name] = [value, value] if ranged else value
     return _build(number, Step(step.transform, narrowed), spec)
 
 

@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from oteo_core.augmentation.policy import Policy, Step
+from oteo_core.augmentation.presets import MODALITIES
 from oteo_core.errors import InvalidArgument
 
 TASKS = frozenset({"classification", "multi_label_classification", "detection", "semantic_segmentation", "instance_segmentation"})
 """Tasks whose annotations stay right: they speak of the whole image, or move along with the pixels."""
+
+
+def check_task(task: str) -> None:
+    """Raise InvalidArgument TASK_NOT_SUPPORTED for a task whose annotations cannot be moved along."""
+    if task not in TASKS:
+        raise InvalidArgument(
+            f"the annotations of {task.replace('_', ' ') or 'no task'} are not moved along yet; augmented are: {', '.join(sorted(TASKS))}",
+            reason="TASK_NOT_SUPPORTED",
+            field="policy",
+        )
 
 
 def default_policy(task: str = "classification", laterality: bool = False, *, orientation_free: bool = False) -> Policy:
@@ -50,12 +61,7 @@ def default_policy(task: str = "classification", laterality: bool = False, *, or
     InvalidArgument
         TASK_NOT_SUPPORTED.
     """
-    if task not in TASKS:
-        raise InvalidArgument(
-            f"the annotations of {task.replace('_', ' ') or 'no task'} are not moved along yet; augmented are: {', '.join(sorted(TASKS))}",
-            reason="TASK_NOT_SUPPORTED",
-            field="policy",
-        )
+    check_task(task)
     symmetry: tuple[Step, ...]
     if orientation_free:
         symmetry = (Step("RandomRotate90"),) if laterality else (Step("D4"),)
@@ -80,6 +86,7 @@ def default_policy(task: str = "classification", laterality: bool = False, *, or
 PRESETS: Mapping[str, Callable[[str, bool], Policy]] = {
     "default": default_policy,
     "orientation-free": lambda task, laterality: default_policy(task, laterality, orientation_free=True),
+    **{name: preset.policy for name, preset in MODALITIES.items()},
 }
 """Named policies: functions of task and laterality."""
 
@@ -97,4 +104,5 @@ def preset_policy(name: str, task: str, laterality: bool = False) -> Policy:
     except KeyError:
         known = ", ".join(sorted(PRESETS))
         raise InvalidArgument(f"there is no preset {name!r}; there are: {known}", reason="UNKNOWN_PRESET", field="policy.preset") from None
+    check_task(task)
     return make(task, laterality)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from google.protobuf.json_format import MessageToDict
 
 from oteo_augment.augmentation.plan import DEFAULT_COPIES, AugmentationPlan
-from oteo_core.augmentation import Mode, Policy, Step, default_policy, preset_policy
+from oteo_core.augmentation import Mode, Policy, Step, check_task, default_policy, preset_policy
 from oteo_core.datasets import DatasetInfo
 from oteo_core.errors import FailedPrecondition, InvalidArgument
 from oteo_protos.augment.v1 import augment_pb2
@@ -40,7 +40,7 @@ def policy_from_proto(message: augment_pb2.AugmentationPolicy, task: str) -> Pol
         return _with_rest(preset_policy(message.preset, task, message.laterality), message)
     if not message.steps:
         return _with_rest(default_policy(task, message.laterality), message)
-    default_policy(task)  # raises where the task is one whose annotations cannot be moved along
+    check_task(task)
     steps = tuple(
         Step(
             step.transform,
