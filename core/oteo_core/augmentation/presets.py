@@ -92,7 +92,7 @@ MODALITIES: Mapping[str, Preset] = {
             (
                 _frame(45, 0.1, 0.05, "cells lie at any angle; size stays near, because it is often the finding"),
                 Reason(
-                    "RandomBrightnessContrast", "lamp and exposure", {"brightness_limit": (-0.15, 0.15), "contrast_limit": (-0.2, 0.2)}, 0.7
+                    "RandomBrightnessContrast", "lamp and exposure", {"brightness_limit": (-0.15, 0.05), "contrast_limit": (-0.2, 0.2)}, 0.7
                 ),
                 Reason("ColorJitter", "stain batch and white balance", {"saturation": (0.75, 1.25), "hue": (-0.04, 0.04)}, 0.6),
                 Reason("MicroscopeDefocus", "focus", {"radius": (0.5, 1.5)}, 0.2),
