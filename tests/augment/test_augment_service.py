@@ -15,7 +15,7 @@ from oteo_augment.augment_service import AugmentService
 from oteo_augment.augmentation import dataset
 from oteo_core.artifacts import ArtifactStore, open_store
 from oteo_core.datasets import DatasetInfo, DatasetReader, DatasetWriter, Sample
-from oteo_core.errors import AlreadyExists, InvalidArgument, NotFound, Unimplemented
+from oteo_core.errors import AlreadyExists, InvalidArgument, NotFound
 from oteo_core.images import ImageLimits, encode_png, pixel_digest
 from oteo_core.jobs import JobRunner, JobState
 from oteo_core.jobs.entry import execute
@@ -174,9 +174,3 @@ def test_refused_at_once(service, fields, error, reason, field):
     with pytest.raises(error) as caught:
         ask(service, **fields)
     assert (caught.value.reason, caught.value.field) == (reason, field)
-
-
-def test_what_is_not_there_yet_says_so(service):
-    for call in (service.ListTransforms,):
-        with pytest.raises(Unimplemented, match="later release"):
-            call(None, None)

@@ -56,6 +56,7 @@ _TAIL = """
   8 bits whatever comes in. Where the effect is wanted, Oteo has its own for all depths under the same or a plainer name.
 - **`PlasmaShadow` and `PlasmaBrightnessContrast`** change neighbouring pixels apart, like noise, instead of in clouds.
 - **No image of a clinic or a laboratory**: rain, snow, sun flares, gravel, fog, spatter, text, sepia, solarising, embossing, shuffled channels, frosted glass.
+- **`FancyPCA`** has no colours of its own to go by in an image of one colour, and fails; `ColorShift` does without.
 - **`HEStain`**: `StainJitter` does the same from the literature's model, and is the identity at no strength.
 """
 

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 from google.longrunning import operations_pb2
 
 from oteo_augment.augment_stream import ImageStream
 from oteo_augment.augmentation import plan_from_request, policy_from_proto, preview_sheet
+from oteo_augment.transform_messages import transform_to_proto
 from oteo_core.artifacts import ArtifactStore
-from oteo_core.augmentation import check_policy
+from oteo_core.augmentation import CATALOGUE, check_policy
 from oteo_core.datasets import DatasetReader, dataset_prefix, new_id
 from oteo_core.datasets.named_images import ImageStore
-from oteo_core.errors import AlreadyExists, NotFound, Unimplemented
+from oteo_core.errors import AlreadyExists, NotFound
 from oteo_core.images import ImageLimits, encode_png
 from oteo_core.operations import OperationManager
+from oteo_core.pagination import paginate
 from oteo_protos.augment.v1 import augment_pb2
-from oteo_protos.type.v1 import image_pb2
+from oteo_protos.type.v1 import image_pb2, task_pb2
 
 METHOD = "AugmentDataset"
 
@@ -65,9 +67,15 @@ class AugmentService:
         )
         return self._operations.start(METHOD, request, metadata=metadata, request_id=request.request_id, resource=name)
 
-    def ListTransforms(self, request: augment_pb2.ListTransformsRequest, context: grpc.ServicerContext) -> NoReturn:
-        """Not yet."""
-        raise _later("ListTransforms", "docs/augmentation.md lists the transforms that AugmentDataset takes")
+    def ListTransforms(
+        self, request: augment_pb2.ListTransformsRequest, context: grpc.ServicerContext
+    ) -> augment_pb2.ListTransformsResponse:
+        """Give the catalogue, by name."""
+        task = task_pb2.Task.Name(request.task).removeprefix("TASK_").lower() if request.task else ""
+        fitting = [spec for _, spec in sorted(CATALOGUE.items()) if not task or task in spec.tasks]
+        size = request.page_size or len(fitting)
+        page, token = paginate(request, fitting, lambda spec: spec.name, token=request.page_token, size=size)
+        return augment_pb2.ListTransformsResponse(transforms=map(transform_to_proto, page), next_page_token=token)
 
     def PreviewAugmentation(
         self, request: augment_pb2.PreviewAugmentationRequest, context: grpc.ServicerContext
@@ -122,7 +130,3 @@ def handler(service: AugmentService) -> grpc.GenericRpcHandler:
         service.AugmentImages, response_serializer=augment_pb2.AugmentImagesResponse.SerializeToString
     )
     return grpc.method_handlers_generic_handler(SERVICE, methods)
-
-
-def _later(method: str, instead: str) -> Unimplemented:
-    return Unimplemented(f"{method} comes with a later release; {instead}", reason="NOT_IN_THIS_RELEASE")

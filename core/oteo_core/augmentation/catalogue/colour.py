@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oteo_core.augmentation.catalogue.parameters import choice, number, span, whole_span
+from oteo_core.augmentation.catalogue.parameters import choice, span, whole_span
 from oteo_core.augmentation.catalogue.spec import TransformSpec
 
 _OWN = "oteo_core.augmentation.transforms"
@@ -75,20 +75,15 @@ COLOUR = (
     TransformSpec(
         "PlanckianJitter",
         "Changes the colour of the light, from that of a lamp to that of the sky.",
-        {"temperature_limit": whole_span(5000, 8000, "Temperature of the light", 3000, 15000, "kelvin")},
+        {
+            "temperature_limit": whole_span(
+                5000, 8000, "Temperature of the light; 6000, that of white, must lie within", 3000, 15000, "kelvin"
+            )
+        },
         {"mode": "blackbody"},
         channels=RGB,
         unit_range=True,
         source="Zini et al., 2022",
-    ),
-    TransformSpec(
-        "FancyPCA",
-        "Adds along the directions in which the image's own colours differ.",
-        {"alpha": number(0.1, "Standard deviation of what is added, in those of the colours", 0, 1)},
-        channels=RGB,
-        unit_range=True,
-        neutral={"alpha": 0.0},
-        source="Krizhevsky et al., 2012",
     ),
     TransformSpec("ToGray", "Takes the colour away; three channels stay.", {}, {"num_output_channels": 3}, channels=RGB, unit_range=True),
     TransformSpec(

@@ -63,7 +63,6 @@ NOISE = (
         {"quality_range": whole_span(50, 90, "Quality", 1, 100)},
         {"compression_type": "jpeg"},
         aliases=("jpeg",),
-        channels=frozenset({1, 3}),
         pixel_types=("uint8",),
     ),
 )

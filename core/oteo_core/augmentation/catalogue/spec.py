@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from oteo_core.augmentation.catalogue.parameters import Kind, Parameter
+from oteo_core.augmentation.catalogue.parameters import Parameter
 from oteo_core.errors import InvalidArgument
 
 PIXEL_TYPES = ("uint8", "uint16", "float32")
 """The types of pixels that augmentation knows, as NumPy calls them."""
+_MOVED_TASKS = ("classification", "multi_label_classification", "detection", "semantic_segmentation", "instance_segmentation")
 FEW_CHANNELS = frozenset({1, 2, 3, 4})
 """As many channels as OpenCV holds to be one image."""
 
@@ -166,6 +167,6 @@ class TransformSpec:
         return {"title": self.name, "type": "object", "properties": properties, "additionalProperties": False}
 
     @property
-    def ranged(self) -> tuple[str, ...]:
-        """Names of the parameters from whose range a value is drawn for each image."""
-        return tuple(name for name, parameter in self.options.items() if parameter.kind in (Kind.RANGE, Kind.INTEGER_RANGE))
+    def tasks(self) -> tuple[str, ...]:
+        """Tasks whose annotations it keeps right: what moves pixels does so for labels of whole images, boxes, outlines and masks."""
+        return _MOVED_TASKS if self.geometric else (*_MOVED_TASKS, "keypoints")
