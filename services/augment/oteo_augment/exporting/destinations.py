@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import urllib.parse
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ class LocalDestination(Destination):
         # An attempt that was killed, or one that has lost its lease and is about to notice.
         for left in folder.glob(f"{_PREFIX}{key}-*"):
             _remove(left)
-        temporary = folder / f"{_PREFIX}{key}-{os.getpid()}"
+        temporary = folder / f"{_PREFIX}{key}-{uuid.uuid4().hex[:8]}"
         self._temporary = temporary
         return ARCHIVES[self._kind](temporary) if self._kind else FolderSink(temporary)
 
