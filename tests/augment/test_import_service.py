@@ -288,10 +288,3 @@ def test_a_dataset_in_use_is_not_deleted(caller, cells):
     assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "DATASET_IN_USE")
     caller.manager.cancelled(operation.name)
     caller.datasets.DeleteDataset(pb.DeleteDatasetRequest(name="datasets/used"))
-
-
-def test_what_comes_later_says_so(caller, imported):
-    for call, request in (
-        (caller.datasets.AuditDataset, pb.AuditDatasetRequest(name=imported.name)),
-    ):
-        assert refusal(lambda call=call, request=request: call(request))[:2] == (grpc.StatusCode.UNIMPLEMENTED, "NOT_IN_THIS_RELEASE")

@@ -7,12 +7,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 import grpc
 from google.longrunning import operations_pb2
 from google.protobuf import empty_pb2
 
+from oteo_augment.auditing.catalogue import choose as choose_checks
 from oteo_augment.conversion import import_limits, import_options
 from oteo_augment.exporting import check_export, parse_destination
 from oteo_augment.importing import inspect
@@ -23,13 +23,13 @@ from oteo_core import context as call_context
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import DatasetReader, dataset_prefix, delete_dataset, list_datasets, new_id
 from oteo_core.datasets.proto import FORMATS, SPLITS, TASKS, dataset_to_proto, name_of, sample_to_proto
-from oteo_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unimplemented
+from oteo_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from oteo_core.operations import OperationManager
 from oteo_core.pagination import decode_token, encode_token, page_size, paginate
 from oteo_protos.augment.v1 import augment_pb2, dataset_pb2, dataset_pb2_grpc
 from oteo_protos.automl.v1 import automl_pb2
 
-_IMPORT, _UPLOAD, _EXPORT = "ImportDataset", "UploadDataset", "ExportDataset"
+_IMPORT, _UPLOAD, _EXPORT, _AUDIT = "ImportDataset", "UploadDataset", "ExportDataset", "AuditDataset"
 _REPLAYS = "requests"
 
 
@@ -179,12 +179,50 @@ class DatasetService(dataset_pb2_grpc.DatasetServiceServicer):
             last = str(row)
         return answer
 
-    def AuditDataset(self, request: dataset_pb2.AuditDatasetRequest, context: grpc.ServicerContext) -> NoReturn:
-        """Not yet."""
-        raise Unimplemented(
-            "AuditDataset comes with a later release; an import reports duplicates, leaks and bad annotations already: see ListSamples",
-            reason="NOT_IN_THIS_RELEASE",
+    def AuditDataset(self, request: dataset_pb2.AuditDatasetRequest, context: grpc.ServicerContext) -> operations_pb2.Operation:
+        """Refuse unknown checks and a taken id, then start the audit."""
+        fixed = ""
+        if self._known(_AUDIT, request.request_id):
+            recorded = self._operations.find_request(_AUDIT, request.request_id)
+            assert recorded is not None
+            # The id that was made for the first call: the same call has the same answer.
+            first = dataset_pb2.AuditDatasetRequest.FromString(self._operations.row(recorded.name).request)
+            request.fixed_dataset_id = request.fixed_dataset_id or (first.fixed_dataset_id if request.fix else "")
+        else:
+            choose_checks(request.checks)
+            DatasetReader(self._artifacts, _id(request.name))
+            if request.fix:
+                request.fixed_dataset_id = self._fixed_id(request)
+                fixed = dataset_prefix(request.fixed_dataset_id)
+        return self._operations.start(
+            _AUDIT,
+            request,
+            metadata=dataset_pb2.AuditDatasetMetadata(dataset=request.name),
+            request_id=request.request_id,
+            resource=fixed,
         )
+
+    def _fixed_id(self, request: dataset_pb2.AuditDatasetRequest) -> str:
+        """Give the cleaned dataset's id.
+
+        Raises
+        ------
+        AlreadyExists
+            DATASET_EXISTS if the caller's choice is taken.
+        """
+
+        def taken(dataset: str) -> bool:
+            return self._published(dataset) or bool(self._operations.live(dataset_prefix(dataset)))
+
+        if not request.fixed_dataset_id:
+            return new_id(f"{_id(request.name)}-cleaned", taken)
+        if taken(request.fixed_dataset_id):
+            raise AlreadyExists(
+                f"there is a dataset datasets/{request.fixed_dataset_id} already, or one is being made: choose another fixed_dataset_id or delete it",
+                reason="DATASET_EXISTS",
+                field="fixed_dataset_id",
+            )
+        return request.fixed_dataset_id
 
     def ExportDataset(self, request: dataset_pb2.ExportDatasetRequest, context: grpc.ServicerContext) -> operations_pb2.Operation:
         """Refuse what cannot be written, then start the export."""
@@ -262,6 +300,8 @@ class DatasetService(dataset_pb2_grpc.DatasetServiceServicer):
         users = [row.id for row in self._operations.live(name)]
         for row in self._operations.unfinished():
             if row.method == "AugmentDataset" and augment_pb2.AugmentDatasetRequest.FromString(row.request).dataset == name:
+                users.append(row.id)
+            if row.method == _AUDIT and dataset_pb2.AuditDatasetRequest.FromString(row.request).name == name:
                 users.append(row.id)
             if row.method == _EXPORT and dataset_pb2.ExportDatasetRequest.FromString(row.request).name == name:
                 users.append(row.id)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from oteo_augment import augment_job, export_job, import_job
+from oteo_augment import audit_job, augment_job, export_job, import_job
 from oteo_augment.settings import AugmentSettings
 from oteo_core.jobs import JobHandler, run_job
 
-HANDLERS: dict[str, JobHandler[Any, Any]] = {**import_job.HANDLERS, **augment_job.HANDLERS, **export_job.HANDLERS}
+HANDLERS: dict[str, JobHandler[Any, Any]] = {**import_job.HANDLERS, **augment_job.HANDLERS, **export_job.HANDLERS, **audit_job.HANDLERS}
 """Jobs by the method that starts them."""
 
 
