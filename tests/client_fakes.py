@@ -14,7 +14,9 @@ from google.protobuf import empty_pb2
 from google.protobuf.message import Message
 from PIL import Image
 
+from oteo_augment.augment_service import AugmentService
 from oteo_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, OteoError, Unavailable
+from oteo_core.images import ImageLimits
 from oteo_protos.augment.v1 import augment_pb2, augment_pb2_grpc, dataset_pb2, dataset_pb2_grpc
 from oteo_protos.automl.v1 import automl_pb2, automl_pb2_grpc
 from oteo_protos.gateway.v1 import (
@@ -222,6 +224,13 @@ class Augment(augment_pb2_grpc.AugmentServiceServicer):
         dataset = dataset_pb2.Dataset(name="datasets/cells-augmented", sample_count=9)
         response = augment_pb2.AugmentDatasetResponse(dataset=dataset, augmented_count=6)
         return self.world.start(request, augment_pb2.AugmentDatasetMetadata(total_count=9, written_count=3), response)
+
+    def ListTransforms(self, request, context):
+        # The real catalogue, in small pages whatever was asked for.
+        asked = augment_pb2.ListTransformsRequest()
+        asked.CopyFrom(request)
+        asked.page_size = 20
+        return AugmentService(None, None, ImageLimits(), 1).ListTransforms(asked, context)
 
 
 class AutoML(automl_pb2_grpc.AutoMLServiceServicer):

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from oteo.augmentations import Augmentations
 from oteo.connection import call, find_endpoint, open_channel
 from oteo.datasets import Datasets
 from oteo.deployments import Deployments
@@ -37,6 +38,7 @@ class Client:
         self.endpoint = find_endpoint(address, token)
         self.channel = open_channel(self.endpoint)
         self.datasets = Datasets(self.channel)
+        self.augmentations = Augmentations(self.channel)
         self.models = Models(self.channel)
         self.deployments = Deployments(self.channel)
         self.operations = Operations(self.channel)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from oteo.cli import codes, datasets, deployments, models, operations, predict, run, stack
+from oteo.cli import augment, codes, datasets, deployments, models, operations, predict, run, stack
 
 app = typer.Typer(
     name="oteo",
@@ -18,7 +18,7 @@ app = typer.Typer(
 run.add(app)
 stack.add(app)
 app.add_typer(datasets.app, name="datasets")
-datasets.add(app)
+app.add_typer(augment.app, name="augment")
 models.add(app)
 app.add_typer(models.app, name="models")
 app.add_typer(deployments.app, name="deploy")

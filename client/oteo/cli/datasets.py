@@ -1,4 +1,4 @@
-"""``oteo datasets`` and ``oteo augment``."""
+"""``oteo datasets``."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from oteo.cli.options import AllowMissing, Limit, RequestId, Task, Timeout, Wait
 from oteo.cli.progress import finish
 from oteo.cli.session import Session, command
 from oteo.cli.words import short
-from oteo.names import enum_name, slug, source_uri
+from oteo.names import enum_name, source_uri
 from oteo.operations import OperationHandle
-from oteo_protos.augment.v1 import augment_pb2, dataset_pb2
+from oteo_protos.augment.v1 import dataset_pb2
 from oteo_protos.type.v1 import task_pb2
 
 app = typer.Typer(help="Datasets: in, looked at, out.", no_args_is_help=True)
@@ -232,35 +232,3 @@ def audit(
         session.show(response, show.facts(rows), show.findings_table(response.findings[:_SHOWN_FINDINGS]))
 
     finish(session, handle, "audit", wait, timeout, done)
-
-
-def augment(
-    session: Session,
-    name: Name,
-    copies: Annotated[int, typer.Option("--copies", min=0, help="Copies of each training sample; 0: the service's default.")] = 0,
-    new_name: Annotated[str, typer.Option("--name", help="The new dataset's id.")] = "",
-    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same bytes.")] = 0,
-    drop_originals: Annotated[bool, typer.Option("--drop-originals", help="Leave the originals out of the training part.")] = False,
-    request_id: RequestId = "",
-    wait: Wait = True,
-    timeout: Timeout = None,
-) -> None:
-    """Publish a dataset with augmented copies of the training part."""
-    handle = session.client.datasets.augment(
-        name,
-        copies=copies,
-        dataset_id=slug(new_name) if new_name else "",
-        seed=seed,
-        drop_originals=drop_originals,
-        request_id=request_id or None,
-    )
-
-    def done(response: augment_pb2.AugmentDatasetResponse) -> None:
-        session.show(response, show.dataset_facts(response.dataset), f"{response.augmented_count} copies made")
-
-    finish(session, handle, "augment", wait, timeout, done)
-
-
-def add(root: typer.Typer) -> None:
-    """Add ``oteo augment``."""
-    command(root, "augment")(augment)

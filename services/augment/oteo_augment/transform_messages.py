@@ -6,7 +6,6 @@ from google.protobuf.json_format import ParseDict
 
 from oteo_core.augmentation import TransformSpec
 from oteo_protos.augment.v1 import augment_pb2
-from oteo_protos.type.v1 import task_pb2
 
 
 def transform_to_proto(spec: TransformSpec) -> augment_pb2.Transform:
@@ -15,10 +14,10 @@ def transform_to_proto(spec: TransformSpec) -> augment_pb2.Transform:
         name=spec.name,
         aliases=spec.aliases,
         description=spec.summary,
-        tasks=[task_pb2.Task.Value(f"TASK_{task.upper()}") for task in spec.tasks],
+        tasks=[f"TASK_{task.upper()}" for task in spec.tasks],
         geometric=spec.geometric,
         mirrors=spec.mirrors,
-        pixel_types=[task_pb2.PixelType.Value(f"PIXEL_TYPE_{name.upper()}") for name in spec.pixel_types],
+        pixel_types=[f"PIXEL_TYPE_{name.upper()}" for name in spec.pixel_types],
         min_channels=min(spec.channels, default=0),
         max_channels=max(spec.channels, default=0),
         engines=["cpu"],

@@ -141,11 +141,12 @@ class Parameter:
             if one != int(one):
                 raise self._bad(value, name, self._numbers if self.kind in _PAIRS else "a whole number")
             one = int(one)
-        below = self.minimum is not None and one < self.minimum
-        above = self.maximum is not None and one > self.maximum
-        if below or above or (self.odd and one % 2 == 0):
+        number: float | int = one
+        below = self.minimum is not None and number < self.minimum
+        above = self.maximum is not None and number > self.maximum
+        if below or above or (self.odd and number % 2 == 0):
             raise self._bad(value, name, f"{self.allowed}{f' {self.unit}' if self.unit else ''}")
-        return one
+        return number
 
     def _bad(self, value: Any, name: str, wanted: str) -> InvalidArgument:
         told = list(value) if isinstance(value, tuple) else value

@@ -45,4 +45,4 @@ class BiasField(UnitTransform):
         for (i, j), coefficient in zip(_TERMS, params["coefficients"], strict=True):
             exponent += coefficient * across**i * down**j
         field = np.exp(exponent - exponent.mean()).astype(np.float32)
-        return pixels * field[:, :, None]
+        return np.asarray(pixels * field[:, :, None])

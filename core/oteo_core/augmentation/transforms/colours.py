@@ -66,6 +66,7 @@ class ColorSpace(UnitTransform):
     def change(self, pixels: NDArray[np.float32], **params: Any) -> NDArray[np.float32]:
         """Convert."""
         if self.space == "hsv":
-            return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2HSV)) / np.array([360, 1, 1], np.float32)
-        lab = np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2LAB))
-        return (lab + np.array([0, 128, 128], np.float32)) / np.array([100, 255, 255], np.float32)
+            hsv = np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2HSV), np.float32)
+            return np.asarray(hsv / np.array([360, 1, 1], np.float32), np.float32)
+        lab = np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2LAB), np.float32)
+        return np.asarray((lab + np.array([0, 128, 128], np.float32)) / np.array([100, 255, 255], np.float32), np.float32)

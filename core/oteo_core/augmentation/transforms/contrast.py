@@ -87,7 +87,7 @@ class AutoContrast(UnitTransform):
         if share == 0 or high <= low:
             return pixels
         stretched = np.clip((pixels - np.float32(low)) / np.float32(high - low), 0, 1)
-        return pixels + share * (stretched - pixels)
+        return np.asarray(pixels + share * (stretched - pixels), np.float32)
 
 
 class CLAHE(albumentations.ImageOnlyTransform):  # type: ignore[misc]
@@ -127,4 +127,4 @@ class CLAHE(albumentations.ImageOnlyTransform):  # type: ignore[misc]
             changed = np.clip(pixels.astype(np.int32) + change[:, :, None], 0, np.iinfo(img.dtype).max)
         else:
             changed = np.stack([method.apply(np.ascontiguousarray(pixels[:, :, i])) for i in range(pixels.shape[2])], axis=2)
-        return changed.astype(img.dtype).reshape(img.shape)
+        return np.asarray(changed.astype(img.dtype).reshape(img.shape))

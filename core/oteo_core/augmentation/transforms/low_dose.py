@@ -42,4 +42,4 @@ class LowDose(UnitTransform):
         if share >= 1:
             return pixels
         counts = self.photons * share / (1 - share)
-        return (seeded(params["seed"]).poisson(pixels * counts) / counts).astype(np.float32)
+        return np.asarray(seeded(params["seed"]).poisson(pixels * counts) / counts, np.float32)

@@ -40,7 +40,7 @@ class MicroscopeDefocus(UnitTransform):
         if kernel.size == 1:
             return pixels
         blurred: NDArray[np.float32] = cv2.filter2D(np.ascontiguousarray(pixels), -1, kernel, borderType=cv2.BORDER_REFLECT_101)
-        return blurred.reshape(pixels.shape)
+        return np.asarray(blurred.reshape(pixels.shape))
 
 
 def disc_kernel(radius: float) -> NDArray[np.float32]:
@@ -52,7 +52,7 @@ def disc_kernel(radius: float) -> NDArray[np.float32]:
     kernel = covered.reshape(side, _FINE, side, _FINE).sum(axis=(1, 3))
     if kernel.sum() == 0:
         kernel[half, half] = 1.0
-    return (kernel / kernel.sum()).astype(np.float32)
+    return np.asarray(kernel / kernel.sum(), np.float32)
 
 
 class Vignette(UnitTransform):
@@ -89,4 +89,4 @@ class Vignette(UnitTransform):
         # cos^4 of an angle whose tangent is proportional to the distance, so that the loss is as asked at the farthest corner.
         tangent = 1 / math.sqrt(max(1 - params["loss"], 1e-3)) - 1
         field = (1 / (1 + tangent * squared) ** 2).astype(np.float32)
-        return pixels * field[:, :, None]
+        return np.asarray(pixels * field[:, :, None])
