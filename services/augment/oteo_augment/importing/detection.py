@@ -8,7 +8,7 @@ from oteo_core.errors import InvalidArgument
 
 _FOREIGN = (
     (".dcm", "DICOM"), (".dicom", "DICOM"), (".nii", "NIfTI"), (".nii.gz", "NIfTI"), (".h5", "HDF5"), (".hdf5", "HDF5"),
-    (".npz", "NumPy archives"), (".npy", "NumPy arrays"), (".svs", "whole-slide images"), (".mp4", "video"), (".avi", "video"),
+    (".npz", "NumPy archives without arrays such as train_images"), (".npy", "NumPy arrays"), (".svs", "whole-slide images"), (".mp4", "video"), (".avi", "video"),
 )  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def detect_format(source: Source) -> tuple[str, str]:
 def _unsupported(why: str) -> InvalidArgument:
     return InvalidArgument(
         f"the source's format is not known: {why}. What is read: a folder for each class; COCO JSON; Pascal VOC XML; YOLO text files; "
-        "a CSV of files and labels; masks beside images.",
+        "a CSV of files and labels; masks beside images; NumPy archives in MedMNIST's form.",
         reason="UNSUPPORTED_FORMAT",
         field="source_uri",
     )

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from oteo_core.errors import InvalidArgument
 
-FORMATS = ("class_folders", "coco", "pascal_voc", "yolo", "csv", "masks")
+FORMATS = ("class_folders", "coco", "pascal_voc", "yolo", "csv", "masks", "numpy")
 """Formats that are read."""
 
 

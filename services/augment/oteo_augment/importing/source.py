@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from oteo_augment.importing.archives import ArchiveLimits, archive_kind, judge_zip, unpack
+from oteo_augment.importing.arrays import expand, folder_of, holds_pictures
 from oteo_core.artifacts import ArtifactStore, split_uri
 from oteo_core.errors import InvalidArgument, NotFound, OteoError
 from oteo_core.images import FORMATS as IMAGE_FORMATS
@@ -142,6 +143,8 @@ def check_source(uri: str, limits: ArchiveLimits = _LIMITS) -> None:
             raise _empty(uri)
     elif stat.S_ISREG(mode):
         kind = archive_kind(local.name)
+        if not kind and _is_arrays(local.name):
+            return
         if not kind:
             raise _no_archive(uri)
         if kind == "zip":
@@ -177,6 +180,10 @@ def open_source(uri: str, scratch: Path, limits: ArchiveLimits, check: Callable[
     local = _local_path(uri)
     if local is not None and local.is_dir():
         source = _local_source(local, f"the folder {local}", check)
+    elif local is not None and _is_arrays(local.name):
+        status = local.stat()
+        files = {local.name: SourceFile(local.name, status.st_size, str(status.st_mtime_ns))}
+        source = Source(SourceRef(str(local.parent)), files, f"the file {local}")
     elif local is not None:
         unpack(local, scratch / "unpacked", limits, check)
         source = _local_source(scratch / "unpacked", f"the archive {local}", check)
@@ -197,7 +204,28 @@ def open_source(uri: str, scratch: Path, limits: ArchiveLimits, check: Callable[
             source = Source(SourceRef(store.uri(path)), dict(sorted(files.items())), f"the folder {uri}")
     if not source.files:
         raise _empty(uri)
-    yield source
+    yield _opened_arrays(source, scratch, limits, check)
+
+
+def _is_arrays(name: str) -> bool:
+    return name.lower().endswith(".npz")
+
+
+def _opened_arrays(source: Source, scratch: Path, limits: ArchiveLimits, check: Callable[[], None]) -> Source:
+    """Open NumPy archives of pictures where a source has no pictures else; give it as it is where they are of another kind."""
+    archives = source.ending_with(".npz")
+    if not archives or source.images:
+        return source
+    goal, taken = scratch / "arrays", set[str]()
+    for path in archives:
+        check()
+        place = Path(source.ref.root) / path
+        if not source.ref.is_local:
+            place = scratch / "archive.npz"
+            place.write_bytes(source.read(path))
+        if holds_pictures(place):
+            expand(place, goal / folder_of(path, taken), limits, check)
+    return _local_source(goal, source.description, check) if taken else source
 
 
 def _local_source(root: Path, description: str, check: Callable[[], None]) -> Source:
@@ -263,7 +291,7 @@ def _empty(uri: str) -> InvalidArgument:
 
 def _no_archive(uri: str) -> InvalidArgument:
     return InvalidArgument(
-        f"{uri} is a file, and not a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz archive. Give the folder that holds the images.",
+        f"{uri} is a file, and not a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz archive or .npz file. Give the folder that holds the images.",
         reason="UNSUPPORTED_FORMAT",
         field="source_uri",
     )

@@ -6,6 +6,7 @@ from oteo_augment.exporting.writers.base import Job, Writer
 from oteo_augment.exporting.writers.class_folders import ClassFolders
 from oteo_augment.exporting.writers.coco import Coco
 from oteo_augment.exporting.writers.masks import Masks
+from oteo_augment.exporting.writers.numpy import Numpy
 from oteo_augment.exporting.writers.oteo import Oteo
 from oteo_augment.exporting.writers.table import Csv
 from oteo_augment.exporting.writers.voc import PascalVoc
@@ -13,5 +14,5 @@ from oteo_augment.exporting.writers.yolo import Yolo
 
 __all__ = ["WRITERS", "Job", "Writer"]
 
-WRITERS: dict[str, type[Writer]] = {writer.name: writer for writer in (ClassFolders, Coco, PascalVoc, Yolo, Masks, Csv, Oteo)}
+WRITERS: dict[str, type[Writer]] = {writer.name: writer for writer in (ClassFolders, Coco, PascalVoc, Yolo, Masks, Csv, Numpy, Oteo)}
 """Writers by name; the names are those of `oteo_core.datasets.proto.FORMATS`."""

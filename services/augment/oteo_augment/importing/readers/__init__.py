@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from oteo_augment.importing.items import Reading
-from oteo_augment.importing.readers import class_folders, coco, csv, masks, voc, yolo
+from oteo_augment.importing.readers import class_folders, coco, csv, masks, numpy, voc, yolo
 from oteo_augment.importing.source import Source
 
 READERS: dict[str, Callable[[Source], Reading]] = {
@@ -20,10 +20,12 @@ READERS: dict[str, Callable[[Source], Reading]] = {
     "yolo": yolo.read,
     "csv": csv.read,
     "masks": masks.read,
+    "numpy": numpy.read,
 }
 """Readers by the format's name."""
 
 DETECTORS: dict[str, Callable[[Source], str]] = {
+    "numpy": numpy.detect,
     "coco": coco.detect,
     "pascal_voc": voc.detect,
     "yolo": yolo.detect,
