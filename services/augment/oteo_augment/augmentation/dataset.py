@@ -16,8 +16,8 @@ from oteo_core.datasets import DatasetInfo, DatasetReader, DatasetWriter, Findin
 from oteo_core.images import ImageLimits
 from oteo_core.jobs.executor import Executor, Task
 
-SHARD_WORK = 256
-"""Pictures that a shard reads, writes or makes, about: a second or a few of work, so that a kill loses little."""
+SHARD_WORK = 64
+"""Pictures that a shard reads, writes or makes, about: a second or two of work, so that small datasets have pieces for all cores and a kill loses little."""
 
 MOST_FINDINGS = 1000
 """Findings that an answer names; all are in the dataset."""
