@@ -196,6 +196,35 @@ class Datasets(dataset_pb2_grpc.DatasetServiceServicer):
         )
         return self.world.start(request, dataset_pb2.ExportDatasetMetadata(dataset=request.name, written_count=2), response)
 
+    def AuditDataset(self, request, context):
+        if "spelling" in request.checks:
+            raise InvalidArgument("there is no check 'spelling'; there are files, leaks", reason="UNKNOWN_CHECK", field="checks[0]")
+        if request.fixed_dataset_id == "taken":
+            raise AlreadyExists("there is a dataset datasets/taken already", reason="DATASET_EXISTS", field="fixed_dataset_id")
+        severity = report_pb2.Finding
+        response = dataset_pb2.AuditDatasetResponse(
+            dataset=request.name,
+            findings=[
+                severity(
+                    severity=severity.SEVERITY_ERROR,
+                    code="CONFLICTING_LABELS",
+                    message="two labels",
+                    sample=f"{request.name}/samples/0",
+                    path="a/0.png",
+                ),
+                severity(severity=severity.SEVERITY_INFO, code="MIXED_SIZES", message="sizes are mixed"),
+            ],
+            counts=[
+                report_pb2.FindingCount(code="CONFLICTING_LABELS", severity=severity.SEVERITY_ERROR, count=1),
+                report_pb2.FindingCount(code="MIXED_SIZES", severity=severity.SEVERITY_INFO, count=1),
+            ],
+            report_uri="file:///store/audits/1/report.html",
+            findings_uri="file:///store/audits/1/findings.jsonl",
+            fixed_dataset=f"datasets/{request.fixed_dataset_id or 'cells-cleaned'}" if request.fix else "",
+        )
+        metadata = dataset_pb2.AuditDatasetMetadata(dataset=request.name, finished_checks=["files", "leaks"], findings=response.counts)
+        return self.world.start(request, metadata, response)
+
     def ListSamples(self, request, context):
         bad = dataset_pb2.Sample(name=f"{request.parent}/samples/bad", source_path="round/bad.png", excluded=True)
         bad.findings.add(

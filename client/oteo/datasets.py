@@ -136,11 +136,21 @@ class Datasets:
         return OperationHandle(self._channel, operation, augment_pb2.AugmentDatasetResponse)
 
     def audit(
-        self, name: str, *, checks: Iterable[str] = (), fix: bool = False, request_id: str | None = None
+        self,
+        name: str,
+        *,
+        checks: Iterable[str] = (),
+        fix: bool = False,
+        fixed_dataset_id: str = "",
+        request_id: str | None = None,
     ) -> OperationHandle[dataset_pb2.AuditDatasetResponse]:
-        """Look for what would spoil a training; with ``fix`` publish a cleaned dataset too."""
+        """Look for what would spoil a training; with ``fix`` publish a cleaned dataset too, under ``fixed_dataset_id`` if that is given."""
         request = dataset_pb2.AuditDatasetRequest(
-            name=resource("datasets", name), checks=list(checks), fix=fix, request_id=request_id or str(uuid.uuid4())
+            name=resource("datasets", name),
+            checks=list(checks),
+            fix=fix,
+            fixed_dataset_id=fixed_dataset_id,
+            request_id=request_id or str(uuid.uuid4()),
         )
         return OperationHandle(self._channel, call(self._stub.AuditDataset, request, timeout=60), dataset_pb2.AuditDatasetResponse)
 

@@ -79,7 +79,8 @@ def test_not_waiting_gives_the_operation_and_waiting_takes_it_up(command, images
         (("models", "show", "nothing"), 4, "MODEL_NOT_FOUND"),
         (("operations", "show", "automl-none"), 4, "OPERATION_NOT_FOUND"),
         (("predict", "nothing", "datasets/x/samples/y"), 4, "DEPLOYMENT_NOT_FOUND"),
-        (("datasets", "audit", "cells"), 5, "UNIMPLEMENTED"),
+        (("datasets", "audit", "cells", "--check", "spelling"), 3, "UNKNOWN_CHECK"),
+        (("datasets", "audit", "cells", "--fixed-id", "taken"), 5, "DATASET_EXISTS"),
         (("datasets", "list", "--address", "127.0.0.1:1"), 7, ""),
         (("datasets", "import", "/slow", "--timeout", "0.3s"), 8, "WAIT_TIMEOUT"),
         (("datasets", "import", "/broken"), 10, "JOB_LOST"),
@@ -126,6 +127,7 @@ def test_a_cancelled_operation_is_exit_code_9(command, world, images):
     ("code", "wanted"),
     [
         ("INVALID_ARGUMENT", 3),
+        ("UNIMPLEMENTED", 5),
         ("PERMISSION_DENIED", 6),
         ("RESOURCE_EXHAUSTED", 7),
         ("DEADLINE_EXCEEDED", 8),
@@ -180,6 +182,28 @@ def test_an_export_says_where_it_lies_and_what_was_lost(command, world, tmp_path
     assert "3 samples in file:///store/exports/1" in command("datasets", "export", "cells", "--format", "csv").out
     assert command("datasets", "export", "cells", "--format", "dicom").code == 3
     assert command("datasets", "export", "cells").code == 2
+
+
+def test_an_audit_ends_with_its_findings_and_the_path_of_the_report(command, world):
+    world.step = 0.3
+    ran = command("datasets", "audit", "cells", "--check", "leaks", "--check", "duplicates", "--fix")
+    assert ran.code == 0
+    assert "2 checks done, 2 findings" in ran.err
+    for words_ in (
+        "1 CONFLICTING_LABELS, 1 MIXED_SIZES",
+        "/store/audits/1/report.html",
+        "datasets/cells-cleaned",
+        "2 findings",
+        "a/0.png",
+        "two labels",
+    ):
+        assert words_ in ran.out, words_
+    assert "file://" not in ran.out
+    assert (list(world.asked[-1].checks), world.asked[-1].fix) == (["leaks", "duplicates"], True)
+    document = command("datasets", "audit", "cells", "--fixed-id", "mine", "--json").json
+    assert document["fixed_dataset"] == "datasets/mine"
+    assert document["findings"][0]["code"] == "CONFLICTING_LABELS"
+    assert (world.asked[-1].fix, world.asked[-1].fixed_dataset_id) == (True, "mine")
 
 
 def test_an_upload_goes_through_the_connection(command, world, images):

@@ -13,7 +13,7 @@ from oteo.cli import show
 from oteo.cli.options import AllowMissing, Limit, RequestId, Task, Timeout, Wait
 from oteo.cli.progress import finish
 from oteo.cli.session import Session, command
-from oteo.cli.words import short
+from oteo.cli.words import local_path, short
 from oteo.names import enum_name, source_uri
 from oteo.operations import OperationHandle
 from oteo_protos.augment.v1 import dataset_pb2
@@ -220,15 +220,27 @@ def audit(
     name: Name,
     check: Annotated[list[str] | None, typer.Option("--check", help="Only this check; again for more.")] = None,
     fix: Annotated[bool, typer.Option("--fix", help="Publish a cleaned dataset too.")] = False,
+    fixed_id: Annotated[str, typer.Option("--fixed-id", help="The cleaned dataset's id: an error where it is taken. Implies --fix.")] = "",
     request_id: RequestId = "",
     wait: Wait = True,
     timeout: Timeout = None,
 ) -> None:
-    """Look for what would spoil a training: duplicates, leaks, label errors."""
-    handle = session.client.datasets.audit(name, checks=check or (), fix=fix, request_id=request_id or None)
+    """Look for what would spoil a training: duplicates, leaks, label errors; writes a report."""
+    handle = session.client.datasets.audit(
+        name, checks=check or (), fix=fix or bool(fixed_id), fixed_dataset_id=fixed_id, request_id=request_id or None
+    )
 
     def done(response: dataset_pb2.AuditDatasetResponse) -> None:
-        rows = [("report", response.report_uri), ("findings", show.findings_count(response.counts)), ("cleaned", response.fixed_dataset)]
-        session.show(response, show.facts(rows), show.findings_table(response.findings[:_SHOWN_FINDINGS]))
+        rows = [
+            ("dataset", response.dataset),
+            ("findings", show.findings_count(response.counts) or "none"),
+            ("report", local_path(response.report_uri)),
+            ("list", local_path(response.findings_uri)),
+            ("cleaned", response.fixed_dataset),
+        ]
+        total = sum(count.count for count in response.counts)
+        shown = response.findings[:_SHOWN_FINDINGS]
+        title = f"{show.plural(total, 'finding')}{f'; the worst {len(shown)}' if total > len(shown) else ''}"
+        session.show(response, show.facts(rows), *(["", show.findings_table(shown, title=title)] if shown else []))
 
     finish(session, handle, "audit", wait, timeout, done)

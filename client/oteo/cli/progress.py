@@ -57,6 +57,10 @@ def detail_of(metadata: Message | None) -> str:
             found = sum(count.count for count in metadata.findings)
             read = f"{metadata.read_count} of {metadata.found_count} files" if metadata.found_count else ""
             return ", ".join(part for part in (read, f"{found} findings" if found else "") if part)
+        case dataset_pb2.AuditDatasetMetadata():
+            found = sum(count.count for count in metadata.findings)
+            done = f"{len(metadata.finished_checks)} checks done" if metadata.finished_checks else ""
+            return ", ".join(part for part in (done, f"{found} findings" if found else "") if part)
         case augment_pb2.AugmentDatasetMetadata():
             return f"{metadata.written_count} of {metadata.total_count} samples" if metadata.total_count else ""
         case dataset_pb2.ExportDatasetMetadata():
