@@ -17,11 +17,11 @@ from google.longrunning import operations_pb2, operations_pb2_grpc
 
 from oteo_core.artifacts import ArtifactStore, open_store
 from oteo_core.datasets import DatasetInfo, DatasetWriter, Sample
+from oteo_core.datasets.named_images import ImageStore
 from oteo_core.errors import InvalidArgument, ResourceExhausted
 from oteo_core.packages import Conformal, OperatingPoint
 from oteo_gateway.prediction.admission import Admission
 from oteo_gateway.prediction.answer import classify, decide
-from oteo_core.datasets.named_images import ImageStore
 from oteo_local.triton import start
 from oteo_protos.gateway.v1 import deployment_pb2, deployment_pb2_grpc, inference_pb2, inference_pb2_grpc
 from oteo_protos.type.v1 import image_pb2

@@ -138,7 +138,7 @@ class Policy:
     @property
     def combinations(self) -> int:
         """Number of combinations of one step and more, which mode POWER makes a copy of each."""
-        return 2 ** len(self.steps) - 1
+        return (1 << len(self.steps)) - 1
 
     @cached_property
     def digest(self) -> str:
