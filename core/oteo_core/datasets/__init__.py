@@ -5,7 +5,7 @@ A dataset exists if its `dataset.json` does; it is written last.
 
 from __future__ import annotations
 
-from oteo_core.datasets.annotations import Box, Polygons, Rle
+from oteo_core.datasets.annotations import Box, Keypoint, Keypoints, OrientedBox, Polygons, Rle
 from oteo_core.datasets.info import ClassInfo, DatasetInfo, FindingCount, MaskEncoding, SizeRange, SplitCount, Task
 from oteo_core.datasets.listing import dataset_prefix, delete_dataset, list_datasets, new_id
 from oteo_core.datasets.reader import DatasetReader
@@ -21,7 +21,10 @@ __all__ = [
     "DatasetWriter",
     "Finding",
     "FindingCount",
+    "Keypoint",
+    "Keypoints",
     "MaskEncoding",
+    "OrientedBox",
     "Polygons",
     "Rle",
     "Sample",

@@ -8,13 +8,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from oteo_core.datasets.annotations import Box, Polygons, Rle
+from oteo_core.datasets.annotations import Box, Keypoint, Keypoints, OrientedBox, Polygons, Rle
 from oteo_core.datasets.sample import Finding, Sample, Severity
 
 _OBJECT = [("crowd", pa.bool_()), ("instance", pa.int32()), ("attributes", pa.map_(pa.string(), pa.string()))]
 _BOX = pa.struct([("class_name", pa.string()), *((n, pa.float64()) for n in ("x", "y", "width", "height")), *_OBJECT])
 _POLYGONS = pa.struct([("class_name", pa.string()), ("rings", pa.list_(pa.list_(pa.float64()))), *_OBJECT])
 _RLE = pa.struct([("class_name", pa.string()), ("height", pa.int32()), ("width", pa.int32()), ("counts", pa.list_(pa.uint32())), *_OBJECT])
+_ORIENTED = pa.struct(
+    [("class_name", pa.string()), *((n, pa.float64()) for n in ("center_x", "center_y", "width", "height", "angle")), *_OBJECT]
+)
+_POINT = pa.struct([("name", pa.string()), ("x", pa.float64()), ("y", pa.float64()), ("visible", pa.bool_())])
+_KEYPOINTS = pa.struct([("class_name", pa.string()), ("points", pa.list_(_POINT)), *_OBJECT])
 _FINDING = pa.struct([*((n, pa.string()) for n in ("severity", "code", "message", "path")), ("related", pa.list_(pa.string()))])
 
 SCHEMA = pa.schema(
@@ -42,6 +47,12 @@ SCHEMA = pa.schema(
         ("excluded", pa.bool_()),
         ("findings", pa.list_(_FINDING)),
         ("derived_from", pa.string()),
+        ("oriented_boxes", pa.list_(_ORIENTED)),
+        ("keypoints", pa.list_(_KEYPOINTS)),
+        ("sequence", pa.string()),
+        ("frame", pa.int32()),
+        ("bit_depth", pa.int32()),
+        ("provenance", pa.string()),
     ]
 )
 """Arrow's schema of `samples.parquet`; the names are those of `Sample`."""
@@ -99,11 +110,38 @@ def _rle(items: tuple[Rle, ...]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def _oriented(items: tuple[OrientedBox, ...]) -> list[dict[str, Any]]:
+    return [
+        {
+            "class_name": b.class_name, "center_x": b.center_x, "center_y": b.center_y, "width": b.width, "height": b.height,
+            "angle": b.angle, "crowd": b.crowd, "instance": b.instance, "attributes": b.attributes,
+        }
+        for b in items
+    ]  # fmt: skip
+
+
+def _keypoints(items: tuple[Keypoints, ...]) -> list[dict[str, Any]]:
+    return [
+        {
+            "class_name": k.class_name, "points": [{"name": p.name, "x": p.x, "y": p.y, "visible": p.visible} for p in k.points],
+            "crowd": k.crowd, "instance": k.instance, "attributes": k.attributes,
+        }
+        for k in items
+    ]  # fmt: skip
+
+
 def _findings(items: tuple[Finding, ...]) -> list[dict[str, Any]]:
     return [{"severity": f.severity.value, "code": f.code, "message": f.message, "path": f.path, "related": f.related} for f in items]
 
 
-_ENCODERS: dict[str, Callable[[Any], Any]] = {"boxes": _boxes, "polygons": _polygons, "rle": _rle, "findings": _findings}
+_ENCODERS: dict[str, Callable[[Any], Any]] = {
+    "boxes": _boxes,
+    "polygons": _polygons,
+    "rle": _rle,
+    "oriented_boxes": _oriented,
+    "keypoints": _keypoints,
+    "findings": _findings,
+}
 
 
 def _common(value: dict[str, Any]) -> tuple[bool, int, tuple[tuple[str, str], ...]]:
@@ -122,6 +160,19 @@ def _read_rle(items: list[dict[str, Any]]) -> tuple[Rle, ...]:
     return tuple(Rle(v["class_name"], v["height"], v["width"], tuple(v["counts"]), *_common(v)) for v in items)
 
 
+def _read_oriented(items: list[dict[str, Any]]) -> tuple[OrientedBox, ...]:
+    return tuple(
+        OrientedBox(v["class_name"], v["center_x"], v["center_y"], v["width"], v["height"], v["angle"], *_common(v)) for v in items
+    )
+
+
+def _read_keypoints(items: list[dict[str, Any]]) -> tuple[Keypoints, ...]:
+    return tuple(
+        Keypoints(v["class_name"], tuple(Keypoint(p["name"], p["x"], p["y"], p["visible"]) for p in v["points"]), *_common(v))
+        for v in items
+    )
+
+
 def _read_findings(items: list[dict[str, Any]]) -> tuple[Finding, ...]:
     return tuple(Finding(Severity(v["severity"]), v["code"], v["message"], v["path"], tuple(v["related"])) for v in items)
 
@@ -132,5 +183,7 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "boxes": _read_boxes,
     "polygons": _read_polygons,
     "rle": _read_rle,
+    "oriented_boxes": _read_oriented,
+    "keypoints": _read_keypoints,
     "findings": _read_findings,
 }

@@ -112,6 +112,8 @@ class DatasetInfo:
         Samples that are used, and samples that were left out.
     class_info, splits, findings, sizes, media_bytes
         Counts, filled in by the writer.
+    bit_depth
+        The most bits that any sample's pixels fill: with it all images are scaled alike. Filled in by the writer; 0 where it is not known.
     exact_duplicate_groups, near_duplicate_groups
         Groups of equal images, and of images that look alike, exact ones included.
     """
@@ -138,6 +140,7 @@ class DatasetInfo:
     near_duplicate_groups: int = 0
     media_bytes: int = 0
     sizes: SizeRange = SizeRange()
+    bit_depth: int = 0
 
     def to_json(self) -> bytes:
         """Give `dataset.json`."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC
-from typing import cast
+from typing import NamedTuple, cast
 
+from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from oteo_core.datasets.annotations import Attributes, Box, Polygons, Rle
+from oteo_core.datasets.annotations import Attributes, Box, Keypoint, Keypoints, OrientedBox, Polygons, Rle
 from oteo_core.datasets.info import DatasetInfo, SplitCount, Task
 from oteo_core.datasets.sample import Finding, Sample, Severity
 from oteo_protos.augment.v1 import dataset_pb2
@@ -94,6 +96,7 @@ def dataset_to_proto(info: DatasetInfo, uri: str = "") -> dataset_pb2.Dataset:
             min_height=info.sizes.min_height,
             max_height=info.sizes.max_height,
         ),
+        bit_depth=info.bit_depth,
     )
 
 
@@ -136,11 +139,15 @@ def sample_to_proto(sample: Sample, dataset_id: str) -> dataset_pb2.Sample:
         excluded=sample.excluded,
         findings=[finding_to_proto(f, dataset_id, sample.id) for f in sample.findings],
         derived_from=f"datasets/{dataset_id}/samples/{sample.derived_from}" if sample.derived_from else "",
+        sequence=sample.sequence,
+        frame=sample.frame,
+        bit_depth=sample.bit_depth,
+        provenance=json.loads(sample.provenance) if sample.provenance else None,
     )
 
 
 def annotations_to_proto(sample: Sample) -> list[annotation_pb2.Annotation]:
-    """Bring labels, boxes, outlines and masks to annotations; an object's number goes to the attribute "instance"."""
+    """Bring labels and objects to annotations; an object's number goes to the attribute "instance", its track to `track_id`."""
     found = [annotation_pb2.Annotation(class_name=label) for label in sample.labels]
     for box in sample.boxes:
         place = annotation_pb2.BoundingBox(x=box.x, y=box.y, width=box.width, height=box.height)
@@ -153,12 +160,37 @@ def annotations_to_proto(sample: Sample) -> list[annotation_pb2.Annotation]:
     for rle in sample.rle:
         mask = annotation_pb2.RunLengthMask(height=rle.height, width=rle.width, counts=rle.counts)
         found.append(annotation_pb2.Annotation(class_name=rle.class_name, mask=mask, crowd=rle.crowd, attributes=_attributes(rle)))
+    for turned in sample.oriented_boxes:
+        placed = annotation_pb2.OrientedBox(
+            center_x=turned.center_x, center_y=turned.center_y, width=turned.width, height=turned.height, angle=turned.angle
+        )
+        found.append(
+            annotation_pb2.Annotation(class_name=turned.class_name, oriented_box=placed, crowd=turned.crowd, attributes=_attributes(turned))
+        )
+    for marked in sample.keypoints:
+        points = [annotation_pb2.Keypoints.Point(name=p.name, x=p.x, y=p.y, visible=p.visible) for p in marked.points]
+        found.append(
+            annotation_pb2.Annotation(
+                class_name=marked.class_name,
+                keypoints=annotation_pb2.Keypoints(points=points),
+                crowd=marked.crowd,
+                attributes=_attributes(marked),
+            )
+        )
+    for annotation in found:
+        track = annotation.attributes.pop("track", "")
+        if track.lstrip("-").isdecimal():
+            annotation.track_id = int(track)
+        elif track:
+            annotation.attributes["track"] = track
+        if sample.sequence:
+            annotation.frame = sample.frame
     return found
 
 
 def sample_from_proto(message: dataset_pb2.Sample) -> Sample:
     """Read a sample from the contract's message; what the message does not carry keeps its default."""
-    labels, boxes, outlines, masks = annotations_from_proto(message.annotations)
+    objects = annotations_from_proto(message.annotations)
     return Sample(
         id=message.name.rpartition("/")[2],
         path=message.path,
@@ -172,10 +204,12 @@ def sample_from_proto(message: dataset_pb2.Sample) -> Sample:
         frames=message.frame_count,
         split=name_of(SPLITS, message.split),
         group=message.group,
-        labels=labels,
-        boxes=boxes,
-        polygons=outlines,
-        rle=masks,
+        labels=objects.labels,
+        boxes=objects.boxes,
+        polygons=objects.polygons,
+        rle=objects.rle,
+        oriented_boxes=objects.oriented_boxes,
+        keypoints=objects.keypoints,
         mask_path=message.mask_path,
         spacing=tuple(message.spacing),
         excluded=message.excluded,
@@ -190,17 +224,32 @@ def sample_from_proto(message: dataset_pb2.Sample) -> Sample:
             for f in message.findings
         ),
         derived_from=message.derived_from.rpartition("/")[2],
+        sequence=message.sequence,
+        frame=message.frame,
+        bit_depth=message.bit_depth,
+        provenance=json.dumps(json_format.MessageToDict(message.provenance), sort_keys=True) if message.HasField("provenance") else "",
     )
 
 
-def annotations_from_proto(
-    items: Iterable[annotation_pb2.Annotation],
-) -> tuple[tuple[str, ...], tuple[Box, ...], tuple[Polygons, ...], tuple[Rle, ...]]:
-    """Read labels, boxes, outlines and masks from annotations; turned boxes and points, which no dataset holds yet, are passed over."""
+class Objects(NamedTuple):
+    """What annotations say, by kind; as of `Sample`."""
+
+    labels: tuple[str, ...]
+    boxes: tuple[Box, ...]
+    polygons: tuple[Polygons, ...]
+    rle: tuple[Rle, ...]
+    oriented_boxes: tuple[OrientedBox, ...]
+    keypoints: tuple[Keypoints, ...]
+
+
+def annotations_from_proto(items: Iterable[annotation_pb2.Annotation]) -> Objects:
+    """Read labels and objects from annotations."""
     boxes: list[Box] = []
     outlines: list[Polygons] = []
     masks: list[Rle] = []
     labels: list[str] = []
+    turned: list[OrientedBox] = []
+    points: list[Keypoints] = []
     for item in items:
         kind = item.WhichOneof("geometry")
         rest = (item.crowd, int(item.attributes.get("instance", "-1")), _pairs(item))
@@ -210,14 +259,23 @@ def annotations_from_proto(
             outlines.append(Polygons(item.class_name, tuple(tuple(p.points) for p in item.polygons.polygons), *rest))
         elif kind == "mask":
             masks.append(Rle(item.class_name, item.mask.height, item.mask.width, tuple(item.mask.counts), *rest))
-        elif kind is None:
+        elif kind == "oriented_box":
+            place = item.oriented_box
+            turned.append(OrientedBox(item.class_name, place.center_x, place.center_y, place.width, place.height, place.angle, *rest))
+        elif kind == "keypoints":
+            marked = tuple(Keypoint(p.name, p.x, p.y, p.visible) for p in item.keypoints.points)
+            points.append(Keypoints(item.class_name, marked, *rest))
+        else:
             labels.append(item.class_name)
-    return tuple(labels), tuple(boxes), tuple(outlines), tuple(masks)
+    return Objects(tuple(labels), tuple(boxes), tuple(outlines), tuple(masks), tuple(turned), tuple(points))
 
 
-def _attributes(item: Box | Polygons | Rle) -> dict[str, str]:
+def _attributes(item: Box | Polygons | Rle | OrientedBox | Keypoints) -> dict[str, str]:
     return dict(item.attributes) | ({"instance": str(item.instance)} if item.instance >= 0 else {})
 
 
 def _pairs(item: annotation_pb2.Annotation) -> Attributes:
-    return tuple(sorted((key, value) for key, value in item.attributes.items() if key != "instance"))
+    pairs = {key: value for key, value in item.attributes.items() if key != "instance"}
+    if item.HasField("track_id"):
+        pairs["track"] = str(item.track_id)
+    return tuple(sorted(pairs.items()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from oteo_core.datasets.annotations import Box, Polygons, Rle
+from oteo_core.datasets.annotations import Box, Keypoints, OrientedBox, Polygons, Rle
 
 SPLITS = ("train", "validation", "test")
 """Names of the parts; "" is none."""
@@ -70,16 +70,16 @@ class Sample:
     dtype
         "uint8", "uint16" or "float32".
     media_kind
-        "image", "stack" or "video".
+        "image"; "stack" for a slice of a stack or volume, "video" for a frame of a clip.
     frames
-        Slices or frames; 1 for a still image.
+        Slices or frames of its sequence; 1 for a still image.
     split
         "train", "validation", "test" or "".
     group
         Samples of one group stay together.
     labels
         Classes of the whole image.
-    boxes, polygons, rle
+    boxes, polygons, rle, oriented_boxes, keypoints
         Objects.
     mask_path
         A mask image inside the dataset's folder, or "".
@@ -91,6 +91,15 @@ class Sample:
         What the checks found.
     derived_from
         For an augmented sample: the id of the sample it was made from.
+    sequence
+        The stack, volume or clip that this is a slice or frame of; "" for a still image.
+    frame
+        Its place there, from 0; 0 for a still image.
+    bit_depth
+        Bits that its pixels fill, of those that the dtype has: 12 for a 12-bit detector's images in uint16; 0 where it is not known and for
+        float32.
+    provenance
+        For an augmented sample: JSON text from which it can be made again, alone.
     """
 
     id: str
@@ -116,12 +125,18 @@ class Sample:
     excluded: bool = False
     findings: tuple[Finding, ...] = ()
     derived_from: str = ""
+    oriented_boxes: tuple[OrientedBox, ...] = ()
+    keypoints: tuple[Keypoints, ...] = ()
+    sequence: str = ""
+    frame: int = 0
+    bit_depth: int = 0
+    provenance: str = ""
 
     def class_names(self) -> list[str]:
         """Give the class of each of its annotations; an object with a box and an outline counts once."""
         names = list(self.labels)
         seen: set[int] = set()
-        things: list[Box | Polygons | Rle] = [*self.boxes, *self.polygons, *self.rle]
+        things = [*self.boxes, *self.polygons, *self.rle, *self.oriented_boxes, *self.keypoints]
         for item in things:
             if item.instance >= 0:
                 if item.instance in seen:

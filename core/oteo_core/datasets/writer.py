@@ -161,7 +161,9 @@ def _row_digest(sample: Sample) -> bytes:
         sample.id, sample.sha256, sample.split, sample.group, sample.labels, sample.boxes, sample.polygons, sample.rle, sample.mask_path,
         sample.spacing, sample.excluded, sample.derived_from, sample.media_kind, sample.frames,
     )  # fmt: skip
-    return hashlib.sha256(repr(fields).encode()).digest()
+    later = (sample.oriented_boxes, sample.keypoints, sample.sequence, sample.frame)
+    # Fields that came later count where they say something, so that what was written before them keeps its digest.
+    return hashlib.sha256(repr((*fields, *later) if any(later) else fields).encode()).digest()
 
 
 class _Counts:
@@ -178,6 +180,7 @@ class _Counts:
         self.findings: Counter[tuple[str, str]] = Counter()
         self.widths: list[int] = []
         self.heights: list[int] = []
+        self.bit_depth = 0
 
     def add(self, sample: Sample) -> None:
         for finding in sample.findings:
@@ -195,6 +198,7 @@ class _Counts:
             self.class_splits[name, sample.split] += 1
         self.widths = [min([sample.width, *self.widths]), max([sample.width, *self.widths])]
         self.heights = [min([sample.height, *self.heights]), max([sample.height, *self.heights])]
+        self.bit_depth = max(self.bit_depth, sample.bit_depth)
 
     def into(self, info: DatasetInfo) -> DatasetInfo:
         order = [s for s in (*SPLITS, "") if self.by_split[s]]
@@ -216,4 +220,5 @@ class _Counts:
             ),
             findings=tuple(FindingCount(code, severity, count) for (code, severity), count in sorted(self.findings.items())),
             sizes=SizeRange(*self.widths, *self.heights) if self.samples else SizeRange(),
+            bit_depth=self.bit_depth,
         )

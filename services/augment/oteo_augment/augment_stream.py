@@ -139,14 +139,16 @@ class ImageStream:
                     reason="ANNOTATION_NOT_SUPPORTED",
                     field=f"item.annotations[{number}]",
                 )
-        labels, boxes, outlines, runs = annotations_from_proto(item.annotations)
-        places = Annotations(boxes, outlines, runs)
+        given = annotations_from_proto(item.annotations)
+        places = Annotations(given.boxes, given.polygons, given.rle)
         border = Border.CONSTANT if places else Border.REFLECT
         name = item.key or pixel_digest(pixels)
         answers = []
         for copy in range(settings.copies):
             made = augment(pixels, settings.policy, AugmentationKey(name, copy, settings.seed), places, border=border)
-            moved = Sample("", labels=labels, boxes=made.annotations.boxes, polygons=made.annotations.polygons, rle=made.annotations.rle)
+            moved = Sample(
+                "", labels=given.labels, boxes=made.annotations.boxes, polygons=made.annotations.polygons, rle=made.annotations.rle
+            )
             answers.append(
                 augment_pb2.AugmentImagesResponse(
                     key=item.key,
