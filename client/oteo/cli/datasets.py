@@ -21,7 +21,9 @@ from oteo_protos.type.v1 import task_pb2
 
 app = typer.Typer(help="Datasets: in, looked at, out.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="The dataset.")]
-Format = Annotated[str, typer.Option("--format", help="class-folders, coco, pascal-voc, yolo, masks, …; default: found automatically.")]
+Format = Annotated[
+    str, typer.Option("--format", help="class-folders, coco, pascal-voc, yolo, masks, csv, numpy, oteo; default: found automatically.")
+]
 _SHOWN_FINDINGS = 20
 
 

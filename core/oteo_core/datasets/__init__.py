@@ -10,7 +10,7 @@ from oteo_core.datasets.info import ClassInfo, DatasetInfo, FindingCount, MaskEn
 from oteo_core.datasets.listing import dataset_prefix, delete_dataset, list_datasets, new_id
 from oteo_core.datasets.reader import DatasetReader
 from oteo_core.datasets.sample import SPLITS, Finding, Sample, Severity
-from oteo_core.datasets.writer import DatasetWriter, media_path
+from oteo_core.datasets.writer import DatasetWriter, content_digest, media_path, row_digest
 
 __all__ = [
     "SPLITS",
@@ -32,9 +32,11 @@ __all__ = [
     "SizeRange",
     "SplitCount",
     "Task",
+    "content_digest",
     "dataset_prefix",
     "delete_dataset",
     "list_datasets",
     "media_path",
     "new_id",
+    "row_digest",
 ]

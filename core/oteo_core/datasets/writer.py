@@ -7,6 +7,7 @@ import json
 import tempfile
 import uuid
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +15,7 @@ from types import TracebackType
 import pyarrow.parquet as pq
 
 from oteo_core.artifacts import ArtifactStore
-from oteo_core.datasets.columns import SCHEMA, to_batch
+from oteo_core.datasets.columns import SCHEMA, from_batch, to_batch
 from oteo_core.datasets.info import ClassInfo, DatasetInfo, FindingCount, SizeRange, SplitCount, now
 from oteo_core.datasets.sample import SPLITS, Sample
 from oteo_core.errors import InvalidArgument
@@ -113,7 +114,7 @@ class DatasetWriter:
         if sample.split not in ("", *SPLITS):
             raise InvalidArgument(f"sample {sample.id!r}: there is no part {sample.split!r}", reason="UNKNOWN_SPLIT")
         self._ids.add(sample.id)
-        self._digests.append(_row_digest(sample))
+        self._digests.append(row_digest(sample))
         self._counts.add(sample)
         self._pending.append(sample)
         if len(self._pending) >= ROW_GROUP:
@@ -147,16 +148,24 @@ class DatasetWriter:
             self._pending = []
 
     def _digest(self, info: DatasetInfo) -> str:
-        total = hashlib.sha256()
-        mask = [info.mask.kind, info.mask.values, info.mask.ignore] if info.mask else None
-        total.update(json.dumps([info.task, info.classes, mask]).encode())
-        for row in sorted(self._digests):
-            total.update(row)
-        return total.hexdigest()
+        return content_digest(info, self._digests)
 
 
-def _row_digest(sample: Sample) -> bytes:
+def content_digest(info: DatasetInfo, rows: Iterable[bytes]) -> str:
+    """Digest what a dataset is, hexadecimal: task, classes, the meaning of masks, and its rows' digests in whatever order."""
+    total = hashlib.sha256()
+    mask = [info.mask.kind, info.mask.values, info.mask.ignore] if info.mask else None
+    total.update(json.dumps([info.task, info.classes, mask]).encode())
+    for row in sorted(rows):
+        total.update(row)
+    return total.hexdigest()
+
+
+def row_digest(sample: Sample) -> bytes:
     """Digest what a sample is; not what the checks say of it, whose words may change with a version."""
+    if not _plain(sample):
+        # As the table gives it back: a reader must come to the same digest.
+        sample = next(from_batch(to_batch([sample])))
     fields = (
         sample.id, sample.sha256, sample.split, sample.group, sample.labels, sample.boxes, sample.polygons, sample.rle, sample.mask_path,
         sample.spacing, sample.excluded, sample.derived_from, sample.media_kind, sample.frames,
@@ -164,6 +173,23 @@ def _row_digest(sample: Sample) -> bytes:
     later = (sample.oriented_boxes, sample.keypoints, sample.sequence, sample.frame)
     # Fields that came later count where they say something, so that what was written before them keeps its digest.
     return hashlib.sha256(repr((*fields, *later) if any(later) else fields).encode()).digest()
+
+
+def _plain(sample: Sample) -> bool:
+    """Tell whether all numbers are of the types that the table gives: 2 and 2.0 are equal and written differently."""
+    numbers: list[object] = [*sample.spacing]
+    for box in sample.boxes:
+        numbers += (box.x, box.y, box.width, box.height)
+    for outline in sample.polygons:
+        for ring in outline.rings:
+            numbers += ring
+    for turned in sample.oriented_boxes:
+        numbers += (turned.center_x, turned.center_y, turned.width, turned.height, turned.angle)
+    for marked in sample.keypoints:
+        for point in marked.points:
+            numbers += (point.x, point.y)
+    counts = [count for mask in sample.rle for count in (mask.height, mask.width, *mask.counts)]
+    return {*map(type, numbers)} <= {float} and {*map(type, counts)} <= {int}
 
 
 class _Counts:

@@ -25,8 +25,8 @@ def detect_format(source: Source) -> tuple[str, str]:
     InvalidArgument
         UNSUPPORTED_FORMAT, saying what was seen and what is read.
     """
-    if "dataset.json" in source.files and "samples.parquet" in source.files:
-        raise _unsupported("it is a dataset of Oteo's own already, which this version does not import again")
+    if why := DETECTORS["oteo"](source):
+        return "oteo", why
     if not source.images:
         for ending, name in _FOREIGN:
             if source.ending_with(ending):
@@ -42,7 +42,7 @@ def detect_format(source: Source) -> tuple[str, str]:
 def _unsupported(why: str) -> InvalidArgument:
     return InvalidArgument(
         f"the source's format is not known: {why}. What is read: a folder for each class; COCO JSON; Pascal VOC XML; YOLO text files; "
-        "a CSV of files and labels; masks beside images; NumPy archives in MedMNIST's form.",
+        "a CSV of files and labels; masks beside images; NumPy archives in MedMNIST's form; datasets of Oteo's own.",
         reason="UNSUPPORTED_FORMAT",
         field="source_uri",
     )

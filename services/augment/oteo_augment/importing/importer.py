@@ -6,7 +6,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from oteo_augment.importing.archives import ArchiveLimits
@@ -15,6 +15,7 @@ from oteo_augment.importing.detection import detect_format
 from oteo_augment.importing.items import Reading
 from oteo_augment.importing.options import ImportOptions
 from oteo_augment.importing.readers import DETECTORS, READERS
+from oteo_augment.importing.restoring import restore
 from oteo_augment.importing.scanning import Scanned, ScanPlan, from_bytes, scan_shard, shard_key
 from oteo_augment.importing.source import Source, SourceFile, open_source
 from oteo_augment.importing.tasks import check_classes, choose_task
@@ -155,7 +156,13 @@ def import_dataset(
             plan = ScanPlan(source.ref, store.root_uri, prefix, limits.images, store_options or {})
             opened.scanned, opened.resumed = _scan(plan, store, source, images, masks, hooks)
             hooks.progress(0.86, "checking, grouping and parting")
-            result = assemble(options, opened.format, opened.task, opened.reading, opened.scanned, hooks.check)
+            stored = opened.reading.stored
+            if stored is None:
+                result = assemble(options, opened.format, opened.task, opened.reading, opened.scanned, hooks.check)
+            else:
+                result = restore(options, opened.reading, stored, opened.scanned, hooks.check)
+                options = _completed(options, stored.info)
+                provenance = {"stored": _origin(stored.info), **(provenance or {})}
             hooks.progress(0.93, "writing the table")
             info = _write(options, opened, result, store, prefix, {**(provenance or {})}, hooks, uid, create_time)
     hooks.progress(0.99, "publishing")
@@ -175,13 +182,31 @@ def _read(options: ImportOptions, source: Source) -> _Opened:
         name, reason = detect_format(source)
     reading = READERS[name](source)
     task = "" if name == "masks" and not options.task else choose_task(options.task, reading, name)
-    if task == Question.CLASSIFICATION:
+    if task == Question.CLASSIFICATION and reading.stored is None:
         # Told by folders alone: no need to decode a thousand images to say so.
         allowed = set(options.classes or reading.classes)
         check_classes(
             task, (label for item in reading.items for label in item.labels if label in allowed), options.classes, reading.classes
         )
     return _Opened(source, name, reason, reading, task)
+
+
+def _completed(options: ImportOptions, info: DatasetInfo) -> ImportOptions:
+    """Take from a dataset of Oteo's own what the caller leaves open."""
+    return replace(
+        options,
+        display_name=options.display_name or info.display_name,
+        domain=options.domain or info.domain,
+        labels=info.labels | options.labels,
+    )
+
+
+def _origin(info: DatasetInfo) -> dict[str, object]:
+    """Say which dataset a copy was made from, and how that was made."""
+    return {
+        "id": info.id, "uid": info.uid, "digest": info.digest, "create_time": info.create_time, "source": info.source,
+        "source_format": info.source_format, "provenance": info.provenance,
+    }  # fmt: skip
 
 
 def _files(opened: _Opened) -> tuple[list[SourceFile], list[SourceFile]]:

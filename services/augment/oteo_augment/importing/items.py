@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from oteo_core.datasets import Box, Finding, Polygons, Rle, Severity
+from oteo_core.datasets import Box, DatasetInfo, Finding, Polygons, Rle, Sample, Severity
 
 
 @dataclass(slots=True)
@@ -70,6 +70,8 @@ class Reading:
         Files that were read as annotations.
     mask_numbers
         Numbers of mask images with their classes, where the source says so; the single number -1 says that every number is an object.
+    stored
+        The dataset that the source is already; None for every other format.
     """
 
     items: list[Item]
@@ -77,3 +79,13 @@ class Reading:
     tasks: tuple[str, ...]
     used: frozenset[str] = frozenset()
     mask_numbers: tuple[tuple[int, str], ...] = ()
+    stored: Stored | None = None
+
+
+@dataclass(slots=True)
+class Stored:
+    """A dataset of Oteo's own that a source holds: its description, its rows, and its folder inside the source ("" or "name/")."""
+
+    info: DatasetInfo
+    samples: list[Sample]
+    folder: str

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from oteo_augment.importing.items import Reading
-from oteo_augment.importing.readers import class_folders, coco, csv, masks, numpy, voc, yolo
+from oteo_augment.importing.readers import class_folders, coco, csv, masks, numpy, oteo, voc, yolo
 from oteo_augment.importing.source import Source
 
 READERS: dict[str, Callable[[Source], Reading]] = {
@@ -21,10 +21,12 @@ READERS: dict[str, Callable[[Source], Reading]] = {
     "csv": csv.read,
     "masks": masks.read,
     "numpy": numpy.read,
+    "oteo": oteo.read,
 }
 """Readers by the format's name."""
 
 DETECTORS: dict[str, Callable[[Source], str]] = {
+    "oteo": oteo.detect,
     "numpy": numpy.detect,
     "coco": coco.detect,
     "pascal_voc": voc.detect,
