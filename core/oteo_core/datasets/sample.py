@@ -136,7 +136,13 @@ class Sample:
         """Give the class of each of its annotations; an object with a box and an outline counts once."""
         names = list(self.labels)
         seen: set[int] = set()
-        things = [*self.boxes, *self.polygons, *self.rle, *self.oriented_boxes, *self.keypoints]
+        things: list[Box | Polygons | Rle | OrientedBox | Keypoints] = [
+            *self.boxes,
+            *self.polygons,
+            *self.rle,
+            *self.oriented_boxes,
+            *self.keypoints,
+        ]
         for item in things:
             if item.instance >= 0:
                 if item.instance in seen:
