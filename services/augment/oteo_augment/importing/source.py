@@ -213,8 +213,12 @@ def _is_arrays(name: str) -> bool:
 
 def _opened_arrays(source: Source, scratch: Path, limits: ArchiveLimits, check: Callable[[], None]) -> Source:
     """Open NumPy archives of pictures where a source has no pictures else; give it as it is where they are of another kind."""
+    if source.images:
+        return source
+    if shards := source.ending_with(".tar"):
+        return _opened_shards(source, shards, scratch, limits, check)
     archives = source.ending_with(".npz")
-    if not archives or source.images:
+    if not archives:
         return source
     goal, taken = scratch / "arrays", set[str]()
     for path in archives:
@@ -226,6 +230,22 @@ def _opened_arrays(source: Source, scratch: Path, limits: ArchiveLimits, check: 
         if holds_pictures(place):
             expand(place, goal / folder_of(path, taken), limits, check)
     return _local_source(goal, source.description, check) if taken else source
+
+
+def _opened_shards(source: Source, shards: list[str], scratch: Path, limits: ArchiveLimits, check: Callable[[], None]) -> Source:
+    """Unpack a folder's WebDataset shards, each into a folder of its name; `classes.txt` beside them comes along."""
+    goal = scratch / "shards"
+    for path in shards:
+        check()
+        place = Path(source.ref.root) / path
+        if not source.ref.is_local:
+            place = scratch / "shard.tar"
+            place.write_bytes(source.read(path))
+        unpack(place, goal / path[: -len(".tar")], limits, check, name=path)
+    for path in source.ending_with("classes.txt"):
+        (goal / path).parent.mkdir(parents=True, exist_ok=True)
+        (goal / path).write_bytes(source.read(path))
+    return _local_source(goal, source.description, check)
 
 
 def _local_source(root: Path, description: str, check: Callable[[], None]) -> Source:

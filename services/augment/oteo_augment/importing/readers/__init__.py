@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from oteo_augment.importing.items import Reading
-from oteo_augment.importing.readers import class_folders, coco, csv, masks, numpy, oteo, voc, yolo
+from oteo_augment.importing.readers import class_folders, coco, csv, masks, numpy, oteo, voc, webdataset, yolo
 from oteo_augment.importing.source import Source
 
 READERS: dict[str, Callable[[Source], Reading]] = {
@@ -21,6 +21,7 @@ READERS: dict[str, Callable[[Source], Reading]] = {
     "csv": csv.read,
     "masks": masks.read,
     "numpy": numpy.read,
+    "webdataset": webdataset.read,
     "oteo": oteo.read,
 }
 """Readers by the format's name."""
@@ -28,6 +29,7 @@ READERS: dict[str, Callable[[Source], Reading]] = {
 DETECTORS: dict[str, Callable[[Source], str]] = {
     "oteo": oteo.detect,
     "numpy": numpy.detect,
+    "webdataset": webdataset.detect,
     "coco": coco.detect,
     "pascal_voc": voc.detect,
     "yolo": yolo.detect,

@@ -1,0 +1,61 @@
+"""WebDataset shards in: parts, names, keys with dots, and what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import webdataset
+from import_sources import picture
+
+from oteo_core.errors import InvalidArgument
+from oteo_core.images import encode_png
+
+
+def shard(place, seeds, label=lambda seed: {"cls": str(seed % 2).encode()}, key="{:04}"):
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with webdataset.TarWriter(str(place), encoder=False) as writer:
+        for seed in seeds:
+            writer.write({"__key__": key.format(seed), "png": encode_png(picture(seed)), **label(seed)})
+    return place
+
+
+def test_shards_by_part_with_names(tmp_path, import_source):
+    shard(tmp_path / "in" / "data-train-000000.tar", range(8))
+    shard(tmp_path / "in" / "data-train-000001.tar", range(8, 12))
+    shard(tmp_path / "in" / "val" / "000000.tar", range(20, 24))
+    shard(tmp_path / "in" / "test" / "000000.tar", range(30, 34))
+    (tmp_path / "in" / "classes.txt").write_text("round\nlong\n")
+    made = import_source(tmp_path / "in")
+    assert made.info.source_format == "webdataset"
+    assert made.info.classes == ("long", "round")
+    assert [(count.split, count.sample_count) for count in made.info.splits] == [("train", 12), ("validation", 4), ("test", 4)]
+    assert made.samples["data-train-000001/0009.png"].labels == ("long",)
+
+
+def test_json_with_several_classes_and_keys_with_dots(tmp_path, import_source):
+    labels = lambda seed: {"json": json.dumps({"labels": ["a", "b"][: seed % 2 + 1]}).encode(), "cls": b""}  # noqa: E731
+    made = import_source(shard(tmp_path / "one.tar", range(12), labels, "case.1.{:02}"))
+    assert made.info.task == "multi_label_classification"
+    assert made.samples["case.1.03.png"].labels == ("a", "b")
+    assert made.info.sample_count == 12
+
+
+def test_a_class_out_of_range_and_a_bad_file_are_said(tmp_path, import_source):
+    def labels(seed):
+        return {5: {"cls": b"7"}, 6: {"cls": b"\xff\xfe"}}.get(seed, {"cls": str(seed % 2).encode()})
+
+    shard(tmp_path / "in" / "x-000000.tar", range(10), labels)
+    (tmp_path / "in" / "classes.txt").write_text("round\nlong\n")
+    made = import_source(tmp_path / "in")
+    assert made.codes("x-000000/0005.png") == ["UNKNOWN_CLASS"]
+    assert made.codes("x-000000/0006.png") == ["BAD_ANNOTATION_FILE"]
+    assert (made.info.sample_count, made.info.excluded_count) == (8, 2)
+
+
+def test_a_truncated_shard_is_refused(tmp_path, import_source):
+    place = shard(tmp_path / "in" / "x-000000.tar", range(10))
+    place.write_bytes(place.read_bytes()[:9000])
+    with pytest.raises(InvalidArgument) as refused:
+        import_source(tmp_path / "in")
+    assert refused.value.reason == "DAMAGED_ARCHIVE"
