@@ -280,12 +280,12 @@ def test_oteos_own_form_is_the_dataset_itself(tmp_path, objects, import_source, 
 
 @pytest.mark.parametrize("name", sorted(WRITERS))
 def test_only_the_parts_that_are_asked_for(name, tmp_path, objects, import_source, store):
-    task = "multi_label_classification" if name in ("class_folders", "csv", "numpy") else "instance_segmentation"
+    task = "multi_label_classification" if name in ("class_folders", "csv", "numpy", "webdataset") else "instance_segmentation"
     one = import_source(objects, task=task)
     done = export(store, "made", name, tmp_path / "out", splits=("validation", "test"))
     wanted = [sample for sample in one.samples.values() if sample.split in ("validation", "test") and not sample.excluded]
     assert done.sample_count == len(wanted) > 0
-    if name != "numpy":
+    if name not in ("numpy", "webdataset"):  # both hold images in archives
         assert len([path for path in (tmp_path / "out").rglob("*.png") if "masks" not in path.parts]) == len(wanted)
     assert not [path for path in (tmp_path / "out").rglob("*") if "train" in path.name and "Main" not in path.parts]
 

@@ -6,7 +6,8 @@ import json
 
 import pytest
 import webdataset
-from import_sources import picture
+from export_tools import by_pixels, codes, export
+from import_sources import class_folders, picture
 
 from oteo_core.errors import InvalidArgument
 from oteo_core.images import encode_png
@@ -59,3 +60,27 @@ def test_a_truncated_shard_is_refused(tmp_path, import_source):
     with pytest.raises(InvalidArgument) as refused:
         import_source(tmp_path / "in")
     assert refused.value.reason == "DAMAGED_ARCHIVE"
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_out_and_in_again_and_webdataset_reads_it(several, tmp_path, store, import_source, monkeypatch):
+    monkeypatch.setattr("oteo_augment.exporting.writers.webdataset.SHARD", 4)
+    class_folders(tmp_path / "in", {"round": 9, "lo.ng": 9})
+    given = import_source(tmp_path / "in", name="given", task="" if not several else "classification")
+    if several:
+        labels = lambda seed: {"json": json.dumps({"labels": ["a", "b"][: seed % 2 + 1]}).encode(), "cls": b""}  # noqa: E731
+        given = import_source(shard(tmp_path / "several.tar", range(14), labels, "k.{}"), name="given")
+    done = export(store, "given", "webdataset", tmp_path / "out")
+    assert codes(done) <= {"GROUP_LOST"}
+    export(store, "given", "webdataset", tmp_path / "twice")
+    files = sorted(place.name for place in (tmp_path / "out").iterdir())
+    assert "train-000001.tar" in files
+    assert all((tmp_path / "out" / name).read_bytes() == (tmp_path / "twice" / name).read_bytes() for name in files)
+    shards = [str(tmp_path / "out" / name) for name in files if name.startswith("train")]
+    rows = list(webdataset.WebDataset(shards, shardshuffle=False))
+    assert len(rows) == given.info.splits[0].sample_count
+    assert all("png" in row and json.loads(row["json"])["labels"] for row in rows)
+    made = import_source(tmp_path / "out")
+    assert made.info.task == given.info.task
+    want, got = by_pixels(given.samples.values()), by_pixels(made.samples.values())
+    assert {key: (s.labels, s.split) for key, s in got.items()} == {key: (s.labels, s.split) for key, s in want.items()}

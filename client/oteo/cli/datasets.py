@@ -22,7 +22,10 @@ from oteo_protos.type.v1 import task_pb2
 app = typer.Typer(help="Datasets: in, looked at, out.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="The dataset.")]
 Format = Annotated[
-    str, typer.Option("--format", help="class-folders, coco, pascal-voc, yolo, masks, csv, numpy, oteo; default: found automatically.")
+    str,
+    typer.Option(
+        "--format", help="class-folders, coco, pascal-voc, yolo, masks, csv, numpy, webdataset, oteo; default: found automatically."
+    ),
 ]
 _SHOWN_FINDINGS = 20
 
@@ -196,7 +199,7 @@ def delete(session: Session, name: Name, allow_missing: AllowMissing = False) ->
 def export(
     session: Session,
     name: Name,
-    format: Annotated[str, typer.Option("--format", help="class-folders, coco, pascal-voc, yolo, masks, csv, oteo, …")],
+    format: Annotated[str, typer.Option("--format", help="class-folders, coco, pascal-voc, yolo, masks, csv, numpy, webdataset, oteo.")],
     destination: Annotated[str, typer.Option("--to", help="Folder, .zip or .tar, or URI; default: in the artifact store.")] = "",
     split: Annotated[list[str] | None, typer.Option("--split", help="Only this part: train, validation, test; again for more.")] = None,
     request_id: RequestId = "",

@@ -10,9 +10,12 @@ from oteo_augment.exporting.writers.numpy import Numpy
 from oteo_augment.exporting.writers.oteo import Oteo
 from oteo_augment.exporting.writers.table import Csv
 from oteo_augment.exporting.writers.voc import PascalVoc
+from oteo_augment.exporting.writers.webdataset import WebDataset
 from oteo_augment.exporting.writers.yolo import Yolo
 
 __all__ = ["WRITERS", "Job", "Writer"]
 
-WRITERS: dict[str, type[Writer]] = {writer.name: writer for writer in (ClassFolders, Coco, PascalVoc, Yolo, Masks, Csv, Numpy, Oteo)}
+WRITERS: dict[str, type[Writer]] = {
+    writer.name: writer for writer in (ClassFolders, Coco, PascalVoc, Yolo, Masks, Csv, Numpy, WebDataset, Oteo)
+}
 """Writers by name; the names are those of `oteo_core.datasets.proto.FORMATS`."""

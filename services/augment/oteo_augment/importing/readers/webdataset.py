@@ -19,10 +19,11 @@ _LONGEST = 100
 
 
 def detect(source: Source) -> str:
-    """Tell whether most images have a file of their class beside them, and a .cls file or a shard is among them."""
+    """Tell whether most images have a file of their class beside them, and a .cls file is among them or they are as the export writes them."""
     described = [path for path in source.images if _sides(source, path)]
     cls = sum(f"{path.rpartition('.')[0]}.cls" in source.files for path in described)
-    if not cls or 2 * len(described) < len(source.images):
+    own = bool(described) and b'{"labels": [' in source.read(_sides(source, described[0])[0])[:20]
+    if not (cls or own) or 2 * len(described) < len(source.images):
         return ""
     return f"{len(described)} images have a file of their class beside them: that of {described[0]} is {_sides(source, described[0])[0]}"
 
