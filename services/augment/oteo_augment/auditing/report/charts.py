@@ -71,7 +71,8 @@ def balance_chart(parts: Sequence[str], classes: dict[str, list[int]]) -> str:
         axes.set_xlim(0, max(1.0, float(left.max()) * 1.12))
         axes.set_xlabel("samples")
         axes.grid(visible=False, axis="y")
-        axes.legend(loc="lower right")
+        # Beside the bars: inside it would hide some.
+        figure.legend(loc="outside right upper")
         return _uri(figure)
 
 
