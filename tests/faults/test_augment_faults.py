@@ -239,7 +239,7 @@ def test_an_export_is_killed(world: World, tmp_path: Path, outside: bool) -> Non
     target = tmp_path / "killed" if outside else place(name)
 
     def begun() -> bool:
-        there = [file for file in tmp_path.rglob("*.png")] if outside else world.files(name, "staging")
+        there = list(tmp_path.rglob("*.png")) if outside else world.files(name, "staging")
         return len(there) > 20
 
     world.kill(name, 1, begun)
