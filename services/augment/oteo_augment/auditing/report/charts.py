@@ -129,5 +129,5 @@ def channel_chart(figures: dict[str, Any]) -> str:
         axes.invert_yaxis()
         axes.set_xlim(left=0)
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel("mean and standard deviation over all pixels, share of the range")
+        axes.set_xlabel("mean, standard deviation (share of the range)")
         return _uri(figure)
