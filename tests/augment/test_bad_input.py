@@ -16,6 +16,7 @@ from PIL import Image
 
 from oteo_augment.auditing import AuditPlan, audit_dataset
 from oteo_augment.augmentation import AugmentationPlan, augment_dataset
+from oteo_augment.augmentation.preview import preview_sheet
 from oteo_augment.augmentation.requests import policy_from_proto
 from oteo_augment.exporting import FolderSink, export_dataset
 from oteo_augment.importing import SplitOptions
@@ -129,10 +130,18 @@ class Kept(dict[str, bytes]):
         pass
 
 
-def through_the_chain(store: ArtifactStore, folder: Path, policy: Policy, format: str = "coco") -> tuple[DatasetReader, int]:
+def through_the_chain(store: ArtifactStore, folder: Path, policy: Policy, refused: str = "") -> tuple[DatasetReader, int]:
     """Audit, augment and export the dataset `made`; give the augmented one and the samples that were exported."""
     outcome = audit_dataset(store, AuditPlan("made"), limits=ImageLimits())
     assert all(finding.message for finding in outcome.findings)
+    reader = DatasetReader(store, "made")
+    if refused:
+        # A sheet that cannot be drawn as asked names the picture that it fails at.
+        with pytest.raises(InvalidArgument, match=r"^x\.") as caught:
+            preview_sheet(reader, policy, samples=GOOD + 1, copies=2, seed=0, limits=ImageLimits())
+        assert caught.value.reason == refused
+    else:
+        assert preview_sheet(reader, policy, samples=GOOD + 1, copies=2, seed=0, limits=ImageLimits()).std() > 1
     augment_dataset(
         store,
         "made",
@@ -146,7 +155,7 @@ def through_the_chain(store: ArtifactStore, folder: Path, policy: Policy, format
         progress=lambda done, total: None,
     )
     with FolderSink(folder / "out") as sink:
-        exported = export_dataset(store, "more", format, sink, folder)
+        exported = export_dataset(store, "more", "coco", sink, folder)
     return DatasetReader(store, "more"), exported.sample_count
 
 
@@ -167,13 +176,15 @@ def test_a_picture(name: str, tmp_path: Path, store, import_source) -> None:
         assert not sample.excluded
         assert (sample.width, sample.height, sample.channels) == expected
         assert sample.boxes[0].x == objects[0]["bbox"][0], "annotations are made on the upright picture"
-    more, exported = through_the_chain(store, tmp_path, default_policy("detection"))
+    refused = "TRANSFORM_NOT_DEFINED" if name in ("NaN", "infinite") else ""
+    more, exported = through_the_chain(store, tmp_path, default_policy("detection"), refused)
     copies = [row for row in more.samples() if row.derived_from]
     assert {row.derived_from for row in copies} >= {other.id for path, other in made.samples.items() if path != file}
     original = next(row for row in more.samples(include_excluded=True) if row.source_path == file and not row.derived_from)
     if not isinstance(expected, str):
         mine = [row for row in copies if row.derived_from == sample.id]
-        assert len(mine) == 2 or original.findings, "neither augmented nor said why"
+        assert [f.code for f in original.findings] == ([refused] if refused else [])
+        assert len(mine) == (0 if refused else 2), "neither augmented nor said why"
         for row in mine:
             assert (row.channels, row.dtype) == (sample.channels, sample.dtype)
             assert more.image(row).pixels.shape == (row.height, row.width, row.channels)
@@ -236,7 +247,7 @@ def test_a_transform_that_is_not_defined_for_one_picture(pixels: np.ndarray, wor
     """That picture stays as it is and says why; the others are augmented."""
     (tmp_path / "s").mkdir()
     made = import_source(source(tmp_path / "s", "x.png", encode_png(pixels), (64, 48), [box()]), split=NO_SPLIT)
-    more, exported = through_the_chain(store, tmp_path, Policy((Step("ChromaticAberration"),)))
+    more, exported = through_the_chain(store, tmp_path, Policy((Step("ChromaticAberration"),)), "TRANSFORM_NOT_DEFINED")
     mine = [row for row in more.samples() if row.source_path == "x.png"]
     assert [row.id for row in mine] == [made.samples["x.png"].id]
     assert words in mine[0].findings[-1].message
