@@ -69,7 +69,7 @@ class RayHead:
             "RAY_AUTH_TOKEN_PATH": str(self.token_path),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_DISABLE_IMPORT_WARNING": "1",
-            "PYTHONPATH": str(TESTS),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH", "")])),
             "OMP_NUM_THREADS": "1",
             # The machine runs much else during tests.
             "RAY_memory_monitor_refresh_ms": "0",

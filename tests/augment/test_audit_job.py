@@ -246,6 +246,18 @@ def test_fix_leaves_out_degenerate_annotations_and_keeps_their_images(settings, 
     assert mended.info.provenance["fix"]["annotations_left_out"] == {"DUPLICATE_ANNOTATION": 1, "EMPTY_ANNOTATION": 1}
 
 
+def test_fix_takes_back_what_was_said_because_of_the_left_out(settings, artifacts):
+    twin = Finding(Severity.WARNING, "EXACT_DUPLICATE", "the same pixels as copy.png", "in/first.png", ("copy",))
+    like = Finding(Severity.INFO, "NEAR_DUPLICATE", "looks like two others", "in/first.png", ("copy", "c0-01"))
+    artifacts.delete("datasets/cells")
+    first = row("first", scene(1, 90), labels=("c1",), split="train", findings=(twin, like))
+    write(artifacts, "cells", [*scenes().values(), first, row("copy", scene(1, 90), labels=("c1",), split="train")])
+    run(settings, artifacts, fix=True, fixed_dataset_id="mended")
+    mended = DatasetReader(artifacts, "mended")
+    assert mended.sample("copy").excluded
+    assert mended.sample("first").findings == (like,), "one of the two others is still there"
+
+
 @pytest.fixture(scope="module")
 def caller(tmp_path_factory):
     home = tmp_path_factory.mktemp("augment")

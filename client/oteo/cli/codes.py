@@ -46,7 +46,7 @@ _ADVICE_BY_REASON = {
     "DEPLOYMENT_NOT_FOUND": "`oteo deploy list` shows those that there are",
     "OPERATION_NOT_FOUND": "`oteo operations list` shows those that there are",
     "MODEL_EXISTS": "choose another name with --name, or delete the model with `oteo models delete`",
-    "DATASET_EXISTS": "choose another name with --name, or delete the dataset with `oteo datasets delete`",
+    "DATASET_EXISTS": "choose another name with --name (--fixed-id for an audit), or delete the dataset with `oteo datasets delete`",
     "DEPLOYMENT_EXISTS": "choose another name with --name, or give it another model with `oteo deploy update`",
     "WAIT_TIMEOUT": "the operation goes on; `oteo operations wait` takes it up again",
 }

@@ -165,7 +165,7 @@ def _fixed(sample: Sample, repair: Repair) -> Sample:
         related = tuple(name for name in cause.samples if name != sample.id)[:50]
         finding = Finding(Severity.ERROR, cause.code, told, sample.source_path, related)
         return replace(sample, excluded=True, path="", mask_path="", findings=(*sample.findings, finding))
-    findings = list(sample.findings)
+    findings = [finding for finding in sample.findings if not _settled(finding, repair)]
     refs = repair.annotations.get(sample.id, {})
     if refs:
         gone = {(ref.kind, ref.index) for ref in refs}
@@ -184,6 +184,15 @@ def _fixed(sample: Sample, repair: Repair) -> Sample:
         )
         sample = replace(sample, split=new)
     return replace(sample, findings=tuple(findings))
+
+
+_ON_OTHERS = frozenset({"EXACT_DUPLICATE", "NEAR_DUPLICATE", "CONFLICTING_LABELS"})
+"""What an import says of a sample because of the others like it."""
+
+
+def _settled(finding: Finding, repair: Repair) -> bool:
+    """Tell whether all samples that a kept sample was like are left out, so that the finding is true no more."""
+    return finding.code in _ON_OTHERS and bool(finding.related) and all(name in repair.dropped for name in finding.related)
 
 
 def _groups_left(groups: Sequence[list[int]], samples: Sequence[Sample], repair: Repair) -> int:

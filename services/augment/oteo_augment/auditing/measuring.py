@@ -59,6 +59,8 @@ class Measured:
         Share of pixels at the largest and smallest number that the type can hold, grey value, 0 to 1; 0 for float.
     dark, bright
         0.5 % and 99.5 % quantile of the grey value, as a share of the type's range (float: the values themselves).
+    not_finite
+        Pixels that are NaN or infinite in some channel; they count as 0 in the other measures.
     grey_as_colour
         True where an image of three or more channels has the same numbers in the first three.
     letters
@@ -90,6 +92,7 @@ class Measured:
     at_bottom: float = 0.0
     dark: float = 0.0
     bright: float = 0.0
+    not_finite: int = 0
     grey_as_colour: bool = False
     letters: int = 0
     writing: list[float] = field(default_factory=list)
@@ -118,6 +121,7 @@ _SCHEMA = pa.schema(
         ("phash", pa.uint64()),
         *((name, _NUMBERS) for name in ("low", "high", "mean", "std")),
         *((name, pa.float64()) for name in ("at_top", "at_bottom", "dark", "bright")),
+        ("not_finite", pa.int64()),
         ("grey_as_colour", pa.bool_()),
         ("letters", pa.int32()),
         ("writing", _NUMBERS),
@@ -180,6 +184,7 @@ def _look(job: MeasureJob, sample: Sample, pixels: NDArray[Any], row: Measured) 
     if pixels.dtype.kind == "f":
         finite = np.isfinite(flat)
         if not finite.all():
+            row.not_finite = int(np.count_nonzero(~finite.all(axis=1)))
             pixels = np.where(np.isfinite(pixels), pixels, 0)
             flat = pixels.reshape(-1, row.channels)
     row.low, row.high = [float(v) for v in flat.min(axis=0)], [float(v) for v in flat.max(axis=0)]

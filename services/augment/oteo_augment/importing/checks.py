@@ -9,6 +9,7 @@ from dataclasses import replace
 from oteo_augment.importing.items import Item
 from oteo_augment.importing.scanning import Scanned
 from oteo_core.datasets import Box, Polygons, Rle, Severity
+from oteo_core.datasets.outlines import crosses_itself, ring_area
 
 _SLACK = 1.0
 """Pixels by which a box may stand out without a word: corners counted from 1, rounding of shares."""
@@ -101,18 +102,19 @@ def _polygon_fits(item: Item, outline: Polygons, width: int, height: int) -> boo
     if max(xs) <= 0 or max(ys) <= 0 or min(xs) >= width or min(ys) >= height:
         item.report(Severity.ERROR, "OUTLINE_OUT_OF_IMAGE", f"{_name(outline)}: its outline lies outside the image; it is left out")
         return False
-    area = sum(abs(_area(ring)) for ring in outline.rings)
+    area = sum(ring_area(ring) for ring in outline.rings)
     if area <= 0:
         item.report(Severity.ERROR, "ZERO_AREA_OUTLINE", f"{_name(outline)}: its outline has no area; it is left out")
         return False
     if min(xs) < -_SLACK or min(ys) < -_SLACK or max(xs) > width + _SLACK or max(ys) > height + _SLACK:
         item.report(Severity.WARNING, "OUTLINE_OUT_OF_IMAGE", f"{_name(outline)}: its outline stands out of the image; it is kept as it is")
+    if any(crosses_itself(ring) for ring in outline.rings):
+        item.report(
+            Severity.WARNING,
+            "SELF_CROSSING_OUTLINE",
+            f"{_name(outline)}: its outline crosses itself; it is kept as it is, look at its form",
+        )
     return True
-
-
-def _area(ring: tuple[float, ...]) -> float:
-    xs, ys = ring[0::2], ring[1::2]
-    return sum(xs[i - 1] * ys[i] - xs[i] * ys[i - 1] for i in range(len(xs))) / 2
 
 
 def _rle_fits(item: Item, mask: Rle, width: int, height: int) -> bool:

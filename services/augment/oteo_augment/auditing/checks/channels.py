@@ -31,6 +31,12 @@ def run(data: AuditData) -> CheckResult:
     plain: set[int] = set()
     clipped: list[int] = []
     for index, row in rows:
+        if row.not_finite:
+            told = (
+                f"{plural(row.not_finite, 'pixel is', 'pixels are')} NaN or infinite, and a training that meets one ends in NaN: "
+                "write it again with numbers, or leave it out."
+            )
+            found.append(AuditFinding(_NAME, Severity.ERROR, "NOT_FINITE", told, data.samples[index].id, score=row.not_finite))
         verdict = _content(row)
         if verdict:
             plain.add(index)

@@ -10,6 +10,7 @@ from oteo_augment.auditing.data import AuditData
 from oteo_augment.auditing.findings import AnnotationRef, AuditFinding, CheckResult, plural, some
 from oteo_augment.auditing.measuring import Measured
 from oteo_core.datasets import Box, Polygons, Rle, Sample, Severity, Task
+from oteo_core.datasets.outlines import ring_area
 
 _NAME = "annotations"
 _TINY_SIDE = 2.0
@@ -113,11 +114,7 @@ def _area(item: Box | Polygons | Rle) -> float:
         return item.width * item.height if item.width > 0 else 0.0
     if isinstance(item, Rle):
         return float(sum(item.counts[1::2]))
-    total = 0.0
-    for ring in item.rings:
-        xs, ys = ring[0::2], ring[1::2]
-        total += abs(sum(xs[i - 1] * ys[i] - xs[i] * ys[i - 1] for i in range(len(ys)))) / 2
-    return total
+    return sum(ring_area(ring) for ring in item.rings)
 
 
 def _twice(items: tuple[Box | Polygons | Rle, ...], edges: list[Edges]) -> Iterator[tuple[str, int]]:

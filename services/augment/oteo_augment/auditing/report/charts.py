@@ -71,7 +71,8 @@ def balance_chart(parts: Sequence[str], classes: dict[str, list[int]]) -> str:
         axes.set_xlim(0, max(1.0, float(left.max()) * 1.12))
         axes.set_xlabel("samples")
         axes.grid(visible=False, axis="y")
-        axes.legend(loc="lower right")
+        # Beside the bars: inside it would hide some.
+        figure.legend(loc="outside right upper")
         return _uri(figure)
 
 
@@ -128,5 +129,5 @@ def channel_chart(figures: dict[str, Any]) -> str:
         axes.invert_yaxis()
         axes.set_xlim(left=0)
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel("mean and standard deviation over all pixels, share of the range")
+        axes.set_xlabel("mean, standard deviation (share of the range)")
         return _uri(figure)
