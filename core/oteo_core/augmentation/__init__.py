@@ -7,9 +7,10 @@ policy, the seed, the sample, the copy and the step, so that the pixels do not d
 
 from __future__ import annotations
 
-from oteo_core.augmentation.applying import Augmented, Border, augment, augment_image, check_policy, refusal
+from oteo_core.augmentation.applying import Augmented, augment, augment_image, check_policy, refusal
 from oteo_core.augmentation.catalogue import CATALOGUE, TransformSpec, find_transform
 from oteo_core.augmentation.defaults import PRESETS, check_task, default_policy, preset_policy
+from oteo_core.augmentation.engines.base import Border
 from oteo_core.augmentation.keys import REDRAW, AugmentationKey, step_generator
 from oteo_core.augmentation.moving import Annotations
 from oteo_core.augmentation.policy import Mode, Policy, Step

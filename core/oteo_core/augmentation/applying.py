@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import random
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from oteo_core.augmentation.catalogue import TransformSpec, find_transform
+from oteo_core.augmentation.engines.base import Border, Values, values_of
+from oteo_core.augmentation.engines.cpu import CpuEngine
 from oteo_core.augmentation.keys import REDRAW, AugmentationKey, step_generator
 from oteo_core.augmentation.moving import Annotations, Motion, Mover
 from oteo_core.augmentation.policy import Mode, Policy, Step
 from oteo_core.errors import InvalidArgument
 
 _PIXEL_TYPES = ("uint8", "uint16", "float32")
+_ENGINE = CpuEngine()
 _local = threading.local()
 """Built transforms carry the generator of their next draw, so every thread has its own."""
-
-
-class Border(IntEnum):
-    """What comes in from outside where a step looks beyond the image's edge; the values are OpenCV's."""
-
-    CONSTANT = 0
-    """The colour that is usual at the edge: where objects are told apart, a mirrored one would stand there without its annotation."""
-    REFLECT = 4
-    """The image, mirrored, and its mask likewise: no corner of one colour tells an augmented image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +92,7 @@ def augment(
             reason="UNSUPPORTED_PIXELS",
         )
     mover = _mover(annotations, pixels) if annotations else None
-    values = _values(pixels)
+    values = values_of(pixels)
     result = pixels
     taken = []
     for turn, number, strength in _drawn(policy, key):
@@ -118,9 +110,10 @@ def augment(
         if hasattr(transform, "border_mode"):
             transform.border_mode = int(border)
         before = result.shape[:2]
-        result, params = _apply(transform, spec, result, values, generator, border)
+        applied = _ENGINE.apply(transform, spec, result, values, generator, border)
+        result = applied.pixels
         if mover is not None and spec.geometric:
-            mover.move(Motion(spec.name, transform, params, before, result.shape[:2]))
+            mover.move(Motion(spec.name, transform, applied.parameters, before, result.shape[:2]))
         taken.append(number)
     changed = np.array(result) if result is pixels else np.ascontiguousarray(result)
     moved, lost = mover.result(policy.min_visible_share) if mover is not None else (Annotations(), Counter[str]())
@@ -152,30 +145,10 @@ def check_policy(policy: Policy) -> None:
 
 def refusal(step: Step, pixels: NDArray[Any]) -> str:
     """Say why a step is not defined for such pixels; empty if it is."""
-    return _refusal(find_transform(step.transform), pixels, _values(pixels))
+    return _refusal(find_transform(step.transform), pixels, values_of(pixels))
 
 
-class _Values(NamedTuple):
-    """The range of an image's values, as far as it matters; asked once, of the original: no step of the catalogue leads out of it."""
-
-    low: float = 0.0
-    high: float = 1.0
-    finite: bool = True
-
-    @property
-    def unit(self) -> bool:
-        return self.finite and self.low >= 0 and self.high <= 1
-
-
-def _values(pixels: NDArray[Any]) -> _Values:
-    if pixels.dtype != np.float32:
-        return _Values()
-    low, high = float(pixels.min()), float(pixels.max())
-    # NaN comes out of both; infinity out of one.
-    return _Values(low, high, bool(np.isfinite(low) and np.isfinite(high)))
-
-
-def _refusal(spec: TransformSpec, pixels: NDArray[Any], values: _Values) -> str:
+def _refusal(spec: TransformSpec, pixels: NDArray[Any], values: Values) -> str:
     why = spec.refusal(pixels.dtype.name, pixels.shape[2])
     if why:
         return why
@@ -216,59 +189,6 @@ def _at_strength(number: int, step: Step, spec: TransformSpec, strength: float, 
         value = value if isinstance(still, float) else round(value)
         narrowed[name] = [value, value] if ranged else value
     return _build(number, Step(step.transform, narrowed), spec)
-
-
-def _apply(
-    transform: Any, spec: TransformSpec, pixels: NDArray[Any], values: _Values, generator: np.random.Generator, border: Border
-) -> tuple[NDArray[Any], dict[str, Any]]:
-    """Apply one step; give the pixels, and what was drawn."""
-    transform.set_random_state(generator, random.Random(int(generator.integers(0, 2**63))))
-    dtype = pixels.dtype
-    # albumentations computes brightness for uint8 and float32 only, and holds float32 to be within 0 to 1: it clips.
-    low, span = 0.0, 1.0
-    if dtype == np.uint16 and spec.unit_range:
-        span = 65535.0
-    elif dtype == np.uint8 and spec.in_float:
-        span = 255.0
-    elif spec.mixes and not values.unit:
-        low, span = values.low, max(values.high - values.low, float(np.finfo(np.float32).tiny))
-    scaled = (low, span) != (0.0, 1.0)
-    work = (pixels.astype(np.float32) - np.float32(low)) / np.float32(span) if scaled else pixels
-    fills = spec.geometric and border is Border.CONSTANT and hasattr(transform, "fill")
-    changed = _once(transform, work, fills) if work.shape[2] <= 4 or spec.unit_range else _by_parts(transform, work, generator, fills)
-    params: dict[str, Any] = transform.get_applied_params()
-    if scaled:
-        changed = changed * np.float32(span) + np.float32(low)
-        if dtype.kind == "u":
-            changed = np.rint(changed)
-    return changed.astype(dtype, copy=False), params
-
-
-def _once(transform: Any, pixels: NDArray[Any], fills: bool) -> NDArray[Any]:
-    if fills:
-        transform.fill = _edge_colour(pixels)
-    return _restored(transform(image=np.ascontiguousarray(pixels))["image"])
-
-
-def _edge_colour(pixels: NDArray[Any]) -> tuple[float, ...]:
-    """Give the median of an image's outermost pixels, a value a channel."""
-    edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    return tuple(float(value) for value in np.median(edge, axis=0).astype(pixels.dtype))
-
-
-def _by_parts(transform: Any, pixels: NDArray[Any], generator: np.random.Generator, fills: bool) -> NDArray[Any]:
-    """Apply one draw to four channels at a time: most of OpenCV takes no more."""
-    seed = int(generator.integers(0, 2**63))
-    parts = []
-    for start in range(0, pixels.shape[2], 4):
-        transform.set_random_state(np.random.Generator(np.random.Philox(key=seed)), random.Random(seed))
-        parts.append(_once(transform, pixels[:, :, start : start + 4], fills))
-    return np.concatenate(parts, axis=2)
-
-
-def _restored(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Give back the axis of a single channel, which OpenCV drops."""
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
 def _transform(number: int, step: Step, spec: TransformSpec, policy: Policy) -> Any:

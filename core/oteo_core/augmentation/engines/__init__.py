@@ -1,0 +1,1 @@
+"""What applies a drawn step to pixels: one contract (`base`), an engine a module."""
