@@ -17,6 +17,7 @@ from oteo_core.augmentation.keys import REDRAW, AugmentationKey, step_generator
 from oteo_core.augmentation.moving import Annotations, Motion, Mover
 from oteo_core.augmentation.policy import Mode, Policy, Step
 from oteo_core.errors import InvalidArgument
+from oteo_core.images.depth import FULL, emptied, filled, significant_bits
 
 _PIXEL_TYPES = ("uint8", "uint16", "float32")
 _ENGINE = CpuEngine()
@@ -60,11 +61,17 @@ def augment_image(pixels: NDArray[Any], policy: Policy, key: AugmentationKey) ->
 
 
 def augment(
-    pixels: NDArray[Any], policy: Policy, key: AugmentationKey, annotations: Annotations | None = None, *, border: Border = Border.REFLECT
+    pixels: NDArray[Any],
+    policy: Policy,
+    key: AugmentationKey,
+    annotations: Annotations | None = None,
+    *,
+    border: Border = Border.REFLECT,
+    bit_depth: int = 0,
 ) -> Augmented:
     """Make one augmented copy of an image, its annotations moved along.
 
-    The same pixels, policy, key and border give the same pixels, in any process, thread and order, whatever the annotations are.
+    The same pixels, policy, key, border and depth give the same pixels, in any process, thread and order, whatever the annotations are.
 
     Parameters
     ----------
@@ -78,6 +85,9 @@ def augment(
         Where its objects are.
     border
         What comes in from outside.
+    bit_depth
+        Bits that uint16 pixels fill, 1 to 16: what white is, so how strong a change of brightness or noise is. One for all images of a
+        dataset keeps them alike; 0, and where the image goes beyond it: the image's own.
 
     Raises
     ------
@@ -93,7 +103,10 @@ def augment(
         )
     mover = _mover(annotations, pixels) if annotations else None
     values = values_of(pixels)
-    result = pixels
+    depth = _depth(pixels, bit_depth)
+    # Whole numbers of fewer bits are stretched for the work: no transform need know of them, and each value comes back as it was.
+    start = pixels if depth == FULL else filled(pixels, depth)
+    result = start
     taken = []
     for turn, number, strength in _drawn(policy, key):
         step = policy.steps[number]
@@ -115,9 +128,20 @@ def augment(
         if mover is not None and spec.geometric:
             mover.move(Motion(spec.name, transform, applied.parameters, before, result.shape[:2]))
         taken.append(number)
-    changed = np.array(result) if result is pixels else np.ascontiguousarray(result)
+    if depth == FULL:
+        changed = np.array(result) if result is pixels else np.ascontiguousarray(result)
+    else:
+        changed = pixels.copy() if result is start else emptied(result, depth)
     moved, lost = mover.result(policy.min_visible_share) if mover is not None else (Annotations(), Counter[str]())
     return Augmented(changed, moved, lost, tuple(taken))
+
+
+def _depth(pixels: NDArray[Any], bit_depth: int) -> int:
+    """Give the bits that pixels fill: `FULL` for all but uint16."""
+    if pixels.dtype != np.uint16 or bit_depth == FULL:
+        return FULL
+    own = significant_bits(pixels, bit_depth)
+    return max(own, bit_depth)
 
 
 def _mover(annotations: Annotations, pixels: NDArray[Any]) -> Mover:

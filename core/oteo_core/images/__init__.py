@@ -6,6 +6,7 @@ Nothing is decoded before the size that the header declares was held against :cl
 from __future__ import annotations
 
 from oteo_core.images.decoding import Image, decode, decode_labels
+from oteo_core.images.depth import significant_bits
 from oteo_core.images.encoding import encode_jpeg, encode_png
 from oteo_core.images.hashing import perceptual_hash, pixel_digest
 from oteo_core.images.header import FORMATS, ImageHeader
@@ -27,4 +28,5 @@ __all__ = [
     "pixel_digest",
     "prepare",
     "probe",
+    "significant_bits",
 ]

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oteo_core.errors import InvalidArgument
-
-_RANGE = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
+from oteo_core.images.depth import significant_bits, white
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +30,9 @@ class InputPolicy:
         "stretch" fills the input; "letterbox" keeps the proportions and pads with zeros, the image in the middle.
     interpolation
         "area" averages when shrinking (no aliasing) and is linear when enlarging; "linear" is linear always.
+    bit_depth
+        Bits that 16-bit images fill, 1 to 16: 12 where the model was trained on a 12-bit detector's; what goes beyond is white. 0: each
+        image's own, as a model that was trained on 8-bit images needs it.
     """
 
     width: int
@@ -39,6 +41,7 @@ class InputPolicy:
     dtype: str = "uint8"
     resize: str = "stretch"
     interpolation: str = "area"
+    bit_depth: int = 0
 
     def __post_init__(self) -> None:
         """Refuse values that `prepare` does not know."""
@@ -53,6 +56,8 @@ class InputPolicy:
         ):
             if value not in known:
                 raise InvalidArgument(f"input policy: {field} is {value!r}; it may be {' or '.join(known)}", reason="BAD_INPUT_POLICY")
+        if not 0 <= self.bit_depth <= 16:
+            raise InvalidArgument(f"input policy: bit_depth is {self.bit_depth}; it may be 0 to 16", reason="BAD_INPUT_POLICY")
 
     def to_dict(self) -> dict[str, Any]:
         """Give the fields, for JSON."""
@@ -61,7 +66,8 @@ class InputPolicy:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> InputPolicy:
         """Read the fields that `to_dict` gave; unknown ones are left aside, so that newer packages can be read."""
-        return cls(**{name: fields[name] for name in cls.__dataclass_fields__ if name in fields})
+        # What was written before the bit depth was known took 65535 for white.
+        return cls(**{"bit_depth": 16} | {name: fields[name] for name in cls.__dataclass_fields__ if name in fields})
 
     def to_json(self) -> str:
         """Give the fields as JSON text."""
@@ -73,7 +79,7 @@ class InputPolicy:
         return cls.from_dict(json.loads(text))
 
 
-def prepare(pixels: NDArray[Any], policy: InputPolicy) -> NDArray[Any]:
+def prepare(pixels: NDArray[Any], policy: InputPolicy, bit_depth: int = 0) -> NDArray[Any]:
     """Bring decoded pixels to a model's input.
 
     Parameters
@@ -82,6 +88,8 @@ def prepare(pixels: NDArray[Any], policy: InputPolicy) -> NDArray[Any]:
         (H, W, C), uint8, uint16 or float32, as `decode` gives them.
     policy
         What the model takes.
+    bit_depth
+        Bits that the file says a 16-bit image fills; it counts where the policy says nothing. 0: they tell it themselves.
 
     Returns
     -------
@@ -93,16 +101,17 @@ def prepare(pixels: NDArray[Any], policy: InputPolicy) -> NDArray[Any]:
     InvalidArgument
         CHANNELS_MISMATCH where the image's channels cannot be brought to the policy's.
     """
-    shaped = _with_channels(pixels, policy.channels)
+    top = white(pixels.dtype.name, policy.bit_depth or significant_bits(pixels, bit_depth))
+    shaped = _with_channels(pixels, policy.channels, top)
     shaped = _resized(shaped, policy)
-    return np.ascontiguousarray(_with_dtype(shaped, policy.dtype))
+    return np.ascontiguousarray(_with_dtype(shaped, policy.dtype, top))
 
 
-def _with_channels(pixels: NDArray[Any], wanted: int) -> NDArray[Any]:
+def _with_channels(pixels: NDArray[Any], wanted: int, top: float) -> NDArray[Any]:
     if pixels.shape[2] == wanted:
         return pixels
     if pixels.shape[2] in (2, 4):
-        pixels = _on_black(pixels)
+        pixels = _on_black(pixels, top)
     have = pixels.shape[2]
     if have == wanted:
         return pixels
@@ -115,14 +124,13 @@ def _with_channels(pixels: NDArray[Any], wanted: int) -> NDArray[Any]:
     )
 
 
-def _on_black(pixels: NDArray[Any]) -> NDArray[Any]:
+def _on_black(pixels: NDArray[Any], top: float) -> NDArray[Any]:
     """Lay an image with alpha on black: what is transparent has arbitrary colours below it."""
     colour, alpha = pixels[:, :, :-1], pixels[:, :, -1:]
-    top = _RANGE[pixels.dtype.name]
     if (alpha >= top).all():
         return np.ascontiguousarray(colour)
-    laid = colour.astype(np.float32) * (alpha.astype(np.float32) / top)
-    return laid if pixels.dtype == np.float32 else np.rint(laid).astype(pixels.dtype)
+    laid = colour.astype(np.float32) * np.minimum(alpha.astype(np.float32) / top, 1.0)
+    return np.asarray(laid if pixels.dtype == np.float32 else np.rint(laid).astype(pixels.dtype))
 
 
 def _resized(pixels: NDArray[Any], policy: InputPolicy) -> NDArray[Any]:
@@ -155,11 +163,13 @@ def _cv_resize(pixels: NDArray[Any], width: int, height: int, mode: int) -> NDAr
     return resized[:, :, None] if resized.ndim == 2 else resized
 
 
-def _with_dtype(pixels: NDArray[Any], dtype: str) -> NDArray[Any]:
+def _with_dtype(pixels: NDArray[Any], dtype: str, top: float) -> NDArray[Any]:
     if pixels.dtype.name == dtype:
         return pixels
     if dtype == "float32":
-        return pixels.astype(np.float32) / np.float32(_RANGE[pixels.dtype.name])
-    if pixels.dtype == np.uint16:  # 65535 is 255 times 257: the whole range maps exactly
-        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        share = pixels.astype(np.float32) / np.float32(top)
+        return np.minimum(share, np.float32(1.0)) if pixels.dtype == np.uint16 else share
+    if pixels.dtype == np.uint16:
+        whole = int(top)
+        return np.asarray((np.minimum(pixels, whole).astype(np.uint32) * 255 + whole // 2) // whole).astype(np.uint8)
     return np.asarray(np.rint(np.clip(np.nan_to_num(pixels), 0.0, 1.0) * 255.0).astype(np.uint8))

@@ -61,6 +61,7 @@ def package_to_proto(package: ModelPackage) -> automl_pb2.Model:
             channels=package.input.channels,
             pixel_type=_PIXEL_TYPES[package.input.dtype],
             resize=package.input.resize,
+            bit_depth=package.input.bit_depth,
         ),
         metrics=[metric_to_proto(metric) for metric in package.metrics],
         temperature=package.temperature,

@@ -22,7 +22,7 @@ from oteo_core.datasets import Sample
 from oteo_core.datasets.named_images import ImageStore
 from oteo_core.datasets.proto import annotations_from_proto, annotations_to_proto
 from oteo_core.errors import InvalidArgument, OteoError, from_exception
-from oteo_core.images import ImageLimits, decode, encode_jpeg, encode_png, pixel_digest
+from oteo_core.images import ImageLimits, decode, encode_jpeg, encode_png, pixel_digest, significant_bits
 from oteo_core.server.streams import answered_in_order
 from oteo_core.server.validation import validate
 from oteo_protos.augment.v1 import augment_pb2
@@ -48,12 +48,15 @@ class StreamSettings:
         Copies of each image.
     media_type
         "image/png" or "image/jpeg".
+    bit_depth
+        Bits that 16-bit images fill; 0: each image's own.
     """
 
     policy: Policy
     seed: int = 0
     copies: int = 1
     media_type: str = PNG
+    bit_depth: int = 0
 
     @classmethod
     def of(cls, message: augment_pb2.AugmentImagesRequest.Settings) -> StreamSettings:
@@ -66,7 +69,7 @@ class StreamSettings:
         """
         policy = policy_from_proto(message.policy, "classification")
         check_policy(policy)
-        return cls(policy, message.seed, message.copies or 1, message.media_type or PNG)
+        return cls(policy, message.seed, message.copies or 1, message.media_type or PNG, message.bit_depth)
 
 
 class ImageStream:
@@ -130,7 +133,9 @@ class ImageStream:
         if message.WhichOneof("payload") != "item":
             raise InvalidArgument("settings come first in a stream, and once", reason="SETTINGS_NOT_FIRST", field="settings")
         item = message.item
-        pixels = decode(self._bytes(item.image), self._limits).pixels
+        image = decode(self._bytes(item.image), self._limits)
+        pixels = image.pixels
+        depth = settings.bit_depth or significant_bits(pixels, image.header.bit_depth)
         for number, annotation in enumerate(item.annotations):
             kind = annotation.WhichOneof("geometry")
             if kind in ("oriented_box", "keypoints"):
@@ -145,7 +150,7 @@ class ImageStream:
         name = item.key or pixel_digest(pixels)
         answers = []
         for copy in range(settings.copies):
-            made = augment(pixels, settings.policy, AugmentationKey(name, copy, settings.seed), places, border=border)
+            made = augment(pixels, settings.policy, AugmentationKey(name, copy, settings.seed), places, border=border, bit_depth=depth)
             moved = Sample(
                 "", labels=given.labels, boxes=made.annotations.boxes, polygons=made.annotations.polygons, rle=made.annotations.rle
             )

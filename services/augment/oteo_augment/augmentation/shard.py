@@ -204,6 +204,7 @@ def _copy(plan: AugmentationPlan, info: DatasetInfo, sample: Sample, pixels: NDA
         height=changed.pixels.shape[0],
         channels=changed.pixels.shape[2],
         dtype=changed.pixels.dtype.name,
+        bit_depth=sample.bit_depth,
         split=sample.split,
         # Copies of one sample belong together as those of one patient do.
         group=sample.group or sample.id,
@@ -234,7 +235,7 @@ def augmented_copy(
     border = Border.CONSTANT if info.task in (Task.DETECTION, Task.INSTANCE) else Border.REFLECT
     for attempt in range(_DRAWS):
         key = AugmentationKey(sample.pixel_digest or sample.sha256, number + attempt * REDRAW, seed)
-        changed = augment(pixels, policy, key, annotations, border=border)
+        changed = augment(pixels, policy, key, annotations, border=border, bit_depth=info.bit_depth)
         if changed.pixels.shape != pixels.shape or not np.array_equal(changed.pixels, pixels):
             break
     return changed

@@ -119,7 +119,7 @@ def _sample(
         else:
             sample.path, sample.pixel_digest, sample.phash = row.media, row.pixel_digest, row.phash
             sample.width, sample.height, sample.channels = row.width, row.height, row.channels
-            sample.dtype, sample.frames = row.dtype, row.frames
+            sample.dtype, sample.frames, sample.bit_depth = row.dtype, row.frames, row.bit_depth
             if row.frames > 1:
                 item.report(Severity.WARNING, "MULTI_FRAME", f"the file holds {row.frames} frames; the first alone is used")
                 sample.frames = 1

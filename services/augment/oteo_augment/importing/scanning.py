@@ -21,7 +21,7 @@ from oteo_augment.importing.source import SourceFile, SourceRef
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import media_path
 from oteo_core.errors import InvalidArgument, OteoError, from_exception
-from oteo_core.images import ImageLimits, decode, decode_labels, perceptual_hash, pixel_digest
+from oteo_core.images import ImageLimits, decode, decode_labels, perceptual_hash, pixel_digest, significant_bits
 
 IMAGE, MASK = "image", "mask"
 _MOST_VALUES = 4096
@@ -47,7 +47,7 @@ class Scanned:
         Of the bytes; "" where they could not be read.
     media
         Where the file was copied to, inside the dataset; "" where it is not readable.
-    width, height, channels, dtype, frames
+    width, height, channels, dtype, frames, bit_depth
         Of the decoded image.
     pixel_digest, phash
         As in `oteo_core.images`; of images only.
@@ -67,6 +67,7 @@ class Scanned:
     channels: int = 0
     dtype: str = ""
     frames: int = 0
+    bit_depth: int = 0
     pixel_digest: str = ""
     phash: int | None = None
     values: tuple[int, ...] = ()
@@ -87,6 +88,7 @@ _SCHEMA = pa.schema(
         ("channels", pa.int32()),
         ("dtype", pa.string()),
         ("frames", pa.int32()),
+        ("bit_depth", pa.int32()),
         ("pixel_digest", pa.string()),
         ("phash", pa.uint64()),
         ("values", pa.list_(pa.int64())),
@@ -276,6 +278,7 @@ def _look_at_image(row: Scanned, data: bytes, limits: ImageLimits) -> NDArray[An
     row.height, row.width, row.channels = image.pixels.shape
     row.dtype = image.header.pixel_type
     row.frames = image.header.frames
+    row.bit_depth = significant_bits(image.pixels, image.header.bit_depth)
     return image.pixels
 
 

@@ -19,7 +19,7 @@ from oteo_core.datasets import DatasetReader, Sample
 from oteo_core.errors import InvalidArgument
 from oteo_core.images import ImageLimits, InputPolicy, decode, prepare
 
-COLUMNS = ("path", "width", "height", "channels", "dtype", "media_kind", "split", "group", "labels", "derived_from")
+COLUMNS = ("path", "width", "height", "channels", "dtype", "bit_depth", "media_kind", "split", "group", "labels", "derived_from")
 _CHUNK = 64
 
 
@@ -41,8 +41,9 @@ class TrainingData:
         Group of each; the sample's own id where it has none.
     sizes
         ``(N, 2)`` width and height of the originals, pixels.
-    channels, deep
-        Channels of the originals, each kind once; True where any has more than 8 bits.
+    channels, deep, bit_depth
+        Channels of the originals, each kind once; True where any has more than 8 bits; the most bits that any 16-bit one fills, 0 where
+        there is none.
     left_out
         Samples that could not be used, by reason.
     images
@@ -57,6 +58,7 @@ class TrainingData:
     sizes: NDArray[np.int64]
     channels: frozenset[int] = frozenset({3})
     deep: bool = False
+    bit_depth: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
     images: NDArray[Any] = field(default_factory=lambda: np.empty((0, 0, 0, 0), np.uint8))
 
@@ -112,6 +114,7 @@ def read_table(reader: DatasetReader) -> tuple[TrainingData, list[Sample]]:
         sizes=np.array([[sample.width, sample.height] for sample in found], dtype=np.int64),
         channels=frozenset(sample.channels for sample in found),
         deep=any(sample.dtype not in ("uint8", "") for sample in found),
+        bit_depth=max((sample.bit_depth or 16 for sample in found if sample.dtype == "uint16"), default=0),
         left_out=left_out,
     )
     return data, found
@@ -170,7 +173,8 @@ class ImageCache:
         images: NDArray[Any] = np.lib.format.open_memmap(partial, mode="w+", dtype=np.dtype(self.policy.dtype), shape=shape)
 
         def fill(index: int) -> None:
-            images[index] = prepare(decode(reader.read_media(samples[index]), limits).pixels, self.policy)
+            image = decode(reader.read_media(samples[index]), limits)
+            images[index] = prepare(image.pixels, self.policy, image.header.bit_depth)
 
         try:
             with ThreadPoolExecutor(max(2, min(16, os.cpu_count() or 2)), thread_name_prefix="decode") as pool:

@@ -33,6 +33,8 @@ class Fingerprint:
         1 where every image is grey, 3 where any has colours, more where all have as many.
     deep
         True where pixels have more than 8 bits.
+    bit_depth
+        The most bits that any 16-bit image fills, which all are scaled by; 0 where there is none.
     left_out
         Samples that could not be used, by reason.
     """
@@ -49,6 +51,7 @@ class Fingerprint:
     channels: int
     deep: bool
     left_out: dict[str, int]
+    bit_depth: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Give JSON values."""
@@ -76,6 +79,7 @@ def take_fingerprint(data: TrainingData) -> Fingerprint:
         channels=channels,
         deep=data.deep,
         left_out=dict(data.left_out),
+        bit_depth=data.bit_depth,
     )
 
 
@@ -99,5 +103,6 @@ def choose_policy(fingerprint: Fingerprint, *, gpu: bool, budget: float, largest
         height=side,
         channels=fingerprint.channels,
         dtype="float32" if fingerprint.deep else "uint8",
+        bit_depth=fingerprint.bit_depth,
         resize="letterbox" if fingerprint.aspect_spread > 2.5 else "stretch",
     )

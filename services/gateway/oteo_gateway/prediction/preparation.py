@@ -48,7 +48,7 @@ def prepare_image(data: bytes, limits: ImageLimits, policy: InputPolicy, referen
     """
     begin = time.perf_counter()
     image = decode(data, limits)
-    pixels = prepare(image.pixels, policy)
+    pixels = prepare(image.pixels, policy, image.header.bit_depth)
     seconds = time.perf_counter() - begin
     return PreparedImage(
         pixels=pixels,
