@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import grpc
 
-from oteo.connection import pages
-from oteo.names import enum_name
+from oteo.connection import call, pages
+from oteo.names import enum_name, resource
 from oteo_protos.augment.v1 import augment_pb2, augment_pb2_grpc
 from oteo_protos.type.v1 import task_pb2
 
@@ -30,3 +30,28 @@ class Augmentations:
         """
         request = augment_pb2.ListTransformsRequest(task=enum_name(task_pb2.Task, "TASK_", task, "task"))
         return pages(self._stub.ListTransforms, request, "transforms", limit)
+
+    def preview(
+        self, dataset: str, *, policy: augment_pb2.AugmentationPolicy | None = None, samples: int = 0, copies: int = 0, seed: int = 0
+    ) -> bytes:
+        """Give a sheet of pictures (PNG): what a policy does to samples of a dataset, with the annotations drawn; the original stands first.
+
+        Parameters
+        ----------
+        dataset
+            Its id or name.
+        policy
+            None: the default one of the dataset's task.
+        samples, copies
+            Rows and, beside the original, columns; 0: 4.
+        seed
+            Seed of the draws.
+        """
+        request = augment_pb2.PreviewAugmentationRequest(
+            dataset=resource("datasets", dataset), policy=policy, sample_count=samples, copies=copies, seed=seed
+        )
+        return call(self._stub.PreviewAugmentation, request, timeout=300).sheet.content
+
+    def replay(self, name: str) -> augment_pb2.ReplayAugmentationResponse:
+        """Make one copy of an augmented dataset again; ``name`` is ``"datasets/{dataset}/samples/{sample}"``."""
+        return call(self._stub.ReplayAugmentation, augment_pb2.ReplayAugmentationRequest(name=name), timeout=120)

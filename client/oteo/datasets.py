@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import grpc
@@ -121,19 +121,35 @@ class Datasets:
         dataset_id: str = "",
         seed: int = 0,
         drop_originals: bool = False,
+        policy: augment_pb2.AugmentationPolicy | None = None,
+        copies_by_class: Mapping[str, int] | None = None,
         request_id: str | None = None,
     ) -> OperationHandle[augment_pb2.AugmentDatasetResponse]:
-        """Publish a dataset with augmented copies of the training part."""
+        """Publish a dataset with augmented copies of the training part; of the classes in ``copies_by_class`` so many instead."""
         request = augment_pb2.AugmentDatasetRequest(
             dataset=resource("datasets", name),
             dataset_id=dataset_id,
             copies=copies,
             seed=seed,
             drop_originals=drop_originals,
+            policy=policy,
+            copies_by_class=copies_by_class or {},
             request_id=request_id or str(uuid.uuid4()),
         )
         operation = call(self._augment.AugmentDataset, request, timeout=60)
         return OperationHandle(self._channel, operation, augment_pb2.AugmentDatasetResponse)
+
+    def balanced_copies(self, name: str, *, most: int = 20) -> dict[str, int]:
+        """Give the copies of each class's training samples that bring it near the most frequent class, at most ``most`` of a sample.
+
+        A class with as many samples as the most frequent gets none.
+        """
+        counts = {
+            info.name: sum(part.sample_count for part in info.splits if part.split == task_pb2.SPLIT_TRAIN)
+            for info in self.get(name).classes
+        }
+        largest = max(counts.values(), default=0)
+        return {label: min(most, max(0, round(largest / count) - 1)) for label, count in counts.items() if count}
 
     def audit(
         self,

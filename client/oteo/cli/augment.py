@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,13 +12,16 @@ from google.protobuf.json_format import MessageToDict
 from rich.table import Table
 from typer.core import TyperGroup
 
-from oteo.cli import show
-from oteo.cli.options import RequestId, Timeout, Wait
-from oteo.cli.progress import finish
+from oteo.cli import codes, show
+from oteo.cli.datasets import audit as audit_dataset
+from oteo.cli.datasets import import_settings
+from oteo.cli.options import RequestId, Task, Timeout, Wait
+from oteo.cli.policy import Laterality, PolicyFile, Preset, Seed, Swap, copies_by_class, policy_message
+from oteo.cli.progress import finish, follow
 from oteo.cli.session import Session, command, table
 from oteo.cli.words import enum_word
 from oteo.errors import OteoApiError
-from oteo.names import slug
+from oteo.names import slug, source_uri
 from oteo_protos.augment.v1 import augment_pb2
 from oteo_protos.type.v1 import task_pb2
 
@@ -45,16 +49,29 @@ def run(
     name: Annotated[str, typer.Argument(help="The dataset.")],
     copies: Annotated[int, typer.Option("--copies", min=0, help="Copies of each training sample; 0: the service's default.")] = 0,
     new_name: Annotated[str, typer.Option("--name", help="The new dataset's id.")] = "",
-    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same bytes.")] = 0,
+    seed: Seed = 0,
+    policy: PolicyFile = None,
+    preset: Preset = "",
+    laterality: Laterality = False,
+    mirror_swaps: Swap = None,
+    copies_of: Annotated[
+        list[str] | None, typer.Option("--copies-of", help="CLASS=NUMBER: so many copies of this class's samples instead; again for more.")
+    ] = None,
+    balance: Annotated[
+        bool, typer.Option("--balance", help="As many copies of each class as bring it near the most frequent one.")
+    ] = False,
     drop_originals: Annotated[bool, typer.Option("--drop-originals", help="Leave the originals out of the training part.")] = False,
     request_id: RequestId = "",
     wait: Wait = True,
     timeout: Timeout = None,
 ) -> None:
     """Publish a dataset with augmented copies of the training part."""
+    by_class = session.client.datasets.balanced_copies(name) if balance else {}
     handle = session.client.datasets.augment(
         name,
         copies=copies,
+        policy=policy_message(policy, preset, laterality, mirror_swaps),
+        copies_by_class=by_class | copies_by_class(copies_of),
         dataset_id=slug(new_name) if new_name else "",
         seed=seed,
         drop_originals=drop_originals,
@@ -65,6 +82,84 @@ def run(
         session.show(response, show.dataset_facts(response.dataset), f"{response.augmented_count} copies made")
 
     finish(session, handle, "augment", wait, timeout, done)
+
+
+@command(app, "preview")
+def preview(
+    session: Session,
+    name: Annotated[str, typer.Argument(help="The dataset.")],
+    output: Annotated[Path, typer.Option("--output", "-o", dir_okay=False, help="Where to write the sheet, a PNG.")] = Path("preview.png"),
+    policy: PolicyFile = None,
+    preset: Preset = "",
+    laterality: Laterality = False,
+    mirror_swaps: Swap = None,
+    samples: Annotated[int, typer.Option("--samples", min=1, max=64, help="Rows: samples to show.")] = 4,
+    copies: Annotated[int, typer.Option("--copies", min=1, max=16, help="Columns: copies of each.")] = 4,
+    seed: Seed = 0,
+) -> None:
+    """Show what a policy does: a sheet of pictures with the annotations drawn; nothing is published."""
+    sheet = session.client.augmentations.preview(
+        name, policy=policy_message(policy, preset, laterality, mirror_swaps), samples=samples, copies=copies, seed=seed
+    )
+    output.write_bytes(sheet)
+    session.show({"path": str(output), "bytes": len(sheet)}, f"the sheet is in {output}")
+
+
+@command(app, "replay")
+def replay(
+    session: Session,
+    name: Annotated[str, typer.Argument(help="The copy: datasets/DATASET/samples/SAMPLE, or DATASET/SAMPLE.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", dir_okay=False, help="Where to write the picture that was made.")] = None,
+) -> None:
+    """Make one copy of an augmented dataset again, alone, and say whether it is the same; exit code 10 if it is not."""
+    parts = name.split("/")
+    made = session.client.augmentations.replay(name if len(parts) != 2 else f"datasets/{parts[0]}/samples/{parts[1]}")
+    if output is not None:
+        output.write_bytes(made.image.content)
+    steps = MessageToDict(made.sample.provenance).get("steps", [])
+    rows = [
+        ("made from", made.sample.derived_from.rpartition("/")[2]),
+        ("steps", ", ".join(step["transform"] for step in steps) or "none"),
+        ("SHA-256", made.sample.sha256),
+        ("the same", "yes" if made.same else "NO: the dataset holds another file or other annotations"),
+        ("written to", str(output or "")),
+    ]
+    answer = {"sample": MessageToDict(made.sample), "same": made.same}
+    session.show(answer, show.facts([(word, value) for word, value in rows if value]))
+    if not made.same:
+        raise typer.Exit(codes.FAILED)
+
+
+@command(app, "convert")
+def convert(
+    session: Session,
+    source: Annotated[str, typer.Argument(help="A folder, an archive or a URI as the service sees it, or a dataset.")],
+    destination: Annotated[str, typer.Argument(help="Folder, .zip or .tar, or URI.")],
+    format: Annotated[str, typer.Option("--to", help="The outside format to write: coco, yolo, pascal-voc, masks, …")],
+    source_format: Annotated[str, typer.Option("--from", help="The format of the source; default: found automatically.")] = "",
+    task: Task = "",
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the dataset that lies between.")] = False,
+    timeout: Timeout = None,
+) -> None:
+    """Bring annotated images from one format to another, checked on the way, and say what the format could not hold."""
+    datasets = session.client.datasets
+    if "/" in source.removeprefix("datasets/") or Path(source).exists():
+        stem = Path(source).name.partition(".")[0]
+        settings = import_settings(source=source_uri(source), name=f"{stem} converted", format=source_format, task=task)
+        made = follow(session, datasets.start_import(settings), "import", timeout).dataset
+        name, between = made.name, True
+    else:
+        name, between = source, False
+    try:
+        response = follow(session, datasets.export(name, format=format, destination=destination), "export", timeout)
+    finally:
+        if between and not keep:
+            datasets.delete(name, allow_missing=True)
+    lost = ["", show.findings_table(response.losses, title=f"lost in {format}")] if response.losses else []
+    session.show(response, f"{response.sample_count} samples in {response.uri}", *lost)
+
+
+command(app, "audit")(audit_dataset)
 
 
 @command(app, "transforms")

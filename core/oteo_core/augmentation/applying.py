@@ -16,6 +16,8 @@ from oteo_core.augmentation.engines.cpu import CpuEngine
 from oteo_core.augmentation.keys import REDRAW, AugmentationKey, step_generator
 from oteo_core.augmentation.moving import Annotations, Motion, Mover
 from oteo_core.augmentation.policy import Mode, Policy, Step
+from oteo_core.augmentation.provenance import drawn_parameters
+from oteo_core.augmentation.swapping import both_ways, mirrors, swapped_objects
 from oteo_core.errors import InvalidArgument
 from oteo_core.images.depth import FULL, emptied, filled, significant_bits
 
@@ -39,12 +41,18 @@ class Augmented:
         Objects of which too little was left, by class.
     steps
         Numbers of the policy's steps that were taken.
+    drawn
+        What each of them drew, as JSON values.
+    mirrored
+        True if the picture was turned over, so that left and right have changed places.
     """
 
     pixels: NDArray[Any]
     annotations: Annotations = field(default_factory=Annotations)
     lost: Counter[str] = field(default_factory=Counter)
     steps: tuple[int, ...] = ()
+    drawn: tuple[dict[str, Any], ...] = ()
+    mirrored: bool = False
 
 
 def augment_image(pixels: NDArray[Any], policy: Policy, key: AugmentationKey) -> NDArray[Any]:
@@ -107,7 +115,9 @@ def augment(
     # Whole numbers of fewer bits are stretched for the work: no transform need know of them, and each value comes back as it was.
     start = pixels if depth == FULL else filled(pixels, depth)
     result = start
-    taken = []
+    taken: list[int] = []
+    drawn: list[dict[str, Any]] = []
+    mirrored = False
     for turn, number, strength in _drawn(policy, key):
         step = policy.steps[number]
         generator = step_generator(policy.digest, key, turn)
@@ -125,15 +135,21 @@ def augment(
         before = result.shape[:2]
         applied = _ENGINE.apply(transform, spec, result, values, generator, border)
         result = applied.pixels
-        if mover is not None and spec.geometric:
-            mover.move(Motion(spec.name, transform, applied.parameters, before, result.shape[:2]))
+        if spec.geometric and (mover is not None or spec.mirrors):
+            motion = Motion(spec.name, transform, applied.parameters, before, result.shape[:2])
+            mirrored ^= spec.mirrors and mirrors(motion)
+            if mover is not None:
+                mover.move(motion)
         taken.append(number)
+        drawn.append({"transform": spec.name, **drawn_parameters(applied.parameters)})
     if depth == FULL:
         changed = np.array(result) if result is pixels else np.ascontiguousarray(result)
     else:
         changed = pixels.copy() if result is start else emptied(result, depth)
     moved, lost = mover.result(policy.min_visible_share) if mover is not None else (Annotations(), Counter[str]())
-    return Augmented(changed, moved, lost, tuple(taken))
+    if mirrored and policy.mirror_swaps:
+        moved = swapped_objects(moved, both_ways(policy.mirror_swaps))
+    return Augmented(changed, moved, lost, tuple(taken), tuple(drawn), mirrored)
 
 
 def _depth(pixels: NDArray[Any], bit_depth: int) -> int:

@@ -79,7 +79,7 @@ class Policy:
     mode
         How they are combined.
     laterality
-        True where left and right mean something: mirrors are then refused.
+        True where left and right mean something: mirrors are then refused, unless `mirror_swaps` says what they change.
     name
         For people; it does not enter the draws.
     min_visible_share
@@ -88,6 +88,8 @@ class Policy:
         Steps that a copy takes in mode RANDOM, at least 1.
     magnitude
         Their strength, 0 to 1: 0 changes nothing, 1 goes to an end of each parameter's range.
+    mirror_swaps
+        Classes that a mirror changes into each other, each pair once: {"left lung": "right lung"}.
 
     Raises
     ------
@@ -102,15 +104,16 @@ class Policy:
     min_visible_share: float = DEFAULT_VISIBLE_SHARE
     draws: int = DEFAULT_DRAWS
     magnitude: float = DEFAULT_MAGNITUDE
+    mirror_swaps: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for number, step in enumerate(self.steps):
             where = f"policy.steps[{number}]"
             spec = find_transform(step.transform, field=f"{where}.transform")
             spec.check_names(step.parameters, field=f"{where}.parameters")
-            if self.laterality and spec.mirrors:
+            if self.laterality and spec.mirrors and not self.mirror_swaps:
                 raise InvalidArgument(
-                    f"step {number + 1}, {spec.name}, swaps left and right, which mean something here (laterality): take it out",
+                    f"step {number + 1}, {spec.name}, swaps left and right, which mean something here (laterality): take it out, or say in mirror_swaps which classes it swaps",
                     reason="MIRROR_REFUSED",
                     field=f"{where}.transform",
                 )
@@ -118,6 +121,7 @@ class Policy:
                 raise InvalidArgument(f"probability {step.probability}: give 0 to 1", reason="BAD_POLICY", field=f"{where}.probability")
             if not step.weight >= 0:
                 raise InvalidArgument(f"weight {step.weight}: give 0 or more", reason="BAD_POLICY", field=f"{where}.weight")
+        self._check_swaps()
         if not 0 <= self.min_visible_share <= 1:
             raise InvalidArgument(
                 f"min_visible_share {self.min_visible_share}: give 0 to 1", reason="BAD_POLICY", field="policy.min_visible_share"
@@ -135,6 +139,16 @@ class Policy:
         if not 0 <= self.magnitude <= 1:
             raise InvalidArgument(f"magnitude {self.magnitude}: give 0 to 1", reason="BAD_POLICY", field="policy.magnitude")
 
+    def _check_swaps(self) -> None:
+        named = [*self.mirror_swaps, *self.mirror_swaps.values()]
+        twice = next((name for name in named if named.count(name) > 1), "")
+        if twice:
+            raise InvalidArgument(
+                f"mirror_swaps names the class {twice!r} twice: give each pair once, and no class to itself",
+                reason="BAD_POLICY",
+                field="policy.mirror_swaps",
+            )
+
     @property
     def combinations(self) -> int:
         """Number of combinations of one step and more, which mode POWER makes a copy of each."""
@@ -142,13 +156,14 @@ class Policy:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256, hexadecimal, over everything that decides the pixels."""
+        """SHA-256, hexadecimal, over everything that decides the pixels and classes."""
         steps = [
             [find_transform(s.transform).name, _canonical(s.parameters), float(s.probability), float(s.weight), s.optional]
             for s in self.steps
         ]
         drawn = [self.draws, float(self.magnitude)] if self.mode is Mode.RANDOM else []
-        words = json.dumps([DIGEST_VERSION, self.mode, steps, *drawn], sort_keys=True, separators=(",", ":"))
+        swaps = [sorted(sorted(pair) for pair in self.mirror_swaps.items())] if self.mirror_swaps else []
+        words = json.dumps([DIGEST_VERSION, self.mode, steps, *drawn, *swaps], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(words.encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
@@ -160,6 +175,7 @@ class Policy:
             "min_visible_share": self.min_visible_share,
             "draws": self.draws,
             "magnitude": self.magnitude,
+            "mirror_swaps": dict(sorted(self.mirror_swaps.items())),
             "steps": [
                 {
                     "transform": step.transform,
@@ -184,6 +200,7 @@ class Policy:
             float(values.get("min_visible_share", DEFAULT_VISIBLE_SHARE)),
             int(values.get("draws", DEFAULT_DRAWS)),
             float(values.get("magnitude", DEFAULT_MAGNITUDE)),
+            dict(values.get("mirror_swaps", {})),
         )
 
 

@@ -10,11 +10,13 @@ from google.longrunning import operations_pb2
 
 from oteo_augment.augment_stream import ImageStream
 from oteo_augment.augmentation import plan_from_request, policy_from_proto, preview_sheet
+from oteo_augment.augmentation.replay import replay
 from oteo_augment.transform_messages import transform_to_proto
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.augmentation import CATALOGUE, check_policy
 from oteo_core.datasets import DatasetReader, dataset_prefix, new_id
 from oteo_core.datasets.named_images import ImageStore
+from oteo_core.datasets.proto import sample_to_proto
 from oteo_core.errors import AlreadyExists, NotFound
 from oteo_core.images import ImageLimits, encode_png
 from oteo_core.operations import OperationManager
@@ -89,6 +91,19 @@ class AugmentService:
         )
         return augment_pb2.PreviewAugmentationResponse(sheet=image_pb2.EncodedImage(content=encode_png(sheet), media_type="image/png"))
 
+    def ReplayAugmentation(
+        self, request: augment_pb2.ReplayAugmentationRequest, context: grpc.ServicerContext
+    ) -> augment_pb2.ReplayAugmentationResponse:
+        """Make one copy again."""
+        _, dataset, _, sample = request.name.split("/")
+        made = replay(self._artifacts, dataset, sample, self._limits)
+        return augment_pb2.ReplayAugmentationResponse(
+            sample=sample_to_proto(made.row, dataset),
+            image=_file(made.content, made.row.path),
+            mask=_file(made.mask, made.row.mask_path) if made.mask else None,
+            same=made.same,
+        )
+
     async def AugmentImages(
         self, request_iterator: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[augment_pb2.AugmentImagesResponse]:
@@ -109,6 +124,10 @@ class AugmentService:
         return self._published(dataset) or bool(self._operations.live(dataset_prefix(dataset)))
 
 
+def _file(content: bytes, path: str) -> image_pb2.EncodedImage:
+    return image_pb2.EncodedImage(content=content, media_type="image/png" if path.endswith(".png") else "image/tiff")
+
+
 SERVICE: str = augment_pb2.DESCRIPTOR.services_by_name["AugmentService"].full_name
 
 
@@ -123,6 +142,7 @@ def handler(service: AugmentService) -> grpc.GenericRpcHandler:
         for name, message in (
             ("ListTransforms", augment_pb2.ListTransformsResponse),
             ("PreviewAugmentation", augment_pb2.PreviewAugmentationResponse),
+            ("ReplayAugmentation", augment_pb2.ReplayAugmentationResponse),
             ("AugmentDataset", operations_pb2.Operation),
         )
     }

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from oteo_augment.augmentation import policy_from_proto
 from oteo_core.augmentation import Annotations, AugmentationKey, Augmented, Border, Policy, augment, check_policy
+from oteo_core.augmentation.swapping import both_ways, swapped_labels
 from oteo_core.datasets import Sample
 from oteo_core.datasets.named_images import ImageStore
 from oteo_core.datasets.proto import annotations_from_proto, annotations_to_proto
@@ -152,7 +153,11 @@ class ImageStream:
         for copy in range(settings.copies):
             made = augment(pixels, settings.policy, AugmentationKey(name, copy, settings.seed), places, border=border, bit_depth=depth)
             moved = Sample(
-                "", labels=given.labels, boxes=made.annotations.boxes, polygons=made.annotations.polygons, rle=made.annotations.rle
+                "",
+                labels=_labels(settings.policy, given.labels, made),
+                boxes=made.annotations.boxes,
+                polygons=made.annotations.polygons,
+                rle=made.annotations.rle,
             )
             answers.append(
                 augment_pb2.AugmentImagesResponse(
@@ -171,6 +176,10 @@ class ImageStream:
         if source.uri:
             return self._images.object(source.uri)
         return source.content
+
+
+def _labels(policy: Policy, labels: tuple[str, ...], made: Augmented) -> tuple[str, ...]:
+    return swapped_labels(labels, both_ways(policy.mirror_swaps)) if made.mirrored else labels
 
 
 def _parsed(data: bytes) -> augment_pb2.AugmentImagesRequest:
@@ -205,14 +214,14 @@ def _not_held(pixels: NDArray[Any], why: str) -> InvalidArgument:
 
 def _provenance(settings: StreamSettings, name: str, copy: int, made: Augmented) -> Struct:
     """Give what the copy can be made from again: policy, seed, key and number decide every draw."""
-    steps = [settings.policy.steps[number].transform for number in made.steps]
     words = {
         "policy": settings.policy.to_json(),
         "policy_digest": settings.policy.digest,
         "seed": str(settings.seed),
         "key": name,
         "copy": copy,
-        "steps_taken": steps,
+        "mirrored": made.mirrored,
+        "steps": list(made.drawn),
         "dropped": dict(made.lost),
     }
     return ParseDict(words, Struct())

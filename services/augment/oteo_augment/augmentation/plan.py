@@ -44,7 +44,7 @@ class AugmentationPlan:
         """Give the number of copies to make of a sample: none outside the training part."""
         if sample.split != "train" or sample.excluded:
             return 0
-        return max((self.copies_by_class.get(label, self.copies) for label in sample.labels), default=self.copies)
+        return max((self.copies_by_class.get(label, self.copies) for label in set(sample.class_names())), default=self.copies)
 
     def copy_id(self, sample: Sample, copy: int) -> str:
         """Give the id of a copy: the sample's own with a mark of policy and seed, and the copy's number."""

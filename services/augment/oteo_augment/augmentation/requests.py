@@ -50,7 +50,7 @@ def policy_from_proto(message: augment_pb2.AugmentationPolicy, task: str) -> Pol
         )
         for step in message.steps
     )
-    return _with_rest(Policy(steps, laterality=message.laterality, name="custom"), message)
+    return _with_rest(Policy(steps, laterality=message.laterality, name="custom", mirror_swaps=dict(message.mirror_swaps)), message)
 
 
 def _with_rest(policy: Policy, message: augment_pb2.AugmentationPolicy) -> Policy:
@@ -61,6 +61,7 @@ def _with_rest(policy: Policy, message: augment_pb2.AugmentationPolicy) -> Polic
         min_visible_share=message.min_visible_share if message.HasField("min_visible_share") else policy.min_visible_share,
         draws=message.draws or policy.draws,
         magnitude=message.magnitude or policy.magnitude,
+        mirror_swaps=dict(message.mirror_swaps),
     )
 
 
@@ -83,6 +84,12 @@ def plan_from_request(request: augment_pb2.AugmentDatasetRequest, source: Datase
                 reason="UNKNOWN_CLASS",
                 field=f"copies_by_class[{name!r}]",
             )
+    for name in {*policy.mirror_swaps, *policy.mirror_swaps.values()} - set(source.classes):
+        raise InvalidArgument(
+            f"mirror_swaps names {name!r}; datasets/{source.id} has the classes {', '.join(source.classes)}",
+            reason="UNKNOWN_CLASS",
+            field="policy.mirror_swaps",
+        )
     if not any(part.split == "train" and part.sample_count for part in source.splits):
         raise FailedPrecondition(
             f"datasets/{source.id} has no training part to augment: import it with a split", reason="NOT_SPLIT", field="dataset"

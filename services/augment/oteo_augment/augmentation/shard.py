@@ -16,6 +16,7 @@ from oteo_augment.augmentation.encoding import encode_lossless
 from oteo_augment.augmentation.plan import AugmentationPlan
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.augmentation import REDRAW, Annotations, AugmentationKey, Augmented, Border, Policy, augment
+from oteo_core.augmentation.swapping import both_ways, swapped_labels, swapped_numbers
 from oteo_core.datasets import DatasetInfo, DatasetReader, Finding, Sample, Severity, Task, media_path
 from oteo_core.datasets.columns import from_batch, to_batch
 from oteo_core.errors import InvalidArgument
@@ -139,7 +140,7 @@ def augment_shard(job: ShardJob, samples: Sequence[Sample]) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class _Copy:
+class Copy:
     """A copy: its row, its files by path, and the number of objects that it lost."""
 
     row: Sample
@@ -147,7 +148,7 @@ class _Copy:
     lost: int
 
 
-def _copies(job: ShardJob, reader: DatasetReader, sample: Sample) -> tuple[list[_Copy], tuple[Finding, ...]]:
+def _copies(job: ShardJob, reader: DatasetReader, sample: Sample) -> tuple[list[Copy], tuple[Finding, ...]]:
     """Make a sample's copies, or say why there are none."""
     count = job.plan.copies_of(sample)
     if not count:
@@ -157,7 +158,7 @@ def _copies(job: ShardJob, reader: DatasetReader, sample: Sample) -> tuple[list[
     try:
         pixels = reader.image(sample, job.limits).pixels
         annotations = sample_annotations(reader, sample, job.limits)
-        return [_copy(job.plan, reader.info, sample, pixels, annotations, number) for number in range(count)], ()
+        return [made_copy(job.plan, reader.info, sample, pixels, annotations, number) for number in range(count)], ()
     except InvalidArgument as error:
         if error.reason == "BAD_PARAMETER":
             raise
@@ -177,13 +178,21 @@ def sample_annotations(reader: DatasetReader, sample: Sample, limits: ImageLimit
     )
 
 
-def _copy(plan: AugmentationPlan, info: DatasetInfo, sample: Sample, pixels: NDArray[Any], annotations: Annotations, number: int) -> _Copy:
+def made_copy(
+    plan: AugmentationPlan, info: DatasetInfo, sample: Sample, pixels: NDArray[Any], annotations: Annotations, number: int
+) -> Copy:
+    """Make one copy of a sample: what it is, and the files that hold it."""
     changed = augmented_copy(plan.policy, plan.seed, info, sample, pixels, annotations, number)
     path, encoded = _file(changed.pixels)
     files = {path: encoded}
     digest = hashlib.sha256(encoded).hexdigest()
     mask = changed.annotations.mask
     labels, mask_path = sample.labels, ""
+    if changed.mirrored and plan.policy.mirror_swaps:
+        swaps = both_ways(plan.policy.mirror_swaps)
+        labels = swapped_labels(labels, swaps)
+        if mask is not None and info.mask is not None and info.mask.kind == "class":
+            mask = swapped_numbers(mask, info.classes, info.mask.values, swaps)
     if mask is not None:
         if mask.dtype not in (np.uint8, np.uint16):
             mask = mask.astype(np.min_scalar_type(int(mask.max(initial=0))))
@@ -214,8 +223,26 @@ def _copy(plan: AugmentationPlan, info: DatasetInfo, sample: Sample, pixels: NDA
         rle=changed.annotations.rle,
         mask_path=mask_path,
         derived_from=sample.id,
+        provenance=_provenance(plan, info, sample, number, changed),
     )
-    return _Copy(row, files, changed.lost.total())
+    return Copy(row, files, changed.lost.total())
+
+
+def _provenance(plan: AugmentationPlan, info: DatasetInfo, sample: Sample, number: int, changed: Augmented) -> str:
+    """Give what the copy is made from again, and what was drawn, for who wants to know; the policy itself is in `dataset.json`."""
+    words = {
+        "dataset": info.id,
+        "sample": sample.id,
+        "pixel_digest": sample.pixel_digest,
+        "policy_digest": plan.policy.digest,
+        # As text: a message's numbers are floating-point, and lose the last bits of a large seed.
+        "seed": str(plan.seed),
+        "copy": number,
+        "mirrored": changed.mirrored,
+        "dropped": dict(sorted(changed.lost.items())),
+        "steps": changed.drawn,
+    }
+    return json.dumps(words, sort_keys=True)
 
 
 def _file(pixels: NDArray[Any]) -> tuple[str, bytes]:
