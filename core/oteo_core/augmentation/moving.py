@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from oteo_core.augmentation.engines.base import Border
 from oteo_core.datasets.annotations import Box, Polygons, Rle
 from oteo_core.datasets.runs import mask_from_runs, runs_from_mask
 
@@ -80,7 +81,15 @@ class Motion:
         full = np.zeros((len(points), 5), np.float32)
         full[:, :2] = points - 0.5
         full[:, 4] = 1.0
-        moved = np.asarray(self.transform.apply_to_keypoints(full, **self.params), np.float64)
+        # Where what lies outside is mirrored in, albumentations gives the mirrored points too, nine for one; an object is there once.
+        border = getattr(self.transform, "border_mode", None)
+        if border is not None:
+            self.transform.border_mode = Border.CONSTANT.value
+        try:
+            moved = np.asarray(self.transform.apply_to_keypoints(full, **self.params), np.float64)
+        finally:
+            if border is not None:
+                self.transform.border_mode = border
         return moved[:, :2] + 0.5
 
     def numbers(self, mask: NDArray[Any]) -> NDArray[Any]:
