@@ -15,6 +15,7 @@ from oteo_augment.exporting.losses import Losses
 from oteo_augment.exporting.naming import Names, ending
 from oteo_augment.exporting.objects import Thing, things_of, things_of_labels
 from oteo_augment.exporting.sinks import Sink
+from oteo_augment.importing.paths import stem
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import DatasetInfo, DatasetReader, Sample, Severity, Task
 from oteo_core.errors import DataLoss
@@ -106,6 +107,13 @@ class Writer(ABC):
         """Count what no outside format holds."""
         if sample.group and not self.keeps_groups:
             self.losses.add("GROUP_LOST", "groups of samples that belong together are not in the format", sample.id, severity=Severity.INFO)
+        if sample.sequence:
+            self.losses.add(
+                "SEQUENCE_LOST",
+                "which stack or clip a frame is of is not in the format; its files are numbered in their order",
+                sample.id,
+                severity=Severity.INFO,
+            )
         if sample.spacing:
             self.losses.add("SPACING_LOST", "distances of pixels are not in the format", sample.id)
         if sample.derived_from:
@@ -164,8 +172,12 @@ class Writer(ABC):
             )
 
     def stem(self, sample: Sample, scope: str = "") -> str:
-        """Give the sample's name without ending, unique in a scope."""
-        return self.names.give(sample.source_path or sample.id, scope)
+        """Give the sample's name without ending, unique in a scope; frames of one file are told apart by their numbers."""
+        path = sample.source_path or sample.id
+        if sample.sequence:
+            folder, slash, _ = path.rpartition("/")
+            path = f"{folder}{slash}{stem(path)}-{sample.frame:0{len(str(max(sample.frames - 1, 0)))}}.frame"
+        return self.names.give(path, scope)
 
 
 def media_ending(sample: Sample) -> str:
