@@ -103,8 +103,8 @@ def _row(table: _Table, row: Sequence[str], number: int, separator: str, images:
     cell = _cell(row, table.frame)
     frame = int(cell) if cell.isdecimal() else -1
     if cell and frame < 0:
-        item = items[f"{table.path}#row={number}"] = Item(f"{table.path}#row={number}", missing=True)
-        item.report(Severity.ERROR, "BAD_ANNOTATION", f"{where} names the frame {cell!r}; a number from 0 is wanted", table.path)
+        odd = items[f"{table.path}#row={number}"] = Item(f"{table.path}#row={number}", missing=True)
+        odd.report(Severity.ERROR, "BAD_ANNOTATION", f"{where} names the frame {cell!r}; a number from 0 is wanted", table.path)
         return
     key = f"{path or named}#frame={frame}" if frame >= 0 else path or named
     item = items.get(key)
@@ -125,9 +125,9 @@ def _row(table: _Table, row: Sequence[str], number: int, separator: str, images:
     else:
         item.labels += [label for label in labels if label not in item.labels]
     if table.one_hot:
-        odd = [f"{cell!r} for {label!r}" for index, label in table.one_hot if (cell := _cell(row, index)).lower() not in _TRUE | _FALSE]
-        if odd:
-            item.report(Severity.ERROR, "BAD_ANNOTATION", f"{where} has {', '.join(odd[:3])}; 0 or 1 is wanted", table.path)
+        wrong = [f"{cell!r} for {label!r}" for index, label in table.one_hot if (cell := _cell(row, index)).lower() not in _TRUE | _FALSE]
+        if wrong:
+            item.report(Severity.ERROR, "BAD_ANNOTATION", f"{where} has {', '.join(wrong[:3])}; 0 or 1 is wanted", table.path)
 
 
 def _labels(table: _Table, row: Sequence[str], separator: str) -> list[str]:
