@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from oteo_core.augmentation.catalogue import TransformSpec, find_transform
 from oteo_core.augmentation.engines.base import Border, Values, values_of
 from oteo_core.augmentation.engines.cpu import CpuEngine
+from oteo_core.augmentation.engines.drawing import draw, edge_of, needs_edge
 from oteo_core.augmentation.keys import REDRAW, AugmentationKey, step_generator
 from oteo_core.augmentation.moving import Annotations, Motion, Mover
 from oteo_core.augmentation.policy import Mode, Policy, Step
@@ -130,18 +131,17 @@ def augment(
                 continue
             raise InvalidArgument(why, reason="TRANSFORM_NOT_DEFINED", field=f"policy.steps[{number}].transform")
         transform = _transform(number, step, spec, policy) if strength is None else _at_strength(number, step, spec, strength, generator)
-        if hasattr(transform, "border_mode"):
-            transform.border_mode = int(border)
         before = result.shape[:2]
-        applied = _ENGINE.apply(transform, spec, result, values, generator, border)
-        result = applied.pixels
+        edge = edge_of(result) if needs_edge(transform, spec, border) else None
+        one = draw(transform, spec, result.shape, result.dtype, values, generator, border, edge)
+        result = _ENGINE.apply(one, result)
         if spec.geometric and (mover is not None or spec.mirrors):
-            motion = Motion(spec.name, transform, applied.parameters, before, result.shape[:2])
+            motion = Motion(spec.name, transform, one.parameters, before, result.shape[:2])
             mirrored ^= spec.mirrors and mirrors(motion)
             if mover is not None:
                 mover.move(motion)
         taken.append(number)
-        drawn.append({"transform": spec.name, **drawn_parameters(applied.parameters)})
+        drawn.append({"transform": spec.name, **drawn_parameters(one.parameters)})
     if depth == FULL:
         changed = np.array(result) if result is pixels else np.ascontiguousarray(result)
     else:
