@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -108,7 +109,7 @@ def augment(
     course = Course(pixels, policy, key, annotations, border=border, bit_depth=bit_depth)
     result = course.start
     for turn in course.turns:
-        drawn = course.draw(turn, result.shape, lambda: edge_of(result))
+        drawn = course.draw(turn, result.shape, partial(edge_of, result))
         if drawn is not None:
             before, result = result.shape[:2], _ENGINE.apply(drawn, result)
             course.took(turn, drawn, before, result.shape[:2])
@@ -226,7 +227,8 @@ class Course:
         """Give the copy whose pixels the last step has left."""
         pixels, policy = self._pixels, self._policy
         if self._depth == FULL:
-            changed = np.array(result) if result is pixels else np.ascontiguousarray(result)
+            # A crop of all of an image is a view of it.
+            changed = np.array(result, order="C") if np.may_share_memory(result, pixels) else np.ascontiguousarray(result)
         else:
             changed = pixels.copy() if result is self.start else emptied(result, self._depth)
         moved, lost = self._mover.result(policy.min_visible_share) if self._mover is not None else (Annotations(), Counter[str]())

@@ -35,5 +35,6 @@ def _once(drawn: Drawn, parameters: dict[str, Any], pixels: NDArray[Any]) -> NDA
     if "fill" in parameters:
         transform.fill = parameters["fill"]
     changed: NDArray[Any] = transform.apply_with_params(parameters, image=np.ascontiguousarray(pixels))["image"]
-    # OpenCV drops the axis of a single channel.
-    return changed[:, :, None] if changed.ndim == 2 else changed
+    # OpenCV drops the axis of a single channel, and albumentations' ToGray takes an image of one row for one of one column.
+    shape = (*changed.shape[:2], pixels.shape[2]) if drawn.spec.geometric else pixels.shape
+    return changed if changed.shape == shape else changed.reshape(shape)
