@@ -42,7 +42,7 @@ def test_all_of_them_by_name(service):
     assert flip.geometric
     assert flip.mirrors
     assert list(flip.aliases) == ["mirror", "flip"]
-    assert list(flip.engines) == ["cpu"]
+    assert list(flip.engines) == ["cpu", "gpu"]
 
 
 def test_by_pages(service):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from oteo_core.augmentation.catalogue.agreement import Agreement
 from oteo_core.augmentation.catalogue.parameters import Parameter
 from oteo_core.errors import InvalidArgument
 
@@ -61,6 +62,8 @@ class TransformSpec:
         Paper or standard that it follows; empty for what needs none.
     group
         Heading that it stands under in the catalogue's page.
+    agreement
+        How closely the second engine does it as the first; None where it does not do it.
     """
 
     name: str
@@ -80,6 +83,7 @@ class TransformSpec:
     factory: str = ""
     source: str = ""
     group: str = ""
+    agreement: Agreement | None = None
 
     @cached_property
     def parameters(self) -> Mapping[str, Any]:
@@ -165,6 +169,11 @@ class TransformSpec:
         """Give the JSON schema (draft 2020-12) of its parameters."""
         properties = {name: {"title": name, **parameter.schema()} for name, parameter in self.options.items()}
         return {"title": self.name, "type": "object", "properties": properties, "additionalProperties": False}
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The engines that have it: "cpu", and "gpu" where `agreement` says how closely."""
+        return ("cpu",) if self.agreement is None else ("cpu", "gpu")
 
     @property
     def tasks(self) -> tuple[str, ...]:
