@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from oteo_core.augmentation import CATALOGUE, AugmentationKey, Policy, Step, augment, default_policy, refusal
+from oteo_core.augmentation import CATALOGUE, PRESETS, AugmentationKey, Policy, Step, augment, default_policy, preset_policy, refusal
 from oteo_core.augmentation.applying import Augmented, Course
 from oteo_core.augmentation.batches import augment_batch
 from oteo_core.augmentation.catalogue.agreement import AGREEMENT, SAME, Bound
@@ -309,6 +310,35 @@ def test_a_batch_that_does_not_fit_is_refused_by_name() -> None:
     with pytest.raises(FailedPrecondition) as missing:
         augment_batch([image], policy, [key], engine="gpu", device="cuda:99")
     assert missing.value.reason == "NO_SUCH_DEVICE"
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_presets_agree_on_real_images(preset: str, real_data: Path) -> None:
+    folders = ("bccd/JPEGImages", "wbc_zheng/domain1/images", "dsb2018_nuclei_compact/color_HE/images", "isbi2012_em/train/image")
+    images = []
+    for folder in folders:
+        for path in sorted((real_data / folder).iterdir())[:3]:
+            pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
+            assert pixels is not None, path
+            images.append(np.ascontiguousarray(pixels[:320, :320, ::-1]))
+    assert len(images) == 3 * len(folders)
+    # A slice of one channel, in 16 bits.
+    images += [image[:, :, :1].astype(np.uint16) * 257 for image in images[-3:]]
+    policy = preset_policy(preset, "classification")
+    keys = [AugmentationKey(str(number), seed=3) for number in range(len(images))]
+    first = augment_batch(images, policy, keys, engine="cpu")
+    for one, other, image in zip(first, augment_batch(images, policy, keys, engine="gpu", device=DEVICE), images, strict=True):
+        same_but_pixels(one, other)
+        # Some steps, each within its bound; JPEG's blocks, speckle and stains make more of a small difference.
+        pair, bound = [one.pixels, other.pixels], Bound(1.5, 20.0, 0.002)
+        if any(step["transform"] == "LowDose" for step in one.drawn):
+            # How many numbers a photon count takes from the generator depends on the pixel, so one grey level makes other noise of the
+            # same strength. What is under it is the same.
+            assert np.std(pair[0].astype(np.float64) - cv2.blur(pair[0], (5, 5)).reshape(pair[0].shape)) == pytest.approx(
+                np.std(pair[1].astype(np.float64) - cv2.blur(pair[1], (5, 5)).reshape(pair[1].shape)), rel=0.03
+            )
+            pair = [cv2.blur(pixels, (31, 31)).reshape(pixels.shape) for pixels in pair]
+        assert not apart(pair[0], pair[1], FULL[image.dtype.name], bound), one.drawn
 
 
 def test_torch_is_loaded_by_who_needs_it() -> None:

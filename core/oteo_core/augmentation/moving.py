@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -161,6 +162,26 @@ class Mover:
                 for number, share in self._shares_inside(motion, self._mask):
                     self._shares[number] = self._shares.get(number, 1.0) * share
             self._mask = motion.numbers(self._mask)
+
+    def covered(self, height: int, width: int) -> NDArray[np.bool_] | None:
+        """Give the pixels (H, W) that are objects' as things are now; None where there is no object.
+
+        A box is all object where no outline or run-length mask of the same object says more; numbers of a mask that are to be ignored count as
+        objects, since nobody knows.
+        """
+        found = np.zeros((height, width), np.uint8)
+        if self._mask is not None:
+            found |= (self._mask != 0).astype(np.uint8)
+        outlined = {t.origin.instance for t in self._things if not isinstance(t.origin, Box) and t.origin.instance >= 0}
+        for thing in self._things:
+            if thing.mask is not None:
+                found |= (thing.mask != 0).astype(np.uint8)
+            elif not (isinstance(thing.origin, Box) and thing.origin.instance in outlined):
+                for ring in thing.rings:
+                    if len(ring) > 2:
+                        # Whatever pixel the outline touches is the object's; OpenCV counts from pixels' middles, with four bits of fraction here.
+                        cv2.fillPoly(found, [np.rint((ring - 0.5) * 16).astype(np.int32)], 1, cv2.LINE_8, 4)
+        return found.astype(bool) if found.any() else None
 
     def result(self, min_visible_share: float) -> tuple[Annotations, Counter[str]]:
         """Give what is left.
