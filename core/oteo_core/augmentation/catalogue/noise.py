@@ -82,7 +82,7 @@ HOLES = (
         "Keeps the pixels of objects and puts another background behind them, so that a model cannot lean on it.",
         {
             "kind": choice("any", ("any", "even", "texture", "smeared"), "What the new background is; any: one is drawn"),
-            "shift": span(-0.2, 0.2, "What each channel of it differs from the old one's median", -1, 1, "share of the full range"),
+            "shift": span(-0.1, 0.1, "What each channel of it differs from the old one's median", -1, 1, "share of the full range"),
             "contrast": span(0.02, 0.08, "Standard deviation of the texture", 0, 1, "share of the full range"),
             "grain": span(0.02, 0.2, "Size of the texture's patches", 0.001, 1, "share of the smaller side"),
         },

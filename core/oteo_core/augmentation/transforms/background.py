@@ -35,7 +35,7 @@ class BackgroundReplacement(UnitTransform):
     """
 
     def __init__(
-        self, kind: str = "any", shift: Span = (-0.2, 0.2), contrast: Span = (0.02, 0.08), grain: Span = (0.02, 0.2), p: float = 1.0
+        self, kind: str = "any", shift: Span = (-0.1, 0.1), contrast: Span = (0.02, 0.08), grain: Span = (0.02, 0.2), p: float = 1.0
     ) -> None:
         super().__init__(p=p)
         self.kind = kind
