@@ -24,7 +24,8 @@ Name = Annotated[str, typer.Argument(help="The dataset.")]
 Format = Annotated[
     str,
     typer.Option(
-        "--format", help="class-folders, coco, pascal-voc, yolo, masks, csv, numpy, webdataset, oteo; default: found automatically."
+        "--format",
+        help="class-folders, coco, pascal-voc, yolo, masks, csv, numpy, webdataset, labelme, cvat, oteo; default: found automatically.",
     ),
 ]
 _SHOWN_FINDINGS = 20
@@ -209,7 +210,9 @@ def delete(session: Session, name: Name, allow_missing: AllowMissing = False) ->
 def export(
     session: Session,
     name: Name,
-    format: Annotated[str, typer.Option("--format", help="class-folders, coco, pascal-voc, yolo, masks, csv, numpy, webdataset, oteo.")],
+    format: Annotated[
+        str, typer.Option("--format", help="class-folders, coco, pascal-voc, yolo, masks, csv, numpy, webdataset, labelme, cvat, oteo.")
+    ],
     destination: Annotated[str, typer.Option("--to", help="Folder, .zip or .tar, or URI; default: in the artifact store.")] = "",
     split: Annotated[list[str] | None, typer.Option("--split", help="Only this part: train, validation, test; again for more.")] = None,
     request_id: RequestId = "",

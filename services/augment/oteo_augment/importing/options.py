@@ -8,7 +8,7 @@ from functools import cached_property
 
 from oteo_core.errors import InvalidArgument
 
-FORMATS = ("class_folders", "coco", "pascal_voc", "yolo", "csv", "masks", "numpy", "webdataset", "oteo")
+FORMATS = ("class_folders", "coco", "pascal_voc", "yolo", "csv", "masks", "numpy", "webdataset", "labelme", "cvat", "oteo")
 """Formats that are read."""
 
 

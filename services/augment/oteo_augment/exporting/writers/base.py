@@ -17,7 +17,8 @@ from oteo_augment.exporting.objects import Thing, things_of, things_of_labels
 from oteo_augment.exporting.sinks import Sink
 from oteo_augment.importing.paths import stem
 from oteo_core.artifacts import ArtifactStore
-from oteo_core.datasets import DatasetInfo, DatasetReader, Sample, Severity, Task
+from oteo_core.datasets import DatasetInfo, DatasetReader, Rle, Sample, Severity, Task
+from oteo_core.datasets.runs import runs_from_mask
 from oteo_core.errors import DataLoss
 from oteo_core.images import decode_labels
 
@@ -162,6 +163,25 @@ class Writer(ABC):
         mask = self.job.info.mask
         if sample.mask_path and mask is not None and mask.kind == "instance":
             found += things_of_labels(self.labels(sample), self.job.info.classes[0])
+        return found
+
+    def stuff(self, sample: Sample) -> list[Thing]:
+        """Give the classes of a mask of classes, each with its pixels as one thing; void pixels are counted as lost."""
+        info = self.job.info
+        if not sample.mask_path or info.mask is None or info.mask.kind != "class":
+            return []
+        labels = self.labels(sample)
+        height, width = labels.shape
+        void = int(np.isin(labels, info.mask.ignore).sum())
+        if void:
+            self.losses.add(
+                "VOID_LOST", "pixels that belong to no class are background in the format, not set aside", sample.id, count=void
+            )
+        found = []
+        for name, value in zip(info.classes, info.mask.values, strict=True):
+            inside = labels == value
+            if inside.any():
+                found.append(Thing(name, False, (), rle=Rle(name, height, width, runs_from_mask(inside))))
         return found
 
     def labels_lost(self, sample: Sample) -> None:
