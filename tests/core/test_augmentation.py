@@ -88,7 +88,7 @@ def test_nothing_mirrors_where_sides_mean_something():
         (lambda: Policy((Step("D4", weight=-1.0),)), "BAD_POLICY", "policy.steps[0].weight"),
         (lambda: Policy((Step("D4", weight=0.0),), Mode.LINEAR), "BAD_POLICY", "policy.steps"),
         (lambda: preset_policy("h-and-i", "classification"), "UNKNOWN_PRESET", "policy.preset"),
-        (lambda: default_policy("keypoints"), "TASK_NOT_SUPPORTED", "policy"),
+        (lambda: default_policy("painting"), "TASK_NOT_SUPPORTED", "policy"),
         (
             lambda: augment_image(picture(), Policy((Step("GaussNoise", {"std_range": "much"}),)), AugmentationKey("s")),
             "BAD_PARAMETER",

@@ -48,6 +48,8 @@ class Augmented:
         What each of them drew, as JSON values.
     mirrored
         True if the picture was turned over, so that left and right have changed places.
+    points_lost
+        Key points that left the picture, by name.
     """
 
     pixels: NDArray[Any]
@@ -56,6 +58,7 @@ class Augmented:
     steps: tuple[int, ...] = ()
     drawn: tuple[dict[str, Any], ...] = ()
     mirrored: bool = False
+    points_lost: Counter[str] = field(default_factory=Counter)
 
 
 def augment_image(pixels: NDArray[Any], policy: Policy, key: AugmentationKey) -> NDArray[Any]:
@@ -242,7 +245,8 @@ class Course:
         moved, lost = self._mover.result(policy.min_visible_share) if self._mover is not None else (Annotations(), Counter[str]())
         if self._mirrored and policy.mirror_swaps:
             moved = swapped_objects(moved, both_ways(policy.mirror_swaps))
-        return Augmented(changed, moved, lost, tuple(self._taken), tuple(self._drawn), self._mirrored)
+        points = self._mover.points_lost if self._mover is not None else Counter[str]()
+        return Augmented(changed, moved, lost, tuple(self._taken), tuple(self._drawn), self._mirrored, points)
 
 
 def _depth(pixels: NDArray[Any], bit_depth: int) -> int:

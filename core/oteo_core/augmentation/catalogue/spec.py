@@ -15,8 +15,15 @@ from oteo_core.errors import InvalidArgument
 
 PIXEL_TYPES = ("uint8", "uint16", "float32")
 """The types of pixels that augmentation knows, as NumPy calls them."""
-_MOVED_TASKS = ("classification", "multi_label_classification", "detection", "semantic_segmentation", "instance_segmentation")
 _OBJECT_TASKS = ("detection", "semantic_segmentation", "instance_segmentation")
+_TASKS = (
+    "classification",
+    "multi_label_classification",
+    "detection",
+    "semantic_segmentation",
+    "instance_segmentation",
+    "keypoints",
+)
 FEW_CHANNELS = frozenset({1, 2, 3, 4})
 """As many channels as OpenCV holds to be one image."""
 
@@ -181,7 +188,5 @@ class TransformSpec:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Tasks that it is for, and whose annotations it keeps right: what moves pixels does so for labels of whole images, boxes, outlines and masks."""
-        if self.needs_objects:
-            return _OBJECT_TASKS
-        return _MOVED_TASKS if self.geometric else (*_MOVED_TASKS, "keypoints")
+        """Tasks that it is for, and whose annotations it keeps right: what moves pixels moves boxes, outlines, masks and points with them."""
+        return _OBJECT_TASKS if self.needs_objects else _TASKS
