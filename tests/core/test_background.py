@@ -95,3 +95,10 @@ def test_without_objects_it_is_not_taken_and_for_whole_images_it_is_refused():
         policy_from_proto(message, "classification")
     assert (refused.value.reason, refused.value.field) == ("TASK_NOT_SUPPORTED", "policy.steps[0].transform")
     assert policy_from_proto(message, "detection").steps[0].transform == "replace_background"
+
+
+def test_a_grey_picture_in_three_channels_stays_grey():
+    image, objects = scene(channels=1)
+    for kind in KINDS:
+        made = replaced(np.repeat(image, 3, axis=2), Annotations(mask=objects), kind)
+        np.testing.assert_array_equal(made[:, :, 0], made[:, :, 2])
