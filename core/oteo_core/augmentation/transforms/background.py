@@ -67,10 +67,7 @@ class BackgroundReplacement(UnitTransform):
         middle = np.median(pixels[outside], axis=0).astype(np.float32)
         if (middle == middle[0]).all():
             shift = shift[:1]  # a grey picture in three channels stays grey
-        if params["background"] == "smeared":
-            new = _smeared(pixels, outside) + shift
-        else:
-            new = np.broadcast_to(middle + shift, pixels.shape)
+        new = _smeared(pixels, outside) + shift if params["background"] == "smeared" else np.broadcast_to(middle + shift, pixels.shape)
         if params["background"] == "texture":
             new = new + params["deviation"] * _texture(pixels.shape, params["patch"], params["seed"])
         return np.where(objects[:, :, None], pixels, new).astype(np.float32)
