@@ -15,7 +15,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from torch._subclasses import fake_tensor
 
 from oteo_core.augmentation import CATALOGUE, PRESETS, AugmentationKey, Policy, Step, augment, default_policy, preset_policy, refusal
 from oteo_core.augmentation.applying import Augmented, Course
@@ -134,6 +136,47 @@ def test_both_engines_do_the_same_with_a_draw(name: str, border: Border) -> None
         alone = [engine().apply(one, image) for one, image in zip(drawn, images, strict=True)]
         for one, other in zip(second, alone, strict=True):
             assert not apart(one, other, full, Bound(0.002, 1.0 if dtype == "uint8" else 0.02, 0.0))
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_a_step_keeps_to_its_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With tensors that are said to be on a graphics processor and hold nothing: one left on the processor fails, as it would there."""
+    # Else single numbers are worked on for real, which takes the processor that is not there.
+    monkeypatch.setattr(fake_tensor, "CONSTANT_NUMEL_LIMIT", 0)
+    for border in Border:
+        policy, images = Policy((step(name),)), images_of(CATALOGUE[name].pixel_types[0], 3, False)
+        drawn = [drawn_for(policy, image, str(number), border) for number, image in enumerate(images)]
+        # Without cuDNN, one of whose functions has no such stand-in.
+        with fake_tensor.FakeTensorMode(allow_non_fake_inputs=True), torch.backends.cudnn.flags(enabled=False):
+            planes = [torch.empty(3, HEIGHT, WIDTH, device="cuda") for _ in images]
+            done = engine().apply_batch(drawn, planes, images[0].dtype)
+            assert len(done) == COUNT
+            assert all(plane.device.type == "cuda" and plane.dtype == torch.float32 for plane in done)
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_done_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = images_of("uint8", 3, False)
+    policy = Policy((step("Affine"),))
+    drawn = [drawn_for(policy, image, str(number), Border.REFLECT) for number, image in enumerate(images)]
+    whole = engine().apply_batch(drawn, [engine().upload(image) for image in images], images[0].dtype)
+    most, sizes = 2, []
+
+    def done(self: KorniaEngine, step: Any, drawn: Any, planes: torch.Tensor, dtype: Any) -> list[torch.Tensor]:
+        sizes.append(len(planes))
+        if len(planes) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(self, step, drawn, planes, dtype)
+
+    original = KorniaEngine._done
+    monkeypatch.setattr(KorniaEngine, "_done", done)
+    parts = engine().apply_batch(drawn, [engine().upload(image) for image in images], images[0].dtype)
+    assert sizes == [5, 2, 3, 1, 2]
+    for one, other in zip(whole, parts, strict=True):
+        assert bool((one - other).abs().max() <= 1)
+    most = 0
+    alone = engine().apply_batch(drawn, [engine().upload(image) for image in images], images[0].dtype)
+    for one, image, plane in zip(drawn, images, alone, strict=True):
+        np.testing.assert_array_equal(engine().download(plane, image.dtype), CpuEngine().apply(one, image))
 
 
 @pytest.mark.parametrize("name", BOTH)
