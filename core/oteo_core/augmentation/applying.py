@@ -192,7 +192,7 @@ class Course:
         Returns
         -------
         Drawn or None
-            None where the copy does not take the step.
+            None where the copy does not take the step: it was not drawn, or it needs objects and there are none.
         """
         policy, number = self._policy, turn.step
         step = policy.steps[number]
@@ -209,8 +209,16 @@ class Course:
             transform = _transform(number, step, spec, policy)
         else:
             transform = _at_strength(number, step, spec, turn.strength, generator)
+        objects = None
+        if spec.needs_objects:
+            objects = self._mover.covered(shape[0], shape[1]) if self._mover is not None else None
+            if objects is None:
+                return None
         colour = edge() if needs_edge(transform, spec, self._border) else None
-        return draw(transform, spec, shape, self._pixels.dtype, self._values, generator, self._border, colour)
+        drawn = draw(transform, spec, shape, self._pixels.dtype, self._values, generator, self._border, colour)
+        for part in drawn.parts if objects is not None else ():
+            part["objects"] = objects
+        return drawn
 
     def took(self, turn: Turn, drawn: Drawn, before: tuple[int, ...], after: tuple[int, ...]) -> None:
         """Move the annotations by a step that was applied, from a height and width to another, and write down what was drawn."""

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from oteo_core.augmentation.engines.base import Border
 from oteo_core.datasets.annotations import Box, Polygons, Rle
 from oteo_core.datasets.runs import mask_from_runs, runs_from_mask
 
@@ -80,7 +82,15 @@ class Motion:
         full = np.zeros((len(points), 5), np.float32)
         full[:, :2] = points - 0.5
         full[:, 4] = 1.0
-        moved = np.asarray(self.transform.apply_to_keypoints(full, **self.params), np.float64)
+        # Where what lies outside is mirrored in, albumentations gives the mirrored points too, nine for one; an object is there once.
+        border = getattr(self.transform, "border_mode", None)
+        if border is not None:
+            self.transform.border_mode = Border.CONSTANT.value
+        try:
+            moved = np.asarray(self.transform.apply_to_keypoints(full, **self.params), np.float64)
+        finally:
+            if border is not None:
+                self.transform.border_mode = border
         return moved[:, :2] + 0.5
 
     def numbers(self, mask: NDArray[Any]) -> NDArray[Any]:
@@ -152,6 +162,26 @@ class Mover:
                 for number, share in self._shares_inside(motion, self._mask):
                     self._shares[number] = self._shares.get(number, 1.0) * share
             self._mask = motion.numbers(self._mask)
+
+    def covered(self, height: int, width: int) -> NDArray[np.bool_] | None:
+        """Give the pixels (H, W) that are objects' as things are now; None where there is no object.
+
+        A box is all object where no outline or run-length mask of the same object says more; numbers of a mask that are to be ignored count as
+        objects, since nobody knows.
+        """
+        found = np.zeros((height, width), np.uint8)
+        if self._mask is not None:
+            found |= (self._mask != 0).astype(np.uint8)
+        outlined = {t.origin.instance for t in self._things if not isinstance(t.origin, Box) and t.origin.instance >= 0}
+        for thing in self._things:
+            if thing.mask is not None:
+                found |= (thing.mask != 0).astype(np.uint8)
+            elif not (isinstance(thing.origin, Box) and thing.origin.instance in outlined):
+                for ring in thing.rings:
+                    if len(ring) > 2:
+                        # Whatever pixel the outline touches is the object's; OpenCV counts from pixels' middles, with four bits of fraction here.
+                        cv2.fillPoly(found, [np.rint((ring - 0.5) * 16).astype(np.int32)], 1, cv2.LINE_8, 4)
+        return found.astype(bool) if found.any() else None
 
     def result(self, min_visible_share: float) -> tuple[Annotations, Counter[str]]:
         """Give what is left.

@@ -15,8 +15,10 @@ from oteo_augment.exporting.losses import Losses
 from oteo_augment.exporting.naming import Names, ending
 from oteo_augment.exporting.objects import Thing, things_of, things_of_labels
 from oteo_augment.exporting.sinks import Sink
+from oteo_augment.importing.paths import stem
 from oteo_core.artifacts import ArtifactStore
-from oteo_core.datasets import DatasetInfo, DatasetReader, Sample, Severity, Task
+from oteo_core.datasets import DatasetInfo, DatasetReader, Rle, Sample, Severity, Task
+from oteo_core.datasets.runs import runs_from_mask
 from oteo_core.errors import DataLoss
 from oteo_core.images import decode_labels
 
@@ -106,6 +108,13 @@ class Writer(ABC):
         """Count what no outside format holds."""
         if sample.group and not self.keeps_groups:
             self.losses.add("GROUP_LOST", "groups of samples that belong together are not in the format", sample.id, severity=Severity.INFO)
+        if sample.sequence:
+            self.losses.add(
+                "SEQUENCE_LOST",
+                "which stack or clip a frame is of is not in the format; its files are numbered in their order",
+                sample.id,
+                severity=Severity.INFO,
+            )
         if sample.spacing:
             self.losses.add("SPACING_LOST", "distances of pixels are not in the format", sample.id)
         if sample.derived_from:
@@ -156,6 +165,25 @@ class Writer(ABC):
             found += things_of_labels(self.labels(sample), self.job.info.classes[0])
         return found
 
+    def stuff(self, sample: Sample) -> list[Thing]:
+        """Give the classes of a mask of classes, each with its pixels as one thing; void pixels are counted as lost."""
+        info = self.job.info
+        if not sample.mask_path or info.mask is None or info.mask.kind != "class":
+            return []
+        labels = self.labels(sample)
+        height, width = labels.shape
+        void = int(np.isin(labels, info.mask.ignore).sum())
+        if void:
+            self.losses.add(
+                "VOID_LOST", "pixels that belong to no class are background in the format, not set aside", sample.id, count=void
+            )
+        found = []
+        for name, value in zip(info.classes, info.mask.values, strict=True):
+            inside = labels == value
+            if inside.any():
+                found.append(Thing(name, False, (), rle=Rle(name, height, width, runs_from_mask(inside))))
+        return found
+
     def labels_lost(self, sample: Sample) -> None:
         """Count whole-image classes where the format has objects alone; a mask's own classes are said by its numbers."""
         if sample.labels and not sample.mask_path:
@@ -164,8 +192,12 @@ class Writer(ABC):
             )
 
     def stem(self, sample: Sample, scope: str = "") -> str:
-        """Give the sample's name without ending, unique in a scope."""
-        return self.names.give(sample.source_path or sample.id, scope)
+        """Give the sample's name without ending, unique in a scope; frames of one file are told apart by their numbers."""
+        path = sample.source_path or sample.id
+        if sample.sequence:
+            folder, slash, _ = path.rpartition("/")
+            path = f"{folder}{slash}{stem(path)}-{sample.frame:0{len(str(max(sample.frames - 1, 0)))}}.frame"
+        return self.names.give(path, scope)
 
 
 def media_ending(sample: Sample) -> str:
