@@ -299,6 +299,19 @@ def test_a_batch_of_any_images_is_what_each_would_be_alone(mode: Mode, border: B
         np.testing.assert_array_equal(image, before)
 
 
+def test_the_first_engines_own_steps_get_what_they_need_within_a_batch() -> None:
+    images, marks = [picture("uint8", 3, number) for number in range(3)], [marked(number) for number in range(3)]
+    keys = [AugmentationKey(str(number)) for number in range(3)]
+    policy = Policy((Step("Affine"), Step("BackgroundReplacement"), Step("BilateralBlur"), Step("HorizontalFlip")))
+    first = augment_batch(images, policy, keys, marks, engine="cpu", border=Border.CONSTANT)
+    second = augment_batch(images, policy, keys, marks, engine="gpu", device=DEVICE, border=Border.CONSTANT)
+    for one, other, image in zip(first, second, images, strict=True):
+        same_but_pixels(one, other)
+        assert one.steps == (0, 1, 2, 3)
+        assert not apart(one.pixels, other.pixels, 255, Bound(1.0, 16.0, 0.002))
+        assert apart(one.pixels, np.ascontiguousarray(image[:, ::-1]), 255, Bound(1.0, 16.0, 0.002))
+
+
 def test_images_of_few_bits_keep_them() -> None:
     images = [(picture("uint16", 1, number) >> 4).astype(np.uint16) for number in range(3)]
     keys = [AugmentationKey(str(number)) for number in range(3)]

@@ -93,6 +93,7 @@ class KorniaEngine:
         from oteo_core.augmentation.engines.planes.work import Unsuited
 
         step = self._steps.get(drawn[0].spec.name)
+        full = False
         if step is not None:
             try:
                 with torch.inference_mode(), _exactly(self._device):
@@ -100,9 +101,11 @@ class KorniaEngine:
             except Unsuited:
                 pass
             except torch.OutOfMemoryError:
-                half = len(planes) // 2
-                if half:
-                    return self.apply_batch(drawn[:half], planes[:half], dtype) + self.apply_batch(drawn[half:], planes[half:], dtype)
+                full = True
+        # Not while the error is handled, which holds what memory is full of.
+        half = len(planes) // 2
+        if full and half:
+            return self.apply_batch(drawn[:half], planes[:half], dtype) + self.apply_batch(drawn[half:], planes[half:], dtype)
         return [self.upload(self._cpu.apply(one, self.download(plane, dtype))) for one, plane in zip(drawn, planes, strict=True)]
 
     def upload(self, pixels: NDArray[Any]) -> torch.Tensor:
