@@ -231,8 +231,6 @@ def same_but_pixels(one: Augmented, other: Augmented) -> None:
 def test_annotations_are_equal_whatever_the_engine(name: str, border: Border) -> None:
     images = [picture("uint8", 3, number) for number in range(3)]
     keys, marks = [AugmentationKey(str(number)) for number in range(3)], [marked(number) for number in range(3)]
-    if border is Border.REFLECT:  # what is mirrored in has no place among objects
-        marks = [Annotations(mask=mark.mask) for mark in marks]
     policy = Policy((step(name), Step("HorizontalFlip", probability=0.5)))
     first = augment_batch(images, policy, keys, marks, engine="cpu", border=border)
     second = augment_batch(images, policy, keys, marks, engine="gpu", device=DEVICE, border=border)
@@ -275,8 +273,6 @@ def mixture() -> tuple[list[NDArray[Any]], list[AugmentationKey], list[Annotatio
 @pytest.mark.parametrize("mode", list(Mode))
 def test_a_batch_of_any_images_is_what_each_would_be_alone(mode: Mode, border: Border) -> None:
     images, keys, marks = mixture()
-    if border is Border.REFLECT:
-        marks = [mark and Annotations(mask=mark.mask) for mark in marks]
     policy = Policy(MANY.steps, mode=mode)
     alone = [augment(image, policy, key, mark, border=border) for image, key, mark in zip(images, keys, marks, strict=True)]
     for batch in (
