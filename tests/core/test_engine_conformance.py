@@ -15,7 +15,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from torch._subclasses import fake_tensor
 
 from oteo_core.augmentation import CATALOGUE, PRESETS, AugmentationKey, Policy, Step, augment, default_policy, preset_policy, refusal
 from oteo_core.augmentation.applying import Augmented, Course
@@ -137,6 +139,47 @@ def test_both_engines_do_the_same_with_a_draw(name: str, border: Border) -> None
 
 
 @pytest.mark.parametrize("name", BOTH)
+def test_a_step_keeps_to_its_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With tensors that are said to be on a graphics processor and hold nothing: one left on the processor fails, as it would there."""
+    # Else single numbers are worked on for real, which takes the processor that is not there.
+    monkeypatch.setattr(fake_tensor, "CONSTANT_NUMEL_LIMIT", 0)
+    for border in Border:
+        policy, images = Policy((step(name),)), images_of(CATALOGUE[name].pixel_types[0], 3, False)
+        drawn = [drawn_for(policy, image, str(number), border) for number, image in enumerate(images)]
+        # Without cuDNN, one of whose functions has no such stand-in.
+        with fake_tensor.FakeTensorMode(allow_non_fake_inputs=True), torch.backends.cudnn.flags(enabled=False):
+            planes = [torch.empty(3, HEIGHT, WIDTH, device="cuda") for _ in images]
+            done = engine().apply_batch(drawn, planes, images[0].dtype)
+            assert len(done) == COUNT
+            assert all(plane.device.type == "cuda" and plane.dtype == torch.float32 for plane in done)
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_done_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = images_of("uint8", 3, False)
+    policy = Policy((step("Affine"),))
+    drawn = [drawn_for(policy, image, str(number), Border.REFLECT) for number, image in enumerate(images)]
+    whole = engine().apply_batch(drawn, [engine().upload(image) for image in images], images[0].dtype)
+    most, sizes = 2, []
+
+    def done(self: KorniaEngine, step: Any, drawn: Any, planes: torch.Tensor, dtype: Any) -> list[torch.Tensor]:
+        sizes.append(len(planes))
+        if len(planes) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(self, step, drawn, planes, dtype)
+
+    original = KorniaEngine._done
+    monkeypatch.setattr(KorniaEngine, "_done", done)
+    parts = engine().apply_batch(drawn, [engine().upload(image) for image in images], images[0].dtype)
+    assert sizes == [5, 2, 3, 1, 2]
+    for one, other in zip(whole, parts, strict=True):
+        assert bool((one - other).abs().max() <= 1)
+    most = 0
+    alone = engine().apply_batch(drawn, [engine().upload(image) for image in images], images[0].dtype)
+    for one, image, plane in zip(drawn, images, alone, strict=True):
+        np.testing.assert_array_equal(engine().download(plane, image.dtype), CpuEngine().apply(one, image))
+
+
+@pytest.mark.parametrize("name", BOTH)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 17), (3, 2), (20, 9)])
 def test_tiny_images_are_as_with_the_first_engine(name: str, shape: tuple[int, int]) -> None:
     for dtype in CATALOGUE[name].pixel_types:
@@ -188,8 +231,6 @@ def same_but_pixels(one: Augmented, other: Augmented) -> None:
 def test_annotations_are_equal_whatever_the_engine(name: str, border: Border) -> None:
     images = [picture("uint8", 3, number) for number in range(3)]
     keys, marks = [AugmentationKey(str(number)) for number in range(3)], [marked(number) for number in range(3)]
-    if border is Border.REFLECT:  # what is mirrored in has no place among objects
-        marks = [Annotations(mask=mark.mask) for mark in marks]
     policy = Policy((step(name), Step("HorizontalFlip", probability=0.5)))
     first = augment_batch(images, policy, keys, marks, engine="cpu", border=border)
     second = augment_batch(images, policy, keys, marks, engine="gpu", device=DEVICE, border=border)
@@ -232,8 +273,6 @@ def mixture() -> tuple[list[NDArray[Any]], list[AugmentationKey], list[Annotatio
 @pytest.mark.parametrize("mode", list(Mode))
 def test_a_batch_of_any_images_is_what_each_would_be_alone(mode: Mode, border: Border) -> None:
     images, keys, marks = mixture()
-    if border is Border.REFLECT:
-        marks = [mark and Annotations(mask=mark.mask) for mark in marks]
     policy = Policy(MANY.steps, mode=mode)
     alone = [augment(image, policy, key, mark, border=border) for image, key, mark in zip(images, keys, marks, strict=True)]
     for batch in (
@@ -254,6 +293,19 @@ def test_a_batch_of_any_images_is_what_each_would_be_alone(mode: Mode, border: B
         assert not np.shares_memory(other.pixels, image)
     for image, before in zip(images, kept, strict=True):
         np.testing.assert_array_equal(image, before)
+
+
+def test_the_first_engines_own_steps_get_what_they_need_within_a_batch() -> None:
+    images, marks = [picture("uint8", 3, number) for number in range(3)], [marked(number) for number in range(3)]
+    keys = [AugmentationKey(str(number)) for number in range(3)]
+    policy = Policy((Step("Affine"), Step("BackgroundReplacement"), Step("BilateralBlur"), Step("HorizontalFlip")))
+    first = augment_batch(images, policy, keys, marks, engine="cpu", border=Border.CONSTANT)
+    second = augment_batch(images, policy, keys, marks, engine="gpu", device=DEVICE, border=Border.CONSTANT)
+    for one, other, image in zip(first, second, images, strict=True):
+        same_but_pixels(one, other)
+        assert one.steps == (0, 1, 2, 3)
+        assert not apart(one.pixels, other.pixels, 255, Bound(1.0, 16.0, 0.002))
+        assert apart(one.pixels, np.ascontiguousarray(image[:, ::-1]), 255, Bound(1.0, 16.0, 0.002))
 
 
 def test_images_of_few_bits_keep_them() -> None:
