@@ -9,8 +9,9 @@ from typing import IO, Any
 import numpy as np
 
 from oteo_augment.exporting.objects import Thing
+from oteo_augment.exporting.points import PointNames
 from oteo_augment.exporting.writers.base import OBJECTS, PARTS, Job, Writer, media_ending
-from oteo_core.datasets import Rle, Sample, Task
+from oteo_core.datasets import Rle, Sample, Severity, Task
 from oteo_core.datasets.runs import runs_from_mask
 
 
@@ -18,16 +19,20 @@ class Coco(Writer):
     """Writes ``images/train/NAME.png`` and ``annotations/instances_train.json``.
 
     Outlines are written with all their rings; masks as uncompressed runs, which every reader of COCO takes; of a mask of classes each class is one
-    annotation of an image, as in COCO's "stuff". The list of annotations is kept in a
+    annotation of an image, as in COCO's "stuff". Key points are numbered as the class's skeleton has them, and counted by pixels (half a pixel
+    less than here), as COCO does; turned boxes become outlines of four corners. The list of annotations is kept in a
     local file until all images are known, so that memory stays flat.
     """
 
     name = "coco"
-    tasks = OBJECTS | {Task.SEMANTIC}
+    tasks = OBJECTS | {Task.SEMANTIC, Task.KEYPOINTS}
+    keeps_points = True
+    keeps_turned = True
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
         self._numbers = {name: number for number, name in enumerate(job.info.classes, 1)}
+        self._points = PointNames(job.reader)
         self._parts = {split: _Part(job.scratch, PARTS[split]) for split in job.parts()}
         self._images = self._annotations = 0
 
@@ -40,7 +45,7 @@ class Coco(Writer):
         part.image({"id": self._images, "file_name": name, "width": sample.width, "height": sample.height})
         for thing in [*self.things(sample), *self._stuff(sample)]:
             self._annotations += 1
-            part.annotation(self._entry(thing))
+            part.annotation(self._entry(thing, sample))
         self.labels_lost(sample)
         self.lost(sample)
 
@@ -63,7 +68,7 @@ class Coco(Writer):
                 found.append(Thing(name, False, (), rle=Rle(name, height, width, runs_from_mask(inside))))
         return found
 
-    def _entry(self, thing: Thing) -> dict[str, Any]:
+    def _entry(self, thing: Thing, sample: Sample) -> dict[str, Any]:
         entry: dict[str, Any] = {
             "id": self._annotations,
             "image_id": self._images,
@@ -77,8 +82,40 @@ class Coco(Writer):
             entry["segmentation"] = [list(ring) for ring in thing.polygons.rings]
         elif thing.rle is not None:
             entry["segmentation"] = {"size": [thing.rle.height, thing.rle.width], "counts": list(thing.rle.counts)}
+        elif thing.oriented is not None:
+            entry["segmentation"] = [[value for corner in thing.oriented.corners() for value in corner]]
+        if thing.oriented is not None:
+            self.losses.add(
+                "ORIENTATION_LOST", "turned boxes became outlines of their four corners, or gave way to their objects' outlines", sample.id
+            )
+        if thing.keypoints is not None:
+            self._add_points(entry, thing, sample)
         if thing.attributes:
             entry["attributes"] = dict(thing.attributes)
+        return entry
+
+    def _add_points(self, entry: dict[str, Any], thing: Thing, sample: Sample) -> None:
+        assert thing.keypoints is not None
+        placed = self._points.placed(thing.keypoints)
+        entry["keypoints"] = [value for x, y, seen in placed for value in ((_pixel(x), _pixel(y), seen) if seen else (0, 0, 0))]
+        entry["num_keypoints"] = len(thing.keypoints.points)
+        if thing.box is None and not thing.has_outline and thing.oriented is None:
+            x, y, width, height = entry["bbox"]
+            entry["bbox"] = [x, y, max(width, 1.0), max(height, 1.0)]
+            entry["area"] = entry["bbox"][2] * entry["bbox"][3]
+            self.losses.add(
+                "BOX_ADDED",
+                "objects of points alone got a box around their points, which the format asks for",
+                sample.id,
+                severity=Severity.INFO,
+            )
+
+    def _category(self, number: int, name: str) -> dict[str, Any]:
+        entry: dict[str, Any] = {"id": number, "name": name, "supercategory": ""}
+        skeleton = self._points.of(name)
+        if skeleton.points:
+            entry["keypoints"] = list(skeleton.points)
+            entry["skeleton"] = [[one + 1, other + 1] for one, other in skeleton.edges]
         return entry
 
     def finish(self) -> None:
@@ -94,10 +131,16 @@ class Coco(Writer):
                 "date_created": info.create_time,
             },
             "licenses": [],
-            "categories": [{"id": number, "name": name, "supercategory": ""} for name, number in self._numbers.items()],
+            "categories": [self._category(number, name) for name, number in self._numbers.items()],
         }
         for part in self._parts.values():
             self.sink.put(f"annotations/instances_{part.name}.json", part.finish(head))
+
+
+def _pixel(value: float) -> float | int:
+    """Give a coordinate as COCO counts points, by pixels: a whole number for the middle of a pixel."""
+    pixel = value - 0.5
+    return int(pixel) if pixel == int(pixel) else pixel
 
 
 class _Part:
