@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import yaml
 from export_tools import boxes, by_pixels, codes, export
 from import_sources import write_json, write_picture
 
 from oteo_core.datasets import Sample, Skeleton, mirror_pairs
+from oteo_core.errors import InvalidArgument
 
 NAMES = ["nose", "left_eye", "right_eye", "tail"]
 NOBODY = [0, 0, 0]
@@ -140,3 +144,143 @@ def test_left_and_right_are_found_in_names():
     assert mirror_pairs(["nose", "left_eye", "right_eye", "L-hip", "R-hip", "leftover", "rightover", "left ear"]) == {
         "left_eye": "right_eye", "L-hip": "R-hip",
     }  # fmt: skip
+
+
+def test_coco_to_yolo_pose_and_back(tmp_path, import_source, store):
+    one = import_source(animals(tmp_path / "in"))
+    done = export(store, "made", "yolo", tmp_path / "pose")
+    assert codes(done) == {"SKELETON_LOST"}
+    told = yaml.safe_load((tmp_path / "pose" / "data.yaml").read_text())
+    assert (told["kpt_shape"], told["flip_idx"], told["kpt_names"], told["task"]) == ([4, 3], [0, 2, 1, 3], {0: NAMES}, "pose")
+    lines = next((tmp_path / "pose" / "labels").rglob("p1.txt")).read_text().splitlines()
+    assert [len(line.split()) for line in lines] == [17] * 4
+    # Class, box by its middle, then the points: 13.5 of 64 pixels, 10.5 of 48, seen.
+    assert [float(v) for v in lines[0].split()] == pytest.approx(
+        [0, 22.5 / 64, 18.5 / 48, 25 / 64, 20 / 48, 13.5 / 64, 10.5 / 48, 2, 14.5 / 64, 12.75 / 48, 2, 30.5 / 64, 13.5 / 48, 1, 0, 0, 0]
+    )
+    two = import_source(tmp_path / "pose", name="pose")
+    assert two.info.source_format == "yolo"
+    assert two.info.skeletons == (Skeleton("cat", tuple(NAMES)),)
+    assert codes(export(store, "pose", "coco", tmp_path / "out")) == set()
+    three = import_source(tmp_path / "out", name="again")
+    first, last = by_pixels(one.samples.values()), by_pixels(three.samples.values())
+    assert {key: marks(s) for key, s in first.items()} == {key: marks(s) for key, s in last.items()}
+    for key, sample in first.items():
+        for box, other in zip(boxes(sample), boxes(last[key]), strict=True):
+            assert other[0] == box[0]
+            assert other[1:5] == pytest.approx(box[1:5], abs=1e-8)
+
+
+@pytest.mark.parametrize("numbers", [2, 3])
+def test_yolo_pose_without_names(numbers, tmp_path, import_source):
+    write_picture(tmp_path / "in" / "images" / "a.png", 1)
+    places = ["0.25 0.5", "0 0", "0.75 0.25"]
+    seen = ["2", "0", "1"] if numbers == 3 else [""] * 3
+    line = "0 0.5 0.5 0.5 0.5 " + " ".join(f"{place} {v}".strip() for place, v in zip(places, seen, strict=True))
+    label = tmp_path / "in" / "labels" / "a.txt"
+    label.parent.mkdir()
+    label.write_text(f"{line}\n0 0.5 0.5 0.25 0.25\n0 0.5 0.5 0.25 0.25 0.1\n")
+    (tmp_path / "in" / "data.yaml").write_text(f"names: [cell]\nkpt_shape: [3, {numbers}]\n")
+    write_picture(tmp_path / "in" / "images" / "b.png", 2)
+    (label.parent / "b.txt").write_text("0 0.5 0.5 0.25 0.25\n")
+    made = import_source(tmp_path / "in", task="keypoints")
+    sample, _ = made.samples.values()
+    assert marks(sample) == [("cell", [("point_0", 16.0, 24.0, True), ("point_2", 48.0, 12.0, numbers == 2)])]
+    assert len(sample.boxes) == 2
+    assert [f.code for f in sample.findings] == ["BAD_ANNOTATION"]
+    (tmp_path / "in" / "data.yaml").write_text("names: [cell]\nkpt_shape: [3, 4]\n")
+    with pytest.raises(InvalidArgument) as caught:
+        import_source(tmp_path / "in", name="wrong", format="yolo")
+    assert caught.value.reason == "BAD_ANNOTATION_FILE"
+
+
+def corners(sample: Sample) -> list[tuple[str, np.ndarray]]:
+    return [(box.class_name, np.array(box.corners())) for box in sample.oriented_boxes]
+
+
+def ships(root: Path, *lines: str) -> Path:
+    """Give a YOLO source of turned boxes as shares of 64 x 48 pixels, and the given lines besides."""
+    rng = np.random.default_rng(5)
+    for index in range(5):
+        write_picture(root / "images" / "train" / f"s{index}.png", index)
+        written = []
+        for number in range(3):
+            middle, angle, size = rng.uniform((25, 20), (35, 28)), rng.uniform(-3, 3), rng.uniform(4, 16, 2)
+            along, down = np.array([math.cos(angle), math.sin(angle)]), np.array([-math.sin(angle), math.cos(angle)])
+            square = [middle + a * along * size[0] / 2 + d * down * size[1] / 2 for a, d in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
+            written.append(f"{number % 2} " + " ".join(f"{x / 64!r} {y / 48!r}" for x, y in np.array(square).tolist()))
+        path = root / "labels" / "train" / f"s{index}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join([*written, *(lines if index == 0 else ())]) + "\n")
+    (root / "data.yaml").write_text("names: [ship, plane]\n")
+    return root
+
+
+def test_turned_boxes_come_out_as_they_went_in(tmp_path, import_source, store):
+    root = ships(tmp_path / "in")
+    one = import_source(root)
+    assert one.info.task == "detection"
+    assert {len(s.oriented_boxes) for s in one.samples.values()} == {3}
+    assert not any(s.findings or s.boxes or s.polygons for s in one.samples.values())
+    assert codes(export(store, "made", "yolo", tmp_path / "out")) == set()
+    for path in (root / "labels" / "train").iterdir():
+        (there,) = (tmp_path / "out" / "labels").rglob(path.name)
+        given, written = np.loadtxt(path), np.loadtxt(there)
+        np.testing.assert_allclose(written, given, atol=1e-10)
+    two = import_source(tmp_path / "out", name="again")
+    first, second = by_pixels(one.samples.values()), by_pixels(two.samples.values())
+    for key, sample in first.items():
+        for (name, place), (other, there) in zip(corners(sample), corners(second[key]), strict=True):
+            assert name == other
+            np.testing.assert_allclose(there, place, atol=1e-8)
+
+
+def test_four_corners_are_outlines_where_outlines_are_asked_for_or_told(tmp_path, import_source, store):
+    root = ships(tmp_path / "in")
+    asked = import_source(root, task="instance_segmentation")
+    (root / "data.yaml").write_text("names: [ship, plane]\ntask: segment\n")
+    told = import_source(root, name="told")
+    for made in (asked, told):
+        assert made.info.task == "instance_segmentation"
+        assert {(len(s.polygons), len(s.oriented_boxes)) for s in made.samples.values()} == {(3, 0)}
+    # What we write of outlines is read as outlines, even where all have four corners.
+    export(store, "told", "yolo", tmp_path / "out")
+    assert import_source(tmp_path / "out", name="again").info.task == "instance_segmentation"
+
+
+def test_wrong_turned_boxes_are_said(tmp_path, import_source):
+    far = "0 1.5 1.5 1.75 1.5 1.75 1.75 1.5 1.75"
+    flat = "0 0.5 0.5 0.6 0.6 0.7 0.7 0.8 0.8"
+    out = "0 0.75 0.25 1.25 0.25 1.25 0.5 0.75 0.5"
+    loose = "0 0.1 0.1 0.9 0.1 0.5 0.5 0.1 0.9"
+    made = import_source(ships(tmp_path / "in", far, flat, out, loose, "1 nan 0 0 0 0 0 0 0"))
+    sample = next(s for s in made.samples.values() if s.source_path.endswith("s0.png"))
+    assert sorted(f.code for f in sample.findings) == [
+        "BAD_ANNOTATION", "BOX_OUT_OF_IMAGE", "BOX_OUT_OF_IMAGE", "NOT_A_RECTANGLE", "ZERO_AREA_BOX",
+    ]  # fmt: skip
+    assert len(sample.oriented_boxes) == 5
+
+
+def test_what_turned_boxes_lose(tmp_path, import_source, store):
+    import_source(ships(tmp_path / "in", "0 0.75 0.25 1.25 0.25 1.25 0.5 0.75 0.5"))
+    yolo = export(store, "made", "yolo", tmp_path / "yolo")
+    assert codes(yolo) == {"BOX_CUT"}
+    assert all(0 <= v <= 1 for path in (tmp_path / "yolo" / "labels").rglob("*.txt") for v in np.loadtxt(path)[:, 1:].ravel())
+    assert codes(export(store, "made", "coco", tmp_path / "coco")) == {"ORIENTATION_LOST"}
+    assert codes(export(store, "made", "pascal_voc", tmp_path / "voc")) == {"ORIENTATION_LOST"}
+    upright = import_source(tmp_path / "voc", name="voc")
+    outlined = import_source(tmp_path / "coco", name="coco")
+    for key, sample in by_pixels(upright.samples.values()).items():
+        given = next(s for s in by_pixels(outlined.samples.values()).values() if s.pixel_digest == key)
+        assert [len(p.rings[0]) for p in given.polygons] == [8] * len(sample.boxes)
+        for box, outline in zip(sample.boxes, given.polygons, strict=True):
+            xs = np.clip(outline.rings[0][0::2], 0, 64)
+            assert (box.x, box.width) == (pytest.approx(xs.min()), pytest.approx(np.ptp(xs)))
+
+
+def test_oteos_own_form_keeps_turned_boxes_points_and_skeletons(tmp_path, import_source, store):
+    one = import_source(animals(tmp_path / "in"))
+    assert codes(export(store, "made", "oteo", tmp_path / "out")) == set()
+    two = import_source(tmp_path / "out", name="again")
+    assert (two.info.digest, two.info.skeletons) == (one.info.digest, one.info.skeletons)
+    assert [s.keypoints for s in two.samples.values()] == [s.keypoints for s in one.samples.values()]

@@ -145,6 +145,12 @@ def _owner(
     return thing
 
 
+def box_around(thing: Thing) -> tuple[float, float, float, float]:
+    """Give x, y, width and height of an object for a format that asks for a box: at least a pixel wide and high."""
+    x, y, width, height = thing.bounds()
+    return x, y, max(width, 1.0), max(height, 1.0)
+
+
 def things_of_labels(labels: NDArray[Any], class_name: str) -> list[Thing]:
     """Give the objects of a label image (height, width): one for each number but 0, exact to the pixel."""
     height, width = labels.shape

@@ -8,12 +8,15 @@ from dataclasses import replace
 
 from oteo_augment.importing.items import Item
 from oteo_augment.importing.scanning import Scanned
-from oteo_augment.importing.turned import box_of_quad
+from oteo_augment.importing.turned import box_of_quad, is_rectangle
 from oteo_core.datasets import Box, Keypoints, OrientedBox, Polygons, Rle, Severity
 from oteo_core.datasets.outlines import crosses_itself, ring_area
 
 _SLACK = 1.0
 """Pixels by which a box may stand out without a word: corners counted from 1, rounding of shares."""
+
+_NO_WIDTH = 1e-6
+"""Pixels of width that rounding makes of corners on one line."""
 
 
 def check_annotations(item: Item, scanned: Scanned, known: Container[str] | None) -> None:
@@ -48,9 +51,15 @@ def check_annotations(item: Item, scanned: Scanned, known: Container[str] | None
     item.boxes = [kept for box in item.boxes if (kept := _checked_box(item, box, width, height)) is not None]
     item.polygons = [outline for outline in item.polygons if _polygon_fits(item, outline, width, height)]
     item.rle = [mask for mask in item.rle if _rle_fits(item, mask, width, height)]
-    item.quads = [quad for quad in item.quads if _polygon_fits(item, quad, width, height)]
     item.oriented_boxes = [box for box in item.oriented_boxes if _turned_fits(item, box, width, height)]
-    item.oriented_boxes += [box_of_quad(item, quad, _name(quad)) for quad in item.quads]
+    pairs = [(quad, box_of_quad(quad)) for quad in item.quads]
+    pairs = [(quad, box) for quad, box in pairs if _turned_fits(item, box, width, height)]
+    item.quads = [quad for quad, _ in pairs]
+    item.oriented_boxes += [box for _, box in pairs]
+    for quad, box in pairs:
+        if not is_rectangle(quad, box):
+            what = f"{_name(quad)} ({quad.class_name})"
+            item.report(Severity.INFO, "NOT_A_RECTANGLE", f"{what}: its four corners are no rectangle; the smallest around them is taken")
     checked = [_checked_points(item, marked, width, height) for marked in item.keypoints]
     item.keypoints = [marked for marked in checked if marked.points]
 
@@ -134,7 +143,7 @@ def _turned_fits(item: Item, box: OrientedBox, width: int, height: int) -> bool:
     if not all(math.isfinite(v) for v in (box.center_x, box.center_y, box.width, box.height, box.angle)):
         item.report(Severity.ERROR, "BAD_ANNOTATION", f"{place} is not of finite numbers; it is left out")
         return False
-    if box.width <= 0 or box.height <= 0:
+    if min(box.width, box.height) <= _NO_WIDTH:
         item.report(Severity.ERROR, "ZERO_AREA_BOX", f"{place} has no area; it is left out")
         return False
     xs, ys = zip(*box.corners(), strict=True)

@@ -74,8 +74,8 @@ class Writer(ABC):
     keeps_groups: ClassVar[bool] = False
     keeps_excluded: ClassVar[bool] = False
     """True: samples that were left out are written too, as far as there is something of them."""
-    keeps_points: ClassVar[bool] = False
-    keeps_turned: ClassVar[bool] = False
+    keeps_points: bool = False
+    keeps_turned: bool = False
     """True: key points, or turned boxes, are written, or the writer itself says what is lost of them."""
     keeps_class_list: bool = True
     """False: a reader finds the classes that occur, in the order of the alphabet."""

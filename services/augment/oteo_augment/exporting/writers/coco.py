@@ -8,7 +8,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from oteo_augment.exporting.objects import Thing
+from oteo_augment.exporting.objects import Thing, box_around
 from oteo_augment.exporting.points import PointNames
 from oteo_augment.exporting.writers.base import OBJECTS, PARTS, Job, Writer, media_ending
 from oteo_core.datasets import Rle, Sample, Severity, Task
@@ -100,8 +100,7 @@ class Coco(Writer):
         entry["keypoints"] = [value for x, y, seen in placed for value in ((_pixel(x), _pixel(y), seen) if seen else (0, 0, 0))]
         entry["num_keypoints"] = len(thing.keypoints.points)
         if thing.box is None and not thing.has_outline and thing.oriented is None:
-            x, y, width, height = entry["bbox"]
-            entry["bbox"] = [x, y, max(width, 1.0), max(height, 1.0)]
+            entry["bbox"] = list(box_around(thing))
             entry["area"] = entry["bbox"][2] * entry["bbox"][3]
             self.losses.add(
                 "BOX_ADDED",
