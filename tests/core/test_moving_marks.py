@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from oteo_core.augmentation import CATALOGUE, Annotations, AugmentationKey, Border, Policy, Step, augment
-from oteo_core.augmentation.turned import around
 from oteo_core.datasets.annotations import Box, Keypoint, Keypoints, OrientedBox, Polygons
+from oteo_core.datasets.turned import around
 
 GEOMETRIC = sorted(name for name, spec in CATALOGUE.items() if spec.geometric)
 SIZES = {"height": 90, "width": 84, "max_size": 90}

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oteo_core.augmentation.engines.base import Border
-from oteo_core.augmentation.turned import around, corners_of, hull
 from oteo_core.datasets.annotations import Box, Keypoints, OrientedBox, Polygons, Rle
 from oteo_core.datasets.runs import mask_from_runs, runs_from_mask
+from oteo_core.datasets.turned import around, corners_of, hull
 
 _LINES_BEND = frozenset({"ElasticTransform", "GridDistortion", "OpticalDistortion", "ThinPlateSpline"})
 _STEP = 4.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from oteo_core.datasets import Box, DatasetInfo, Finding, Polygons, Rle, Sample, Severity
+from oteo_core.datasets import Box, DatasetInfo, Finding, Keypoints, OrientedBox, Polygons, Rle, Sample, Severity, Skeleton
 
 
 @dataclass(slots=True)
@@ -19,8 +19,10 @@ class Item:
         True: annotations name it and it is not there.
     unlabelled
         True: nothing is known of it, so that it is left out.
-    labels, boxes, polygons, rle
-        As in `oteo_core.datasets.Sample`; not yet held against the image's size.
+    labels, boxes, polygons, rle, oriented_boxes, keypoints
+        As in `oteo_core.datasets.Sample`; not yet held against the image's size. Oriented boxes are always in pixels.
+    quads
+        Four corners each, of a turned box or of an outline: which of both, the task decides.
     mask
         Path of its mask file inside the source, or "".
     split
@@ -44,6 +46,9 @@ class Item:
     boxes: list[Box] = field(default_factory=list)
     polygons: list[Polygons] = field(default_factory=list)
     rle: list[Rle] = field(default_factory=list)
+    oriented_boxes: list[OrientedBox] = field(default_factory=list)
+    keypoints: list[Keypoints] = field(default_factory=list)
+    quads: list[Polygons] = field(default_factory=list)
     mask: str = ""
     split: str = ""
     group: str = ""
@@ -73,6 +78,8 @@ class Reading:
         Files that were read as annotations.
     mask_numbers
         Numbers of mask images with their classes, where the source says so; the single number -1 says that every number is an object.
+    skeletons
+        The points of classes that have key points.
     stored
         The dataset that the source is already; None for every other format.
     """
@@ -83,6 +90,7 @@ class Reading:
     used: frozenset[str] = frozenset()
     mask_numbers: tuple[tuple[int, str], ...] = ()
     stored: Stored | None = None
+    skeletons: tuple[Skeleton, ...] = ()
 
 
 @dataclass(slots=True)

@@ -79,6 +79,9 @@ class Writer(ABC):
     """True: samples that were left out are written too, as far as there is something of them."""
     holds_stacks: ClassVar[bool] = False
     """True: `add_stack` writes the frames of a sequence as one file."""
+    keeps_points: bool = False
+    keeps_turned: bool = False
+    """True: key points, or turned boxes, are written, or the writer itself says what is lost of them."""
     keeps_class_list: bool = True
     """False: a reader finds the classes that occur, in the order of the alphabet."""
 
@@ -121,6 +124,15 @@ class Writer(ABC):
                 "which stack or clip a frame is of is not in the format; its files are numbered in their order",
                 sample.id,
                 severity=Severity.INFO,
+            )
+        if sample.keypoints and not self.keeps_points:
+            self.losses.add("KEYPOINTS_LOST", "key points of objects are not in the format", sample.id, count=len(sample.keypoints))
+        if sample.oriented_boxes and not self.keeps_turned:
+            self.losses.add(
+                "ORIENTATION_LOST",
+                "turned boxes are not in the format, at most upright boxes around them",
+                sample.id,
+                count=len(sample.oriented_boxes),
             )
         if sample.spacing:
             self.losses.add("SPACING_LOST", "distances of pixels are not in the format", sample.id)
@@ -188,8 +200,22 @@ class Writer(ABC):
         return pixels.astype(np.int64) if pixels.dtype.kind == "f" else pixels
 
     def things(self, sample: Sample) -> list[Thing]:
-        """Give a sample's objects; those of a label image too."""
+        """Give a sample's objects; those of a label image too.
+
+        Objects of which nothing but points is known are left out where the format holds no points.
+        """
         found = things_of(sample)
+        if not self.keeps_points:
+            placed = [thing for thing in found if thing.has_outline or thing.box is not None or thing.oriented is not None]
+            if len(placed) < len(found):
+                self.losses.add(
+                    "OBJECT_LOST",
+                    "objects of points alone are left out",
+                    sample.id,
+                    count=len(found) - len(placed),
+                    severity=Severity.ERROR,
+                )
+            found = placed
         mask = self.job.info.mask
         if sample.mask_path and mask is not None and mask.kind == "instance":
             found += things_of_labels(self.labels(sample), self.job.info.classes[0])
