@@ -15,8 +15,8 @@ from typing import Any
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 warnings.filterwarnings("ignore", message="Got processor for bboxes")
 
-import albumentations
-import cv2
+import albumentations  # noqa: E402  (after what it reads)
+import cv2  # noqa: E402
 
 Steps = tuple[tuple[str, dict[str, Any]], ...]
 
