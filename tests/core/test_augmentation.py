@@ -88,7 +88,7 @@ def test_nothing_mirrors_where_sides_mean_something():
         (lambda: Policy((Step("D4", weight=-1.0),)), "BAD_POLICY", "policy.steps[0].weight"),
         (lambda: Policy((Step("D4", weight=0.0),), Mode.LINEAR), "BAD_POLICY", "policy.steps"),
         (lambda: preset_policy("h-and-i", "classification"), "UNKNOWN_PRESET", "policy.preset"),
-        (lambda: default_policy("keypoints"), "TASK_NOT_SUPPORTED", "policy"),
+        (lambda: default_policy("painting"), "TASK_NOT_SUPPORTED", "policy"),
         (
             lambda: augment_image(picture(), Policy((Step("GaussNoise", {"std_range": "much"}),)), AugmentationKey("s")),
             "BAD_PARAMETER",
@@ -137,3 +137,22 @@ def test_the_digest_tells_policies_apart_and_nothing_else():
 def test_importing_it_is_cheap():
     code = "import sys, oteo_core.augmentation; sys.exit('albumentations' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "step", [Step("CenterCrop"), Step("RandomCropFromBorders", {"share": [0, 0]}), Step("NoOp"), Step("MedianBlur", {"kernel": [1, 1]})]
+)
+def test_a_step_that_changes_nothing_gives_a_copy(step):
+    image = picture()
+    out = augment_image(image, Policy((step,)), AugmentationKey("a"))
+    np.testing.assert_array_equal(out, image)
+    assert not np.shares_memory(out, image)
+    assert out.flags.c_contiguous
+
+
+def test_an_image_of_one_row_stays_one_without_colour():
+    # albumentations gives a column.
+    row = picture()[:1]
+    out = augment_image(np.ascontiguousarray(row), Policy((Step("ToGray"),)), AugmentationKey("a"))
+    assert out.shape == row.shape
+    assert abs(int(out[0, 3, 0]) - float(row[0, 3] @ [0.299, 0.587, 0.114])) < 1

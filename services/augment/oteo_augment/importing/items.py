@@ -33,6 +33,8 @@ class Item:
         True: coordinates are shares of the image's width and height, as in YOLO's files.
     findings
         What the reader found wrong.
+    frame
+        The frame of the file that is meant, from 0; -1: all of them.
     """
 
     path: str
@@ -48,6 +50,7 @@ class Item:
     declared_size: tuple[int, int] = (0, 0)
     normalised: bool = False
     findings: list[Finding] = field(default_factory=list)
+    frame: int = -1
 
     def report(self, severity: Severity, code: str, message: str, path: str = "") -> None:
         """Add a finding; `path` is the file to look at, the image itself where it is left out."""

@@ -17,11 +17,16 @@ from oteo_augment.importing.arrays import expand, folder_of, holds_pictures
 from oteo_core.artifacts import ArtifactStore, split_uri
 from oteo_core.errors import InvalidArgument, NotFound, OteoError
 from oteo_core.images import FORMATS as IMAGE_FORMATS
+from oteo_core.images.sequences import ENDINGS as SEQUENCE_ENDINGS
 
-IMAGE_ENDINGS = frozenset(ending for endings in IMAGE_FORMATS.values() for ending in endings if ending.count(".") == 1)
+IMAGE_ENDINGS = frozenset(
+    ending for endings in (*IMAGE_FORMATS.values(), *SEQUENCE_ENDINGS.values()) for ending in endings if ending.count(".") == 1
+)
 """Endings, in lower case, of files that are taken for images."""
 
 _LIMITS = ArchiveLimits()
+_DICOM_START = 132
+_SEQUENCES = (*IMAGE_FORMATS["tiff"], *(ending for endings in SEQUENCE_ENDINGS.values() for ending in endings))
 _IGNORED_FOLDERS = frozenset({"__macosx", "@eadir", ".ipynb_checkpoints"})
 _IGNORED_FILES = frozenset({"thumbs.db", "desktop.ini"})
 
@@ -76,6 +81,15 @@ class SourceRef:
                 raise InvalidArgument(f"the file has {status.st_size} bytes; the limit is {most}", reason="IMAGE_TOO_LARGE")
             return stream.readall()
 
+    def begins(self, path: str, mark: bytes, offset: int) -> bool:
+        """Tell whether a file of a local folder has a mark at an offset; False for what cannot be read."""
+        try:
+            descriptor = os.open(f"{self.root}/{path}", os.O_RDONLY | os.O_NONBLOCK)
+            with open(descriptor, "rb", buffering=0):
+                return stat.S_ISREG(os.fstat(descriptor).st_mode) and os.pread(descriptor, len(mark), offset) == mark
+        except OSError:
+            return False
+
 
 @dataclass(frozen=True)
 class Source:
@@ -101,8 +115,13 @@ class Source:
 
     @cached_property
     def images(self) -> list[str]:
-        """Files that have the ending of an image."""
-        return [path for path in self.files if is_image_name(path)]
+        """Files that have the ending of an image; where there is none, files that begin as DICOM does: scanners name those as they like."""
+        return [path for path in self.files if is_image_name(path)] or self._unnamed_dicom()
+
+    def _unnamed_dicom(self) -> list[str]:
+        if not self.ref.is_local:
+            return []
+        return [path for path, file in self.files.items() if file.size > _DICOM_START and self.ref.begins(path, b"DICM", 128)]
 
     def ending_with(self, *endings: str) -> list[str]:
         """Give files that end so, in lower or upper case."""
@@ -112,7 +131,12 @@ class Source:
 def is_image_name(path: str) -> bool:
     """Tell whether a file's ending is that of an image format that is read."""
     stem, dot, ending = path.rpartition(".")
-    return bool(stem) and f"{dot}{ending.lower()}" in IMAGE_ENDINGS
+    return bool(stem) and (f"{dot}{ending.lower()}" in IMAGE_ENDINGS or path.lower().endswith(".nii.gz"))
+
+
+def is_sequence_name(path: str) -> bool:
+    """Tell whether a file's ending is that of a format that holds several frames; those of moving pictures aside."""
+    return path.lower().endswith(_SEQUENCES)
 
 
 def check_source(uri: str, limits: ArchiveLimits = _LIMITS) -> None:

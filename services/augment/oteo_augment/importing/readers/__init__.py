@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from oteo_augment.importing.items import Reading
-from oteo_augment.importing.readers import class_folders, coco, csv, masks, numpy, oteo, voc, webdataset, yolo
+from oteo_augment.importing.readers import class_folders, coco, csv, cvat, labelme, masks, numpy, oteo, voc, webdataset, yolo
 from oteo_augment.importing.source import Source
 
 READERS: dict[str, Callable[[Source], Reading]] = {
@@ -22,6 +22,8 @@ READERS: dict[str, Callable[[Source], Reading]] = {
     "masks": masks.read,
     "numpy": numpy.read,
     "webdataset": webdataset.read,
+    "labelme": labelme.read,
+    "cvat": cvat.read,
     "oteo": oteo.read,
 }
 """Readers by the format's name."""
@@ -31,6 +33,8 @@ DETECTORS: dict[str, Callable[[Source], str]] = {
     "numpy": numpy.detect,
     "webdataset": webdataset.detect,
     "coco": coco.detect,
+    "labelme": labelme.detect,
+    "cvat": cvat.detect,
     "pascal_voc": voc.detect,
     "yolo": yolo.detect,
     "masks": masks.detect,

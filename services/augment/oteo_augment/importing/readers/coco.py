@@ -7,7 +7,7 @@ from typing import Any
 
 from oteo_augment.importing.items import Item, Reading
 from oteo_augment.importing.paths import ByName, split_of_path, split_of_words, stem
-from oteo_augment.importing.source import Source
+from oteo_augment.importing.source import Source, is_sequence_name
 from oteo_core.datasets import Box, Polygons, Rle, Severity, Task
 from oteo_core.errors import InvalidArgument
 
@@ -46,14 +46,15 @@ def read(source: Source) -> Reading:
                 item = _orphan(entry.get("image_id"), file, items)
             objects += 1
             outlines += _annotation(entry, index, file, item, names)
+    named = {item.path for item in items.values()}
     for path in source.images:
-        if path not in items:
+        if path not in named:
             item = items[path] = Item(path, unlabelled=True)
             item.report(Severity.ERROR, "MISSING_ANNOTATION", f"{path} is not in the list of images of {', '.join(files[:3])}")
     tasks: tuple[str, ...] = (Task.DETECTION, Task.MULTI_LABEL)
     if objects and outlines * 2 >= objects:
         tasks = (Task.INSTANCE, Task.DETECTION, Task.MULTI_LABEL)
-    return Reading(list(items.values()), tuple(classes), tasks, frozenset([*files, *items]))
+    return Reading(list(items.values()), tuple(classes), tasks, frozenset([*files, *(item.path for item in items.values())]))
 
 
 def _annotation_files(source: Source) -> list[str]:
@@ -96,10 +97,13 @@ def _number(value: Any) -> float:
 def _image(entry: dict[str, Any], file: str, split: str, images: ByName, items: dict[str, Item]) -> Item:
     named = entry["file_name"]
     path = images.find(named, near=file, split=split)
-    key = path or named
+    # COCO has no word for a frame of a clip or stack; both of these are in use.
+    given = entry.get("frame_index", entry.get("frame_id"))
+    frame = given if isinstance(given, int) and given >= 0 and is_sequence_name(named) else -1
+    key = f"{path or named}#frame={frame}" if frame >= 0 else path or named
     item = items.get(key)
     if item is None:
-        item = items[key] = Item(key, missing=not path, split=split or split_of_path(path))
+        item = items[key] = Item(path or named, missing=not path, split=split or split_of_path(path), frame=frame)
         if not path:
             item.report(Severity.ERROR, "MISSING_IMAGE", f"{file} lists {named}, which is not in the source", file)
     size = entry.get("width"), entry.get("height")

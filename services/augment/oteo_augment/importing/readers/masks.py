@@ -11,9 +11,9 @@ from oteo_core.datasets import Severity, Task
 
 _MASK_FOLDERS = frozenset((
     "masks", "mask", "labels", "label", "groundtruth", "ground_truth", "gt", "annotations", "annotation", "segmentation", "segmentations",
-    "segmentationclass", "segmentationobject",
+    "segmentationclass", "segmentationobject", "labelstr",
 ))  # fmt: skip
-_IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "data", "input", "inputs", "frames")
+_IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "data", "input", "inputs", "frames", "imagestr")
 MASK_ENDINGS = ("_mask", "-mask", "_label", "-label", "_labels", "_seg", "_gt", "_segmentation")
 """What a mask's name ends with where it lies beside its image."""
 _CLASS_LINE = re.compile(r"(\d+|\*)\s+(\S.*)")
@@ -102,4 +102,6 @@ def _image_key(path: str) -> tuple[str, str]:
         if parts[index].lower() in _IMAGE_FOLDERS:
             del parts[index]
             break
-    return "/".join(parts[:-1]), stem(path)
+    name = stem(path)
+    # nnU-Net numbers the channels of a case; one channel has the number 0000.
+    return "/".join(parts[:-1]), name.removesuffix("_0000") if path.lower().endswith((".nii", ".nii.gz")) else name
