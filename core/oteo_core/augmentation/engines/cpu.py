@@ -15,16 +15,18 @@ class CpuEngine:
 
     def apply(self, drawn: Drawn, pixels: NDArray[Any]) -> NDArray[Any]:
         """Apply one step to one image."""
-        work = drawn.scale.into(pixels)
-        if len(drawn.parts) == 1:
-            changed = _once(drawn, drawn.parts[0], work)
-        else:
-            # Most of OpenCV takes no more than four channels.
-            starts = range(0, work.shape[2], GROUP)
-            changed = np.concatenate(
-                [_once(drawn, part, work[:, :, start : start + GROUP]) for start, part in zip(starts, drawn.parts, strict=True)], axis=2
-            )
-        return drawn.scale.back(changed, pixels.dtype)
+        # Nothing here keeps what a step in between has made: memory that is taken anew costs as much as a small step.
+        return drawn.scale.back(_changed(drawn, drawn.scale.into(pixels)), pixels.dtype)
+
+
+def _changed(drawn: Drawn, work: NDArray[Any]) -> NDArray[Any]:
+    if len(drawn.parts) == 1:
+        return _once(drawn, drawn.parts[0], work)
+    # Most of OpenCV takes no more than four channels.
+    starts = range(0, work.shape[2], GROUP)
+    return np.concatenate(
+        [_once(drawn, part, work[:, :, start : start + GROUP]) for start, part in zip(starts, drawn.parts, strict=True)], axis=2
+    )
 
 
 def _once(drawn: Drawn, parameters: dict[str, Any], pixels: NDArray[Any]) -> NDArray[Any]:
