@@ -73,11 +73,11 @@ def test_coco_key_points_come_out_as_they_went_in(tmp_path, import_source, store
     assert codes(done) == set()
     given = json.loads((source / "annotations" / "person_keypoints_train.json").read_text())
     parts = [json.loads(path.read_text()) for path in (tmp_path / "out" / "annotations").iterdir()]
-    written = [entry["keypoints"] for part in parts for entry in part["annotations"] if "keypoints" in entry]
+    written = [entry["keypoints"] for part in parts for entry in part["annotations"] if entry["num_keypoints"]]
     assert sorted(written) == sorted(e["keypoints"] for e in given["annotations"] if e.get("num_keypoints"))
     for part in parts:
         assert [(c["name"], c.get("keypoints"), c.get("skeleton")) for c in part["categories"]] == [
-            ("cat", NAMES, [[1, 2], [1, 3], [1, 4]]), ("bowl", None, None),
+            ("cat", NAMES, [[1, 2], [1, 3], [1, 4]]), ("bowl", [], []),
         ]  # fmt: skip
     two = import_source(tmp_path / "out", name="again")
     assert two.info.skeletons == one.info.skeletons
@@ -284,3 +284,31 @@ def test_oteos_own_form_keeps_turned_boxes_points_and_skeletons(tmp_path, import
     two = import_source(tmp_path / "out", name="again")
     assert (two.info.digest, two.info.skeletons) == (one.info.digest, one.info.skeletons)
     assert [s.keypoints for s in two.samples.values()] == [s.keypoints for s in one.samples.values()]
+
+
+def test_datumaro_reads_the_points_that_are_written(tmp_path, import_source, store):
+    datumaro = pytest.importorskip("datumaro", reason="datumaro is not installed here")
+    made = import_source(animals(tmp_path / "in"))
+    export(store, "made", "coco", tmp_path / "out")
+    for path in list((tmp_path / "out" / "annotations").iterdir()):
+        # Datumaro takes the kind of annotations from the file's name.
+        path.rename(path.with_name(path.name.replace("instances", "person_keypoints")))
+    read = datumaro.Dataset.import_from(str(tmp_path / "out"), "coco_person_keypoints")
+    categories = read.categories()[datumaro.AnnotationType.points]
+    assert [list(c.labels) for c in categories.items.values() if c.labels] == [NAMES]
+    samples = {Path(path).stem: sample for path, sample in made.samples.items()}
+    seen = 0
+    for item in read:
+        marked_ones = (a for a in item.annotations if a.type == datumaro.AnnotationType.points and any(v.value for v in a.visibility))
+        got = sorted(marked_ones, key=lambda a: a.id)
+        wanted = samples[item.id.rpartition("/")[2]].keypoints
+        assert len(got) == len(wanted) == 2
+        for points, marked in zip(got, wanted, strict=True):
+            places = {
+                name: (x + 0.5, y + 0.5, mark.value == 2)
+                for name, x, y, mark in zip(NAMES, points.points[0::2], points.points[1::2], points.visibility, strict=True)
+                if mark.value
+            }
+            assert places == {p.name: (pytest.approx(p.x, abs=0.01), pytest.approx(p.y, abs=0.01), p.visible) for p in marked.points}
+        seen += 1
+    assert seen == 6

@@ -5,7 +5,7 @@ from __future__ import annotations
 from oteo_augment.augmentation.dataset import Checkpoints, Outcome, augment_dataset
 from oteo_augment.augmentation.plan import DEFAULT_COPIES, AugmentationPlan
 from oteo_augment.augmentation.preview import preview_sheet
-from oteo_augment.augmentation.requests import plan_from_request, policy_from_proto
+from oteo_augment.augmentation.requests import plan_from_request, policy_from_proto, policy_of_dataset
 
 __all__ = [
     "DEFAULT_COPIES",
@@ -15,5 +15,6 @@ __all__ = [
     "augment_dataset",
     "plan_from_request",
     "policy_from_proto",
+    "policy_of_dataset",
     "preview_sheet",
 ]
