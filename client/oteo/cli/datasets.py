@@ -25,7 +25,7 @@ Format = Annotated[
     str,
     typer.Option(
         "--format",
-        help="class-folders, coco, pascal-voc, yolo, masks, csv, numpy, webdataset, labelme, cvat, oteo; default: found automatically.",
+        help="class-folders, coco, pascal-voc, yolo, masks, color-masks, instance-masks, csv, numpy, webdataset, labelme, cvat, oteo; default: found automatically.",
     ),
 ]
 _SHOWN_FINDINGS = 20
@@ -211,7 +211,11 @@ def export(
     session: Session,
     name: Name,
     format: Annotated[
-        str, typer.Option("--format", help="class-folders, coco, pascal-voc, yolo, masks, csv, numpy, webdataset, labelme, cvat, oteo.")
+        str,
+        typer.Option(
+            "--format",
+            help="class-folders, coco, pascal-voc, yolo, masks, color-masks, instance-masks, csv, numpy, webdataset, labelme, cvat, oteo.",
+        ),
     ],
     destination: Annotated[str, typer.Option("--to", help="Folder, .zip or .tar, or URI; default: in the artifact store.")] = "",
     split: Annotated[list[str] | None, typer.Option("--split", help="Only this part: train, validation, test; again for more.")] = None,

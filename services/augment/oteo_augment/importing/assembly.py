@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from oteo_augment.importing.checks import check_annotations
+from oteo_augment.importing.colors import VOID
 from oteo_augment.importing.duplicates import UnionFind, equal_groups, near_pairs
 from oteo_augment.importing.items import Item, Reading
 from oteo_augment.importing.maskvalues import encoding_of
@@ -59,7 +60,7 @@ def assemble(
     items = by_frame(sorted(reading.items, key=lambda item: item.path), scanned)
     mask: MaskEncoding | None = None
     mask_classes: tuple[str, ...] = ()
-    if format_name == "masks":
+    if reading.masked and task in ("", Task.SEMANTIC, Task.INSTANCE):
         task, mask, mask_classes = encoding_of(
             [row for path in dict.fromkeys(item.mask for item in items if item.mask) for row in scanned[path] if row.values],
             task,
@@ -169,12 +170,17 @@ def _take_mask(item: Item, sample: Sample, image: Scanned, rows: Sequence[Scanne
         )
         return True
     sample.mask_path = row.media
+    if row.note_code:
+        item.report(Severity.WARNING, row.note_code, f"its mask {item.mask}: {row.note}", item.mask)
     if mask.kind == "instance":
         sample.labels = tuple(classes) if any(row.values) else ()
         return False
     by_value = dict(zip(row.values, row.counts, strict=True))
     sample.labels = tuple(name for name, value in zip(classes, mask.values, strict=True) if value in by_value)
-    stray = {value: by_value[value] for value in mask.ignore if value in by_value}
+    # What colours were not named is said already.
+    stray = {
+        value: by_value[value] for value in mask.ignore if value in by_value and not (row.note_code == "UNKNOWN_COLOR" and value == VOID)
+    }
     if stray:
         shown = ", ".join(f"{value} ({count} pixels)" for value, count in list(stray.items())[:8])
         item.report(

@@ -82,15 +82,24 @@ def _masks(row: Scanned, data: bytes, plan: ScanPlan) -> Iterator[_Fill]:
     for numbers in open_labels(data, plan.limits, row.path):
 
         def fill(into: Scanned, target: Target, numbers: NDArray[Any] = numbers) -> None:
-            plain = _measure_mask(into, numbers)
-            top = int(plain.max(initial=0))
-            if plain.min(initial=0) < 0 or top > 65535:
-                raise InvalidArgument(
-                    f"the mask holds numbers from {int(plain.min())} to {top}; 0 to 65535 are read", reason="MASK_NOT_LABELS"
-                )
-            _store(into, plain.astype(np.uint8 if top < 256 else np.uint16)[:, :, None], target)
+            store_mask(into, numbers, target)
 
         yield fill
+
+
+def store_mask(row: Scanned, numbers: NDArray[Any], target: Target) -> None:
+    """Fill in what a mask (H, W) is, and write it as a file of 8 or 16 bits.
+
+    Raises
+    ------
+    InvalidArgument
+        MASK_NOT_GREY, MASK_NOT_INTEGER, MASK_NOT_LABELS.
+    """
+    plain = _measure_mask(row, numbers)
+    top = int(plain.max(initial=0))
+    if plain.min(initial=0) < 0 or top > 65535:
+        raise InvalidArgument(f"the mask holds numbers from {int(plain.min())} to {top}; 0 to 65535 are read", reason="MASK_NOT_LABELS")
+    _store(row, plain.astype(np.uint8 if top < 256 else np.uint16)[:, :, None], target)
 
 
 def _store(row: Scanned, pixels: NDArray[Any], target: Target) -> None:
@@ -127,7 +136,10 @@ def _measure_mask(row: Scanned, pixels: NDArray[Any]) -> NDArray[Any]:
     if pixels.ndim == 3:
         # Grey saved as colour is common: equal channels are one.
         if not (pixels[:, :, :1] == pixels[:, :, : min(3, pixels.shape[2])]).all():
-            raise InvalidArgument("the mask is in colour; a mask holds one number for each pixel", reason="MASK_NOT_GREY")
+            raise InvalidArgument(
+                "the mask is in colour; a mask holds one number for each pixel, or a labelmap.txt or class_dict.csv says what each colour is",
+                reason="MASK_NOT_GREY",
+            )
         pixels = pixels[:, :, 0]
     if pixels.dtype.kind == "f":
         if not (pixels == np.rint(pixels)).all():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import tempfile
 from collections import Counter
@@ -166,6 +167,7 @@ def import_dataset(
                 store_options or {},
                 opened.reading.stored is None,
                 _secret(images, hooks),
+                opened.reading.mask_colors,
             )
             opened.scanned, opened.resumed = _scan(plan, store, source, images, masks, hooks)
             hooks.progress(0.86, "checking, grouping and parting")
@@ -194,7 +196,11 @@ def _read(options: ImportOptions, source: Source) -> _Opened:
     else:
         name, reason = detect_format(source)
     reading = READERS[name](source)
-    task = "" if name == "masks" and not options.task else choose_task(options.task, reading, name)
+    task = (
+        ""
+        if reading.masked and not options.task and reading.tasks[0] in (Question.SEMANTIC, Question.INSTANCE)
+        else choose_task(options.task, reading, name)
+    )
     if task == Question.CLASSIFICATION and reading.stored is None:
         # Told by folders alone: no need to decode a thousand images to say so.
         allowed = set(options.classes or reading.classes)
@@ -237,7 +243,20 @@ def _files(opened: _Opened) -> tuple[list[SourceFile], list[SourceFile]]:
     files = opened.source.files
     images = sorted({item.path for item in opened.reading.items if not item.missing and item.path in files})
     masks = sorted({item.mask for item in opened.reading.items if item.mask})
-    return [files[path] for path in images], [files[path] for path in masks]
+    folders: dict[str, list[SourceFile]] = {path: [] for path in masks if path.endswith("/")}
+    for path, file in files.items() if folders else ():
+        if (folder := path[: path.rfind("/") + 1]) in folders:
+            folders[folder].append(file)
+    colors = opened.reading.mask_colors
+    return [files[path] for path in images], [_version(path, folders.get(path) or [files[path]], colors) for path in masks]
+
+
+def _version(path: str, parts: Sequence[SourceFile], colors: Sequence[object]) -> SourceFile:
+    """Give a mask as a file whose mark changes when one of its parts does, or what its colours mean."""
+    if len(parts) == 1 and parts[0].path == path and not colors:
+        return parts[0]
+    digest = hashlib.sha256(repr((colors, [(part.path, part.size, part.version) for part in parts])).encode())
+    return SourceFile(path, sum(part.size for part in parts), digest.hexdigest()[:32])
 
 
 def _scan(

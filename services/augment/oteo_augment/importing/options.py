@@ -8,7 +8,21 @@ from functools import cached_property
 
 from oteo_core.errors import InvalidArgument
 
-FORMATS = ("class_folders", "coco", "pascal_voc", "yolo", "csv", "masks", "numpy", "webdataset", "labelme", "cvat", "oteo")
+FORMATS = (
+    "class_folders",
+    "coco",
+    "pascal_voc",
+    "yolo",
+    "csv",
+    "masks",
+    "color_masks",
+    "instance_masks",
+    "numpy",
+    "webdataset",
+    "labelme",
+    "cvat",
+    "oteo",
+)
 """Formats that are read."""
 
 

@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from oteo_augment.importing.frames import look_at_mask, scan_frames
+from oteo_augment.importing.frames import look_at_mask, scan_frames, store_mask
+from oteo_augment.importing.maskfiles import made_of, numbers_of
 from oteo_augment.importing.scanned import IMAGE, MASK, Scanned, to_bytes
 from oteo_augment.importing.source import SourceFile
 from oteo_augment.importing.targets import ScanPlan, Target
@@ -73,7 +74,9 @@ def shard_key(files: Sequence[SourceFile], masks: Sequence[SourceFile]) -> str:
 
 
 def _read(plan: ScanPlan, row: Scanned) -> bytes | None:
-    """Read a file; None where that fails, which its row then says."""
+    """Read a file; None where that fails, which its row then says. Of a folder of masks nothing: its files are read one by one."""
+    if row.path.endswith("/"):
+        return b""
     try:
         data = plan.source.read(row.path, plan.limits.max_bytes)
     except InvalidArgument as exc:
@@ -104,6 +107,9 @@ def _scan_block(
     held = 0
     for row, data in block:
         try:
+            if row.kind == MASK and made_of(plan, row.path):
+                store_mask(row, numbers_of(plan, row, data), target)
+                continue
             if plan.by_frame and kind_of(data, row.path):
                 further[id(row)] = scan_frames(plan, target, row, data, check)
                 continue

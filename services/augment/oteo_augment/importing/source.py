@@ -83,6 +83,17 @@ class SourceRef:
                 raise InvalidArgument(f"the file has {status.st_size} bytes; the limit is {most}", reason="IMAGE_TOO_LARGE")
             return stream.readall()
 
+    def names(self, folder: str) -> list[str]:
+        """Give the names of the files of a folder, sorted; hidden ones are not among them."""
+        place = folder.rstrip("/")
+        if self.is_local:
+            with os.scandir(f"{self.root}/{place}") as entries:
+                found = [entry.name for entry in entries if entry.is_file()]
+        else:
+            skip = len(place) + 1
+            found = [entry.path[skip:] for entry in self._store.iter(place) if "/" not in entry.path[skip:]]
+        return sorted(name for name in found if not _ignored(name))
+
     def begins(self, path: str, mark: bytes, offset: int) -> bool:
         """Tell whether a file of a local folder has a mark at an offset; False for what cannot be read."""
         try:

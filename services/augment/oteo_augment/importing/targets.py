@@ -27,6 +27,8 @@ class ScanPlan:
         fsspec's options for the store.
     by_frame
         True: a file of several frames becomes a file for each; False: files are taken as they are.
+    mask_colors
+        As in `Reading`.
     secret
         Key of the hashes that stand for what DICOM headers say.
     """
@@ -38,6 +40,7 @@ class ScanPlan:
     target_options: dict[str, object] = field(default_factory=dict)
     by_frame: bool = True
     secret: bytes = b""
+    mask_colors: tuple[tuple[tuple[int, int, int], int], ...] = ()
 
 
 class Target:
