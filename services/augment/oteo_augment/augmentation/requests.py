@@ -8,7 +8,7 @@ from dataclasses import replace
 from google.protobuf.json_format import MessageToDict
 
 from oteo_augment.augmentation.plan import DEFAULT_COPIES, AugmentationPlan
-from oteo_core.augmentation import CATALOGUE, Mode, Policy, Step, check_task, default_policy, find_transform, preset_policy
+from oteo_core.augmentation import Mode, Policy, Step, check_task, default_policy, find_transform, preset_policy
 from oteo_core.datasets import DatasetInfo, mirror_pairs
 from oteo_core.errors import FailedPrecondition, InvalidArgument
 from oteo_protos.augment.v1 import augment_pb2
@@ -98,7 +98,7 @@ def policy_of_dataset(message: augment_pb2.AugmentationPolicy, source: DatasetIn
         raise InvalidArgument(
             f"mirror_swaps names {name!r}; datasets/{source.id} has {has}", reason="UNKNOWN_CLASS", field="policy.mirror_swaps"
         )
-    mirrors = next((step.transform for step in policy.steps if CATALOGUE[step.transform].mirrors), "")
+    mirrors = next((step.transform for step in policy.steps if find_transform(step.transform).mirrors), "")
     if missing and mirrors:
         raise InvalidArgument(
             f"{mirrors} swaps left and right, and the points of datasets/{source.id} have sides: say in mirror_swaps "
