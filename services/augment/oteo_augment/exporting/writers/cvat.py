@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 
@@ -16,11 +17,14 @@ _CROWD = "is_crowd"
 class Cvat(Writer):
     """Writes ``images/train/NAME.png`` and one ``annotations.xml``.
 
-    An object of several shapes (a box and an outline, an outline of pieces) has them in one group. Crowds are an attribute.
+    An object of several shapes (a box and an outline, an outline of pieces) has them in one group. Crowds are an attribute. Turned boxes are boxes
+    with a rotation, key points skeletons with a point for each name.
     """
 
     name = "cvat"
-    tasks = frozenset({Task.CLASSIFICATION, Task.MULTI_LABEL, Task.DETECTION, Task.INSTANCE, Task.SEMANTIC})
+    tasks = frozenset({Task.CLASSIFICATION, Task.MULTI_LABEL, Task.DETECTION, Task.INSTANCE, Task.SEMANTIC, Task.KEYPOINTS})
+    keeps_points = True
+    keeps_turned = True
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
@@ -79,6 +83,18 @@ def _shapes(thing: Thing) -> Iterator[ET.Element]:
         box = thing.box
         corners = (box.x, box.y, box.x + box.width, box.y + box.height)
         yield ET.Element("box", common | dict(zip(("xtl", "ytl", "xbr", "ybr"), map(number, corners), strict=True)))
+    if thing.oriented is not None:
+        turned = thing.oriented
+        left, top = turned.center_x - turned.width / 2, turned.center_y - turned.height / 2
+        corners = (left, top, left + turned.width, top + turned.height)
+        place = dict(zip(("xtl", "ytl", "xbr", "ybr"), map(number, corners), strict=True))
+        yield ET.Element("box", common | place | {"rotation": number(math.degrees(turned.angle) % 360)})
+    if thing.keypoints is not None:
+        skeleton = ET.Element("skeleton", common)
+        for point in thing.keypoints.points:
+            told = {"label": point.name, "source": "manual", "outside": "0", "occluded": "0" if point.visible else "1"}
+            ET.SubElement(skeleton, "points", told | {"points": f"{number(point.x)},{number(point.y)}"})
+        yield skeleton
     if thing.polygons is not None:
         for ring in thing.polygons.rings:
             points = ";".join(f"{number(x)},{number(y)}" for x, y in zip(ring[0::2], ring[1::2], strict=True))
