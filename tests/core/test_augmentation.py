@@ -156,3 +156,16 @@ def test_an_image_of_one_row_stays_one_without_colour():
     out = augment_image(np.ascontiguousarray(row), Policy((Step("ToGray"),)), AugmentationKey("a"))
     assert out.shape == row.shape
     assert abs(int(out[0, 3, 0]) - float(row[0, 3] @ [0.299, 0.587, 0.114])) < 1
+
+
+@pytest.mark.parametrize("name", sorted(spec.name for spec in CATALOGUE.values() if spec.in_float))
+@pytest.mark.parametrize("channels", [1, 3, 7])
+def test_what_goes_by_a_table_is_what_floating_point_gives(name: str, channels: int) -> None:
+    rng = np.random.default_rng(3)
+    pixels = rng.integers(0, 256, (37, 41, channels), dtype=np.uint8)
+    policy = Policy((Step(name, {}, 1.0),))
+    key = AugmentationKey("a")
+    changed = augment_image(pixels, policy, key)
+    exact = augment_image(pixels.astype(np.float32) / 255, policy, key) * 255
+    assert not np.array_equal(changed, pixels)
+    np.testing.assert_array_equal(changed, np.rint(exact).astype(np.uint8))
