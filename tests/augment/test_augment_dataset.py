@@ -173,7 +173,7 @@ def test_a_dataset_without_a_training_part_or_of_another_task_is_refused(store):
     with pytest.raises(FailedPrecondition) as caught:
         plan_from_request(request(), info)
     assert caught.value.reason == "NOT_SPLIT"
-    info.task = "keypoints"
+    info.task = "painting"
     with pytest.raises(InvalidArgument) as refused:
         plan_from_request(request(), info)
     assert refused.value.reason == "TASK_NOT_SUPPORTED"

@@ -98,9 +98,6 @@ def test_an_item_that_fails_is_answered_and_the_others_too(stub) -> None:
     box = annotation_pb2.Annotation(class_name="cell", box=annotation_pb2.BoundingBox(x=1, y=2, width=10, height=5))
     stream = io.BytesIO()
     tifffile.imwrite(stream, np.zeros((8, 8), np.float32))
-    turned = annotation_pb2.Annotation(
-        class_name="cell", oriented_box=annotation_pb2.OrientedBox(center_x=1, center_y=1, width=2, height=2)
-    )
     flat = annotation_pb2.Annotation(class_name="cell", box=annotation_pb2.BoundingBox(x=1, y=2, width=0, height=5))
     requests = [
         settings_(policy=FLIP),
@@ -109,7 +106,6 @@ def test_an_item_that_fails_is_answered_and_the_others_too(stub) -> None:
         item("truncated", encode_png(picture(1))[:500]),
         item("large", picture(1, size=400)),
         item("float", stream.getvalue()),
-        item("turned", picture(1), turned),
         item("flat", picture(1), flat),
         settings_(policy=FLIP),
         Request(item=Request.Item(key="gone", image=image_pb2.ImageSource(sample="datasets/marked/samples/none"))),
@@ -123,7 +119,6 @@ def test_an_item_that_fails_is_answered_and_the_others_too(stub) -> None:
         "truncated": "TRUNCATED_IMAGE",
         "large": "IMAGE_TOO_LARGE",
         "float": "PIXELS_NOT_HELD",
-        "turned": "ANNOTATION_NOT_SUPPORTED",
         "": "SETTINGS_NOT_FIRST",
         "gone": "SAMPLE_NOT_FOUND",
         "away": "FOREIGN_URI",
@@ -134,6 +129,28 @@ def test_an_item_that_fails_is_answered_and_the_others_too(stub) -> None:
     np.testing.assert_array_equal(decode(answers["good"].image.content).pixels, picture(0)[:, ::-1])
     (moved,) = answers["good"].annotations
     assert (moved.box.x, moved.box.y, moved.box.width, moved.box.height) == (37, 2, 10, 5)
+
+
+def test_turned_boxes_and_points_are_mirrored_and_points_change_their_names(stub) -> None:
+    turned = annotation_pb2.OrientedBox(center_x=12, center_y=20, width=10, height=4, angle=0.5)
+    points = annotation_pb2.Keypoints(
+        points=[
+            annotation_pb2.Keypoints.Point(name="left", x=10, y=5, visible=True),
+            annotation_pb2.Keypoints.Point(name="right", x=30, y=6),
+        ]
+    )
+    marks = [
+        annotation_pb2.Annotation(class_name="ship", oriented_box=turned, attributes={"from": "above"}),
+        annotation_pb2.Annotation(class_name="face", keypoints=points),
+    ]
+    policy = augment_pb2.AugmentationPolicy(steps=FLIP.steps, mirror_swaps={"left": "right"})
+    (answer,) = stub.AugmentImages(iter([settings_(policy=policy), item("marked", picture(0), *marks)]), timeout=60)
+    ship, face = answer.annotations
+    box = ship.oriented_box
+    assert (round(box.center_x, 4), round(box.center_y, 4), round(box.width, 4), round(box.height, 4)) == (36, 20, 10, 4)
+    assert np.isclose(np.sin(2 * box.angle), np.sin(-1.0), atol=1e-4)
+    assert ship.attributes == {"from": "above"}
+    assert [(p.name, p.x, p.y, p.visible) for p in face.keypoints.points] == [("right", 38, 5, True), ("left", 18, 6, False)]
 
 
 def test_without_settings_the_default_policy_is_taken_and_nothing_in_gives_nothing_out(stub) -> None:

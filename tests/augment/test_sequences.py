@@ -18,6 +18,7 @@ from oteo_augment.augmentation.replay import replay
 from oteo_augment.importing import SplitOptions
 from oteo_core.augmentation import Policy, Step, default_policy
 from oteo_core.datasets import DatasetReader, Sample
+from oteo_core.errors import InvalidArgument
 from oteo_core.images import ImageLimits
 from oteo_core.jobs.executor import ProcessExecutor
 
@@ -334,3 +335,36 @@ def test_labels_and_boxes_of_single_frames(tmp_path, import_source):
     write(tmp_path / "coco/a.json", json.dumps({"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "tip"}]}).encode())
     ((_, rows),) = frames(import_source(tmp_path / "coco", name="boxes").reader).items()
     assert [[(box.x, box.y) for box in row.boxes] for row in rows] == [[(n, 2 * n)] if n < 3 else [] for n in range(4)]
+
+
+def test_stacks_go_out_as_stacks(stacks, store, tmp_path, import_source):
+    exported = export(store, "made", "masks", tmp_path / "out", stacks=True)
+    assert exported.sample_count == 18
+    assert "SEQUENCE_LOST" not in codes(exported)
+    assert sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.tif")) == [
+        f"{kind}/train/s{number}.tif" for kind in ("images", "masks") for number in range(3)
+    ]
+    back = import_source(tmp_path / "out", name="back", split=FLAT)
+    before, after = frames(stacks.reader), frames(back.reader)
+    assert before.keys() == after.keys()
+    for name, rows in before.items():
+        for one, other in zip(rows, after[name], strict=True):
+            assert one.pixel_digest == other.pixel_digest
+            np.testing.assert_array_equal(stacks.reader.mask(one, LIMITS), back.reader.mask(other, LIMITS))
+    # Twice the same bytes.
+    export(store, "made", "masks", tmp_path / "twice", stacks=True)
+    assert (tmp_path / "twice/images/train/s0.tif").read_bytes() == (tmp_path / "out/images/train/s0.tif").read_bytes()
+    with pytest.raises(InvalidArgument) as refused:
+        export(store, "made", "coco", tmp_path / "coco", stacks=True)
+    assert (refused.value.reason, refused.value.field) == ("FORMAT_CANNOT_HOLD_STACKS", "stacks")
+
+
+def test_clips_of_classes_go_out_as_stacks_and_still_images_as_they_are(tmp_path, import_source, store):
+    clip(tmp_path / "in/polyp/a.avi", np.repeat(slices(1)[..., None], 3, axis=3))
+    clip(tmp_path / "in/clear/b.avi", np.repeat(slices(2)[..., None], 3, axis=3))
+    write(tmp_path / "in/clear/still.png", cv2.imencode(".png", slices(3)[0])[1].tobytes())
+    rows = frames(import_source(tmp_path / "in", split=FLAT).reader)
+    exported = export(store, "made", "class_folders", tmp_path / "out", stacks=True)
+    assert exported.sample_count == 13
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*.*")) == ["a.tif", "b.tif", "still.png"]
+    assert frames(import_source(tmp_path / "out", name="back", split=FLAT).reader).keys() == rows.keys()

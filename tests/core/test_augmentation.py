@@ -9,7 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from oteo_core.augmentation import CATALOGUE, AugmentationKey, Mode, Policy, Step, augment_image, default_policy, preset_policy
+from oteo_core.augmentation import (
+    CATALOGUE,
+    AugmentationKey,
+    Border,
+    Mode,
+    Policy,
+    Step,
+    augment,
+    augment_image,
+    default_policy,
+    preset_policy,
+)
 from oteo_core.errors import InvalidArgument
 from oteo_core.images import pixel_digest
 
@@ -88,7 +99,7 @@ def test_nothing_mirrors_where_sides_mean_something():
         (lambda: Policy((Step("D4", weight=-1.0),)), "BAD_POLICY", "policy.steps[0].weight"),
         (lambda: Policy((Step("D4", weight=0.0),), Mode.LINEAR), "BAD_POLICY", "policy.steps"),
         (lambda: preset_policy("h-and-i", "classification"), "UNKNOWN_PRESET", "policy.preset"),
-        (lambda: default_policy("keypoints"), "TASK_NOT_SUPPORTED", "policy"),
+        (lambda: default_policy("painting"), "TASK_NOT_SUPPORTED", "policy"),
         (
             lambda: augment_image(picture(), Policy((Step("GaussNoise", {"std_range": "much"}),)), AugmentationKey("s")),
             "BAD_PARAMETER",
@@ -156,3 +167,13 @@ def test_an_image_of_one_row_stays_one_without_colour():
     out = augment_image(np.ascontiguousarray(row), Policy((Step("ToGray"),)), AugmentationKey("a"))
     assert out.shape == row.shape
     assert abs(int(out[0, 3, 0]) - float(row[0, 3] @ [0.299, 0.587, 0.114])) < 1
+
+
+def test_what_is_told_of_a_draw_does_not_depend_on_what_was_drawn_before() -> None:
+    """A step that brings in the colour of one image's edge leaves no trace of it in another's provenance."""
+    policy = Policy((Step("Affine"),))
+    image = np.full((24, 24, 3), 200, np.uint8)
+    key = AugmentationKey("s")
+    before = augment(image, policy, key, border=Border.REFLECT).drawn
+    augment(np.full((24, 24, 3), 90, np.uint8), policy, AugmentationKey("t"), border=Border.CONSTANT)
+    assert augment(image, policy, key, border=Border.REFLECT).drawn == before

@@ -219,12 +219,15 @@ def export(
     ],
     destination: Annotated[str, typer.Option("--to", help="Folder, .zip or .tar, or URI; default: in the artifact store.")] = "",
     split: Annotated[list[str] | None, typer.Option("--split", help="Only this part: train, validation, test; again for more.")] = None,
+    stacks: Annotated[bool, typer.Option("--stacks", help="Frames of a stack or clip as one TIFF file: class folders and masks.")] = False,
     request_id: RequestId = "",
     wait: Wait = True,
     timeout: Timeout = None,
 ) -> None:
     """Write a dataset in an outside format, and say what the format could not hold."""
-    handle = session.client.datasets.export(name, format=format, destination=destination, splits=split or (), request_id=request_id or None)
+    handle = session.client.datasets.export(
+        name, format=format, destination=destination, splits=split or (), stacks=stacks, request_id=request_id or None
+    )
 
     def done(response: dataset_pb2.ExportDatasetResponse) -> None:
         session.show(

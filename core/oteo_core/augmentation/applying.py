@@ -48,6 +48,8 @@ class Augmented:
         What each of them drew, as JSON values.
     mirrored
         True if the picture was turned over, so that left and right have changed places.
+    points_lost
+        Key points that left the picture, by name.
     """
 
     pixels: NDArray[Any]
@@ -56,6 +58,7 @@ class Augmented:
     steps: tuple[int, ...] = ()
     drawn: tuple[dict[str, Any], ...] = ()
     mirrored: bool = False
+    points_lost: Counter[str] = field(default_factory=Counter)
 
 
 def augment_image(pixels: NDArray[Any], policy: Policy, key: AugmentationKey) -> NDArray[Any]:
@@ -192,7 +195,7 @@ class Course:
         Returns
         -------
         Drawn or None
-            None where the copy does not take the step.
+            None where the copy does not take the step: it was not drawn, or it needs objects and there are none.
         """
         policy, number = self._policy, turn.step
         step = policy.steps[number]
@@ -209,8 +212,16 @@ class Course:
             transform = _transform(number, step, spec, policy)
         else:
             transform = _at_strength(number, step, spec, turn.strength, generator)
+        objects = None
+        if spec.needs_objects:
+            objects = self._mover.covered(shape[0], shape[1]) if self._mover is not None else None
+            if objects is None:
+                return None
         colour = edge() if needs_edge(transform, spec, self._border) else None
-        return draw(transform, spec, shape, self._pixels.dtype, self._values, generator, self._border, colour)
+        drawn = draw(transform, spec, shape, self._pixels.dtype, self._values, generator, self._border, colour)
+        for part in drawn.parts if objects is not None else ():
+            part["objects"] = objects
+        return drawn
 
     def took(self, turn: Turn, drawn: Drawn, before: tuple[int, ...], after: tuple[int, ...]) -> None:
         """Move the annotations by a step that was applied, from a height and width to another, and write down what was drawn."""
@@ -234,7 +245,8 @@ class Course:
         moved, lost = self._mover.result(policy.min_visible_share) if self._mover is not None else (Annotations(), Counter[str]())
         if self._mirrored and policy.mirror_swaps:
             moved = swapped_objects(moved, both_ways(policy.mirror_swaps))
-        return Augmented(changed, moved, lost, tuple(self._taken), tuple(self._drawn), self._mirrored)
+        points = self._mover.points_lost if self._mover is not None else Counter[str]()
+        return Augmented(changed, moved, lost, tuple(self._taken), tuple(self._drawn), self._mirrored, points)
 
 
 def _depth(pixels: NDArray[Any], bit_depth: int) -> int:

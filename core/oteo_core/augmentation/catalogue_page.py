@@ -10,12 +10,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from oteo_core.augmentation.applying import augment_image
+from oteo_core.augmentation.applying import augment
 from oteo_core.augmentation.catalogue import CATALOGUE, PIXEL_TYPES, TransformSpec
 from oteo_core.augmentation.catalogue.agreement import KINDS, Bound
 from oteo_core.augmentation.catalogue.parameters import Parameter
 from oteo_core.augmentation.keys import AugmentationKey
+from oteo_core.augmentation.moving import Annotations
 from oteo_core.augmentation.policy import Policy, Step
+from oteo_core.datasets.annotations import Polygons
 from oteo_core.sampledata import draw_cell
 
 PAGE = "transforms.md"
@@ -97,8 +99,18 @@ def picture(spec: TransformSpec) -> NDArray[np.uint8]:
         original = original.astype(np.float32) / 255 * 400 - 160
     given = {name: _SMALLER[spec.name] for name in ("height", "width", "max_size") if name in spec.options}
     policy = Policy((Step(spec.name, given),))
-    tiles = [original, *(augment_image(np.ascontiguousarray(original), policy, AugmentationKey("page", copy)) for copy in range(_DRAWS))]
+    # The cell is the object, for what needs one.
+    middle = Annotations(polygons=(Polygons("cell", (_outline(original),)),)) if spec.needs_objects else None
+    copies = (augment(np.ascontiguousarray(original), policy, AugmentationKey("page", copy), middle) for copy in range(_DRAWS))
+    tiles = [original, *(copy.pixels for copy in copies)]
     return np.concatenate([_tile(tile, hounsfield) for tile in tiles], axis=1)
+
+
+def _outline(original: NDArray[Any]) -> tuple[float, ...]:
+    """Give the outline of the largest dark patch of a drawn cell."""
+    dark = cv2.threshold(np.ascontiguousarray(original[:, :, 1]), 0, 255, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)[1]
+    largest = max(cv2.findContours(dark, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0], key=cv2.contourArea)
+    return tuple(float(value) + 0.5 for value in largest.ravel())
 
 
 def write(docs: Path) -> None:

@@ -8,7 +8,9 @@ from oteo_core.augmentation.policy import Policy, Step
 from oteo_core.augmentation.presets import MODALITIES
 from oteo_core.errors import InvalidArgument
 
-TASKS = frozenset({"classification", "multi_label_classification", "detection", "semantic_segmentation", "instance_segmentation"})
+TASKS = frozenset(
+    {"classification", "multi_label_classification", "detection", "semantic_segmentation", "instance_segmentation", "keypoints"}
+)
 """Tasks whose annotations stay right: they speak of the whole image, or move along with the pixels."""
 
 
@@ -39,6 +41,9 @@ def default_policy(task: str = "classification", laterality: bool = False, *, or
     For detection nothing is turned but by quarters: a turned box alone does not say where its object's edge is, and the box
     around it is larger than the object.
 
+    For key points there is no mirror: a mirrored left eye is a right one, and only who knows the names can say which change places
+    (`Policy.mirror_swaps`).
+
     With `orientation_free` the mirror gives way to all eight symmetries of the square: for what is seen from above (smears,
     sections, skin, satellites) up and down mean nothing.
 
@@ -62,6 +67,7 @@ def default_policy(task: str = "classification", laterality: bool = False, *, or
         TASK_NOT_SUPPORTED.
     """
     check_task(task)
+    laterality = laterality or task == "keypoints"
     symmetry: tuple[Step, ...]
     if orientation_free:
         symmetry = (Step("RandomRotate90"),) if laterality else (Step("D4"),)
@@ -105,4 +111,4 @@ def preset_policy(name: str, task: str, laterality: bool = False) -> Policy:
         known = ", ".join(sorted(PRESETS))
         raise InvalidArgument(f"there is no preset {name!r}; there are: {known}", reason="UNKNOWN_PRESET", field="policy.preset") from None
     check_task(task)
-    return make(task, laterality)
+    return make(task, laterality or task == "keypoints")

@@ -7,12 +7,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from oteo_core.augmentation.engines.base import Border
-from oteo_core.datasets.annotations import Box, Polygons, Rle
+from oteo_core.datasets.annotations import Box, Keypoints, OrientedBox, Polygons, Rle
 from oteo_core.datasets.runs import mask_from_runs, runs_from_mask
+from oteo_core.datasets.turned import around, corners_of, hull
 
 _LINES_BEND = frozenset({"ElasticTransform", "GridDistortion", "OpticalDistortion", "ThinPlateSpline"})
 _STEP = 4.0
@@ -27,7 +29,7 @@ class Annotations:
 
     Parameters
     ----------
-    boxes, polygons, rle
+    boxes, polygons, rle, oriented_boxes, keypoints
         As of `oteo_core.datasets.Sample`; what shares an `instance` is one object.
     mask
         Label image ``(H, W)`` of integers, 0 is background; None where there is none.
@@ -43,9 +45,11 @@ class Annotations:
     mask: NDArray[Any] | None = None
     mask_instances: bool = False
     ignore: frozenset[int] = frozenset()
+    oriented_boxes: tuple[OrientedBox, ...] = ()
+    keypoints: tuple[Keypoints, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.boxes or self.polygons or self.rle) or self.mask is not None
+        return bool(self.boxes or self.polygons or self.rle or self.oriented_boxes or self.keypoints) or self.mask is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +120,20 @@ class Motion:
 
 @dataclass(slots=True)
 class _Thing:
-    """A box, outline or run-length mask on its way: what it was, where it is now, and the share of it that is still in the picture."""
+    """An annotation on its way: what it was, where it is now, and the share of it that is still in the picture.
 
-    origin: Box | Polygons | Rle
+    Of an oriented box the rings are the part that is in the picture, `outer` holds points around all of it, and `axis` two points on its own
+    x axis. Of key points, `outer` holds those that are left, and `names` their numbers in the original.
+    """
+
+    origin: Box | Polygons | Rle | OrientedBox | Keypoints
     rings: list[NDArray[np.float64]] = field(default_factory=list)
     mask: NDArray[np.uint8] | None = None
     share: float = 1.0
+    outer: NDArray[np.float64] | None = None
+    axis: NDArray[np.float64] | None = None
+    names: list[int] = field(default_factory=list)
+    moved: bool = False
 
 
 class Mover:
@@ -131,6 +143,11 @@ class Mover:
     ----------
     annotations
         Those of the image as it was.
+
+    Attributes
+    ----------
+    points_lost
+        Key points that left the picture, by name.
     """
 
     def __init__(self, annotations: Annotations) -> None:
@@ -138,6 +155,7 @@ class Mover:
         self._mask = annotations.mask
         self._shares: dict[int, float] = {}
         self._things: list[_Thing] = []
+        self.points_lost: Counter[str] = Counter()
         for box in annotations.boxes:
             left, top, right, bottom = box.x, box.y, box.x + box.width, box.y + box.height
             corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
@@ -146,21 +164,71 @@ class Mover:
             self._things.append(_Thing(outline, [np.asarray(ring, np.float64).reshape(-1, 2) for ring in outline.rings]))
         for runs in annotations.rle:
             self._things.append(_Thing(runs, mask=mask_from_runs(runs.counts, runs.height, runs.width)))
+        for turned in annotations.oriented_boxes:
+            corners = corners_of(turned)
+            self._things.append(_Thing(turned, [corners], outer=corners, axis=corners[:2]))
+        for marked in annotations.keypoints:
+            points = np.array([(point.x, point.y) for point in marked.points], np.float64).reshape(-1, 2)
+            self._things.append(_Thing(marked, outer=points, names=list(range(len(points)))))
 
     def move(self, motion: Motion) -> None:
         """Move everything by one step; what leaves the image is cut off, as its pixels are."""
         for thing in self._things:
-            if thing.mask is not None:
+            thing.moved = True
+            if isinstance(thing.origin, Keypoints):
+                self._move_points(motion, thing)
+            elif thing.mask is not None:
                 thing.share *= _inside(motion, thing.mask != 0)
                 thing.mask = motion.numbers(thing.mask)
             else:
                 thing.rings, share = _move_rings(motion, thing.rings)
                 thing.share *= share
+                if thing.outer is not None and thing.axis is not None:
+                    # The whole box goes on, with what of it is outside: its corners say where the object ends.
+                    curve = thing.outer if motion.straight else _densified(thing.outer)
+                    thing.outer = hull(motion.points(curve))
+                    thing.axis = motion.points(thing.axis)
         if self._mask is not None:
             if self._given.mask_instances:
                 for number, share in self._shares_inside(motion, self._mask):
                     self._shares[number] = self._shares.get(number, 1.0) * share
             self._mask = motion.numbers(self._mask)
+
+    def _move_points(self, motion: Motion, thing: _Thing) -> None:
+        """Move key points; those that leave the image are taken out and counted."""
+        assert isinstance(thing.origin, Keypoints)
+        assert thing.outer is not None
+        if not thing.names:
+            return
+        moved = motion.points(thing.outer)
+        height, width = motion.after
+        inside = ((moved >= 0) & (moved <= (width, height))).all(axis=1)
+        self.points_lost.update(thing.origin.points[thing.names[place]].name for place in np.flatnonzero(~inside))
+        thing.outer = moved[inside]
+        thing.names = [thing.names[place] for place in np.flatnonzero(inside)]
+        thing.share = len(thing.names) / len(thing.origin.points)
+
+    def covered(self, height: int, width: int) -> NDArray[np.bool_] | None:
+        """Give the pixels (H, W) that are objects' as things are now; None where there is no object.
+
+        A box is all object where no outline or run-length mask of the same object says more; numbers of a mask that are to be ignored count as
+        objects, since nobody knows.
+        """
+        found = np.zeros((height, width), np.uint8)
+        if self._mask is not None:
+            found |= (self._mask != 0).astype(np.uint8)
+        outlined = {
+            t.origin.instance for t in self._things if isinstance(t.origin, Polygons | Rle | OrientedBox) and t.origin.instance >= 0
+        }
+        for thing in self._things:
+            if thing.mask is not None:
+                found |= (thing.mask != 0).astype(np.uint8)
+            elif not (isinstance(thing.origin, Box) and thing.origin.instance in outlined):
+                for ring in thing.rings:
+                    if len(ring) > 2:
+                        # Whatever pixel the outline touches is the object's; OpenCV counts from pixels' middles, with four bits of fraction here.
+                        cv2.fillPoly(found, [np.rint((ring - 0.5) * 16).astype(np.int32)], 1, cv2.LINE_8, 4)
+        return found.astype(bool) if found.any() else None
 
     def result(self, min_visible_share: float) -> tuple[Annotations, Counter[str]]:
         """Give what is left.
@@ -168,49 +236,44 @@ class Mover:
         Parameters
         ----------
         min_visible_share
-            An object that keeps less than this share of its area is dropped, 0 to 1; so is one of which less than one pixel is left.
+            An object that keeps less than this share of its area (of its points, where it has nothing else) is dropped, 0 to 1; so is one of
+            which less than one pixel is left, or no point.
 
         Returns
         -------
         Annotations, Counter
             The annotations, and the number of objects that were dropped by class ("" for those of an instance mask).
         """
-        kept = [thing for thing in self._things if thing.share >= min_visible_share and _area(thing) >= _LEAST]
-        # An object's outline says more of it than its box: where there is one, it decides.
-        precise = {
-            thing.origin.instance: thing for thing in self._things if not isinstance(thing.origin, Box) and thing.origin.instance >= 0
+        kept = [thing for thing in self._things if thing.share >= min_visible_share and _left(thing)]
+        whole = set(map(id, kept))
+        # An object's outline says more of it than its box, an oriented box more than an upright one, and points the least of where it ends:
+        # what says most decides.
+        ruler: dict[int, _Thing] = {}
+        for thing in self._things:
+            number = thing.origin.instance
+            if number >= 0 and (number not in ruler or _rank(thing) > _rank(ruler[number])):
+                ruler[number] = thing
+        alive = {
+            thing.origin.instance for thing in kept if thing.origin.instance >= 0 and _rank(thing) == _rank(ruler[thing.origin.instance])
         }
-        alive = {thing.origin.instance for thing in kept if not isinstance(thing.origin, Box)}
-        boxes: list[Box] = []
-        polygons: list[Polygons] = []
-        runs: list[Rle] = []
+        found = _Found()
         lost: Counter[str] = Counter()
         gone: set[int] = set()
-        whole = set(map(id, kept))
         for thing in self._things:
-            origin = thing.origin
-            number = origin.instance
-            ruled = isinstance(origin, Box) and number in precise
+            number = thing.origin.instance
+            ruled = number >= 0 and _rank(thing) < _rank(ruler[number])
             if (number not in alive) if ruled else (id(thing) not in whole):
                 if number < 0 or number not in gone:
-                    lost[origin.class_name] += 1
+                    lost[thing.origin.class_name] += 1
                 gone.add(number)
-            elif isinstance(origin, Box):
-                left, top, right, bottom = _bounds(precise[number] if ruled else thing)
-                boxes.append(replace(origin, x=left, y=top, width=right - left, height=bottom - top))
-            elif isinstance(origin, Polygons):
-                rings = tuple(tuple(float(value) for value in ring.ravel()) for ring in thing.rings)
-                polygons.append(replace(origin, rings=rings))
             else:
-                assert thing.mask is not None
-                height, width = thing.mask.shape
-                runs.append(replace(origin, height=height, width=width, counts=runs_from_mask(thing.mask)))
+                found.add(thing, ruler[number] if ruled else thing)
         mask = self._mask
         if mask is not None and self._given.mask_instances:
             mask, dropped = self._cleared(mask, min_visible_share)
             if dropped:
                 lost[""] += dropped
-        return replace(self._given, boxes=tuple(boxes), polygons=tuple(polygons), rle=tuple(runs), mask=mask), lost
+        return found.annotations(self._given, mask), lost
 
     def _objects(self, numbers: NDArray[Any]) -> NDArray[np.bool_]:
         return np.asarray((numbers != 0) & ~np.isin(numbers, list(self._given.ignore)))
@@ -231,6 +294,63 @@ class Mover:
         if small:
             mask = np.where(np.isin(mask, list(small)), 0, mask).astype(mask.dtype)
         return mask, len(small) + len(self._shares.keys() - left)
+
+
+@dataclass(slots=True)
+class _Found:
+    """Annotations as they come out, by kind."""
+
+    boxes: list[Box] = field(default_factory=list)
+    polygons: list[Polygons] = field(default_factory=list)
+    rle: list[Rle] = field(default_factory=list)
+    oriented_boxes: list[OrientedBox] = field(default_factory=list)
+    keypoints: list[Keypoints] = field(default_factory=list)
+
+    def add(self, thing: _Thing, ruler: _Thing) -> None:
+        """Take a thing; an upright box is put around what says most of its object."""
+        origin = thing.origin
+        if isinstance(origin, Box):
+            left, top, right, bottom = _bounds(ruler)
+            self.boxes.append(replace(origin, x=left, y=top, width=right - left, height=bottom - top))
+        elif isinstance(origin, Polygons):
+            rings = tuple(tuple(float(value) for value in ring.ravel()) for ring in thing.rings)
+            self.polygons.append(replace(origin, rings=rings))
+        elif isinstance(origin, Rle):
+            assert thing.mask is not None
+            height, width = thing.mask.shape
+            self.rle.append(replace(origin, height=height, width=width, counts=runs_from_mask(thing.mask)))
+        elif isinstance(origin, OrientedBox):
+            assert thing.outer is not None
+            assert thing.axis is not None
+            self.oriented_boxes.append(around(origin, thing.outer, thing.axis[1] - thing.axis[0]) if thing.moved else origin)
+        elif thing.names:
+            assert thing.outer is not None
+            places = zip(thing.names, thing.outer.tolist(), strict=True)
+            points = tuple(replace(origin.points[number], x=x, y=y) for number, (x, y) in places)
+            self.keypoints.append(replace(origin, points=points))
+
+    def annotations(self, given: Annotations, mask: NDArray[Any] | None) -> Annotations:
+        """Give all of them, with a mask."""
+        return replace(
+            given,
+            boxes=tuple(self.boxes),
+            polygons=tuple(self.polygons),
+            rle=tuple(self.rle),
+            oriented_boxes=tuple(self.oriented_boxes),
+            keypoints=tuple(self.keypoints),
+            mask=mask,
+        )
+
+
+def _rank(thing: _Thing) -> int:
+    """Give how much an annotation says of where its object ends."""
+    if isinstance(thing.origin, Polygons | Rle):
+        return 3
+    return {OrientedBox: 2, Box: 1}.get(type(thing.origin), 0)
+
+
+def _left(thing: _Thing) -> bool:
+    return bool(thing.names) if isinstance(thing.origin, Keypoints) else _area(thing) >= _LEAST
 
 
 def _move_rings(motion: Motion, rings: Sequence[NDArray[np.float64]]) -> tuple[list[NDArray[np.float64]], float]:

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oteo_core.augmentation.moving import Annotations, Motion
-from oteo_core.datasets.annotations import Box, Polygons, Rle
+from oteo_core.datasets.annotations import Box, Keypoints, OrientedBox, Polygons, Rle
 
-_Object = TypeVar("_Object", Box, Polygons, Rle)
+_Object = TypeVar("_Object", Box, Polygons, Rle, OrientedBox, Keypoints)
 _CORNER = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
 
 
@@ -35,12 +35,20 @@ def swapped_labels(labels: Iterable[str], swaps: Mapping[str, str]) -> tuple[str
 
 
 def swapped_objects(annotations: Annotations, swaps: Mapping[str, str]) -> Annotations:
-    """Rename the classes of boxes, outlines and run-length masks; the mask is left as it is, its numbers' meaning is the dataset's."""
+    """Rename the classes of objects and the names of key points; the mask is left as it is, its numbers' meaning is the dataset's.
+
+    A left eye, mirrored, is a right one: where the swaps name points, the points change names, not places.
+    """
     return replace(
         annotations,
         boxes=_renamed(annotations.boxes, swaps),
         polygons=_renamed(annotations.polygons, swaps),
         rle=_renamed(annotations.rle, swaps),
+        oriented_boxes=_renamed(annotations.oriented_boxes, swaps),
+        keypoints=tuple(
+            replace(item, points=tuple(replace(point, name=swaps.get(point.name, point.name)) for point in item.points))
+            for item in _renamed(annotations.keypoints, swaps)
+        ),
     )
 
 

@@ -10,6 +10,7 @@ from oteo_core.datasets.info import ClassInfo, DatasetInfo, FindingCount, MaskEn
 from oteo_core.datasets.listing import dataset_prefix, delete_dataset, list_datasets, new_id
 from oteo_core.datasets.reader import DatasetReader
 from oteo_core.datasets.sample import SPLITS, Finding, Sample, Severity
+from oteo_core.datasets.skeletons import Skeleton, mirror_pairs
 from oteo_core.datasets.writer import DatasetWriter, content_digest, media_path, row_digest
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Sample",
     "Severity",
     "SizeRange",
+    "Skeleton",
     "SplitCount",
     "Task",
     "content_digest",
@@ -37,6 +39,7 @@ __all__ = [
     "delete_dataset",
     "list_datasets",
     "media_path",
+    "mirror_pairs",
     "new_id",
     "row_digest",
 ]

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from oteo_core.datasets.skeletons import Skeleton
 from oteo_core.errors import DataLoss
 
 FORMAT_VERSION = 1
@@ -114,6 +115,8 @@ class DatasetInfo:
         Counts, filled in by the writer.
     bit_depth
         The most bits that any sample's pixels fill: with it all images are scaled alike. Filled in by the writer; 0 where it is not known.
+    skeletons
+        The points of classes whose objects have key points.
     exact_duplicate_groups, near_duplicate_groups
         Groups of equal images, and of images that look alike, exact ones included.
     """
@@ -141,6 +144,7 @@ class DatasetInfo:
     media_bytes: int = 0
     sizes: SizeRange = SizeRange()
     bit_depth: int = 0
+    skeletons: tuple[Skeleton, ...] = ()
 
     def to_json(self) -> bytes:
         """Give `dataset.json`."""
@@ -171,6 +175,10 @@ class DatasetInfo:
             )
             fields["splits"] = tuple(SplitCount(**s) for s in fields["splits"])
             fields["findings"] = tuple(FindingCount(**f) for f in fields["findings"])
+            fields["skeletons"] = tuple(
+                Skeleton(s["class_name"], tuple(s["points"]), tuple((int(a), int(b)) for a, b in s["edges"]))
+                for s in fields.get("skeletons", ())
+            )
             fields["sizes"] = SizeRange(**fields["sizes"])
             return cls(**fields)
         except (ValueError, KeyError, TypeError) as exc:

@@ -152,10 +152,13 @@ class DatasetWriter:
 
 
 def content_digest(info: DatasetInfo, rows: Iterable[bytes]) -> str:
-    """Digest what a dataset is, hexadecimal: task, classes, the meaning of masks, and its rows' digests in whatever order."""
+    """Digest what a dataset is, hexadecimal: task, classes, the meaning of masks, points, and its rows' digests in whatever order."""
     total = hashlib.sha256()
     mask = [info.mask.kind, info.mask.values, info.mask.ignore] if info.mask else None
-    total.update(json.dumps([info.task, info.classes, mask]).encode())
+    words: list[object] = [info.task, info.classes, mask]
+    if info.skeletons:
+        words.append([[skeleton.class_name, skeleton.points, skeleton.edges] for skeleton in info.skeletons])
+    total.update(json.dumps(words).encode())
     for row in sorted(rows):
         total.update(row)
     return total.hexdigest()

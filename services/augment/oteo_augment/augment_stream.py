@@ -137,16 +137,8 @@ class ImageStream:
         image = decode(self._bytes(item.image), self._limits)
         pixels = image.pixels
         depth = settings.bit_depth or significant_bits(pixels, image.header.bit_depth)
-        for number, annotation in enumerate(item.annotations):
-            kind = annotation.WhichOneof("geometry")
-            if kind in ("oriented_box", "keypoints"):
-                raise InvalidArgument(
-                    f"annotation {number} is a {kind.replace('_', ' ')}, which is not moved along yet: send boxes, polygons or masks",
-                    reason="ANNOTATION_NOT_SUPPORTED",
-                    field=f"item.annotations[{number}]",
-                )
         given = annotations_from_proto(item.annotations)
-        places = Annotations(given.boxes, given.polygons, given.rle)
+        places = Annotations(given.boxes, given.polygons, given.rle, oriented_boxes=given.oriented_boxes, keypoints=given.keypoints)
         border = Border.CONSTANT if places else Border.REFLECT
         name = item.key or pixel_digest(pixels)
         answers = []
@@ -158,6 +150,8 @@ class ImageStream:
                 boxes=made.annotations.boxes,
                 polygons=made.annotations.polygons,
                 rle=made.annotations.rle,
+                oriented_boxes=made.annotations.oriented_boxes,
+                keypoints=made.annotations.keypoints,
             )
             answers.append(
                 augment_pb2.AugmentImagesResponse(
@@ -223,5 +217,6 @@ def _provenance(settings: StreamSettings, name: str, copy: int, made: Augmented)
         "mirrored": made.mirrored,
         "steps": list(made.drawn),
         "dropped": dict(made.lost),
+        "dropped_points": dict(made.points_lost),
     }
     return ParseDict(words, Struct())

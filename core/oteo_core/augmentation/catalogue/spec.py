@@ -15,7 +15,15 @@ from oteo_core.errors import InvalidArgument
 
 PIXEL_TYPES = ("uint8", "uint16", "float32")
 """The types of pixels that augmentation knows, as NumPy calls them."""
-_MOVED_TASKS = ("classification", "multi_label_classification", "detection", "semantic_segmentation", "instance_segmentation")
+_OBJECT_TASKS = ("detection", "semantic_segmentation", "instance_segmentation")
+_TASKS = (
+    "classification",
+    "multi_label_classification",
+    "detection",
+    "semantic_segmentation",
+    "instance_segmentation",
+    "keypoints",
+)
 FEW_CHANNELS = frozenset({1, 2, 3, 4})
 """As many channels as OpenCV holds to be one image."""
 
@@ -54,6 +62,8 @@ class TransformSpec:
         weighted means of pixels.
     in_float
         True if 8-bit pixels are computed in float32, too, because a table of 256 values cuts fractions off.
+    needs_objects
+        True if it has to know where objects are: it is for tasks that say so.
     neutral
         Parameters with which it changes nothing; empty where it has no such strength.
     factory
@@ -79,6 +89,7 @@ class TransformSpec:
     unit_range: bool = False
     mixes: bool = False
     in_float: bool = False
+    needs_objects: bool = False
     neutral: Mapping[str, Any] = field(default_factory=dict)
     factory: str = ""
     source: str = ""
@@ -177,5 +188,5 @@ class TransformSpec:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Tasks whose annotations it keeps right: what moves pixels does so for labels of whole images, boxes, outlines and masks."""
-        return _MOVED_TASKS if self.geometric else (*_MOVED_TASKS, "keypoints")
+        """Tasks that it is for, and whose annotations it keeps right: what moves pixels moves boxes, outlines, masks and points with them."""
+        return _OBJECT_TASKS if self.needs_objects else _TASKS

@@ -53,6 +53,8 @@ def draw(
     """
     if hasattr(transform, "border_mode"):
         transform.border_mode = int(border)
+    if spec.geometric and edge is None and hasattr(transform, "fill"):
+        transform.fill = 0.0  # not used, and told among the parameters: the colour of an image before must not be
     transform.set_random_state(generator, random.Random(int(generator.integers(0, 2**63))))
     scale = scale_of(spec, dtype, values)
     work = np.dtype(np.float32) if scale.scaled else dtype

@@ -6,8 +6,9 @@ nothing; torch and kornia are loaded when an engine is made.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,13 +24,15 @@ if TYPE_CHECKING:
     from oteo_core.augmentation.engines.planes.work import Step
 
 _WHITE = {"uint8": 255.0, "uint16": 65535.0}
+_lock = threading.Lock()
 
 
 class KorniaEngine:
     """Applies steps to batches of images of one size and type.
 
     Images are held as `upload` gives them: ``(C, H, W)`` float32 on the device, in the values of their type, whole where that is of
-    whole numbers. A step that it does not do to an image goes to the CPU engine and comes back.
+    whole numbers. A step that it does not do to an image goes to the CPU engine and comes back. A batch for which the device's memory is
+    too small is done in halves.
 
     Parameters
     ----------
@@ -90,12 +93,19 @@ class KorniaEngine:
         from oteo_core.augmentation.engines.planes.work import Unsuited
 
         step = self._steps.get(drawn[0].spec.name)
+        full = False
         if step is not None:
             try:
-                with torch.inference_mode(), _exactly(torch):
+                with torch.inference_mode(), _exactly(self._device):
                     return self._done(step, drawn, torch.stack(list(planes)), dtype)
             except Unsuited:
                 pass
+            except torch.OutOfMemoryError:
+                full = True
+        # Not while the error is handled, which holds what memory is full of.
+        half = len(planes) // 2
+        if full and half:
+            return self.apply_batch(drawn[:half], planes[:half], dtype) + self.apply_batch(drawn[half:], planes[half:], dtype)
         return [self.upload(self._cpu.apply(one, self.download(plane, dtype))) for one, plane in zip(drawn, planes, strict=True)]
 
     def upload(self, pixels: NDArray[Any]) -> torch.Tensor:
@@ -159,7 +169,14 @@ def _steps() -> Mapping[str, Step]:
     return {**geometry.STEPS, **tone.STEPS, **filters.STEPS, **noise.STEPS}
 
 
-def _exactly(torch: Any) -> AbstractContextManager[None]:
-    """Have convolutions computed in all of float32's digits: TF32, the default on graphics processors, has too few for 16 bits."""
-    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-    return flags
+@contextmanager
+def _exactly(device: torch.device) -> Iterator[None]:
+    """Have convolutions on a graphics processor computed in all of float32's digits: TF32, the default there, has too few for 16 bits."""
+    import torch
+
+    if device.type != "cuda":
+        yield
+        return
+    # The setting is the process's, so one batch must not end with what another began with.
+    with _lock, torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False, fp32_precision="ieee"):
+        yield

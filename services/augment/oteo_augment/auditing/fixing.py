@@ -120,6 +120,7 @@ def write_fixed(
         source=f"datasets/{source}",
         labels={**old.labels, **target.labels},
         mask=old.mask,
+        skeletons=old.skeletons,
         # Counted anew: what was left out is gone from the groups.
         exact_duplicate_groups=_groups_left(data.exact_groups, data.samples, repair),
         near_duplicate_groups=_near_left(outcome, repair),

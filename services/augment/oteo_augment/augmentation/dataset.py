@@ -180,6 +180,7 @@ def _assemble(
         source=f"datasets/{source.id}",
         labels={**source.labels, **target.labels},
         mask=source.mask,
+        skeletons=source.skeletons,
         exact_duplicate_groups=source.exact_duplicate_groups,
         near_duplicate_groups=source.near_duplicate_groups,
         provenance={

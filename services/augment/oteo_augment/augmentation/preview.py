@@ -124,6 +124,13 @@ def _draw(picture: NDArray[np.uint8], annotations: Annotations, scale: float, in
             [[box.x, box.y], [box.x + box.width, box.y], [box.x + box.width, box.y + box.height], [box.x, box.y + box.height]]
         )
         _line(picture, corners * scale, _colour(box.class_name))
+    for turned in annotations.oriented_boxes:
+        _line(picture, np.array(turned.corners()) * scale, _colour(turned.class_name))
+    for marked in annotations.keypoints:
+        for point in marked.points:
+            # A filled dot where the point is seen, a ring where it is hidden; each name has its colour.
+            middle = np.rint((np.array([point.x, point.y]) * scale - 0.5) * 16).astype(int).tolist()
+            cv2.circle(picture, middle, 3 * 16, _colour(point.name), -1 if point.visible else 1, cv2.LINE_AA, 4)
 
 
 def _line(picture: NDArray[np.uint8], corners: NDArray[np.float64], colour: Sequence[float]) -> None:

@@ -84,7 +84,7 @@ def replay(store: ArtifactStore, dataset: str, sample_id: str, limits: ImageLimi
         int(words["copy"]),
     )
     row = made.row
-    same = (row.sha256, row.mask_path, row.labels, row.boxes, row.polygons, row.rle) == (
-        kept.sha256, kept.mask_path, kept.labels, kept.boxes, kept.polygons, kept.rle,
+    same = (row.sha256, row.mask_path, row.labels, row.boxes, row.polygons, row.rle, row.oriented_boxes, row.keypoints) == (
+        kept.sha256, kept.mask_path, kept.labels, kept.boxes, kept.polygons, kept.rle, kept.oriented_boxes, kept.keypoints,
     )  # fmt: skip
     return Replayed(row, made.files[row.path], made.files.get(row.mask_path, b""), same)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from google.protobuf.json_format import MessageToDict
 
 from oteo_augment.augmentation.plan import DEFAULT_COPIES, AugmentationPlan
-from oteo_core.augmentation import Mode, Policy, Step, check_task, default_policy, preset_policy
+from oteo_core.augmentation import Mode, Policy, Step, check_task, default_policy, find_transform, preset_policy
 from oteo_core.datasets import DatasetInfo
 from oteo_core.errors import FailedPrecondition, InvalidArgument
 from oteo_protos.augment.v1 import augment_pb2
@@ -41,6 +41,14 @@ def policy_from_proto(message: augment_pb2.AugmentationPolicy, task: str) -> Pol
     if not message.steps:
         return _with_rest(default_policy(task, message.laterality), message)
     check_task(task)
+    for number, step in enumerate(message.steps):
+        spec = find_transform(step.transform, field=f"policy.steps[{number}].transform")
+        if spec.needs_objects and task not in spec.tasks:
+            raise InvalidArgument(
+                f"step {number + 1}, {spec.name}, has to know where objects are: it is for {', '.join(spec.tasks)}",
+                reason="TASK_NOT_SUPPORTED",
+                field=f"policy.steps[{number}].transform",
+            )
     steps = tuple(
         Step(
             step.transform,

@@ -176,6 +176,8 @@ def sample_annotations(reader: DatasetReader, sample: Sample, limits: ImageLimit
         reader.mask(sample, limits) if sample.mask_path else None,
         encoding is not None and encoding.kind == "instance",
         frozenset(encoding.ignore) if encoding is not None else frozenset(),
+        sample.oriented_boxes,
+        sample.keypoints,
     )
 
 
@@ -227,6 +229,8 @@ def made_copy(
         boxes=changed.annotations.boxes,
         polygons=changed.annotations.polygons,
         rle=changed.annotations.rle,
+        oriented_boxes=changed.annotations.oriented_boxes,
+        keypoints=changed.annotations.keypoints,
         mask_path=mask_path,
         derived_from=sample.id,
         provenance=_provenance(plan, info, sample, number, changed),
@@ -251,6 +255,7 @@ def _provenance(plan: AugmentationPlan, info: DatasetInfo, sample: Sample, numbe
         "copy": number,
         "mirrored": changed.mirrored,
         "dropped": dict(sorted(changed.lost.items())),
+        "dropped_points": dict(sorted(changed.points_lost.items())),
         "steps": changed.drawn,
     }
     return json.dumps(words, sort_keys=True)
@@ -271,7 +276,7 @@ def augmented_copy(
     a stack, and the frames of a clip, are all drawn by their sequence's name: they get the same parameters.
     """
     # All images of a dataset get the same border, or an image without objects would be told by it.
-    border = Border.CONSTANT if info.task in (Task.DETECTION, Task.INSTANCE) else Border.REFLECT
+    border = Border.CONSTANT if info.task in (Task.DETECTION, Task.INSTANCE, Task.KEYPOINTS) else Border.REFLECT
     for attempt in range(_DRAWS):
         key = AugmentationKey(sample.sequence or sample.pixel_digest or sample.sha256, number + attempt * REDRAW, seed)
         changed = augment(pixels, policy, key, annotations, border=border, bit_depth=info.bit_depth)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from oteo_core.datasets import Box, Polygons, Rle, Sample
+from oteo_core.datasets import Box, Keypoints, OrientedBox, Polygons, Rle, Sample
 from oteo_core.datasets.runs import mask_from_runs, runs_from_mask
 
 _OWN = frozenset({"object", "line", "instance"})
@@ -25,8 +25,10 @@ class Thing:
     ----------
     class_name, crowd, attributes
         As of `Box`; attributes without those that speak of the source's files.
-    box, polygons, rle
-        What is known of its place; at least one is set, and never both of the last.
+    box, polygons, rle, oriented, keypoints
+        What is known of its place; at least one is set, and never both an outline and a mask.
+    size
+        Width and height of its image, pixels; zeros where they are not known.
     """
 
     class_name: str
@@ -35,29 +37,44 @@ class Thing:
     box: Box | None = None
     polygons: Polygons | None = None
     rle: Rle | None = None
+    oriented: OrientedBox | None = None
+    keypoints: Keypoints | None = None
+    size: tuple[int, int] = (0, 0)
 
     @property
     def has_outline(self) -> bool:
-        """Whether more than its box is known."""
+        """Whether its outline or mask is known."""
         return self.polygons is not None or self.rle is not None
 
     def bounds(self) -> tuple[float, float, float, float]:
-        """Give x, y, width and height in pixels: of its box, else around its outline."""
+        """Give x, y, width and height in pixels: of its box, else around its outline, its turned box (as far as it is in the image), its points."""
         if self.box is not None:
             return self.box.x, self.box.y, self.box.width, self.box.height
         if self.polygons is not None:
             xs = [x for ring in self.polygons.rings for x in ring[0::2]]
             ys = [y for ring in self.polygons.rings for y in ring[1::2]]
             return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
+        if self.oriented is not None:
+            return self._around(self.oriented.corners())
+        if self.keypoints is not None:
+            return self._around([(point.x, point.y) for point in self.keypoints.points])
         assert self.rle is not None
         return bounds_of_mask(mask_from_runs(self.rle.counts, self.rle.height, self.rle.width))
 
+    def _around(self, points: Sequence[tuple[float, float]]) -> tuple[float, float, float, float]:
+        xs, ys = (list(values) for values in zip(*points, strict=True))
+        if all(self.size):
+            xs, ys = ([min(max(value, 0.0), float(side)) for value in values] for values, side in zip((xs, ys), self.size, strict=True))
+        return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
+
     def area(self) -> float:
-        """Give its area in pixels: of its outline where it has one, else of its box."""
+        """Give its area in pixels: of its outline where it has one, else of its turned box or its box."""
         if self.rle is not None:
             return float(sum(self.rle.counts[1::2]))
         if self.polygons is not None:
             return sum(abs(ring_area(ring)) for ring in self.polygons.rings)
+        if self.oriented is not None:
+            return self.oriented.width * self.oriented.height
         _, _, width, height = self.bounds()
         return width * height
 
@@ -76,13 +93,14 @@ class Thing:
 def things_of(sample: Sample) -> list[Thing]:
     """Give a sample's objects in the order of its annotations.
 
-    A box and an outline belong together if they have the same number and class; where a number occurs twice (annotations of two files), the
-    later ones are objects of their own.
+    Annotations of different kinds belong together if they have the same number and class; where a number occurs twice (annotations of two
+    files), the later ones are objects of their own.
     """
     found: list[Thing] = []
     open_boxes: dict[tuple[int, str], list[Thing]] = {}
+    size = sample.width, sample.height
     for box in sample.boxes:
-        thing = Thing(box.class_name, box.crowd, _attributes(box), box=box)
+        thing = Thing(box.class_name, box.crowd, _attributes(box), box=box, size=size)
         found.append(thing)
         if box.instance >= 0:
             open_boxes.setdefault((box.instance, box.class_name), []).append(thing)
@@ -92,13 +110,45 @@ def things_of(sample: Sample) -> list[Thing]:
         if waiting:
             thing = waiting.pop(0)
         else:
-            thing = Thing(outline.class_name, outline.crowd, _attributes(outline))
+            thing = Thing(outline.class_name, outline.crowd, _attributes(outline), size=size)
             found.append(thing)
         if isinstance(outline, Polygons):
             thing.polygons = outline
         else:
             thing.rle = outline
+    # Of what is there already, each takes one turned box and one set of points.
+    known: dict[tuple[int, str], list[Thing]] = {}
+    for thing in found:
+        for item in (thing.box, thing.polygons, thing.rle):
+            if item is not None and item.instance >= 0:
+                known.setdefault((item.instance, item.class_name), []).append(thing)
+                break
+    for turned in sample.oriented_boxes:
+        _owner(found, known, turned, size, "oriented").oriented = turned
+    for marked in sample.keypoints:
+        _owner(found, known, marked, size, "keypoints").keypoints = marked
     return found
+
+
+def _owner(
+    found: list[Thing], known: dict[tuple[int, str], list[Thing]], item: OrientedBox | Keypoints, size: tuple[int, int], kind: str
+) -> Thing:
+    """Give the object that an annotation belongs to and that has none of its kind; a new one where there is no such."""
+    key = item.instance, item.class_name
+    for thing in known.get(key, ()):
+        if getattr(thing, kind) is None:
+            return thing
+    thing = Thing(item.class_name, item.crowd, _attributes(item), size=size)
+    found.append(thing)
+    if item.instance >= 0:
+        known.setdefault(key, []).append(thing)
+    return thing
+
+
+def box_around(thing: Thing) -> tuple[float, float, float, float]:
+    """Give x, y, width and height of an object for a format that asks for a box: at least a pixel wide and high."""
+    x, y, width, height = thing.bounds()
+    return x, y, max(width, 1.0), max(height, 1.0)
 
 
 def things_of_labels(labels: NDArray[Any], class_name: str) -> list[Thing]:
@@ -166,5 +216,5 @@ def largest_contour(mask: NDArray[Any]) -> tuple[tuple[float, ...] | None, int]:
     return (ring if len(ring) >= 6 and ring_area(ring) != 0 else None), len(contours)
 
 
-def _attributes(item: Box | Polygons | Rle) -> tuple[tuple[str, str], ...]:
+def _attributes(item: Box | Polygons | Rle | OrientedBox | Keypoints) -> tuple[tuple[str, str], ...]:
     return tuple((key, value) for key, value in item.attributes if key not in _OWN)

@@ -139,6 +139,7 @@ def _sample(
             item.report(Severity.ERROR, "MISSING_ANNOTATION", "no annotation that could be kept says what is on the image")
     sample.labels = tuple(sample.labels or item.labels)
     sample.boxes, sample.polygons, sample.rle = tuple(item.boxes), tuple(item.polygons), tuple(item.rle)
+    sample.oriented_boxes, sample.keypoints = tuple(item.oriented_boxes), tuple(item.keypoints)
     sample.excluded = out
     sample.findings = tuple(item.findings)
     if out:

@@ -8,11 +8,15 @@ from dataclasses import replace
 
 from oteo_augment.importing.items import Item
 from oteo_augment.importing.scanned import Scanned
-from oteo_core.datasets import Box, Polygons, Rle, Severity
+from oteo_augment.importing.turned import box_of_quad, is_rectangle
+from oteo_core.datasets import Box, Keypoints, OrientedBox, Polygons, Rle, Severity
 from oteo_core.datasets.outlines import crosses_itself, ring_area
 
 _SLACK = 1.0
 """Pixels by which a box may stand out without a word: corners counted from 1, rounding of shares."""
+
+_NO_WIDTH = 1e-6
+"""Pixels of width that rounding makes of corners on one line."""
 
 
 def check_annotations(item: Item, scanned: Scanned, known: Container[str] | None) -> None:
@@ -30,10 +34,9 @@ def check_annotations(item: Item, scanned: Scanned, known: Container[str] | None
     width, height = scanned.width, scanned.height
     if item.normalised:
         item.boxes = [replace(b, x=b.x * width, y=b.y * height, width=b.width * width, height=b.height * height) for b in item.boxes]
-        item.polygons = [
-            replace(p, rings=tuple(tuple(v * (height if i % 2 else width) for i, v in enumerate(ring)) for ring in p.rings))
-            for p in item.polygons
-        ]
+        item.polygons = [_in_pixels(outline, width, height) for outline in item.polygons]
+        item.quads = [_in_pixels(quad, width, height) for quad in item.quads]
+        item.keypoints = [replace(k, points=tuple(replace(p, x=p.x * width, y=p.y * height) for p in k.points)) for k in item.keypoints]
         item.normalised = False
     declared = item.declared_size
     if declared != (0, 0) and declared != (width, height):
@@ -48,6 +51,21 @@ def check_annotations(item: Item, scanned: Scanned, known: Container[str] | None
     item.boxes = [kept for box in item.boxes if (kept := _checked_box(item, box, width, height)) is not None]
     item.polygons = [outline for outline in item.polygons if _polygon_fits(item, outline, width, height)]
     item.rle = [mask for mask in item.rle if _rle_fits(item, mask, width, height)]
+    item.oriented_boxes = [box for box in item.oriented_boxes if _turned_fits(item, box, width, height)]
+    pairs = [(quad, box_of_quad(quad)) for quad in item.quads]
+    pairs = [(quad, box) for quad, box in pairs if _turned_fits(item, box, width, height)]
+    item.quads = [quad for quad, _ in pairs]
+    item.oriented_boxes += [box for _, box in pairs]
+    for quad, box in pairs:
+        if not is_rectangle(quad, box):
+            what = f"{_name(quad)} ({quad.class_name})"
+            item.report(Severity.INFO, "NOT_A_RECTANGLE", f"{what}: its four corners are no rectangle; the smallest around them is taken")
+    checked = [_checked_points(item, marked, width, height) for marked in item.keypoints]
+    item.keypoints = [marked for marked in checked if marked.points]
+
+
+def _in_pixels(outline: Polygons, width: int, height: int) -> Polygons:
+    return replace(outline, rings=tuple(tuple(v * (height if i % 2 else width) for i, v in enumerate(ring)) for ring in outline.rings))
 
 
 def _drop_unknown(item: Item, known: Container[str]) -> None:
@@ -61,9 +79,12 @@ def _drop_unknown(item: Item, known: Container[str]) -> None:
     item.boxes = [box for box in item.boxes if keep(box.class_name, _name(box))]
     item.polygons = [outline for outline in item.polygons if keep(outline.class_name, _name(outline))]
     item.rle = [mask for mask in item.rle if keep(mask.class_name, _name(mask))]
+    item.quads = [quad for quad in item.quads if keep(quad.class_name, _name(quad))]
+    item.oriented_boxes = [box for box in item.oriented_boxes if keep(box.class_name, _name(box))]
+    item.keypoints = [marked for marked in item.keypoints if keep(marked.class_name, _name(marked))]
 
 
-def _name(thing: Box | Polygons | Rle) -> str:
+def _name(thing: Box | Polygons | Rle | OrientedBox | Keypoints) -> str:
     """Name an annotation as its file does, so that a person finds it."""
     for key, value in thing.attributes:
         if key in ("object", "line"):
@@ -115,6 +136,40 @@ def _polygon_fits(item: Item, outline: Polygons, width: int, height: int) -> boo
             f"{_name(outline)}: its outline crosses itself; it is kept as it is, look at its form",
         )
     return True
+
+
+def _turned_fits(item: Item, box: OrientedBox, width: int, height: int) -> bool:
+    place = f"{_name(box)} ({box.class_name}): the turned box around ({box.center_x:g}, {box.center_y:g})"
+    if not all(math.isfinite(v) for v in (box.center_x, box.center_y, box.width, box.height, box.angle)):
+        item.report(Severity.ERROR, "BAD_ANNOTATION", f"{place} is not of finite numbers; it is left out")
+        return False
+    if min(box.width, box.height) <= _NO_WIDTH:
+        item.report(Severity.ERROR, "ZERO_AREA_BOX", f"{place} has no area; it is left out")
+        return False
+    xs, ys = zip(*box.corners(), strict=True)
+    if max(xs) <= 0 or max(ys) <= 0 or min(xs) >= width or min(ys) >= height:
+        item.report(Severity.ERROR, "BOX_OUT_OF_IMAGE", f"{place} lies outside the image of {width} x {height} pixels; it is left out")
+        return False
+    if min(xs) < -_SLACK or min(ys) < -_SLACK or max(xs) > width + _SLACK or max(ys) > height + _SLACK:
+        item.report(
+            Severity.WARNING, "BOX_OUT_OF_IMAGE", f"{place} stands out of the image of {width} x {height} pixels; it is kept as it is"
+        )
+    return True
+
+
+def _checked_points(item: Item, marked: Keypoints, width: int, height: int) -> Keypoints:
+    kept = []
+    for point in marked.points:
+        place = f"{_name(marked)} ({marked.class_name}): the point {point.name!r} at ({point.x:g}, {point.y:g})"
+        if not (math.isfinite(point.x) and math.isfinite(point.y)):
+            item.report(Severity.ERROR, "BAD_ANNOTATION", f"{place} is not of finite numbers; it is left out")
+        elif not (-_SLACK <= point.x <= width + _SLACK and -_SLACK <= point.y <= height + _SLACK):
+            item.report(
+                Severity.ERROR, "POINT_OUT_OF_IMAGE", f"{place} lies outside the image of {width} x {height} pixels; it is left out"
+            )
+        else:
+            kept.append(replace(point, x=min(max(point.x, 0.0), float(width)), y=min(max(point.y, 0.0), float(height))))
+    return replace(marked, points=tuple(kept))
 
 
 def _rle_fits(item: Item, mask: Rle, width: int, height: int) -> bool:

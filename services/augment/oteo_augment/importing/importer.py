@@ -339,6 +339,7 @@ def _write(
         source=options.source_name or options.source_uri,
         labels=dict(options.labels),
         mask=result.mask,
+        skeletons=opened.reading.skeletons,
         exact_duplicate_groups=result.exact_groups,
         near_duplicate_groups=result.near_groups,
         provenance={

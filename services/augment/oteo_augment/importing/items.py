@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from oteo_core.datasets import Box, DatasetInfo, Finding, Polygons, Rle, Sample, Severity
+from oteo_core.datasets import Box, DatasetInfo, Finding, Keypoints, OrientedBox, Polygons, Rle, Sample, Severity, Skeleton
 
 
 @dataclass(slots=True)
@@ -19,8 +19,10 @@ class Item:
         True: annotations name it and it is not there.
     unlabelled
         True: nothing is known of it, so that it is left out.
-    labels, boxes, polygons, rle
-        As in `oteo_core.datasets.Sample`; not yet held against the image's size.
+    labels, boxes, polygons, rle, oriented_boxes, keypoints
+        As in `oteo_core.datasets.Sample`; not yet held against the image's size. Oriented boxes are always in pixels.
+    quads
+        Four corners each, of a turned box or of an outline: which of both, the task decides.
     mask
         Path of its mask file inside the source, or ""; with a slash at its end, a folder whose files are a mask of one object each.
     split
@@ -44,6 +46,9 @@ class Item:
     boxes: list[Box] = field(default_factory=list)
     polygons: list[Polygons] = field(default_factory=list)
     rle: list[Rle] = field(default_factory=list)
+    oriented_boxes: list[OrientedBox] = field(default_factory=list)
+    keypoints: list[Keypoints] = field(default_factory=list)
+    quads: list[Polygons] = field(default_factory=list)
     mask: str = ""
     split: str = ""
     group: str = ""
@@ -75,6 +80,8 @@ class Reading:
         Numbers of mask images with their classes, where the source says so; the single number -1 says that every number is an object.
     mask_colors
         Colours of mask images with their numbers, where the source says so: 0 is background, `oteo_augment.importing.colors.VOID` is set aside.
+    skeletons
+        The points of classes that have key points.
     stored
         The dataset that the source is already; None for every other format.
     """
@@ -86,6 +93,7 @@ class Reading:
     mask_numbers: tuple[tuple[int, str], ...] = ()
     mask_colors: tuple[tuple[tuple[int, int, int], int], ...] = ()
     stored: Stored | None = None
+    skeletons: tuple[Skeleton, ...] = ()
 
     @property
     def masked(self) -> bool:

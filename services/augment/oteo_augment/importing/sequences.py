@@ -6,9 +6,10 @@ import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import pairwise
 from statistics import median
+from typing import Any
 
 from oteo_augment.importing.items import Item
 from oteo_augment.importing.paths import stem
@@ -50,19 +51,12 @@ def by_frame(items: Sequence[Item], scans: Scans) -> list[Item]:
         elif count <= 1:
             result.append(item)
         else:
-            # Whatever is wrong with the file is said once.
-            result += [
-                replace(
-                    item,
-                    frame=number,
-                    labels=list(item.labels),
-                    boxes=list(item.boxes),
-                    polygons=list(item.polygons),
-                    rle=list(item.rle),
-                    findings=list(item.findings) if number == 0 else [],
-                )
-                for number in range(count)
-            ]
+            lists = [each.name for each in fields(item) if isinstance(getattr(item, each.name), list)]
+            for number in range(count):
+                own: dict[str, Any] = {name: list(getattr(item, name)) for name in lists}
+                if number:
+                    own["findings"] = []  # whatever is wrong with the file is said once
+                result.append(replace(item, frame=number, **own))
     return result
 
 

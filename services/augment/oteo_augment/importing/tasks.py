@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from oteo_augment.importing.items import Item, Reading
-from oteo_core.datasets import Box, Polygons, Rle, Task
+from oteo_core.datasets import Box, Keypoints, OrientedBox, Polygons, Rle, Task
 from oteo_core.errors import InvalidArgument
 
 _SAYS = {
@@ -40,10 +40,22 @@ def choose_task(wanted: str, reading: Reading, format_name: str) -> str:
 
 def shape_for_task(item: Item, task: str) -> None:
     """Bring an item's annotations to what the task asks for, in place."""
+    if task == Task.INSTANCE:
+        # Four corners are an outline where outlines are asked for.
+        item.polygons += item.quads
+        numbers = {(quad.instance, quad.class_name) for quad in item.quads}
+        item.oriented_boxes = [box for box in item.oriented_boxes if (box.instance, box.class_name) not in numbers]
+    item.quads = []
     if task == Task.MULTI_LABEL and not item.labels:
-        things: list[Box | Polygons | Rle] = [*item.boxes, *item.polygons, *item.rle]
+        things: list[Box | Polygons | Rle | OrientedBox | Keypoints] = [
+            *item.boxes,
+            *item.polygons,
+            *item.rle,
+            *item.oriented_boxes,
+            *item.keypoints,
+        ]
         item.labels = sorted({thing.class_name for thing in things})
-        item.boxes, item.polygons, item.rle = [], [], []
+        item.boxes, item.polygons, item.rle, item.oriented_boxes, item.keypoints = [], [], [], [], []
 
 
 def check_classes(task: str, present: Iterable[str], given: Sequence[str], declared: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from kornia.filters import filter2d, filter2d_separable, median_blur
 from numpy.typing import NDArray
 
 from oteo_core.augmentation.engines.planes.geometry import resized
-from oteo_core.augmentation.engines.planes.work import Planes, Step, Unsuited, Work, alike, tensor
+from oteo_core.augmentation.engines.planes.work import Planes, Step, Unsuited, Work, alike, indices, tensor
 from oteo_core.augmentation.transforms.optics import disc_kernel
 
 
@@ -52,7 +52,8 @@ def _mean(planes: torch.Tensor, work: Work) -> Planes:
 def _median(planes: torch.Tensor, work: Work) -> Planes:
     result = torch.empty_like(planes)
     for side, numbers in alike([int(part["side"]) for part in work.parts]).items():
-        result[numbers] = planes[numbers] if side == 1 else median_blur(planes[numbers], side, border_type="replicate")
+        chosen = indices(numbers, planes)
+        result[chosen] = planes[chosen] if side == 1 else median_blur(planes[chosen], side, border_type="replicate")
     return result
 
 
@@ -81,7 +82,7 @@ def _unsharp(planes: torch.Tensor, work: Work) -> Planes:
     kernels = [cv2.getGaussianKernel(part["ksize"], part["sigma"], cv2.CV_32F) for part in work.parts]
     share = planes / work.top
     residual = share - _lines(share, kernels)
-    threshold = torch.tensor([float(one.threshold) for one in work.transforms], device=planes.device).view(-1, 1, 1, 1)
+    threshold = tensor([one.threshold for one in work.transforms], planes).view(-1, 1, 1, 1)
     soft = _lines((residual.abs() * 255 > threshold).float(), kernels)
     sharp = (share + work.values("alpha", planes) * residual).clamp(0, 1)
     return (sharp * soft + share * (1 - soft)) * work.top

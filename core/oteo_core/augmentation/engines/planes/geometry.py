@@ -102,17 +102,18 @@ def resized(plane: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         return plane
     if size[0] > height or size[1] > width:
         return functional.interpolate(plane[None], size, mode="bilinear", align_corners=False)[0]
-    # A product of matrices, as torch's own "area" takes whole pixels only.
-    return areas(height, size[0], plane) @ plane @ areas(width, size[1], plane).T
+    # A product of matrices, as torch's own "area" takes whole pixels only; in float64, as graphics processors may round products of
+    # matrices to fewer digits than float32 has.
+    return (areas(height, size[0], plane) @ plane.double() @ areas(width, size[1], plane).T).float()
 
 
 def areas(before: int, after: int, like: torch.Tensor) -> torch.Tensor:
-    """Give the share that each of so many pixels of a line has in each pixel of a shorter one, ``(after, before)``; rows add up to 1."""
+    """Give the share that each of so many pixels of a line has in each pixel of a shorter one, ``(after, before)`` float64; rows add up to 1."""
     ratio = before / after
     start = torch.arange(after, dtype=torch.float64)[:, None] * ratio
     pixel = torch.arange(before, dtype=torch.float64)[None, :]
     covered = torch.minimum(start + ratio, pixel + 1) - torch.maximum(start, pixel)
-    return (covered.clamp_min(0) / ratio).to(like.device, torch.float32)
+    return (covered.clamp_min(0) / ratio).to(like.device)
 
 
 STEPS: dict[str, Step] = {

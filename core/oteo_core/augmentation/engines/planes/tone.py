@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from kornia.color import hsv_to_rgb, rgb_to_hsv, rgb_to_lab
 from kornia.enhance import adjust_gamma
+from numpy.typing import NDArray
 
-from oteo_core.augmentation.engines.planes.work import Planes, Step, Work, alike, tensor
+from oteo_core.augmentation.engines.planes.work import Planes, Step, Work, alike, indices, tensor
 from oteo_core.augmentation.transforms import bias_field
 from oteo_core.augmentation.transforms.stain import DARKEST, TO_COLOUR, TO_STAIN
 
@@ -40,7 +41,7 @@ def _brightness_contrast(planes: torch.Tensor, work: Work) -> Planes:
 
 
 def _gamma(planes: torch.Tensor, work: Work) -> Planes:
-    changed: torch.Tensor = adjust_gamma(planes, work.values("gamma", planes).flatten())
+    changed: torch.Tensor = adjust_gamma(planes, work.values("gamma", planes).flatten(), torch.ones(1, device=planes.device))
     return changed
 
 
@@ -136,8 +137,9 @@ def _jittered(planes: torch.Tensor, work: Work) -> Planes:
             name, still, change = _JITTERS[kind]
             moving = [number for number in numbers if work.parts[number][name] != still]
             if moving:
-                drawn = torch.tensor([float(work.parts[number][name]) for number in moving], device=planes.device).view(-1, 1, 1, 1)
-                changed[moving] = change(changed[moving], drawn, work)
+                drawn = tensor([work.parts[number][name] for number in moving], planes).view(-1, 1, 1, 1)
+                chosen = indices(moving, planes)
+                changed[chosen] = change(changed[chosen], drawn, work)
     return changed
 
 
@@ -153,14 +155,19 @@ def _other_space(planes: torch.Tensor, work: Work) -> Planes:
 
 
 def _stained(planes: torch.Tensor, work: Work) -> Planes:
-    scales = tensor(np.array([part["scales"] for part in work.parts]), planes)[:, None, :]
-    shifts = tensor(np.array([part["shifts"] for part in work.parts]), planes)[:, None, :]
-    count, _, height, width = planes.shape
-    share = (planes / work.top).permute(0, 2, 3, 1).reshape(count, -1, 3)
-    density = -share.clamp_min(float(DARKEST)).log10()
-    stains = density @ tensor(TO_STAIN, planes) * scales + shifts
-    changed = torch.pow(10.0, -(stains @ tensor(TO_COLOUR, planes)))
-    return changed.reshape(count, height, width, 3).permute(0, 3, 1, 2) * work.top
+    scales = tensor(np.array([part["scales"] for part in work.parts]), planes)[:, :, None, None]
+    shifts = tensor(np.array([part["shifts"] for part in work.parts]), planes)[:, :, None, None]
+    density = -(planes / work.top).clamp_min(float(DARKEST)).log10()
+    stains = _mixed(density, TO_STAIN) * scales + shifts
+    return torch.pow(10.0, -_mixed(stains, TO_COLOUR)) * work.top
+
+
+def _mixed(planes: torch.Tensor, matrix: NDArray[np.float32]) -> torch.Tensor:
+    """Multiply the channels ``(N, 3, H, W)`` of each pixel, as a row, by a matrix; term by term, as processors round products of matrices."""
+    parts = planes.unbind(1)
+    return torch.stack(
+        [sum((float(matrix[i, j]) * part for i, part in enumerate(parts)), torch.zeros_like(parts[0])) for j in range(3)], dim=1
+    )
 
 
 def _spread(planes: torch.Tensor, work: Work) -> Planes:
@@ -179,8 +186,10 @@ def _spread(planes: torch.Tensor, work: Work) -> Planes:
 def _evened(grey: torch.Tensor) -> torch.Tensor:
     """Give each value of ``(H, W)`` the share of the pixels that are no brighter, without those of the darkest."""
     levels = (grey.clamp(0, 1) * 65535).round().long()
-    sums = torch.cumsum(torch.bincount(levels.flatten(), minlength=65536), 0)
-    lowest = sums[levels.min()]
+    levels_flat = levels.flatten()
+    counts = torch.zeros(65536, dtype=torch.int64, device=grey.device).scatter_add_(0, levels_flat, torch.ones_like(levels_flat))
+    sums = torch.cumsum(counts, 0)
+    lowest = sums[levels_flat.min().view(1)]
     left = (sums[-1] - lowest).double()
     return torch.where(left > 0, ((sums - lowest).double() / left.clamp_min(1)).float()[levels], grey)
 
@@ -207,7 +216,8 @@ def _uneven(planes: torch.Tensor, work: Work) -> Planes:
             table[number, j, i] = coefficient
     powers = torch.arange(order, device=planes.device)[:, None]
     across, down = (torch.linspace(-1, 1, length, device=planes.device)[None, :] ** powers for length in (width, height))
-    exponent = down.T @ tensor(table, planes) @ across
+    # In float64, as graphics processors may round products of matrices to fewer digits than float32 has.
+    exponent = (down.T.double() @ tensor(table, planes).double() @ across.double()).float()
     return planes * torch.exp(exponent - exponent.mean(dim=(1, 2), keepdim=True))[:, None]
 
 

@@ -46,7 +46,7 @@ class Work:
 
     def values(self, name: str, like: torch.Tensor) -> torch.Tensor:
         """Give one drawn number of every image, ``(N, 1, 1, 1)``."""
-        return torch.tensor([float(part[name]) for part in self.parts], dtype=torch.float32, device=like.device).view(-1, 1, 1, 1)
+        return tensor([part[name] for part in self.parts], like).view(-1, 1, 1, 1)
 
     def arrays(self, name: str, like: torch.Tensor) -> torch.Tensor:
         """Give a drawn array ``(H, W)`` or ``(H, W, C)`` of every image as ``(N, 1 or C, H, W)`` float32."""
@@ -72,3 +72,8 @@ def alike(keys: Sequence[Any]) -> dict[Any, list[int]]:
     for number, key in enumerate(keys):
         groups.setdefault(key, []).append(number)
     return groups
+
+
+def indices(numbers: Sequence[int], like: torch.Tensor) -> torch.Tensor:
+    """Give numbers of images as an index on the device of another tensor."""
+    return torch.from_numpy(np.asarray(numbers, np.int64)).to(like.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +15,7 @@ from oteo_augment.exporting.losses import Losses
 from oteo_augment.exporting.naming import Names, ending
 from oteo_augment.exporting.objects import Thing, things_of, things_of_labels
 from oteo_augment.exporting.sinks import Sink
+from oteo_augment.exporting.stacks import write_stack
 from oteo_augment.importing.paths import stem
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import DatasetInfo, DatasetReader, Rle, Sample, Severity, Task
@@ -76,6 +77,11 @@ class Writer(ABC):
     keeps_groups: ClassVar[bool] = False
     keeps_excluded: ClassVar[bool] = False
     """True: samples that were left out are written too, as far as there is something of them."""
+    holds_stacks: ClassVar[bool] = False
+    """True: `add_stack` writes the frames of a sequence as one file."""
+    keeps_points: bool = False
+    keeps_turned: bool = False
+    """True: key points, or turned boxes, are written, or the writer itself says what is lost of them."""
     keeps_class_list: bool = True
     """False: a reader finds the classes that occur, in the order of the alphabet."""
 
@@ -100,20 +106,33 @@ class Writer(ABC):
     def add(self, sample: Sample) -> None:
         """Write a sample. Media come first, so that a sample whose file is gone leaves no trace in annotations."""
 
+    def add_stack(self, frames: Sequence[Sample]) -> None:
+        """Write the frames of one sequence, which fit one TIFF file, in order; only where `holds_stacks`."""
+        raise NotImplementedError(type(self).__name__)
+
     @abstractmethod
     def finish(self) -> None:
         """Write what stands for all samples together."""
 
-    def lost(self, sample: Sample) -> None:
-        """Count what no outside format holds."""
+    def lost(self, sample: Sample, *, stacked: bool = False) -> None:
+        """Count what no outside format holds; of a frame that went into a stack its place is held."""
         if sample.group and not self.keeps_groups:
             self.losses.add("GROUP_LOST", "groups of samples that belong together are not in the format", sample.id, severity=Severity.INFO)
-        if sample.sequence:
+        if sample.sequence and not stacked:
             self.losses.add(
                 "SEQUENCE_LOST",
                 "which stack or clip a frame is of is not in the format; its files are numbered in their order",
                 sample.id,
                 severity=Severity.INFO,
+            )
+        if sample.keypoints and not self.keeps_points:
+            self.losses.add("KEYPOINTS_LOST", "key points of objects are not in the format", sample.id, count=len(sample.keypoints))
+        if sample.oriented_boxes and not self.keeps_turned:
+            self.losses.add(
+                "ORIENTATION_LOST",
+                "turned boxes are not in the format, at most upright boxes around them",
+                sample.id,
+                count=len(sample.oriented_boxes),
             )
         if sample.spacing:
             self.losses.add("SPACING_LOST", "distances of pixels are not in the format", sample.id)
@@ -135,6 +154,29 @@ class Writer(ABC):
     def mask_file(self, sample: Sample, path: str) -> int:
         """Copy a sample's mask, byte for byte; as `media`."""
         return self._copy(sample, sample.mask_path, path)
+
+    def stack(self, frames: Sequence[Sample], path: str, pages: Iterator[NDArray[Any]], channels: int) -> None:
+        """Write pages (H, W) or (H, W, C) of the frames of a sequence as one TIFF file.
+
+        Raises
+        ------
+        DataLoss
+            MEDIA_LOST where a frame's file is gone; nothing is written then.
+        """
+        file = self.job.scratch / "stack.tif"
+        try:
+            write_stack(file, pages, len(frames), frames[0].width * frames[0].height * channels * 4)
+            self.sink.put(path, file)
+        finally:
+            file.unlink(missing_ok=True)
+
+    def pictures(self, frames: Sequence[Sample]) -> Iterator[NDArray[Any]]:
+        """Give the pixels (H, W, C) of frames, one after the other."""
+        return (self.job.reader.image(sample).pixels for sample in frames)
+
+    def stack_stem(self, frames: Sequence[Sample], scope: str = "") -> str:
+        """Give the name of a stack without ending, unique in a scope: that of the file that its first frame came from."""
+        return self.names.give(frames[0].source_path or frames[0].sequence, scope)
 
     def _copy(self, sample: Sample, media: str, path: str) -> int:
         reader = self.job.reader
@@ -158,8 +200,22 @@ class Writer(ABC):
         return pixels.astype(np.int64) if pixels.dtype.kind == "f" else pixels
 
     def things(self, sample: Sample) -> list[Thing]:
-        """Give a sample's objects; those of a label image too."""
+        """Give a sample's objects; those of a label image too.
+
+        Objects of which nothing but points is known are left out where the format holds no points.
+        """
         found = things_of(sample)
+        if not self.keeps_points:
+            placed = [thing for thing in found if thing.has_outline or thing.box is not None or thing.oriented is not None]
+            if len(placed) < len(found):
+                self.losses.add(
+                    "OBJECT_LOST",
+                    "objects of points alone are left out",
+                    sample.id,
+                    count=len(found) - len(placed),
+                    severity=Severity.ERROR,
+                )
+            found = placed
         mask = self.job.info.mask
         if sample.mask_path and mask is not None and mask.kind == "instance":
             found += things_of_labels(self.labels(sample), self.job.info.classes[0])

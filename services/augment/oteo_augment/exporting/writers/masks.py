@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import io
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -28,6 +29,7 @@ class Masks(Writer):
 
     name = "masks"
     tasks = frozenset({Task.SEMANTIC, Task.INSTANCE})
+    holds_stacks = True
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
@@ -52,6 +54,27 @@ class Masks(Writer):
         if sample.mask_path and sample.boxes:
             self.losses.add("BOX_LOST", "boxes are not in the format", sample.id, count=len(sample.boxes))
         self.lost(sample)
+
+    def add_stack(self, frames: Sequence[Sample]) -> None:
+        """Write a sequence as one TIFF file, and its masks as another."""
+        folder, stem = PARTS[frames[0].split], self.stack_stem(frames)
+        if stem.lower().endswith(MASK_ENDINGS):
+            stem = self.names.give(f"{stem}_image")
+        numbers = [self.labels(sample) if sample.mask_path else self._drawn(sample) for sample in frames]
+        top = max(int(labels.max(initial=0)) for labels in numbers)
+        if top > _MOST or min(int(labels.min(initial=0)) for labels in numbers) < 0:
+            for sample in frames:
+                self.losses.add(
+                    "SAMPLE_LOST", "masks of numbers beyond 65535 are left out with their images", sample.id, severity=Severity.ERROR
+                )
+            return
+        self.stack(frames, f"images/{folder}/{stem}.tif", self.pictures(frames), frames[0].channels)
+        kind = np.uint8 if top < 256 else np.uint16
+        self.stack(frames, f"masks/{folder}/{stem}.tif", (labels.astype(kind) for labels in numbers), 1)
+        for sample in frames:
+            if sample.mask_path and sample.boxes:
+                self.losses.add("BOX_LOST", "boxes are not in the format", sample.id, count=len(sample.boxes))
+            self.lost(sample, stacked=True)
 
     def _drawn(self, sample: Sample) -> NDArray[Any]:
         things = things_of(sample)

@@ -1,14 +1,16 @@
-"""COCO's JSON: images, categories and annotations with boxes, outlines or run lengths (cocodataset.org/#format-data)."""
+"""COCO's JSON: images, categories and annotations with boxes, outlines, run lengths or key points (cocodataset.org/#format-data)."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from oteo_augment.importing.items import Item, Reading
 from oteo_augment.importing.paths import ByName, split_of_path, split_of_words, stem
+from oteo_augment.importing.readers.cocopoints import add_skeletons, category_points, companion, numbered, read_points
 from oteo_augment.importing.source import Source, is_sequence_name
-from oteo_core.datasets import Box, Polygons, Rle, Severity, Task
+from oteo_core.datasets import Box, Keypoints, Polygons, Rle, Severity, Skeleton, Task
 from oteo_core.errors import InvalidArgument
 
 _MARKS = (b'"images"', b'"annotations"', b'"categories"')
@@ -27,34 +29,89 @@ def read(source: Source) -> Reading:
     images = ByName(source.images)
     items: dict[str, Item] = {}
     classes: dict[str, None] = {}
+    skeletons: dict[str, Skeleton] = {}
     files = _annotation_files(source)
-    outlines = objects = 0
+    counts = _Counts()
+    used = list(files)
     for file in files:
-        content = _parse(source, file)
-        split = split_of_words(stem(file)) or split_of_path(file)
-        names = _categories(content)
-        classes.update(dict.fromkeys(names.values()))
-        by_id: dict[Any, Item] = {}
-        for entry in content.get("images", ()):
-            if isinstance(entry, dict) and isinstance(entry.get("file_name"), str):
-                by_id[entry.get("id")] = _image(entry, file, split, images, items)
-        for index, entry in enumerate(content.get("annotations", ())):
-            if not isinstance(entry, dict):
-                continue
-            item = by_id.get(entry.get("image_id"))
-            if item is None:
-                item = _orphan(entry.get("image_id"), file, items)
-            objects += 1
-            outlines += _annotation(entry, index, file, item, names)
+        seen: dict[Any, tuple[Item, int]] = {}
+        first = 0
+        for part in filter(None, (file, companion(source, file))):
+            content = _parse(source, part)
+            split = split_of_words(stem(part)) or split_of_path(part)
+            names = _categories(content)
+            classes.update(dict.fromkeys(names.values()))
+            add_skeletons(content, skeletons)
+            points = category_points(content)
+            by_id: dict[Any, Item] = {}
+            for entry in content.get("images", ()):
+                if isinstance(entry, dict) and isinstance(entry.get("file_name"), str):
+                    by_id[entry.get("id")] = _image(entry, part, split, images, items)
+            for index, entry in enumerate(content.get("annotations", ()), first):
+                if not isinstance(entry, dict):
+                    continue
+                item = by_id.get(entry.get("image_id"))
+                if item is None:
+                    item = _orphan(entry.get("image_id"), part, items)
+                # The second file says its points of an annotation that the first has.
+                known = seen.get(entry.get("id")) if part != file else None
+                if known is not None and known[0] is item:
+                    _points(entry, known[1], part, item, names, points, skeletons, counts)
+                else:
+                    counts.objects += 1
+                    outline = _annotation(entry, index, part, item, names)
+                    counts.outlines += outline
+                    _points(entry, index, part, item, names, points, skeletons, counts)
+                    seen[entry.get("id")] = (item, index)
+            first += len(content["annotations"])
+            if part != file:
+                used.append(part)
     named = {item.path for item in items.values()}
     for path in source.images:
         if path not in named:
             item = items[path] = Item(path, unlabelled=True)
             item.report(Severity.ERROR, "MISSING_ANNOTATION", f"{path} is not in the list of images of {', '.join(files[:3])}")
     tasks: tuple[str, ...] = (Task.DETECTION, Task.MULTI_LABEL)
-    if objects and outlines * 2 >= objects:
+    if counts.objects and counts.outlines * 2 >= counts.objects:
         tasks = (Task.INSTANCE, Task.DETECTION, Task.MULTI_LABEL)
-    return Reading(list(items.values()), tuple(classes), tasks, frozenset([*files, *(item.path for item in items.values())]))
+    if counts.points:
+        tasks = (*tasks, Task.KEYPOINTS)
+    return Reading(
+        list(items.values()),
+        tuple(classes),
+        tasks,
+        frozenset([*used, *(item.path for item in items.values())]),
+        skeletons=tuple(skeletons.values()),
+    )
+
+
+@dataclass(slots=True)
+class _Counts:
+    objects: int = 0
+    outlines: int = 0
+    points: int = 0
+
+
+def _points(
+    entry: dict[str, Any], index: int, file: str, item: Item, names: dict[Any, str], points: dict[Any, tuple[str, ...]],
+    skeletons: dict[str, Skeleton], counts: _Counts,
+) -> None:  # fmt: skip
+    """Add an annotation's key points to its item."""
+    name = names.get(entry.get("category_id"))
+    if name is None or not entry.get("keypoints"):
+        return
+    given = points.get(entry.get("category_id"), ())
+    found = read_points(entry, given, f"annotation {entry.get('id', index)}", file, item)
+    if found and not given:
+        numbered(skeletons, name, len(entry["keypoints"]) // 3)
+    if found:
+        counts.points += 1
+        item.keypoints.append(Keypoints(name, found, bool(entry.get("iscrowd", 0)), index, _extra(entry)))
+
+
+def _extra(entry: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    given = entry.get("attributes")
+    return tuple(sorted((str(key), str(value)) for key, value in given.items())) if isinstance(given, dict) else ()
 
 
 def _annotation_files(source: Source) -> list[str]:
@@ -131,8 +188,7 @@ def _annotation(entry: dict[str, Any], index: int, file: str, item: Item, names:
         )
         return False
     crowd = bool(entry.get("iscrowd", 0))
-    given = entry.get("attributes")
-    extra = tuple(sorted((str(key), str(value)) for key, value in given.items())) if isinstance(given, dict) else ()
+    extra = _extra(entry)
     outline = _segmentation(entry.get("segmentation"), what, file, item)
     if isinstance(outline, tuple):
         item.polygons.append(Polygons(name, outline, crowd, index, extra))
@@ -144,12 +200,11 @@ def _annotation(entry: dict[str, Any], index: int, file: str, item: Item, names:
         item.boxes.append(Box(name, float(box[0]), float(box[1]), float(box[2]), float(box[3]), crowd, index, extra))
     elif box or outline is None:
         if outline is None and not box:
-            # A category alone speaks of the whole image.
-            item.labels.append(name)
+            if not entry.get("keypoints"):
+                # A category alone speaks of the whole image.
+                item.labels.append(name)
         else:
             item.report(Severity.ERROR, "BAD_ANNOTATION", f"{what} has the box {box!r}; four numbers are wanted", file)
-    if entry.get("keypoints"):
-        item.report(Severity.INFO, "KEYPOINTS_NOT_READ", f"{what} has key points, which this version does not read", file)
     return outline is not None
 
 

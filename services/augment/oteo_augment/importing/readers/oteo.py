@@ -56,7 +56,7 @@ def read(source: Source) -> Reading:
             item.mask = folder + sample.mask_path
         items.append(item)
     used = {folder + _MANIFEST, folder + _TABLE, *(item.path for item in items), *(item.mask for item in items)}
-    return Reading(items, info.classes, (task,), frozenset(used), stored=Stored(info, samples, folder))
+    return Reading(items, info.classes, (task,), frozenset(used), stored=Stored(info, samples, folder), skeletons=info.skeletons)
 
 
 def _folders(source: Source) -> list[str]:
