@@ -1,14 +1,19 @@
-"""Augmentation against a hand-written pool of albumentations, and the stream against the library in-process.
+"""Augmentation end to end against CLoDSA and a hand-written pool of albumentations, and the stream against the library in-process.
 
-    python benchmarks/augment.py [--images 200] [--copies 2] [--repeats 3] [--size 512]
+    python benchmarks/augment.py [--only linear|sequential|stream] [--clodsa /a/venv/bin/python] [--images 60] [--repeats 5]
 
-1. End to end on detection: read, decode, eight transforms with boxes, encode PNG, write with annotations. The peer is what a person writes: a
-   `multiprocessing` pool of as many workers, an `albumentations.Compose` with `bbox_params`, OpenCV to decode and to encode with the same
-   settings, one JSON file of boxes. Ours digests pixels, hashes what images look like, keeps provenance and writes the dataset beside that.
-2. `AugmentImages` over gRPC on loopback, one stream, against calling `oteo_core.augmentation` in as many threads in this process on the same
-   encoded images.
+1. "linear": read, decode, one transform, encode PNG, write, annotations moved along; 8 transforms, so 8 outputs of every image. It is the only mode
+   that CLoDSA has for boxes and for masks. CLoDSA takes transform 1 to 8 in turn, so does the pool; of Oteo's 8 copies each draws its transform, all
+   equally often. CLoDSA 1.2.48 runs by its own JSON configuration in an environment of its own (`clodsa_peer.py` says how to make one).
+2. "sequential": all eight transforms in a row, each with probability 0.5, eight outputs of every image; against the pool.
+3. "stream": `AugmentImages` over gRPC on loopback, one stream, against calling `oteo_core.augmentation` in as many threads in this process on the
+   same encoded images of 512 x 512.
 
-Both sides are warm. Prints medians and the spread over the repeats.
+The pool is what a person writes: as many spawned processes, `albumentations.Compose`, OpenCV, one JSON file (`augment_pool.py`). Oteo beside that
+checks files, digests and hashes pixels, keeps provenance and checkpoints, and writes the dataset.
+Images are real ones where OTEO_TEST_DATA names a folder, drawn ones else, PNG for all; everything lies in memory (/dev/shm), where Oteo's
+fsync costs nothing. All sides are warm and take turns; prints medians, spreads and the medians of the ratios turn by turn, and the processor time that an output takes: it
+bears company on the machine better than the clock does.
 """
 
 from __future__ import annotations
@@ -16,39 +21,39 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
-import statistics
+import shutil
+import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-import albumentations
+import augment_pool
+import augment_sources
 import cv2
 import grpc
-import numpy as np
 from live_server import live_server
+from measuring import CORES, table, timed, tree_cpu_seconds
 
 from oteo_augment.augmentation import AugmentationPlan, augment_dataset
 from oteo_augment.augmentation.shard import ShardJob, augment_shard
+from oteo_augment.importing import Hooks, ImportOptions, Limits, SplitOptions, import_dataset
 from oteo_augment.service import Augment
 from oteo_augment.settings import AugmentSettings
 from oteo_core.artifacts import ArtifactStore
-from oteo_core.augmentation import AugmentationKey, Policy, Step, augment_image
-from oteo_core.datasets import Box, DatasetInfo, DatasetReader, DatasetWriter, Sample
-from oteo_core.images import ImageLimits, decode, encode_jpeg, encode_png, pixel_digest
+from oteo_core.augmentation import AugmentationKey, Mode, Policy, Step, augment_image
+from oteo_core.datasets import DatasetInfo, DatasetReader
+from oteo_core.images import ImageLimits, decode, encode_png
 from oteo_core.jobs import ProcessJobRunner
 from oteo_core.jobs.executor import ProcessExecutor
 from oteo_protos.augment.v1 import augment_pb2, augment_pb2_grpc
 
-STEPS = (
+STEPS: augment_pool.Steps = (
     ("HorizontalFlip", {}),
     ("Affine", {"rotate": (-10, 10), "scale": (0.9, 1.1), "translate_percent": (-0.05, 0.05)}),
     ("RandomBrightnessContrast", {"brightness_limit": (-0.2, 0.2), "contrast_limit": (-0.2, 0.2)}),
@@ -58,21 +63,27 @@ STEPS = (
     ("GaussNoise", {"std_range": (0.01, 0.04)}),
     ("VerticalFlip", {}),
 )
-WORKERS = len(os.sched_getaffinity(0))
-
-
-def policy() -> Policy:
-    """Our eight transforms."""
-    return Policy(tuple(Step(name, parameters, 0.5) for name, parameters in STEPS))
-
-
-def compose() -> albumentations.Compose:
-    """The peer's eight transforms."""
-    fixed = {"Affine": {"border_mode": cv2.BORDER_CONSTANT, "keep_ratio": True}, "GaussianBlur": {"blur_limit": 0}}
-    steps = [getattr(albumentations, name)(**parameters, **fixed.get(name, {}), p=0.5) for name, parameters in STEPS]
-    return albumentations.Compose(
-        steps, bbox_params=albumentations.BboxParams(format="coco", label_fields=["labels"], min_visibility=0.1, clip=True)
-    )
+SINGLE: augment_pool.Steps = (
+    ("HorizontalFlip", {}),
+    ("VerticalFlip", {}),
+    ("Affine", {"rotate": (10, 10), "scale": (1, 1), "translate_percent": (0, 0)}),
+    ("Affine", {"rotate": (0, 0), "scale": (1, 1), "translate_percent": (0.03, 0.03)}),
+    ("RandomGamma", {"gamma_limit": (80, 84)}),
+    ("GaussianBlur", {"sigma_limit": (0.8, 0.8)}),
+    ("GaussNoise", {"std_range": (0.04, 0.04)}),
+    ("ColorJitter", {"brightness": (1, 1), "contrast": (1, 1), "saturation": (0.8, 0.8), "hue": (0, 0)}),
+)
+SINGLE_CLODSA = (
+    ("flip", {"flip": 1}),
+    ("flip", {"flip": 0}),
+    ("rotate", {"angle": 10}),
+    ("translation", {"x": 20, "y": 15}),
+    ("gamma", {"gamma": 1.2}),
+    ("gaussian_blur", {"kernel": 5}),
+    ("gaussian_noise", {"mean": 0, "sigma": 10}),
+    ("raise_saturation", {"power": 1.2}),
+)
+"""The same eight in CLoDSA's words. Its rotation makes the canvas larger, by a third here; its gamma and saturation are tables of 256 numbers."""
 
 
 class Kept(dict[str, bytes]):
@@ -90,134 +101,155 @@ class Kept(dict[str, bytes]):
         """Go on."""
 
 
-def picture(index: int, size: int) -> np.ndarray:
-    """A coloured, noisy image."""
-    rng = np.random.default_rng(index)
-    coarse = rng.integers(40, 216, (12, 12, 3), dtype=np.uint8)
-    smooth = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
-    return np.clip(smooth + rng.normal(0, 4, smooth.shape), 0, 255).astype(np.uint8)
+class Clodsa:
+    """CLoDSA in a process of its own, by its JSON configuration."""
+
+    def __init__(self, python: str) -> None:
+        script = Path(__file__).with_name("clodsa_peer.py")
+        # An environment of its own: nothing of ours on its path.
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed by close)
+        self._process = subprocess.Popen(
+            [python, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, env=environment
+        )
+        self._answer()
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline().strip()
+        if not line or line.startswith("error"):
+            self._log.seek(0)
+            raise SystemExit(f"CLoDSA failed: {line}\n{self._log.read()[-2000:]}")
+        return line
+
+    def run(self, source: augment_sources.Source, masks: bool, goal: Path) -> float:
+        """Augment a folder; give the seconds that CLoDSA took."""
+        goal.mkdir()
+        words = {
+            "problem": "semantic_segmentation" if masks else "detection",
+            "annotation_mode": "folders" if masks else "pascalvoc",
+            "output_mode": "folders" if masks else "pascalvoc",
+            "generation_mode": "linear",
+            "input_path": str(source.folder),
+            "parameters": {"outputPath": f"{goal}/", "labelsExtension": ".png"},
+            "augmentation_techniques": SINGLE_CLODSA,
+        }
+        configuration = goal.with_suffix(".json")
+        configuration.write_text(json.dumps(words))
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{configuration}\n")
+        self._process.stdin.flush()
+        seconds = float(self._answer())
+        folder = goal / "images" if masks else goal
+        made = len(list(folder.glob("*.png")))
+        if made != source.count * len(SINGLE_CLODSA):
+            raise SystemExit(f"CLoDSA wrote {made} images")
+        return seconds
+
+    def close(self) -> None:
+        """End it."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(30)
+        self._log.close()
 
 
-def draw(store: ArtifactStore, count: int, size: int) -> None:
-    """A detection dataset of JPEGs with 12 boxes each."""
-    with DatasetWriter(store, "datasets/bench", DatasetInfo("bench", task="detection", classes=("cell",))) as writer:
-        for index in range(count):
-            rng = random.Random(index)
-            pixels = picture(index, size)
-            data = encode_jpeg(pixels, 92)
-            boxes = tuple(Box("cell", rng.uniform(0, size * 0.8), rng.uniform(0, size * 0.8), size * 0.12, size * 0.1) for _ in range(12))
-            path = writer.add_media(f"{index:05}.jpg", data)
-            digest = pixel_digest(decode(data).pixels)
-            writer.add(
-                Sample(f"i{index:05}", path=path, pixel_digest=digest, width=size, height=size, channels=3, split="train", boxes=boxes)
-            )
-        writer.finish()
+def bring_in(store: ArtifactStore, source: augment_sources.Source, name: str) -> None:
+    """Import a folder, all of it for training."""
+    options = ImportOptions(name, str(source.folder), split=SplitOptions(1.0, 0.0, 0.0))
+    info = import_dataset(options, store, f"datasets/{name}", limits=Limits(), hooks=Hooks()).info
+    if info.sample_count != source.count or info.excluded_count:
+        raise SystemExit(f"{info.sample_count} of {source.count} images were imported, {info.excluded_count} left out")
 
 
-def ours(store: ArtifactStore, copies: int, executor: ProcessExecutor, number: Iterator[int]) -> None:
-    """Augment the dataset."""
-    name = f"bench-{next(number)}"
+def ours(store: ArtifactStore, name: str, plan: AugmentationPlan, executor: ProcessExecutor, target: str) -> None:
+    """Augment a dataset as the local stack does."""
+    info = DatasetInfo(target, uid="u", create_time="2026-01-01T00:00:00+00:00")
     outcome = augment_dataset(
-        store, "bench", AugmentationPlan(policy(), copies=copies, drop_originals=True), DatasetInfo(name, uid="u", create_time="2026-01-01T00:00:00+00:00"),
-        staging=f"datasets/{name}", store_options={}, limits=ImageLimits(), executor=executor, checkpoints=Kept(), progress=lambda done, total: None,
+        store, name, plan, info, staging=f"datasets/{target}", store_options={}, limits=ImageLimits(), executor=executor, checkpoints=Kept(),
+        progress=lambda done, total: None,
     )  # fmt: skip
-    if outcome.findings:
+    if outcome.findings or outcome.copies != plan.copies * DatasetReader(store, name).info.sample_count:
         raise SystemExit("samples were not augmented")
 
 
-_compose: albumentations.Compose | None = None
-
-
-def peer_one(work: tuple[str, str, list[list[float]], int, int]) -> list[tuple[str, list[Any]]]:
-    """What a worker of the peer's pool does with one image."""
-    global _compose
-    cv2.setNumThreads(1)
-    if _compose is None:
-        _compose = compose()
-    source, goal, boxes, copies, index = work
-    pixels = cv2.cvtColor(cv2.imdecode(np.frombuffer(Path(source).read_bytes(), np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-    made = []
-    for copy in range(copies):
-        out = _compose(image=pixels, bboxes=boxes, labels=["cell"] * len(boxes))
-        path = f"{goal}/{index:05}-{copy}.png"
-        Path(path).write_bytes(encode_png(out["image"]))
-        made.append((path, [list(map(float, box)) for box in out["bboxes"]]))
-    return made
-
-
-def peer(pool: Any, work: list[tuple[str, str, list[list[float]], int, int]], goal: Path) -> None:
-    """The hand-written pool."""
-    goal.mkdir()
-    found = [item for part in pool.imap(peer_one, [(s, str(goal), b, c, i) for s, _, b, c, i in work], chunksize=8) for item in part]
-    (goal / "boxes.json").write_text(json.dumps(found))
-
-
-def timed(work: Callable[[], None]) -> float:
-    """Give the seconds that a call takes."""
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
-
-
-def table(title: str, rows: dict[str, list[float]], peer_name: str) -> None:
-    """Print medians, spreads and ratios to the peer."""
-    print(f"\n{title}")
-    print(f"{'':34}{'images/s':>10}{'spread':>18}{'of the peer':>13}")
-    for name, values in rows.items():
-        ratio = statistics.median([v / p for v, p in zip(values, rows[peer_name], strict=True)])
-        print(f"{name:34}{statistics.median(values):>10.1f}{f'{min(values):.1f} to {max(values):.1f}':>18}{ratio:>12.2f}x")
-
-
-def dataset(given: argparse.Namespace, root: Path) -> None:
-    """End to end."""
-    store = ArtifactStore(f"file://{root}/store")
-    draw(store, given.images, given.size)
-    reader = DatasetReader(store, "bench")
+def end_to_end(given: argparse.Namespace, root: Path, linear: bool, masks: bool, clodsa: Clodsa | None) -> None:
+    """Measure one task in one mode."""
+    kind = f"{'linear' if linear else 'sequential'}-{'masks' if masks else 'boxes'}"
+    source = (augment_sources.segmentation if masks else augment_sources.detection)(root / kind / "source", given.images)
+    store = ArtifactStore(f"file://{root}/{kind}/store")
+    bring_in(store, source, "source")
+    steps = SINGLE if linear else STEPS
+    policy = Policy(tuple(Step(n, p, 1.0 if linear else 0.5) for n, p in steps), mode=Mode.LINEAR if linear else Mode.SEQUENTIAL)
+    copies = len(steps)
+    plan = AugmentationPlan(policy, copies=copies, drop_originals=True)
+    reader = DatasetReader(store, "source")
     folder = reader.uri.removeprefix("file://")
+    goal = root / kind / "goal"
     work = [
-        (f"{folder}/{s.path}", "", [[b.x, b.y, b.width, b.height] for b in s.boxes], given.copies, index)
+        augment_pool.PoolWork(
+            f"{folder}/{s.path}", f"{folder}/{s.mask_path}" if s.mask_path else "", tuple((b.x, b.y, b.width, b.height) for b in s.boxes),
+            steps, linear, copies, str(goal), index,
+        )
         for index, s in enumerate(reader.samples())
-    ]
-    numbers = iter(range(10_000))
-    both, one = ProcessExecutor(WORKERS), ProcessExecutor(1)
-    job = ShardJob(store.root_uri, {}, "bench", "datasets/warm", AugmentationPlan(policy()), ImageLimits())
+    ]  # fmt: skip
+    both, one = ProcessExecutor(CORES), ProcessExecutor(1)
+    job = ShardJob(store.root_uri, {}, "source", "datasets/warm", AugmentationPlan(policy), ImageLimits())
     for executor in (both, one):
-        for task in [executor.submit(augment_shard, job, list(reader.samples())[:4]) for _ in range(WORKERS)]:
+        for task in [executor.submit(augment_shard, job, list(reader.samples())[:4]) for _ in range(CORES)]:
             task.result()
-    total = given.images * given.copies
-    rows: dict[str, list[float]] = {f"hand-written pool, {WORKERS} workers": [], f"oteo, {WORKERS} workers": [], "oteo, 1 worker": []}
-    # Spawned, as ours are; forked ones would share this process's loaded modules and threads.
-    with get_context("spawn").Pool(WORKERS) as pool:
-        peer(pool, work, root / "warm")
-        for number in range(given.repeats):
-            goal = root / f"peer-{number}"
-            names = iter(rows)
-            rows[next(names)].append(total / timed(lambda goal=goal: peer(pool, work, goal)))
-            rows[next(names)].append(total / timed(lambda: ours(store, given.copies, both, numbers)))
-            rows[next(names)].append(total / timed(lambda: ours(store, given.copies, one, numbers)))
+    total = source.count * copies
+    with get_context("spawn").Pool(CORES) as pool:
+
+        def by_hand() -> None:
+            if augment_pool.run(pool, work) != total:
+                raise SystemExit("the pool wrote too little")
+
+        def oteo(executor: ProcessExecutor) -> None:
+            ours(store, "source", plan, executor, "goal")
+
+        # Each gives its seconds; CLoDSA counts its own, for it is asked over a pipe.
+        peers: dict[str, Callable[[], float]] = {}
+        if linear and clodsa is not None:
+            peers[f"CLoDSA 1.2.48, {CORES} processes"] = lambda: clodsa.run(source, masks, goal)
+        peers[f"hand-written pool, {CORES} processes"] = lambda: timed(by_hand)
+        peers[f"Oteo, {CORES} workers"] = lambda: timed(lambda: oteo(both))
+        peers["Oteo, 1 worker"] = lambda: timed(lambda: oteo(one))
+        rows: dict[str, list[float]] = {name: [] for name in peers}
+        cpus: dict[str, list[float]] = {name: [] for name in peers}
+        for number in range(given.repeats + 1):
+            for name, run in peers.items():
+                cpu = tree_cpu_seconds()
+                rate = total / run()
+                if number:  # the first round warms up
+                    rows[name].append(rate)
+                    cpus[name].append((tree_cpu_seconds() - cpu) / total * 1e3)
+                shutil.rmtree(goal, ignore_errors=True)
+                store.delete("datasets/goal")
     both.close()
     one.close()
-    table(
-        f"Detection, {given.images} JPEGs of {given.size} px, {given.copies} copies each, 8 transforms at probability 0.5, PNG out",
-        rows,
-        next(iter(rows)),
-    )
+    names = list(rows)
+    headings = {"of CLoDSA": names[0]} if len(names) == 4 else {}
+    headings |= {"of the pool": names[-3], "of one worker": names[-1]}
+    mode = "8 transforms, one output each" if linear else "8 transforms in a row, each with probability 0.5, 8 outputs"
+    table(f"{source.title}; {mode}; PNG in and out", rows, headings, cpus)
+    shutil.rmtree(root / kind)
 
 
 def stream(given: argparse.Namespace, root: Path) -> None:
     """The stream against the library."""
-    images = [encode_png(picture(index, given.size)) for index in range(given.images)]
-    chosen = policy()
+    images = [encode_png(augment_sources.picture(index, 512, 512)) for index in range(2 * given.images)]
+    chosen = Policy(tuple(Step(name, parameters, 0.5) for name, parameters in STEPS))
 
     def work(numbered: tuple[int, bytes]) -> None:
         encode_png(augment_image(decode(numbered[1]).pixels, chosen, AugmentationKey(str(numbered[0]))))
 
     def in_process() -> None:
-        with ThreadPoolExecutor(WORKERS) as threads:
+        with ThreadPoolExecutor(CORES) as threads:
             for _ in threads.map(work, enumerate(images)):
                 pass
 
-    settings = AugmentSettings(home=root / "home", allow_anonymous=True, stream_threads=WORKERS)
+    settings = AugmentSettings(home=root / "home", allow_anonymous=True, stream_threads=CORES)
     runner = ProcessJobRunner(root / "logs")
     service = Augment(settings, runner)
     message = augment_pb2.AugmentationPolicy(steps=[{"transform": name, "probability": 0.5} for name, _ in STEPS])
@@ -245,22 +277,33 @@ def stream(given: argparse.Namespace, root: Path) -> None:
             rows["AugmentImages, one stream"].append(len(images) / timed(over_grpc))
     service.operations.close()
     runner.close()
-    table(f"PNGs of {given.size} px, decoded, 8 transforms, encoded; {WORKERS} threads", rows, "library, in-process")
+    table(f"{len(images)} PNGs of 512 x 512, decoded, 8 transforms each with probability 0.5, encoded; {CORES} threads", rows,
+          {"of in-process": "library, in-process"})  # fmt: skip
 
 
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--copies", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--only", choices=("linear", "sequential", "stream"), help="one of the three; all unless given")
+    parser.add_argument("--clodsa", default="", help="a Python with CLoDSA 1.2.48; left out of the comparison unless given")
+    parser.add_argument("--images", type=int, default=48)
+    parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
     cv2.setNumThreads(1)
-    print(f"{WORKERS} cores; load average before: {os.getloadavg()[0]:.1f}; {given.repeats} repeats")
-    with tempfile.TemporaryDirectory(prefix="oteo-bench-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
-        dataset(given, Path(folder))
-        stream(given, Path(folder))
+    print(f"{CORES} cores; load average before: {os.getloadavg()[0]:.1f}; {given.repeats} repeats")
+    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    clodsa = Clodsa(given.clodsa) if given.clodsa and given.only in (None, "linear") else None
+    try:
+        with tempfile.TemporaryDirectory(prefix="oteo-bench-", dir=memory) as folder:
+            for linear in (True, False):
+                if given.only in (None, "linear" if linear else "sequential"):
+                    for masks in (False, True):
+                        end_to_end(given, Path(folder), linear, masks, clodsa)
+            if given.only in (None, "stream"):
+                stream(given, Path(folder))
+    finally:
+        if clodsa is not None:
+            clodsa.close()
 
 
 if __name__ == "__main__":

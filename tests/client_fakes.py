@@ -27,7 +27,7 @@ from oteo_protos.gateway.v1 import (
     pipeline_pb2,
     pipeline_pb2_grpc,
 )
-from oteo_protos.type.v1 import report_pb2, task_pb2
+from oteo_protos.type.v1 import image_pb2, report_pb2, task_pb2
 
 P = report_pb2.Progress
 
@@ -253,6 +253,22 @@ class Augment(augment_pb2_grpc.AugmentServiceServicer):
         dataset = dataset_pb2.Dataset(name="datasets/cells-augmented", sample_count=9)
         response = augment_pb2.AugmentDatasetResponse(dataset=dataset, augmented_count=6)
         return self.world.start(request, augment_pb2.AugmentDatasetMetadata(total_count=9, written_count=3), response)
+
+    def PreviewAugmentation(self, request, context):
+        self.world.asked.append(request)
+        return augment_pb2.PreviewAugmentationResponse(sheet=image_pb2.EncodedImage(content=b"a sheet", media_type="image/png"))
+
+    def ReplayAugmentation(self, request, context):
+        self.world.asked.append(request)
+        if request.name.endswith("gone"):
+            raise NotFound("its source is gone", reason="SAMPLE_NOT_FOUND", field="name")
+        sample = dataset_pb2.Sample(name=request.name, derived_from="datasets/cells/samples/a", sha256="ab" * 32)
+        sample.provenance.update({"steps": [{"transform": "HorizontalFlip"}, {"transform": "RandomGamma", "gamma": 1.2}]})
+        return augment_pb2.ReplayAugmentationResponse(
+            sample=sample,
+            image=image_pb2.EncodedImage(content=b"a picture", media_type="image/png"),
+            same=not request.name.endswith("forged"),
+        )
 
     def ListTransforms(self, request, context):
         # The real catalogue, in small pages whatever was asked for.

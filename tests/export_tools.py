@@ -10,11 +10,11 @@ from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import Sample
 
 
-def export(store: ArtifactStore, dataset: str, name: str, folder: Path, splits: tuple[str, ...] = ()) -> Exported:
+def export(store: ArtifactStore, dataset: str, name: str, folder: Path, splits: tuple[str, ...] = (), *, stacks: bool = False) -> Exported:
     """Export a dataset of a store into a folder."""
     scratch = folder.parent / f"{folder.name}-scratch"
     scratch.mkdir()
-    return export_dataset(store, dataset, name, FolderSink(folder), scratch, splits=splits)
+    return export_dataset(store, dataset, name, FolderSink(folder), scratch, splits=splits, stacks=stacks)
 
 
 def codes(exported: Exported) -> set[str]:

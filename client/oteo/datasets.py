@@ -171,14 +171,25 @@ class Datasets:
         return OperationHandle(self._channel, call(self._stub.AuditDataset, request, timeout=60), dataset_pb2.AuditDatasetResponse)
 
     def export(
-        self, name: str, *, format: str, destination: str = "", splits: Iterable[str] = (), request_id: str | None = None
+        self,
+        name: str,
+        *,
+        format: str,
+        destination: str = "",
+        splits: Iterable[str] = (),
+        stacks: bool = False,
+        request_id: str | None = None,
     ) -> OperationHandle[dataset_pb2.ExportDatasetResponse]:
-        """Write a dataset in an outside format (``"coco"``, ``"yolo"``, …) to a folder, an archive or a URI that the service can write."""
+        """Write a dataset in an outside format (``"coco"``, ``"yolo"``, …) to a folder, an archive or a URI that the service can write.
+
+        With ``stacks`` the frames of a stack or clip go into one TIFF file.
+        """
         request = dataset_pb2.ExportDatasetRequest(
             name=resource("datasets", name),
             format=enum_name(dataset_pb2.DatasetFormat, "DATASET_FORMAT_", format, "format"),
             destination_uri=source_uri(destination) if destination else "",
             splits=[enum_name(task_pb2.Split, "SPLIT_", split, "splits") for split in splits],
+            stacks=stacks,
             request_id=request_id or str(uuid.uuid4()),
         )
         return OperationHandle(self._channel, call(self._stub.ExportDataset, request, timeout=60), dataset_pb2.ExportDatasetResponse)

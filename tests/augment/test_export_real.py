@@ -34,6 +34,25 @@ def test_blood_smears_go_round_by_coco_voc_and_yolo(tmp_path, real_data, import_
             np.testing.assert_allclose([b[1:5] for b in boxes(after[key])], [b[1:5] for b in boxes(sample)], atol=1e-6)
 
 
+def test_blood_smears_go_round_by_labelme_and_cvat(tmp_path, real_data, import_source, store):
+    first = import_source(real_data / "bccd", name="a")
+    before = by_pixels(first.samples.values())
+    source = "a"
+    for step, name in enumerate(("coco", "labelme", "coco", "cvat", "coco")):
+        done = export(store, source, name, tmp_path / f"{step}-{name}")
+        assert done.sample_count == first.info.sample_count
+        assert codes(done) <= {"GROUP_LOST", "CLASS_LIST_LOST"}
+        source = f"step{step}"
+        made = import_source(tmp_path / f"{step}-{name}", name=source, task="detection")
+        assert made.info.source_format == name
+        assert sorted(made.info.classes) == sorted(first.info.classes)
+        after = by_pixels(made.samples.values())
+        assert after.keys() == before.keys()
+        for key, sample in before.items():
+            assert (after[key].split, after[key].sha256) == (sample.split, sample.sha256)
+            assert boxes(after[key]) == boxes(sample)
+
+
 def test_nuclei_go_to_coco_and_back_to_the_pixel(tmp_path, real_data, import_source, store):
     first = import_source(real_data / "dsb2018_nuclei_compact" / "color_HE", name="a", task="instance_segmentation")
     assert codes(export(store, "a", "coco", tmp_path / "coco")) <= {"GROUP_LOST"}

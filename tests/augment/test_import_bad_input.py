@@ -255,7 +255,7 @@ def test_findings_instead_of_errors_for_single_files(tmp_path, import_source):
         "a/bomb.png": ["IMAGE_TOO_LARGE"],
         "a/text.png": ["UNREADABLE_IMAGE"],
         "a/empty.png": ["UNREADABLE_IMAGE"],
-        "a/dicom.png": ["UNSUPPORTED_FORMAT"],
+        "a/dicom.png": ["UNREADABLE_IMAGE"],
         "a/nowhere.png": ["UNREADABLE_FILE"],
         "a/pipe.png": ["UNREADABLE_FILE"],
     }

@@ -14,6 +14,7 @@ from export_tools import boxes, by_pixels, codes, export
 from import_sources import write_json, write_picture
 
 from oteo_core.datasets import Sample, Skeleton, mirror_pairs
+from oteo_core.datasets.proto import dataset_to_proto
 from oteo_core.errors import InvalidArgument
 
 NAMES = ["nose", "left_eye", "right_eye", "tail"]
@@ -312,3 +313,10 @@ def test_datumaro_reads_the_points_that_are_written(tmp_path, import_source, sto
             assert places == {p.name: (pytest.approx(p.x, abs=0.01), pytest.approx(p.y, abs=0.01), p.visible) for p in marked.points}
         seen += 1
     assert seen == 6
+
+
+def test_the_contract_says_which_points_there_are(tmp_path, import_source):
+    message = dataset_to_proto(import_source(animals(tmp_path / "in")).info)
+    (skeleton,) = message.skeletons
+    assert (skeleton.class_name, list(skeleton.points)) == ("cat", NAMES)
+    assert [(edge.first, edge.second) for edge in skeleton.edges] == [(0, 1), (0, 2), (0, 3)]

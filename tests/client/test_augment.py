@@ -6,6 +6,7 @@ import pytest
 
 import oteo
 from oteo_core.augmentation import CATALOGUE
+from oteo_protos.augment.v1 import augment_pb2, dataset_pb2
 
 
 def test_the_sdk_gives_all_pages(client):
@@ -54,6 +55,72 @@ def test_a_wrong_name_is_told_with_what_was_meant(command):
 def test_a_dataset_is_augmented_with_and_without_the_word_run(command, world, words):
     assert command("augment", *words).code == 0
     assert world.asked[-1].dataset == "datasets/cells"
+
+
+def test_what_stands_on_the_command_line_becomes_the_policy(command, world, tmp_path):
+    file = tmp_path / "policy.json"
+    file.write_text('{"steps": [{"transform": "HorizontalFlip", "probability": 0.5}], "mode": "MODE_LINEAR"}')
+    words = ("--policy", file, "--laterality", "--mirror-swaps", "left=right", "--copies-of", "round=7", "--seed", "5", "--drop-originals")
+    assert command("augment", "cells", *words).code == 0
+    asked = world.asked[-1]
+    assert asked.policy.steps[0].transform == "HorizontalFlip"
+    assert (asked.policy.mode, asked.policy.laterality) == (augment_pb2.AugmentationPolicy.MODE_LINEAR, True)
+    assert dict(asked.policy.mirror_swaps) == {"left": "right"}
+    assert (dict(asked.copies_by_class), asked.seed, asked.drop_originals) == ({"round": 7}, 5, True)
+    assert command("augment", "cells", "--preset", "h-and-e").code == 0
+    assert world.asked[-1].policy.preset == "h-and-e"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--mirror-swaps", "left"), "LEFT=RIGHT"),
+        (("--copies-of", "round=many"), "CLASS=NUMBER"),
+        (("--policy", "bad.json"), "holds no policy"),
+        (("--policy", "typo.json"), "holds no policy"),
+    ],
+)
+def test_a_wrong_policy_is_refused_before_it_is_sent(command, world, tmp_path, monkeypatch, words, told):
+    (tmp_path / "bad.json").write_text("{")
+    (tmp_path / "typo.json").write_text('{"stepz": []}')
+    monkeypatch.chdir(tmp_path)
+    ran = command("augment", "cells", *words)
+    assert ran.code == 3
+    assert told in ran.err
+    assert not world.asked
+
+
+def test_a_sheet_is_written(command, world, tmp_path):
+    sheet = tmp_path / "sheet.png"
+    assert command("augment", "preview", "cells", "-o", sheet, "--samples", "2", "--copies", "3", "--preset", "x-ray").code == 0
+    assert sheet.read_bytes() == b"a sheet"
+    asked = world.asked[-1]
+    assert (asked.dataset, asked.sample_count, asked.copies, asked.policy.preset) == ("datasets/cells", 2, 3, "x-ray")
+
+
+def test_a_copy_is_made_again_and_compared(command, world, tmp_path):
+    picture = tmp_path / "again.png"
+    ran = command("augment", "replay", "cells-augmented/a-aug-1", "-o", picture)
+    assert ran.code == 0
+    assert world.asked[-1].name == "datasets/cells-augmented/samples/a-aug-1"
+    assert picture.read_bytes() == b"a picture"
+    assert "HorizontalFlip, RandomGamma" in ran.out
+    forged = command("augment", "replay", "datasets/cells-augmented/samples/forged")
+    assert forged.code == 10
+    assert "NO" in forged.out
+    assert command("augment", "replay", "cells-augmented/forged", "--json").json["same"] is False
+    assert command("augment", "replay", "cells-augmented/gone").code == 4
+
+
+def test_balance_brings_rare_classes_near_the_most_frequent(client, world):
+    world.datasets["datasets/skewed"] = dataset_pb2.Dataset(
+        name="datasets/skewed",
+        classes=[
+            dataset_pb2.ClassInfo(name=name, sample_count=2 * count, splits=[dataset_pb2.SplitCount(split=1, sample_count=count)])
+            for name, count in (("common", 90), ("rare", 10), ("rarest", 1), ("never", 0))
+        ],
+    )
+    assert client.datasets.balanced_copies("skewed") == {"common": 0, "rare": 8, "rarest": 20}
 
 
 def test_help_names_what_there_is(command):

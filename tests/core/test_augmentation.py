@@ -9,7 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from oteo_core.augmentation import CATALOGUE, AugmentationKey, Mode, Policy, Step, augment_image, default_policy, preset_policy
+from oteo_core.augmentation import (
+    CATALOGUE,
+    AugmentationKey,
+    Border,
+    Mode,
+    Policy,
+    Step,
+    augment,
+    augment_image,
+    default_policy,
+    preset_policy,
+)
 from oteo_core.errors import InvalidArgument
 from oteo_core.images import pixel_digest
 
@@ -137,3 +148,32 @@ def test_the_digest_tells_policies_apart_and_nothing_else():
 def test_importing_it_is_cheap():
     code = "import sys, oteo_core.augmentation; sys.exit('albumentations' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "step", [Step("CenterCrop"), Step("RandomCropFromBorders", {"share": [0, 0]}), Step("NoOp"), Step("MedianBlur", {"kernel": [1, 1]})]
+)
+def test_a_step_that_changes_nothing_gives_a_copy(step):
+    image = picture()
+    out = augment_image(image, Policy((step,)), AugmentationKey("a"))
+    np.testing.assert_array_equal(out, image)
+    assert not np.shares_memory(out, image)
+    assert out.flags.c_contiguous
+
+
+def test_an_image_of_one_row_stays_one_without_colour():
+    # albumentations gives a column.
+    row = picture()[:1]
+    out = augment_image(np.ascontiguousarray(row), Policy((Step("ToGray"),)), AugmentationKey("a"))
+    assert out.shape == row.shape
+    assert abs(int(out[0, 3, 0]) - float(row[0, 3] @ [0.299, 0.587, 0.114])) < 1
+
+
+def test_what_is_told_of_a_draw_does_not_depend_on_what_was_drawn_before() -> None:
+    """A step that brings in the colour of one image's edge leaves no trace of it in another's provenance."""
+    policy = Policy((Step("Affine"),))
+    image = np.full((24, 24, 3), 200, np.uint8)
+    key = AugmentationKey("s")
+    before = augment(image, policy, key, border=Border.REFLECT).drawn
+    augment(np.full((24, 24, 3), 90, np.uint8), policy, AugmentationKey("t"), border=Border.CONSTANT)
+    assert augment(image, policy, key, border=Border.REFLECT).drawn == before

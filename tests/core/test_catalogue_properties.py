@@ -198,6 +198,8 @@ def test_every_task_of_a_transform_on_real_images(name: str, samples: dict[str, 
     told = CATALOGUE[name].tasks
     ran = 0
     for task, (image, given_) in samples.items():
+        if CATALOGUE[name].needs_objects and task.endswith("classification"):
+            continue
         assert task.split(" of ")[0] in told
         image = np.ascontiguousarray(image)
         if CATALOGUE[name].refusal(image.dtype.name, image.shape[2]):

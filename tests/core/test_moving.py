@@ -194,6 +194,18 @@ def test_the_edge_colour_comes_in_beside_objects_and_the_mirrored_image_elsewher
     assert cv2.connectedComponents((copies[:, :, 0] < 100).astype(np.uint8))[0] > 2
 
 
+@pytest.mark.parametrize("name", GEOMETRIC)
+def test_an_object_is_there_once_where_the_image_is_mirrored_in(name: str) -> None:
+    mask = blob(5, 50, 60)
+    given_ = Annotations(boxes=(Box("a", 10, 12, 20, 15),), polygons=(Polygons("b", (outline(mask),)),))
+    for copy in range(4):
+        mirrored, plain = (
+            augment(mask[:, :, None], policy(name), AugmentationKey("x", copy), given_, border=border)
+            for border in (Border.REFLECT, Border.CONSTANT)
+        )
+        assert mirrored.annotations == plain.annotations
+
+
 def test_a_self_crossing_outline_is_moved_and_cut() -> None:
     pixels = np.zeros((40, 40, 1), np.uint8)
     bow = Polygons("bow", ((5.0, 5.0, 38.0, 30.0, 38.0, 5.0, 5.0, 30.0),))

@@ -48,13 +48,15 @@ def served(calls: Calls, tmp_path_factory: pytest.TempPathFactory) -> Served:
     """A model that was trained on drawn cells and is deployed; made once, by one call."""
     drawn = draw_cells(tmp_path_factory.mktemp("cells"), count=144, size=96)
     name = f"cells-{uuid.uuid4().hex[:6]}"
-    request = pipeline_pb2.RunPipelineRequest(pipeline_id=name, budget={"seconds": BUDGET_SECONDS}, evaluate=True)
+    request = pipeline_pb2.RunPipelineRequest(
+        pipeline_id=name, budget={"seconds": BUDGET_SECONDS}, evaluate=True, audit=dataset_pb2.AuditDatasetRequest()
+    )
     source = dataset_pb2.ImportDatasetRequest(
         source_uri=str(drawn.folder), dataset_id=name, display_name="Drawn cells", split={"group_pattern": GROUP_PATTERN}
     )
     getattr(request, "import").CopyFrom(source)
     request.request_id = str(uuid.uuid4())
     began = time.monotonic()
-    operation = calls.wait(calls.pipelines.RunPipeline(request), seconds=BUDGET_SECONDS + 180)
+    operation = calls.wait(calls.pipelines.RunPipeline(request), seconds=BUDGET_SECONDS + 200)
     response: Any = calls.result(operation)
     return Served(drawn, response, unpack(operation.metadata), time.monotonic() - began, BUDGET_SECONDS)

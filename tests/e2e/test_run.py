@@ -18,7 +18,7 @@ pytestmark = pytest.mark.stack
 
 def test_every_step_ended_and_the_budget_was_kept(served):
     steps = {step.step: step for step in served.metadata.steps}
-    assert list(steps) == ["import", "train", "deploy", "evaluate"]
+    assert list(steps) == ["import", "audit", "train", "deploy", "evaluate"]
     assert all(step.progress.state == report_pb2.Progress.STATE_SUCCEEDED for step in steps.values())
     assert served.metadata.progress.fraction == 1.0
     training = steps["train"].progress

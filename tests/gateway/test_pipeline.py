@@ -19,7 +19,7 @@ from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.protobuf import empty_pb2
 
 from oteo_core.artifacts import open_store
-from oteo_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, Unimplemented
+from oteo_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument
 from oteo_core.jobs.watch import JobStopped, StopCause
 from oteo_gateway.pipeline.api import step_request_id
 from oteo_gateway.pipeline.evaluation import Judged, metrics, wilson
@@ -167,15 +167,6 @@ def test_run_again_it_makes_the_same_calls() -> None:
     pipeline_of(request_of(), other, operation_id="gateway-y").run()
     assert not set(other.calls) & set(before)
     assert step_request_id("gateway-x", "train") != step_request_id("gateway-x", "deploy")
-
-
-def test_audit_that_is_not_there_yet_is_told_and_costs_nothing_else() -> None:
-    api = FakeApi(fail={"AuditDataset": Unimplemented("AuditDataset comes later")})
-    pipeline = pipeline_of(request_of(audit=dataset_pb2.AuditDatasetRequest()), api)
-    assert pipeline.run().model.name == "models/cells"
-    audit = pipeline.metadata.steps[0]
-    assert audit.progress.state == report_pb2.Progress.STATE_FAILED
-    assert "comes later" in audit.progress.message
 
 
 def test_failing_step_is_named_and_nothing_follows() -> None:

@@ -24,10 +24,17 @@ Name = Annotated[str, typer.Argument(help="The dataset.")]
 Format = Annotated[
     str,
     typer.Option(
-        "--format", help="class-folders, coco, pascal-voc, yolo, masks, csv, numpy, webdataset, oteo; default: found automatically."
+        "--format",
+        help="class-folders, coco, pascal-voc, yolo, masks, color-masks, instance-masks, csv, numpy, webdataset, labelme, cvat, oteo; default: found automatically.",
     ),
 ]
 _SHOWN_FINDINGS = 20
+SequencePattern = Annotated[
+    str,
+    typer.Option(
+        "--sequence-pattern", help="Regular expression on the path: files with the same first group are the slices of one stack, by name."
+    ),
+]
 
 
 def import_settings(
@@ -40,6 +47,7 @@ def import_settings(
     format: str = "",
     domain: str = "",
     group_pattern: str = "",
+    sequence_pattern: str = "",
     ignore_split: bool = False,
     seed: int = 0,
     validate_only: bool = False,
@@ -57,8 +65,9 @@ def import_settings(
         validate_only=validate_only,
         request_id=request_id,
     )
-    if group_pattern or ignore_split or seed:
+    if group_pattern or sequence_pattern or ignore_split or seed:
         request.split.group_pattern = group_pattern
+        request.split.sequence_pattern = sequence_pattern
         request.split.ignore_source_split = ignore_split
         request.split.seed = seed
     return request
@@ -102,6 +111,7 @@ def import_(
     group_pattern: Annotated[
         str, typer.Option("--group-pattern", help="Regular expression on the path: its first group is the patient or slide.")
     ] = "",
+    sequence_pattern: SequencePattern = "",
     ignore_split: Annotated[bool, typer.Option("--ignore-split", help="Forget the parts that the source names.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the parting.")] = 0,
     validate_only: Annotated[bool, typer.Option("--validate-only", help="Check, import nothing.")] = False,
@@ -113,7 +123,7 @@ def import_(
     name = name or Path(source).name.partition(".")[0]
     settings = import_settings(
         source=source_uri(source), name=name, dataset_id=dataset_id, task=task, classes=classes, format=format, domain=domain,
-        group_pattern=group_pattern, ignore_split=ignore_split, seed=seed, validate_only=validate_only, request_id=request_id,
+        group_pattern=group_pattern, sequence_pattern=sequence_pattern, ignore_split=ignore_split, seed=seed, validate_only=validate_only, request_id=request_id,
     )  # fmt: skip
     finish(
         session, session.client.datasets.start_import(settings), "import", wait, timeout, lambda response: show_import(session, response)
@@ -133,6 +143,7 @@ def upload(
     group_pattern: Annotated[
         str, typer.Option("--group-pattern", help="Regular expression on the path: its first group is the patient or slide.")
     ] = "",
+    sequence_pattern: SequencePattern = "",
     request_id: RequestId = "",
     wait: Wait = True,
     timeout: Timeout = None,
@@ -140,7 +151,7 @@ def upload(
     """Send a folder or an archive of this machine through the connection and import it."""
     settings = import_settings(
         name=name or source.resolve().name.partition(".")[0], dataset_id=dataset_id, task=task, classes=classes, format=format,
-        domain=domain, group_pattern=group_pattern, request_id=request_id,
+        domain=domain, group_pattern=group_pattern, sequence_pattern=sequence_pattern, request_id=request_id,
     )  # fmt: skip
     finish(session, send(session, source, settings), "import", wait, timeout, lambda response: show_import(session, response))
 
@@ -199,15 +210,24 @@ def delete(session: Session, name: Name, allow_missing: AllowMissing = False) ->
 def export(
     session: Session,
     name: Name,
-    format: Annotated[str, typer.Option("--format", help="class-folders, coco, pascal-voc, yolo, masks, csv, numpy, webdataset, oteo.")],
+    format: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="class-folders, coco, pascal-voc, yolo, masks, color-masks, instance-masks, csv, numpy, webdataset, labelme, cvat, oteo.",
+        ),
+    ],
     destination: Annotated[str, typer.Option("--to", help="Folder, .zip or .tar, or URI; default: in the artifact store.")] = "",
     split: Annotated[list[str] | None, typer.Option("--split", help="Only this part: train, validation, test; again for more.")] = None,
+    stacks: Annotated[bool, typer.Option("--stacks", help="Frames of a stack or clip as one TIFF file: class folders and masks.")] = False,
     request_id: RequestId = "",
     wait: Wait = True,
     timeout: Timeout = None,
 ) -> None:
     """Write a dataset in an outside format, and say what the format could not hold."""
-    handle = session.client.datasets.export(name, format=format, destination=destination, splits=split or (), request_id=request_id or None)
+    handle = session.client.datasets.export(
+        name, format=format, destination=destination, splits=split or (), stacks=stacks, request_id=request_id or None
+    )
 
     def done(response: dataset_pb2.ExportDatasetResponse) -> None:
         session.show(

@@ -8,6 +8,7 @@ policy, the seed, the sample, the copy and the step, so that the pixels do not d
 from __future__ import annotations
 
 from oteo_core.augmentation.applying import Augmented, augment, augment_image, check_policy, refusal
+from oteo_core.augmentation.batches import augment_batch
 from oteo_core.augmentation.catalogue import CATALOGUE, TransformSpec, find_transform
 from oteo_core.augmentation.defaults import PRESETS, check_task, default_policy, preset_policy
 from oteo_core.augmentation.engines.base import Border
@@ -28,6 +29,7 @@ __all__ = [
     "Step",
     "TransformSpec",
     "augment",
+    "augment_batch",
     "augment_image",
     "check_policy",
     "check_task",

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from oteo_core.augmentation.catalogue import TransformSpec, find_transform
-from oteo_core.augmentation.engines.base import Border, Values, values_of
+from oteo_core.augmentation.engines.base import Border, Drawn, Values, values_of
 from oteo_core.augmentation.engines.cpu import CpuEngine
+from oteo_core.augmentation.engines.drawing import draw, edge_of, needs_edge
 from oteo_core.augmentation.keys import REDRAW, AugmentationKey, step_generator
 from oteo_core.augmentation.moving import Annotations, Motion, Mover
 from oteo_core.augmentation.policy import Mode, Policy, Step
@@ -106,54 +109,144 @@ def augment(
         TRANSFORM_NOT_DEFINED where a step that is not optional is not defined for such pixels; BAD_PARAMETER where
         albumentations refuses a parameter's value; UNSUPPORTED_PIXELS for another shape or dtype; MASK_SIZE_MISMATCH.
     """
-    if pixels.ndim != 3 or pixels.dtype.name not in _PIXEL_TYPES or 0 in pixels.shape:
-        raise InvalidArgument(
-            f"pixels of shape {pixels.shape} and type {pixels.dtype.name}: augmentation takes (height, width, channels) of "
-            + ", ".join(_PIXEL_TYPES),
-            reason="UNSUPPORTED_PIXELS",
-        )
-    mover = _mover(annotations, pixels) if annotations else None
-    values = values_of(pixels)
-    depth = _depth(pixels, bit_depth)
-    # Whole numbers of fewer bits are stretched for the work: no transform need know of them, and each value comes back as it was.
-    start = pixels if depth == FULL else filled(pixels, depth)
-    result = start
-    taken: list[int] = []
-    drawn: list[dict[str, Any]] = []
-    mirrored = False
-    for turn, number, strength in _drawn(policy, key):
+    course = Course(pixels, policy, key, annotations, border=border, bit_depth=bit_depth)
+    result = course.start
+    for turn in course.turns:
+        drawn = course.draw(turn, result.shape, partial(edge_of, result))
+        if drawn is not None:
+            before, result = result.shape[:2], _ENGINE.apply(drawn, result)
+            course.took(turn, drawn, before, result.shape[:2])
+    return course.finish(result)
+
+
+class Turn(NamedTuple):
+    """A step that a copy may take.
+
+    Attributes
+    ----------
+    number
+        Of the draw, which its generator is made of.
+    step
+        Number of the policy's step.
+    strength
+        0 to 1 where it is not in the step's parameters; None: it is.
+    """
+
+    number: int
+    step: int
+    strength: float | None
+
+
+class Course:
+    """The way of one copy through its policy, whatever engine applies the steps.
+
+    Parameters are those of `augment`, and so are the errors: those of pixels and annotations here, those of steps in `draw`.
+
+    Attributes
+    ----------
+    start
+        The pixels that the first step gets.
+    turns
+        The steps that the copy may take, in order.
+    """
+
+    def __init__(
+        self,
+        pixels: NDArray[Any],
+        policy: Policy,
+        key: AugmentationKey,
+        annotations: Annotations | None = None,
+        *,
+        border: Border = Border.REFLECT,
+        bit_depth: int = 0,
+    ) -> None:
+        if pixels.ndim != 3 or pixels.dtype.name not in _PIXEL_TYPES or 0 in pixels.shape:
+            raise InvalidArgument(
+                f"pixels of shape {pixels.shape} and type {pixels.dtype.name}: augmentation takes (height, width, channels) of "
+                + ", ".join(_PIXEL_TYPES),
+                reason="UNSUPPORTED_PIXELS",
+            )
+        self._mover = _mover(annotations, pixels) if annotations else None
+        self._pixels = pixels
+        self._policy = policy
+        self._key = key
+        self._border = border
+        self._values = values_of(pixels)
+        self._depth = _depth(pixels, bit_depth)
+        # Whole numbers of fewer bits are stretched for the work: no transform need know of them, and each value comes back as it was.
+        self.start = pixels if self._depth == FULL else filled(pixels, self._depth)
+        self.turns = _turns(policy, key)
+        self._taken: list[int] = []
+        self._drawn: list[dict[str, Any]] = []
+        self._mirrored = False
+
+    def draw(self, turn: Turn, shape: tuple[int, ...], edge: Callable[[], NDArray[Any]]) -> Drawn | None:
+        """Draw a step for pixels of a shape.
+
+        Parameters
+        ----------
+        turn
+            One of `turns`.
+        shape
+            (H, W, C), as the steps before have left it.
+        edge
+            Gives the outermost pixels (N, C); asked only where their colour comes in.
+
+        Returns
+        -------
+        Drawn or None
+            None where the copy does not take the step: it was not drawn, or it needs objects and there are none.
+        """
+        policy, number = self._policy, turn.step
         step = policy.steps[number]
-        generator = step_generator(policy.digest, key, turn)
+        generator = step_generator(policy.digest, self._key, turn.number)
         if policy.mode is Mode.SEQUENTIAL and not generator.random() < step.probability:
-            continue
+            return None
         spec = find_transform(step.transform)
-        why = _refusal(spec, pixels, values)
+        why = _refusal(spec, self._pixels, self._values)
         if why:
             if step.optional:
-                continue
+                return None
             raise InvalidArgument(why, reason="TRANSFORM_NOT_DEFINED", field=f"policy.steps[{number}].transform")
-        transform = _transform(number, step, spec, policy) if strength is None else _at_strength(number, step, spec, strength, generator)
-        if hasattr(transform, "border_mode"):
-            transform.border_mode = int(border)
-        before = result.shape[:2]
-        applied = _ENGINE.apply(transform, spec, result, values, generator, border)
-        result = applied.pixels
-        if spec.geometric and (mover is not None or spec.mirrors):
-            motion = Motion(spec.name, transform, applied.parameters, before, result.shape[:2])
-            mirrored ^= spec.mirrors and mirrors(motion)
-            if mover is not None:
-                mover.move(motion)
-        taken.append(number)
-        drawn.append({"transform": spec.name, **drawn_parameters(applied.parameters)})
-    if depth == FULL:
-        changed = np.array(result) if result is pixels else np.ascontiguousarray(result)
-    else:
-        changed = pixels.copy() if result is start else emptied(result, depth)
-    moved, lost = mover.result(policy.min_visible_share) if mover is not None else (Annotations(), Counter[str]())
-    if mirrored and policy.mirror_swaps:
-        moved = swapped_objects(moved, both_ways(policy.mirror_swaps))
-    points = mover.points_lost if mover is not None else Counter[str]()
-    return Augmented(changed, moved, lost, tuple(taken), tuple(drawn), mirrored, points)
+        if turn.strength is None:
+            transform = _transform(number, step, spec, policy)
+        else:
+            transform = _at_strength(number, step, spec, turn.strength, generator)
+        objects = None
+        if spec.needs_objects:
+            objects = self._mover.covered(shape[0], shape[1]) if self._mover is not None else None
+            if objects is None:
+                return None
+        colour = edge() if needs_edge(transform, spec, self._border) else None
+        drawn = draw(transform, spec, shape, self._pixels.dtype, self._values, generator, self._border, colour)
+        for part in drawn.parts if objects is not None else ():
+            part["objects"] = objects
+        return drawn
+
+    def took(self, turn: Turn, drawn: Drawn, before: tuple[int, ...], after: tuple[int, ...]) -> None:
+        """Move the annotations by a step that was applied, from a height and width to another, and write down what was drawn."""
+        spec = drawn.spec
+        if spec.geometric and (self._mover is not None or spec.mirrors):
+            motion = Motion(spec.name, drawn.transform, drawn.parameters, (before[0], before[1]), (after[0], after[1]))
+            self._mirrored ^= spec.mirrors and mirrors(motion)
+            if self._mover is not None:
+                self._mover.move(motion)
+        self._taken.append(turn.step)
+        self._drawn.append({"transform": spec.name, **drawn_parameters(drawn.parameters)})
+
+    def finish(self, result: NDArray[Any]) -> Augmented:
+        """Give the copy whose pixels the last step has left."""
+        pixels, policy = self._pixels, self._policy
+        if self._depth == FULL:
+            # A crop of all of an image is a view of it.
+            changed = np.array(result, order="C") if np.may_share_memory(result, pixels) else np.ascontiguousarray(result)
+        else:
+            changed = pixels.copy() if result is self.start else emptied(result, self._depth)
+        moved, lost = self._mover.result(policy.min_visible_share) if self._mover is not None else (Annotations(), Counter[str]())
+        if self._mirrored and policy.mirror_swaps:
+            moved = swapped_objects(moved, both_ways(policy.mirror_swaps))
+        points = self._mover.points_lost if self._mover is not None else Counter[str]()
+        return Augmented(changed, moved, lost, tuple(self._taken), tuple(self._drawn), self._mirrored, points)
 
 
 def _depth(pixels: NDArray[Any], bit_depth: int) -> int:
@@ -203,22 +296,22 @@ def _refusal(spec: TransformSpec, pixels: NDArray[Any], values: Values) -> str:
     return ""
 
 
-def _drawn(policy: Policy, key: AugmentationKey) -> list[tuple[int, int, float | None]]:
-    """Give what this copy may take, in order: the number of the draw, that of the step, and its strength where that is not in its parameters."""
+def _turns(policy: Policy, key: AugmentationKey) -> list[Turn]:
+    """Give what a copy may take, in order."""
     count = len(policy.steps)
     if policy.mode is Mode.SEQUENTIAL:
-        return [(number, number, None) for number in range(count)]
+        return [Turn(number, number, None) for number in range(count)]
     if policy.mode is Mode.POWER:
         combination = key.copy % REDRAW % policy.combinations + 1
-        return [(number, number, None) for number in range(count) if combination >> number & 1]
+        return [Turn(number, number, None) for number in range(count) if combination >> number & 1]
     generator = step_generator(policy.digest, key, -1)
     weights = np.array([step.weight for step in policy.steps], dtype=np.float64)
     draws = policy.draws if policy.mode is Mode.RANDOM else 1
     chosen = [int(generator.choice(count, p=weights / weights.sum())) for _ in range(draws)]
     if policy.mode is Mode.LINEAR:
-        return [(chosen[0], chosen[0], None)]
+        return [Turn(chosen[0], chosen[0], None)]
     strength = policy.magnitude if policy.mode is Mode.RANDOM else float(generator.random())
-    return [(turn, number, strength) for turn, number in enumerate(chosen)]
+    return [Turn(turn, number, strength) for turn, number in enumerate(chosen)]
 
 
 def _at_strength(number: int, step: Step, spec: TransformSpec, strength: float, generator: np.random.Generator) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 
 _MOST = 32
 """Numbers of one parameter that are written out; fields and noise have one a pixel, and follow from the key."""
-_NOT_DRAWN = frozenset({"shape", "cols", "rows", "bbox_shift", "create_fn"})
+_NOT_DRAWN = frozenset({"shape", "cols", "rows", "bbox_shift", "create_fn", "objects"})
 
 
 def drawn_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -132,6 +132,11 @@ class Sample:
     bit_depth: int = 0
     provenance: str = ""
 
+    @property
+    def is_picture(self) -> bool:
+        """Whether its file holds one picture: a still image, or a slice or frame of a sequence."""
+        return bool(self.sequence) or (self.media_kind in ("", "image") and self.frames <= 1)
+
     def class_names(self) -> list[str]:
         """Give the class of each of its annotations; an object with a box and an outline counts once."""
         names = list(self.labels)

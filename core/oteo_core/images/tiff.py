@@ -35,8 +35,8 @@ def layout(data: bytes) -> Layout:
     InvalidArgument
         UNREADABLE_IMAGE, TRUNCATED_IMAGE or UNSUPPORTED_FORMAT.
     """
-    with _open(data) as file:
-        page = _first_page(file)
+    with opened(data) as file:
+        page = _page(file, 0)
         defect = _defect(page, len(data))
         return Layout(_header(page, len(file.pages)), _stored(page), defect)
 
@@ -54,38 +54,63 @@ def decode(data: bytes, limits: ImageLimits) -> NDArray[Any]:
     InvalidArgument
         UNREADABLE_IMAGE, TRUNCATED_IMAGE, IMAGE_TOO_LARGE or UNSUPPORTED_FORMAT.
     """
-    with _open(data) as file:
-        page = _first_page(file)
-        _check_segments(page, data, limits)
-        pixels: NDArray[Any] = page.asarray(maxworkers=1)
-        if page.axes in ("SYX", "IYX"):
-            pixels = np.moveaxis(pixels, 0, -1)
-        elif pixels.ndim == 2:
-            pixels = pixels[:, :, None]
-        return _to_plain(pixels, page)
+    with opened(data) as file:
+        return read_page(file, 0, data, limits)
 
 
 def page_pixels(data: bytes, limits: ImageLimits) -> NDArray[Any]:
     """Decode the first page as it is stored: palette indices are not expanded, numbers not rescaled."""
-    with _open(data) as file:
-        page = _first_page(file)
-        _check_segments(page, data, limits)
-        pixels: NDArray[Any] = page.asarray(maxworkers=1)
-        return np.moveaxis(pixels, 0, -1) if page.axes in ("SYX", "IYX") else pixels
+    with opened(data) as file:
+        return read_numbers(file, 0, data, limits)
 
 
-def _open(data: bytes) -> tifffile.TiffFile:
+def read_page(file: tifffile.TiffFile, number: int, data: bytes, limits: ImageLimits) -> NDArray[Any]:
+    """Decode a page of an open file; as `decode`."""
+    page = _sound_page(file, number, data, limits)
+    pixels: NDArray[Any] = page.asarray(maxworkers=1)
+    if page.axes in ("SYX", "IYX"):
+        pixels = np.moveaxis(pixels, 0, -1)
+    elif pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    return _to_plain(pixels, page)
+
+
+def read_numbers(file: tifffile.TiffFile, number: int, data: bytes, limits: ImageLimits) -> NDArray[Any]:
+    """Decode a page of an open file as it is stored; as `page_pixels`."""
+    page = _sound_page(file, number, data, limits)
+    pixels: NDArray[Any] = page.asarray(maxworkers=1)
+    return np.moveaxis(pixels, 0, -1) if page.axes in ("SYX", "IYX") else pixels
+
+
+def opened(data: bytes) -> tifffile.TiffFile:
+    """Open a file; the caller closes it.
+
+    Raises
+    ------
+    InvalidArgument
+        UNREADABLE_IMAGE.
+    """
     try:
         return tifffile.TiffFile(io.BytesIO(data))
     except tifffile.TiffFileError as exc:
         raise unreadable(f"its TIFF header is broken ({exc})") from exc
 
 
-def _first_page(file: tifffile.TiffFile) -> Any:
+def _sound_page(file: tifffile.TiffFile, number: int, data: bytes, limits: ImageLimits) -> Any:
+    page = _page(file, number)
+    if number:
+        limits.check(_header(page, 1))
+        if defect := _defect(page, len(data)):
+            raise truncated(defect)
+    _check_segments(page, data, limits)
+    return page
+
+
+def _page(file: tifffile.TiffFile, number: int) -> Any:
     try:
-        page = file.pages.first
+        page = file.pages.first if number == 0 else file.pages[number]
     except IndexError:
-        raise truncated("the TIFF has no page: its directory lies beyond the end of the file") from None
+        raise truncated(f"the TIFF has no page {number + 1}: its directory lies beyond the end of the file") from None
     if page.dtype is None:
         raise unsupported(f"TIFF with {page.bitspersample} bits a sample of format {page.sampleformat}")
     if int(page.compression) not in _COMPRESSIONS:
@@ -123,7 +148,7 @@ def _stored(page: Any) -> str:
 def _defect(page: Any, size: int) -> str:
     counts, offsets = page.databytecounts, page.dataoffsets
     if not offsets or len(offsets) != len(counts):
-        return "the TIFF's first page has no pixels"
+        return "a page of the TIFF has no pixels"
     if len(offsets) > _MAX_SEGMENTS:
         raise unreadable(f"the TIFF declares {len(offsets)} strips")
     furthest = max(offset + count for offset, count in zip(offsets, counts, strict=True))

@@ -41,7 +41,7 @@ def run(context: Context) -> augment_pb2.AugmentDatasetResponse:
                 # The same on every attempt.
                 uid=uuid.uuid5(uuid.NAMESPACE_OID, context.operation_id).hex,
                 create_time=context.create_time.isoformat(timespec="microseconds"),
-                provenance={"operation": f"operations/{context.operation_id}", "augmentation": plan.to_json()},
+                provenance={"operation": f"operations/{context.operation_id}"},
             ),
             staging=context.staging,
             store_options=context.settings.artifact_options,

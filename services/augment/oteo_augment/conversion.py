@@ -38,12 +38,13 @@ def import_options(request: dataset_pb2.ImportDatasetRequest, dataset_id: str) -
         *shares,
         seed=given.seed,
         group_pattern=given.group_pattern,
+        sequence_pattern=given.sequence_pattern,
         ignore_source_split=given.ignore_source_split,
         near_duplicate_distance=(
             given.near_duplicate_distance if given.HasField("near_duplicate_distance") else SplitOptions.near_duplicate_distance
         ),
     )
-    _ = split.pattern
+    _ = split.pattern, split.stack_pattern
     return ImportOptions(
         dataset_id=dataset_id,
         source_uri=request.source_uri,

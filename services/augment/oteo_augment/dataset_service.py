@@ -229,7 +229,7 @@ class DatasetService(dataset_pb2_grpc.DatasetServiceServicer):
         resource = ""
         if not self._known(_EXPORT, request.request_id):
             splits = [name_of(SPLITS, split) for split in request.splits]
-            check_export(DatasetReader(self._artifacts, _id(request.name)).info, name_of(FORMATS, request.format), splits)
+            check_export(DatasetReader(self._artifacts, _id(request.name)).info, name_of(FORMATS, request.format), splits, request.stacks)
             if request.destination_uri:
                 destination = parse_destination(request.destination_uri, self._artifacts)
                 destination.refuse_if_taken()

@@ -97,6 +97,7 @@ def _write(context: Context, sink: Sink) -> Exported:
         sink,
         context.scratch,
         splits=[name_of(SPLITS, split) for split in request.splits],
+        stacks=request.stacks,
         check=context.check,
         progress=progress,
     )

@@ -20,7 +20,7 @@ def transform_to_proto(spec: TransformSpec) -> augment_pb2.Transform:
         pixel_types=[f"PIXEL_TYPE_{name.upper()}" for name in spec.pixel_types],
         min_channels=min(spec.channels, default=0),
         max_channels=max(spec.channels, default=0),
-        engines=["cpu"],
+        engines=spec.engines,
     )
     ParseDict(spec.schema(), message.parameters_schema)
     return message

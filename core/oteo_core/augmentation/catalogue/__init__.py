@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from oteo_core.augmentation.catalogue.agreement import AGREEMENT
 from oteo_core.augmentation.catalogue.blur import BLUR
 from oteo_core.augmentation.catalogue.colour import COLOUR
 from oteo_core.augmentation.catalogue.geometry import GEOMETRY
@@ -30,7 +31,9 @@ _GROUPS = {
     "Microscopes, computed tomography and magnetic resonance": MEDICAL,
 }
 
-CATALOGUE: Mapping[str, TransformSpec] = {spec.name: replace(spec, group=group) for group, specs in _GROUPS.items() for spec in specs}
+CATALOGUE: Mapping[str, TransformSpec] = {
+    spec.name: replace(spec, group=group, agreement=AGREEMENT.get(spec.name)) for group, specs in _GROUPS.items() for spec in specs
+}
 """The transforms by name."""
 
 _BY_ANY_NAME = {name: spec for spec in CATALOGUE.values() for name in (spec.name, *spec.aliases)}

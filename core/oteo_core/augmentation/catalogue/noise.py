@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oteo_core.augmentation.catalogue.parameters import number, span, whole_span
+from oteo_core.augmentation.catalogue.parameters import choice, number, span, whole_span
 from oteo_core.augmentation.catalogue.spec import TransformSpec
 
 _OWN = "oteo_core.augmentation.transforms"
@@ -76,6 +76,21 @@ HOLES = (
         aliases=("dropout",),
         mixes=True,
         neutral={"dropout_prob": 0.0},
+    ),
+    TransformSpec(
+        "BackgroundReplacement",
+        "Keeps the pixels of objects and puts another background behind them, so that a model cannot lean on it.",
+        {
+            "kind": choice("any", ("any", "even", "texture", "smeared"), "What the new background is; any: one is drawn"),
+            "shift": span(-0.1, 0.1, "What each channel of it differs from the old one's median", -1, 1, "share of the full range"),
+            "contrast": span(0.02, 0.08, "Standard deviation of the texture", 0, 1, "share of the full range"),
+            "grain": span(0.02, 0.2, "Size of the texture's patches", 0.001, 1, "share of the smaller side"),
+        },
+        aliases=("background_replacement", "replace_background"),
+        unit_range=True,
+        needs_objects=True,
+        factory="oteo_core.augmentation.transforms.background:BackgroundReplacement",
+        source="Dvornik et al., 2018, on context; Knutsson and Westin, 1993, on the blur",
     ),
     TransformSpec(
         "CoarseDropout",

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from oteo_core.augmentation.catalogue.agreement import Agreement
 from oteo_core.augmentation.catalogue.parameters import Parameter
 from oteo_core.errors import InvalidArgument
 
 PIXEL_TYPES = ("uint8", "uint16", "float32")
 """The types of pixels that augmentation knows, as NumPy calls them."""
+_OBJECT_TASKS = ("detection", "semantic_segmentation", "instance_segmentation")
 _TASKS = (
     "classification",
     "multi_label_classification",
@@ -60,6 +62,8 @@ class TransformSpec:
         weighted means of pixels.
     in_float
         True if 8-bit pixels are computed in float32, too, because a table of 256 values cuts fractions off.
+    needs_objects
+        True if it has to know where objects are: it is for tasks that say so.
     neutral
         Parameters with which it changes nothing; empty where it has no such strength.
     factory
@@ -68,6 +72,8 @@ class TransformSpec:
         Paper or standard that it follows; empty for what needs none.
     group
         Heading that it stands under in the catalogue's page.
+    agreement
+        How closely the second engine does it as the first; None where it does not do it.
     """
 
     name: str
@@ -83,10 +89,12 @@ class TransformSpec:
     unit_range: bool = False
     mixes: bool = False
     in_float: bool = False
+    needs_objects: bool = False
     neutral: Mapping[str, Any] = field(default_factory=dict)
     factory: str = ""
     source: str = ""
     group: str = ""
+    agreement: Agreement | None = None
 
     @cached_property
     def parameters(self) -> Mapping[str, Any]:
@@ -174,6 +182,11 @@ class TransformSpec:
         return {"title": self.name, "type": "object", "properties": properties, "additionalProperties": False}
 
     @property
+    def engines(self) -> tuple[str, ...]:
+        """The engines that have it: "cpu", and "gpu" where `agreement` says how closely."""
+        return ("cpu",) if self.agreement is None else ("cpu", "gpu")
+
+    @property
     def tasks(self) -> tuple[str, ...]:
-        """Tasks whose annotations it keeps right: what moves pixels moves boxes, outlines, masks and points with them."""
-        return _TASKS
+        """Tasks that it is for, and whose annotations it keeps right: what moves pixels moves boxes, outlines, masks and points with them."""
+        return _OBJECT_TASKS if self.needs_objects else _TASKS

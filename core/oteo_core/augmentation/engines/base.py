@@ -1,8 +1,8 @@
 """The contract of engines, and what one has to know of an image.
 
-Drawing is no engine's matter: the built transform draws its parameters on the CPU, from a counter-based generator keyed by policy,
-seed, sample, copy and step. An engine applies what was drawn to pixels, and gives back what was drawn, so that annotations are
-moved by the same parameters.
+Drawing is no engine's matter: `oteo_core.augmentation.engines.drawing` draws the parameters on the CPU, from a counter-based generator
+keyed by policy, seed, sample, copy and step, and from an image's shape and type alone. An engine applies what was drawn to pixels.
+So every engine does the same to a sample, to its tolerance, and annotations are moved by the same parameters whichever it was.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oteo_core.augmentation.catalogue import TransformSpec
+
+GROUP = 4
+"""Channels that are worked on at once where there are more than OpenCV takes."""
 
 
 class Border(IntEnum):
@@ -48,27 +51,89 @@ def values_of(pixels: NDArray[Any]) -> Values:
     return Values(low, high, bool(np.isfinite(low) and np.isfinite(high)))
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """What an engine gives for one step.
+class Scale(NamedTuple):
+    """How pixels are brought to what a transform computes with, and back: less `low`, by `span`.
 
     Attributes
     ----------
-    pixels
-        (H, W, C) of the dtype that came in.
-    parameters
-        What the transform drew, under albumentations' names.
+    low, span
+        0 and 1: as they are, whatever their type; else in float32.
     """
 
-    pixels: NDArray[Any]
-    parameters: dict[str, Any]
+    low: float = 0.0
+    span: float = 1.0
+
+    @property
+    def scaled(self) -> bool:
+        """Whether it changes anything."""
+        return (self.low, self.span) != (0.0, 1.0)
+
+    def into(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Bring pixels of any shape to what the transform computes with."""
+        if not self.scaled:
+            return pixels
+        # In place: fresh memory for every step costs more than the arithmetic.
+        work = pixels.astype(np.float32)
+        if self.low:
+            work -= np.float32(self.low)
+        work /= np.float32(self.span)
+        return work
+
+    def back(self, changed: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Bring them back to a type, rounded if it is of whole numbers."""
+        if self.scaled:
+            changed = np.multiply(changed, np.float32(self.span))
+            changed += np.float32(self.low)
+            if dtype.kind == "u":
+                np.rint(changed, out=changed)
+        return changed.astype(dtype, copy=False)
+
+
+def scale_of(spec: TransformSpec, dtype: np.dtype[Any], values: Values) -> Scale:
+    """Give the scale of a transform for pixels of a type whose original had `values`."""
+    # albumentations computes brightness for uint8 and float32 only, and holds float32 to be within 0 to 1: it clips.
+    if dtype == np.uint16 and spec.unit_range:
+        return Scale(0.0, 65535.0)
+    if dtype == np.uint8 and spec.in_float:
+        return Scale(0.0, 255.0)
+    if spec.mixes and not values.unit:
+        return Scale(values.low, max(values.high - values.low, float(np.finfo(np.float32).tiny)))
+    return Scale()
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What was drawn for one step of one image.
+
+    Attributes
+    ----------
+    spec
+        The transform in the catalogue.
+    transform
+        Built of it; it may be shared with other draws, so that only `parts` and `border` say what is this draw's.
+    parts
+        What it drew, under albumentations' names: once, or for every `GROUP` channels.
+    scale
+        What its pixels are brought to for the work.
+    border
+        What comes in from outside; a colour is ``fill`` in `parts`, in the scale of the work.
+    """
+
+    spec: TransformSpec
+    transform: Any
+    parts: tuple[dict[str, Any], ...]
+    scale: Scale
+    border: Border
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What was drawn, for annotations and provenance."""
+        return self.parts[-1]
 
 
 class Engine(Protocol):
-    """Applies one step to one image: same dtype and channels out, the input left as it is."""
+    """Applies what was drawn for one image."""
 
-    def apply(
-        self, transform: Any, spec: TransformSpec, pixels: NDArray[Any], values: Values, generator: np.random.Generator, border: Border
-    ) -> Applied:
-        """Let a built transform draw from `generator`, and apply what it drew to `pixels` (H, W, C), whose original had `values`."""
+    def apply(self, drawn: Drawn, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Apply to pixels ``(H, W, C)``: same type and channels out, the input left as it is."""
         ...

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from oteo_core.augmentation.transforms.base import Span, UnitTransform
 
-_ORDER = 3
-_TERMS = [(across, down) for across in range(_ORDER + 1) for down in range(_ORDER + 1 - across) if across or down]
+ORDER = 3
+TERMS = [(across, down) for across in range(ORDER + 1) for down in range(ORDER + 1 - across) if across or down]
 
 
 class BiasField(UnitTransform):
@@ -34,7 +34,7 @@ class BiasField(UnitTransform):
     def get_params(self) -> dict[str, Any]:
         """Draw the polynomial's coefficients."""
         largest = self.draw(self.strength)
-        return {"coefficients": [self.py_random.uniform(-largest, largest) for _ in _TERMS]}
+        return {"coefficients": [self.py_random.uniform(-largest, largest) for _ in TERMS]}
 
     def change(self, pixels: NDArray[np.float32], **params: Any) -> NDArray[np.float32]:
         """Multiply."""
@@ -42,7 +42,7 @@ class BiasField(UnitTransform):
         down = np.linspace(-1, 1, height)[:, None]
         across = np.linspace(-1, 1, width)[None, :]
         exponent = np.zeros((height, width))
-        for (i, j), coefficient in zip(_TERMS, params["coefficients"], strict=True):
+        for (i, j), coefficient in zip(TERMS, params["coefficients"], strict=True):
             exponent += coefficient * across**i * down**j
         field = np.exp(exponent - exponent.mean()).astype(np.float32)
         return np.asarray(pixels * field[:, :, None])

@@ -53,7 +53,7 @@ class FieldTransform(albumentations.DualTransform):  # type: ignore[misc]
 
     def apply_to_keypoints(self, keypoints: NDArray[Any], **params: Any) -> NDArray[Any]:
         """Move points: find, for each, the place that its surroundings were moved to."""
-        field = self._field(params)
+        field = self.displacements(params)
         start = np.asarray(keypoints[:, :2], np.float64)
         place = start.copy()
         for _ in range(40):
@@ -67,7 +67,8 @@ class FieldTransform(albumentations.DualTransform):  # type: ignore[misc]
         moved[:, :2] = place
         return moved
 
-    def _field(self, params: dict[str, Any]) -> Field:
+    def displacements(self, params: dict[str, Any]) -> Field:
+        """Give the field of what was drawn, ``shape`` included."""
         drawn = {name: value for name, value in params.items() if name in self._drawn}
         height, width = (int(side) for side in params["shape"][:2])
         key = (height, width, drawn)
@@ -80,7 +81,7 @@ class FieldTransform(albumentations.DualTransform):  # type: ignore[misc]
     """Names of what `get_params` draws."""
 
     def _moved(self, pixels: NDArray[Any], method: int, border: int, fill: Any, params: dict[str, Any]) -> NDArray[Any]:
-        field = self._field(params)
+        field = self.displacements(params)
         height, width = pixels.shape[:2]
         across = np.arange(width, dtype=np.float32)[None, :] + field[:, :, 0]
         down = np.arange(height, dtype=np.float32)[:, None] + field[:, :, 1]

@@ -11,9 +11,9 @@ from oteo_core.augmentation.transforms.base import Span, UnitTransform
 
 _STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 """Absorption of haematoxylin, eosin and DAB in red, green and blue (Ruifrok and Johnston, 2001)."""
-_TO_COLOUR = (_STAINS / np.linalg.norm(_STAINS, axis=1, keepdims=True)).astype(np.float32)
-_TO_STAIN = np.linalg.inv(_TO_COLOUR.astype(np.float64)).astype(np.float32)
-_DARKEST = np.float32(1 / 65535)
+TO_COLOUR = (_STAINS / np.linalg.norm(_STAINS, axis=1, keepdims=True)).astype(np.float32)
+TO_STAIN = np.linalg.inv(TO_COLOUR.astype(np.float64)).astype(np.float32)
+DARKEST = np.float32(1 / 65535)
 
 
 class StainJitter(UnitTransform):
@@ -43,7 +43,7 @@ class StainJitter(UnitTransform):
         scales, shifts = np.array(params["scales"], np.float32), np.array(params["shifts"], np.float32)
         if (scales == 1).all() and (shifts == 0).all():
             return pixels
-        density = -np.log10(np.maximum(pixels, _DARKEST))
-        changed = (density @ _TO_STAIN * scales + shifts) @ _TO_COLOUR
+        density = -np.log10(np.maximum(pixels, DARKEST))
+        changed = (density @ TO_STAIN * scales + shifts) @ TO_COLOUR
         result: NDArray[np.float32] = np.power(np.float32(10), -changed)
         return result

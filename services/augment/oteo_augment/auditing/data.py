@@ -52,8 +52,16 @@ class AuditData:
         return [self.paths[self.samples[index].id] for index in indices]
 
     def root(self, index: int) -> str:
-        """Give the sample that an augmented one was made from, else its own id: copies are alike by design."""
-        return self.samples[index].derived_from or self.samples[index].id
+        """Give the sequence of a frame, else the sample that an augmented one was made from, else its own id: they are alike by design."""
+        sample = self.samples[index]
+        if sample.sequence:
+            return self._first_of.get(sample.derived_from, sample.sequence)
+        return sample.derived_from or sample.id
+
+    @cached_property
+    def _first_of(self) -> dict[str, str]:
+        """Sequences by the ids of their frames that were not made by augmentation."""
+        return {sample.id: sample.sequence for sample in self.samples if sample.sequence and not sample.derived_from}
 
     @property
     def near_distance(self) -> int:

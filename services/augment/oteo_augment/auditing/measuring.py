@@ -160,7 +160,7 @@ def from_bytes(data: bytes) -> Iterator[Measured]:
 
 def _measure(job: MeasureJob, reader: DatasetReader, sample: Sample) -> Measured:
     row = Measured(sample.id)
-    if sample.media_kind != "image":
+    if not sample.is_picture:
         return row
     try:
         data = reader.read_media(sample)

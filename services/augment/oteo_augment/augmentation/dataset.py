@@ -107,6 +107,8 @@ def augment_dataset(
         BAD_PARAMETER where a transform refuses its parameters.
     """
     check_policy(plan.policy)
+    # A copy is made again from its row and this.
+    target = replace(target, provenance={**target.provenance, "augmentation": plan.to_json()})
     reader = DatasetReader(store, source)
     total = reader.info.sample_count + reader.info.excluded_count
     job = ShardJob(store.root_uri, store_options, source, staging, plan, limits)

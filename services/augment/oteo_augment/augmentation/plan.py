@@ -48,11 +48,15 @@ class AugmentationPlan:
 
     def copy_id(self, sample: Sample, copy: int) -> str:
         """Give the id of a copy: the sample's own with a mark of policy and seed, and the copy's number."""
+        return self.copy_name(sample.id, copy)
+
+    def copy_name(self, name: str, copy: int) -> str:
+        """Give what the copy of a sample or sequence of that name is called."""
         mark = hashlib.blake2b(f"{self.policy.digest}/{self.seed}".encode(), digest_size=3).hexdigest()
-        name = f"{sample.id}.{mark}-{copy}"
-        if len(name) <= _LONGEST_ID:
-            return name
-        return f"{hashlib.sha256(sample.id.encode()).hexdigest()[:32]}.{mark}-{copy}"
+        plain = f"{name}.{mark}-{copy}"
+        if len(plain) <= _LONGEST_ID:
+            return plain
+        return f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.{mark}-{copy}"
 
     def to_json(self) -> dict[str, Any]:
         """Give the plan as plain values, for provenance."""

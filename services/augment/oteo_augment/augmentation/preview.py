@@ -35,7 +35,7 @@ def preview_sheet(reader: DatasetReader, policy: Policy, *, samples: int, copies
     Raises
     ------
     FailedPrecondition
-        NOTHING_TO_SHOW where the dataset has no still image that was not left out.
+        NOTHING_TO_SHOW where the dataset has no picture that was not left out.
     InvalidArgument
         What `augment` says of a policy that is not defined for the images.
     """
@@ -59,10 +59,10 @@ def preview_sheet(reader: DatasetReader, policy: Policy, *, samples: int, copies
 
 def _chosen(reader: DatasetReader, count: int) -> list[Sample]:
     """Choose samples of the training part, or of all parts where there is none, spread over the classes and the dataset."""
-    usable = [s for s in reader.samples(columns=["split", "labels", "media_kind", "frames"]) if s.media_kind == "image" and s.frames == 1]
+    usable = [s for s in reader.samples(columns=["split", "labels", "media_kind", "frames", "sequence"]) if s.is_picture]
     usable = [s for s in usable if s.split == "train"] or usable
     if not usable:
-        raise FailedPrecondition(f"datasets/{reader.info.id} has no still image to show", reason="NOTHING_TO_SHOW", field="dataset")
+        raise FailedPrecondition(f"datasets/{reader.info.id} has no picture to show", reason="NOTHING_TO_SHOW", field="dataset")
     by_label: dict[tuple[str, ...], list[Sample]] = {}
     for sample in usable:
         by_label.setdefault(sample.labels, []).append(sample)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from google.protobuf.json_format import MessageToDict
 
 from oteo_augment.augmentation.plan import DEFAULT_COPIES, AugmentationPlan
-from oteo_core.augmentation import CATALOGUE, Mode, Policy, Step, check_task, default_policy, preset_policy
+from oteo_core.augmentation import Mode, Policy, Step, check_task, default_policy, find_transform, preset_policy
 from oteo_core.datasets import DatasetInfo, mirror_pairs
 from oteo_core.errors import FailedPrecondition, InvalidArgument
 from oteo_protos.augment.v1 import augment_pb2
@@ -42,6 +42,14 @@ def policy_from_proto(message: augment_pb2.AugmentationPolicy, task: str) -> Pol
     if not message.steps:
         return _with_rest(default_policy(task, message.laterality), message)
     check_task(task)
+    for number, step in enumerate(message.steps):
+        spec = find_transform(step.transform, field=f"policy.steps[{number}].transform")
+        if spec.needs_objects and task not in spec.tasks:
+            raise InvalidArgument(
+                f"step {number + 1}, {spec.name}, has to know where objects are: it is for {', '.join(spec.tasks)}",
+                reason="TASK_NOT_SUPPORTED",
+                field=f"policy.steps[{number}].transform",
+            )
     steps = tuple(
         Step(
             step.transform,
@@ -90,7 +98,7 @@ def policy_of_dataset(message: augment_pb2.AugmentationPolicy, source: DatasetIn
         raise InvalidArgument(
             f"mirror_swaps names {name!r}; datasets/{source.id} has {has}", reason="UNKNOWN_CLASS", field="policy.mirror_swaps"
         )
-    mirrors = next((step.transform for step in policy.steps if CATALOGUE[step.transform].mirrors), "")
+    mirrors = next((step.transform for step in policy.steps if find_transform(step.transform).mirrors), "")
     if missing and mirrors:
         raise InvalidArgument(
             f"{mirrors} swaps left and right, and the points of datasets/{source.id} have sides: say in mirror_swaps "

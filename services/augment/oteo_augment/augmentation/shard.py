@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from oteo_augment.augmentation.encoding import encode_lossless
 from oteo_augment.augmentation.plan import AugmentationPlan
+from oteo_augment.encoding import encode_lossless
 from oteo_core.artifacts import ArtifactStore
-from oteo_core.augmentation import REDRAW, Annotations, AugmentationKey, Augmented, Border, Policy, augment
+from oteo_core.augmentation import REDRAW, Annotations, AugmentationKey, Augmented, Border, Policy, augment, find_transform
 from oteo_core.augmentation.swapping import both_ways, swapped_labels, swapped_numbers
 from oteo_core.datasets import DatasetInfo, DatasetReader, Finding, Sample, Severity, Task, media_path
 from oteo_core.datasets.columns import from_batch, to_batch
@@ -153,8 +153,9 @@ def _copies(job: ShardJob, reader: DatasetReader, sample: Sample) -> tuple[list[
     count = job.plan.copies_of(sample)
     if not count:
         return [], ()
-    if sample.media_kind != "image" or sample.frames > 1:
-        return [], (_refused("MEDIA_NOT_SUPPORTED", f"a {sample.media_kind} of {sample.frames} frames: only still images are augmented"),)
+    if not sample.is_picture:
+        why = f"a {sample.media_kind} of {sample.frames} frames in one file; import it again, which makes a sample of each"
+        return [], (_refused("MEDIA_NOT_SUPPORTED", why),)
     try:
         pixels = reader.image(sample, job.limits).pixels
         annotations = sample_annotations(reader, sample, job.limits)
@@ -185,9 +186,8 @@ def made_copy(
 ) -> Copy:
     """Make one copy of a sample: what it is, and the files that hold it."""
     changed = augmented_copy(plan.policy, plan.seed, info, sample, pixels, annotations, number)
-    path, encoded = _file(changed.pixels)
+    path, encoded, digest = _file(changed.pixels)
     files = {path: encoded}
-    digest = hashlib.sha256(encoded).hexdigest()
     mask = changed.annotations.mask
     labels, mask_path = sample.labels, ""
     if changed.mirrored and plan.policy.mirror_swaps:
@@ -198,11 +198,12 @@ def made_copy(
     if mask is not None:
         if mask.dtype not in (np.uint8, np.uint16):
             mask = mask.astype(np.min_scalar_type(int(mask.max(initial=0))))
-        mask_path, mask_encoded = _file(mask[:, :, None])
+        mask_path, mask_encoded, _ = _file(mask[:, :, None])
         files[mask_path] = mask_encoded
         if info.mask is not None and info.mask.kind == "class":
             # A sample's labels are the classes that its mask holds.
-            present = set(np.unique(mask).tolist())
+            # Counted, which is several times as fast as np.unique here.
+            present = set(np.flatnonzero(np.bincount(mask.ravel())).tolist())
             labels = tuple(name for name, value in zip(info.classes, info.mask.values, strict=True) if value in present)
     row = Sample(
         id=plan.copy_id(sample, number),
@@ -218,7 +219,12 @@ def made_copy(
         bit_depth=sample.bit_depth,
         split=sample.split,
         # Copies of one sample belong together as those of one patient do.
-        group=sample.group or sample.id,
+        group=sample.group or sample.sequence or sample.id,
+        media_kind=sample.media_kind,
+        sequence=plan.copy_name(sample.sequence, number) if sample.sequence else "",
+        frame=sample.frame,
+        frames=sample.frames,
+        spacing=sample.spacing if _keeps_scale(plan.policy, changed) else (),
         labels=labels,
         boxes=changed.annotations.boxes,
         polygons=changed.annotations.polygons,
@@ -230,6 +236,11 @@ def made_copy(
         provenance=_provenance(plan, info, sample, number, changed),
     )
     return Copy(row, files, changed.lost.total())
+
+
+def _keeps_scale(policy: Policy, changed: Augmented) -> bool:
+    """Tell whether a pixel is still as large as it was: no step moved any but by whole pixels."""
+    return all(not find_transform(policy.steps[step].transform).geometric for step in changed.steps)
 
 
 def _provenance(plan: AugmentationPlan, info: DatasetInfo, sample: Sample, number: int, changed: Augmented) -> str:
@@ -250,10 +261,11 @@ def _provenance(plan: AugmentationPlan, info: DatasetInfo, sample: Sample, numbe
     return json.dumps(words, sort_keys=True)
 
 
-def _file(pixels: NDArray[Any]) -> tuple[str, bytes]:
-    """Give path and bytes of a file that keeps every bit of pixels or label numbers ``(H, W, C)``."""
+def _file(pixels: NDArray[Any]) -> tuple[str, bytes, str]:
+    """Give path, bytes and SHA-256 of a file that keeps every bit of pixels or label numbers ``(H, W, C)``."""
     ending, encoded = encode_lossless(pixels)
-    return media_path(hashlib.sha256(encoded).hexdigest(), f"copy{ending}"), encoded
+    digest = hashlib.sha256(encoded).hexdigest()
+    return media_path(digest, f"copy{ending}"), encoded, digest
 
 
 def augmented_copy(
@@ -261,14 +273,19 @@ def augmented_copy(
 ) -> Augmented:
     """Draw one copy of a sample, the same whoever asks.
 
-    It is drawn anew where no step was taken, for a duplicate would be no gain; a policy may never change anything, so not for ever.
+    It is drawn anew where no step was taken, for a duplicate would be no gain; a policy may never change anything, so not for ever. The slices of
+    a stack, and the frames of a clip, are all drawn by their sequence's name: they get the same parameters.
     """
     # All images of a dataset get the same border, or an image without objects would be told by it.
     border = Border.CONSTANT if info.task in (Task.DETECTION, Task.INSTANCE, Task.KEYPOINTS) else Border.REFLECT
     for attempt in range(_DRAWS):
-        key = AugmentationKey(sample.pixel_digest or sample.sha256, number + attempt * REDRAW, seed)
+        key = AugmentationKey(sample.sequence or sample.pixel_digest or sample.sha256, number + attempt * REDRAW, seed)
         changed = augment(pixels, policy, key, annotations, border=border, bit_depth=info.bit_depth)
-        if changed.pixels.shape != pixels.shape or not np.array_equal(changed.pixels, pixels):
+        if sample.sequence:
+            # One frame may be blank and stay what it is; all have to be drawn as often.
+            if changed.steps:
+                break
+        elif changed.pixels.shape != pixels.shape or not np.array_equal(changed.pixels, pixels):
             break
     return changed
 

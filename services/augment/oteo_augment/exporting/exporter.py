@@ -8,9 +8,10 @@ from pathlib import Path
 
 from oteo_augment.exporting.losses import Losses
 from oteo_augment.exporting.sinks import Sink
+from oteo_augment.exporting.stacks import Collector, alike
 from oteo_augment.exporting.writers import WRITERS, Job
 from oteo_core.artifacts import ArtifactStore
-from oteo_core.datasets import DatasetInfo, DatasetReader, Finding, Severity
+from oteo_core.datasets import DatasetInfo, DatasetReader, Finding, Sample, Severity
 from oteo_core.errors import DataLoss, FailedPrecondition, InvalidArgument
 
 _REPORT_EVERY = 64
@@ -24,13 +25,13 @@ class Exported:
     losses: tuple[Finding, ...]
 
 
-def check_export(info: DatasetInfo, format_name: str, splits: Sequence[str] = ()) -> None:
+def check_export(info: DatasetInfo, format_name: str, splits: Sequence[str] = (), stacks: bool = False) -> None:
     """Refuse what cannot be done, before anything is written.
 
     Raises
     ------
     InvalidArgument
-        UNSUPPORTED_FORMAT for a format that this release does not write.
+        UNSUPPORTED_FORMAT for a format that this release does not write; FORMAT_CANNOT_HOLD_STACKS.
     FailedPrecondition
         FORMAT_CANNOT_HOLD_TASK; NOTHING_TO_EXPORT where the parts have no sample.
     """
@@ -48,6 +49,13 @@ def check_export(info: DatasetInfo, format_name: str, splits: Sequence[str] = ()
             reason="FORMAT_CANNOT_HOLD_TASK",
             field="format",
         )
+    if stacks and not writer.holds_stacks:
+        able = [name for name, other in WRITERS.items() if other.holds_stacks]
+        raise InvalidArgument(
+            f"{format_name} has a file for each frame; {', '.join(able)} can hold stacks",
+            reason="FORMAT_CANNOT_HOLD_STACKS",
+            field="stacks",
+        )
     if not sum(count.sample_count for count in info.splits if not splits or count.split in splits):
         raise FailedPrecondition(
             f"the dataset {info.id} has no sample in {', '.join(splits) or 'any part'}", reason="NOTHING_TO_EXPORT", field="splits"
@@ -55,7 +63,7 @@ def check_export(info: DatasetInfo, format_name: str, splits: Sequence[str] = ()
 
 
 def export_dataset(
-    store: ArtifactStore, dataset_id: str, format_name: str, sink: Sink, scratch: Path, *, splits: Sequence[str] = (),
+    store: ArtifactStore, dataset_id: str, format_name: str, sink: Sink, scratch: Path, *, splits: Sequence[str] = (), stacks: bool = False,
     check: Callable[[], None] = lambda: None, progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Exported:  # fmt: skip
     """Write a dataset, or some parts of it, in an outside format.
@@ -74,6 +82,8 @@ def export_dataset(
         A local folder, which the caller removes.
     splits
         Only these parts, names of `SPLITS`; empty: all.
+    stacks
+        True: the frames of a sequence go into one TIFF file; False: a file for each.
     check
         Called for every sample; raises where the work is to stop.
     progress
@@ -87,31 +97,44 @@ def export_dataset(
         Where nothing can be written.
     """
     reader = DatasetReader(store, dataset_id)
-    check_export(reader.info, format_name, splits)
+    check_export(reader.info, format_name, splits, stacks)
     losses = Losses()
     writer = WRITERS[format_name](Job(store, reader, sink, losses, scratch, tuple(splits)))
     writer.start()
     total = sum(count.sample_count for count in reader.info.splits if not splits or count.split in splits)
     done = written = 0
+    collector = Collector()
+
+    def add(frames: Sequence[Sample]) -> None:
+        nonlocal done, written
+        try:
+            if len(frames) > 1 and alike(frames):
+                writer.add_stack(frames)
+            else:
+                for each in frames:
+                    writer.add(each)
+        except DataLoss as exc:
+            for each in frames:
+                losses.add(
+                    "MEDIA_LOST",
+                    f"samples whose file is gone from the artifact store are left out; the first: {exc.message}",
+                    each.id,
+                    severity=Severity.ERROR,
+                )
+        else:
+            written += sum(not each.excluded for each in frames)
+        before, done = done, done + sum(not each.excluded for each in frames)
+        if done // _REPORT_EVERY > before // _REPORT_EVERY:
+            progress(done, total)
+
     for sample in reader.samples(include_excluded=writer.keeps_excluded):
         if splits and (sample.excluded or sample.split not in splits):
             continue
         check()
-        try:
-            writer.add(sample)
-        except DataLoss as exc:
-            losses.add(
-                "MEDIA_LOST",
-                f"samples whose file is gone from the artifact store are left out; the first: {exc.message}",
-                sample.id,
-                severity=Severity.ERROR,
-            )
-        else:
-            written += not sample.excluded
-        if not sample.excluded:
-            done += 1
-            if done % _REPORT_EVERY == 0:
-                progress(done, total)
+        if frames := collector.take(sample) if stacks else [sample]:
+            add(frames)
+    for frames in collector.rest():
+        add(frames)
     writer.finish()
     progress(done, total)
     return Exported(written - losses.count_of("SAMPLE_LOST"), losses.findings())

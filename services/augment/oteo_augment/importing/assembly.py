@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from oteo_augment.importing.checks import check_annotations
+from oteo_augment.importing.colors import VOID
 from oteo_augment.importing.duplicates import UnionFind, equal_groups, near_pairs
 from oteo_augment.importing.items import Item, Reading
 from oteo_augment.importing.maskvalues import encoding_of
 from oteo_augment.importing.options import ImportOptions
 from oteo_augment.importing.paths import stem
-from oteo_augment.importing.scanning import Scanned
+from oteo_augment.importing.scanned import Scanned, Scans
+from oteo_augment.importing.sequences import by_frame, name_patients, name_sequences
 from oteo_augment.importing.splitting import Cluster, assign, counts_of, winner
 from oteo_augment.importing.tasks import check_classes, choose_task, shape_for_task
 from oteo_core.datasets import Finding, MaskEncoding, Sample, Severity, Task
@@ -45,7 +47,7 @@ def assemble(
     format_name: str,
     task: str,
     reading: Reading,
-    scanned: Mapping[str, Scanned],
+    scanned: Scans,
     check: Callable[[], None],
 ) -> Assembly:
     """Check annotations, find duplicates, group and part.
@@ -55,12 +57,15 @@ def assemble(
     InvalidArgument
         NO_READABLE_IMAGE, SINGLE_CLASS, UNKNOWN_CLASS, WRONG_TASK.
     """
-    items = sorted(reading.items, key=lambda item: item.path)
+    items = by_frame(sorted(reading.items, key=lambda item: item.path), scanned)
     mask: MaskEncoding | None = None
     mask_classes: tuple[str, ...] = ()
-    if format_name == "masks":
+    if reading.masked and task in ("", Task.SEMANTIC, Task.INSTANCE):
         task, mask, mask_classes = encoding_of(
-            [scanned[item.mask] for item in items if item.mask and scanned[item.mask].values], task, options.classes, reading.mask_numbers
+            [row for path in dict.fromkeys(item.mask for item in items if item.mask) for row in scanned[path] if row.values],
+            task,
+            options.classes,
+            reading.mask_numbers,
         )
         task = choose_task(task, reading, format_name)
     known = frozenset(options.classes) if options.classes and mask is None else None
@@ -69,6 +74,8 @@ def assemble(
         if index % 256 == 0:
             check()
         samples.append(_sample(item, scanned, task, known, mask, mask_classes))
+    name_sequences(samples, items, scanned, options.split.sequence_of)
+    name_patients(samples, items, scanned)
     _unique_ids(samples)
     kept = [sample for sample in samples if not sample.excluded]
     _refuse_nothing_left(samples, kept)
@@ -102,14 +109,14 @@ def _unique_ids(samples: Sequence[Sample]) -> None:
 
 def _sample(
     item: Item,
-    scanned: Mapping[str, Scanned],
+    scanned: Scans,
     task: str,
     known: frozenset[str] | None,
     mask: MaskEncoding | None,
     mask_classes: Sequence[str],
 ) -> Sample:
     sample = Sample(id=sample_id(item.path), source_path=item.path, split=item.split, group=item.group)
-    row = None if item.missing else scanned[item.path]
+    row = None if item.missing else scanned[item.path][max(item.frame, 0)]
     out = item.missing or item.unlabelled
     if row is not None:
         sample.sha256 = row.sha256
@@ -119,10 +126,9 @@ def _sample(
         else:
             sample.path, sample.pixel_digest, sample.phash = row.media, row.pixel_digest, row.phash
             sample.width, sample.height, sample.channels = row.width, row.height, row.channels
-            sample.dtype, sample.frames, sample.bit_depth = row.dtype, row.frames, row.bit_depth
-            if row.frames > 1:
-                item.report(Severity.WARNING, "MULTI_FRAME", f"the file holds {row.frames} frames; the first alone is used")
-                sample.frames = 1
+            sample.dtype, sample.bit_depth, sample.spacing = row.dtype, row.bit_depth, row.spacing
+            if row.note_code:
+                item.report(Severity.WARNING, row.note_code, row.note)
             check_annotations(item, row, known)
             shape_for_task(item, task)
             if item.mask and mask is not None:
@@ -141,8 +147,17 @@ def _sample(
     return sample
 
 
-def _take_mask(item: Item, sample: Sample, image: Scanned, row: Scanned, mask: MaskEncoding, classes: Sequence[str]) -> bool:
+def _take_mask(item: Item, sample: Sample, image: Scanned, rows: Sequence[Scanned], mask: MaskEncoding, classes: Sequence[str]) -> bool:
     """Attach a mask to its sample; tell whether the sample has to be left out."""
+    if len(rows) not in (1, image.frames):
+        item.report(
+            Severity.ERROR,
+            "MASK_FRAMES_MISMATCH",
+            f"its mask {item.mask} has {len(rows)} frames, the image has {image.frames}; one for each is wanted, or one for all",
+            item.mask,
+        )
+        return True
+    row = rows[max(item.frame, 0)] if len(rows) > 1 else rows[0]
     if row.code:
         item.report(Severity.ERROR, row.code, f"its mask {item.mask} cannot be used: {row.message}", item.mask)
         return True
@@ -155,12 +170,17 @@ def _take_mask(item: Item, sample: Sample, image: Scanned, row: Scanned, mask: M
         )
         return True
     sample.mask_path = row.media
+    if row.note_code:
+        item.report(Severity.WARNING, row.note_code, f"its mask {item.mask}: {row.note}", item.mask)
     if mask.kind == "instance":
         sample.labels = tuple(classes) if any(row.values) else ()
         return False
     by_value = dict(zip(row.values, row.counts, strict=True))
     sample.labels = tuple(name for name, value in zip(classes, mask.values, strict=True) if value in by_value)
-    stray = {value: by_value[value] for value in mask.ignore if value in by_value}
+    # What colours were not named is said already.
+    stray = {
+        value: by_value[value] for value in mask.ignore if value in by_value and not (row.note_code == "UNKNOWN_COLOR" and value == VOID)
+    }
     if stray:
         shown = ", ".join(f"{value} ({count} pixels)" for value, count in list(stray.items())[:8])
         item.report(
@@ -201,13 +221,16 @@ def _group_and_part(options: ImportOptions, kept: Sequence[Sample], source_split
     result.near_groups = sum(len(members) > 1 for members in both.sets().values())
     _report_duplicates(kept, exact_sets, exact, partners)
     patterns = [options.split.group_of(sample.source_path) or sample.group for sample in kept]
-    for group in equal_groups(patterns):
+    for group in (*equal_groups(patterns), *equal_groups([sample.sequence for sample in kept])):
         for other in group[1:]:
             both.join(group[0], other)
     clusters = list(both.sets().values())
     for members in clusters:
         names = sorted({patterns[i] for i in members} - {""})
-        name = names[0] if names else f"like-{min(kept[i].id for i in members)}" if len(members) > 1 else ""
+        stacks = {kept[i].sequence for i in members}
+        if not names and len(members) > 1:
+            names = [*stacks] if len(stacks) == 1 and "" not in stacks else [f"like-{min(kept[i].id for i in members)}"]
+        name = names[0] if names else ""
         for i in members:
             kept[i].group = name
     _part(options, kept, clusters, source_splits, result)
@@ -248,20 +271,29 @@ def _report_duplicates(
         meanings = {i: tuple(sorted(kept[i].class_names())) for i in members}
         torn = len(set(meanings.values())) > 1
         for i in members:
-            others = [j for j in members if j != i]
+            others = [j for j in members if j != i and not _together(kept[i], kept[j])]
+            if not others:
+                continue
             same_file = [j for j in others if kept[j].sha256 == kept[i].sha256]
             how = "is the same file as" if len(same_file) == len(others) else "shows the same pixels as"
             _add(kept, i, Severity.WARNING, "EXACT_DUPLICATE", f"{how} {_named(kept, others)}", others)
             if torn:
                 # Some other must differ: were all like this one, the group would not be torn.
                 differing = [j for j in others if meanings[j] != meanings[i]]
+                if not differing:
+                    continue
                 what, other = _classes(meanings[i]), _classes(meanings[differing[0]])
                 message = f"it is {what}, and the same image {_named(kept, differing)} is {other}; one is wrong"
                 _add(kept, i, Severity.WARNING, "CONFLICTING_LABELS", message, differing)
     for i, near in sorted(partners.items()):
-        alike = sorted({j for j in near if exact.find(j) != exact.find(i)})
+        alike = sorted({j for j in near if exact.find(j) != exact.find(i) and not _together(kept[i], kept[j])})
         if alike:
             _add(kept, i, Severity.INFO, "NEAR_DUPLICATE", f"looks like {_named(kept, alike)}", alike)
+
+
+def _together(one: Sample, other: Sample) -> bool:
+    """Tell whether two samples are frames of one sequence, which are expected to look alike."""
+    return bool(one.sequence) and one.sequence == other.sequence
 
 
 def _part(

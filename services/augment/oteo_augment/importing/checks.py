@@ -7,7 +7,7 @@ from collections.abc import Container
 from dataclasses import replace
 
 from oteo_augment.importing.items import Item
-from oteo_augment.importing.scanning import Scanned
+from oteo_augment.importing.scanned import Scanned
 from oteo_augment.importing.turned import box_of_quad, is_rectangle
 from oteo_core.datasets import Box, Keypoints, OrientedBox, Polygons, Rle, Severity
 from oteo_core.datasets.outlines import crosses_itself, ring_area

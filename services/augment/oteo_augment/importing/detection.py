@@ -42,7 +42,7 @@ def detect_format(source: Source) -> tuple[str, str]:
 def _unsupported(why: str) -> InvalidArgument:
     return InvalidArgument(
         f"the source's format is not known: {why}. What is read: a folder for each class; COCO JSON; Pascal VOC XML; YOLO text files; "
-        "a CSV of files and labels; masks beside images; NumPy archives in MedMNIST's form; WebDataset shards; datasets of Oteo's own.",
+        "a CSV of files and labels; masks beside images, with numbers or colours, or a file for each object; LabelMe JSON; CVAT XML; NumPy archives in MedMNIST's form; WebDataset shards; datasets of Oteo's own.",
         reason="UNSUPPORTED_FORMAT",
         field="source_uri",
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,14 +18,16 @@ from oteo_augment.importing.items import Reading
 from oteo_augment.importing.options import ImportOptions
 from oteo_augment.importing.readers import DETECTORS, READERS
 from oteo_augment.importing.restoring import restore
-from oteo_augment.importing.scanning import Scanned, ScanPlan, from_bytes, scan_shard, shard_key
+from oteo_augment.importing.scanned import Scanned, from_bytes
+from oteo_augment.importing.scanning import scan_shard, shard_key
 from oteo_augment.importing.source import Source, SourceFile, open_source
+from oteo_augment.importing.targets import ScanPlan
 from oteo_augment.importing.tasks import check_classes, choose_task
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import DatasetInfo, DatasetWriter
 from oteo_core.datasets import Task as Question
 from oteo_core.errors import InvalidArgument
-from oteo_core.images import ImageLimits
+from oteo_core.images import FORMATS, ImageLimits
 from oteo_core.jobs.executor import Executor, Task
 from oteo_core.memory import rare_collections
 
@@ -32,6 +36,8 @@ SHARD = 500
 FAN_OUT_FROM = 2000
 """Files from which shards go to an executor: below, its workers would not be warm before the work is done."""
 _NOT_USED_SHOWN = 1000
+_SECRET = "secret.bin"
+_PLAIN = tuple(ending for endings in FORMATS.values() for ending in endings)
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ class _Opened:
     reason: str
     reading: Reading
     task: str
-    scanned: dict[str, Scanned] = field(default_factory=dict)
+    scanned: dict[str, list[Scanned]] = field(default_factory=dict)
     resumed: bool = False
 
 
@@ -145,7 +151,7 @@ def import_dataset(
     FailedPrecondition
         READ_ONLY_TARGET.
     """
-    _ = options.split.pattern  # refuses a bad pattern before anything is read
+    _ = options.split.pattern, options.split.stack_pattern  # refuse a bad pattern before anything is read
     with rare_collections(), tempfile.TemporaryDirectory(prefix="oteo-import-", dir=scratch) as folder:
         hooks.progress(0.0, "looking at the source")
         with open_source(options.source_uri, Path(folder), limits.archives, hooks.check) as source:
@@ -153,7 +159,16 @@ def import_dataset(
             opened = _read(options, source)
             images, masks = _files(opened)
             hooks.found(opened.format, len(images) + len(masks))
-            plan = ScanPlan(source.ref, store.root_uri, prefix, limits.images, store_options or {})
+            plan = ScanPlan(
+                source.ref,
+                store.root_uri,
+                prefix,
+                limits.images,
+                store_options or {},
+                opened.reading.stored is None,
+                _secret(images, hooks),
+                opened.reading.mask_colors,
+            )
             opened.scanned, opened.resumed = _scan(plan, store, source, images, masks, hooks)
             hooks.progress(0.86, "checking, grouping and parting")
             stored = opened.reading.stored
@@ -181,7 +196,11 @@ def _read(options: ImportOptions, source: Source) -> _Opened:
     else:
         name, reason = detect_format(source)
     reading = READERS[name](source)
-    task = "" if name == "masks" and not options.task else choose_task(options.task, reading, name)
+    task = (
+        ""
+        if reading.masked and not options.task and reading.tasks[0] in (Question.SEMANTIC, Question.INSTANCE)
+        else choose_task(options.task, reading, name)
+    )
     if task == Question.CLASSIFICATION and reading.stored is None:
         # Told by folders alone: no need to decode a thousand images to say so.
         allowed = set(options.classes or reading.classes)
@@ -209,26 +228,50 @@ def _origin(info: DatasetInfo) -> dict[str, object]:
     }  # fmt: skip
 
 
+def _secret(images: Sequence[SourceFile], hooks: Hooks) -> bytes:
+    """Give this import's key for what DICOM headers say, the same after a restart; it is kept no longer than the import's checkpoints."""
+    if all(file.path.lower().endswith(_PLAIN) for file in images):
+        return b""
+    found = hooks.load(_SECRET)
+    if found is None:
+        found = secrets.token_bytes(32)
+        hooks.save(_SECRET, found)
+    return found
+
+
 def _files(opened: _Opened) -> tuple[list[SourceFile], list[SourceFile]]:
     files = opened.source.files
     images = sorted({item.path for item in opened.reading.items if not item.missing and item.path in files})
     masks = sorted({item.mask for item in opened.reading.items if item.mask})
-    return [files[path] for path in images], [files[path] for path in masks]
+    folders: dict[str, list[SourceFile]] = {path: [] for path in masks if path.endswith("/")}
+    for path, file in files.items() if folders else ():
+        if (folder := path[: path.rfind("/") + 1]) in folders:
+            folders[folder].append(file)
+    colors = opened.reading.mask_colors
+    return [files[path] for path in images], [_version(path, folders.get(path) or [files[path]], colors) for path in masks]
+
+
+def _version(path: str, parts: Sequence[SourceFile], colors: Sequence[object]) -> SourceFile:
+    """Give a mask as a file whose mark changes when one of its parts does, or what its colours mean."""
+    if len(parts) == 1 and parts[0].path == path and not colors:
+        return parts[0]
+    digest = hashlib.sha256(repr((colors, [(part.path, part.size, part.version) for part in parts])).encode())
+    return SourceFile(path, sum(part.size for part in parts), digest.hexdigest()[:32])
 
 
 def _scan(
     plan: ScanPlan, store: ArtifactStore, source: Source, images: Sequence[SourceFile], masks: Sequence[SourceFile], hooks: Hooks
-) -> tuple[dict[str, Scanned], bool]:
+) -> tuple[dict[str, list[Scanned]], bool]:
     shards: list[tuple[list[SourceFile], list[SourceFile]]] = [(list(images[i : i + SHARD]), []) for i in range(0, len(images), SHARD)]
     shards += [([], list(masks[i : i + SHARD])) for i in range(0, len(masks), SHARD)]
     total = max(1, len(images) + len(masks))
-    scanned: dict[str, Scanned] = {}
+    scanned: dict[str, list[Scanned]] = {}
     counts: Counter[tuple[str, str]] = Counter()
     staged: dict[str, int] | None = None
 
     def take(data: bytes) -> None:
         for row in from_bytes(data):
-            scanned[row.path] = row
+            scanned.setdefault(row.path, []).append(row)
             if row.code:
                 counts[row.code, "error"] += 1
         hooks.read(len(scanned), counts)
@@ -306,6 +349,7 @@ def _write(
                 "shares": [split.train, split.validation, split.test],
                 "seed": split.seed,
                 "group_pattern": split.group_pattern,
+                "sequence_pattern": split.sequence_pattern,
                 "near_duplicate_distance": split.near_duplicate_distance,
                 "source_split": result.source_split,
             },
@@ -332,7 +376,7 @@ def _drop_unused(opened: _Opened, result: Assembly, store: ArtifactStore, prefix
     for sample in result.samples:
         if sample.excluded:
             sample.path = sample.mask_path = ""
-    copied = {row.media: row.size for row in opened.scanned.values() if row.media}
+    copied = {row.media: row.size for rows in opened.scanned.values() for row in rows if row.media}
     if opened.resumed:
         copied |= {entry.path[len(prefix) + 1 :]: entry.size for entry in store.iter(f"{prefix}/media")}
     for path in sorted(copied.keys() - used):

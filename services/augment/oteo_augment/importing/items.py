@@ -24,7 +24,7 @@ class Item:
     quads
         Four corners each, of a turned box or of an outline: which of both, the task decides.
     mask
-        Path of its mask file inside the source, or "".
+        Path of its mask file inside the source, or ""; with a slash at its end, a folder whose files are a mask of one object each.
     split
         Part that the source names, or "".
     group
@@ -35,6 +35,8 @@ class Item:
         True: coordinates are shares of the image's width and height, as in YOLO's files.
     findings
         What the reader found wrong.
+    frame
+        The frame of the file that is meant, from 0; -1: all of them.
     """
 
     path: str
@@ -53,6 +55,7 @@ class Item:
     declared_size: tuple[int, int] = (0, 0)
     normalised: bool = False
     findings: list[Finding] = field(default_factory=list)
+    frame: int = -1
 
     def report(self, severity: Severity, code: str, message: str, path: str = "") -> None:
         """Add a finding; `path` is the file to look at, the image itself where it is left out."""
@@ -77,6 +80,8 @@ class Reading:
         Numbers of mask images with their classes, where the source says so; the single number -1 says that every number is an object.
     skeletons
         The points of classes that have key points.
+    mask_colors
+        Colours of mask images with their numbers, where the source says so: 0 is background, `oteo_augment.importing.colors.VOID` is set aside.
     stored
         The dataset that the source is already; None for every other format.
     """
@@ -86,8 +91,14 @@ class Reading:
     tasks: tuple[str, ...]
     used: frozenset[str] = frozenset()
     mask_numbers: tuple[tuple[int, str], ...] = ()
+    mask_colors: tuple[tuple[tuple[int, int, int], int], ...] = ()
     stored: Stored | None = None
     skeletons: tuple[Skeleton, ...] = ()
+
+    @property
+    def masked(self) -> bool:
+        """Whether any image has a mask."""
+        return any(item.mask for item in self.items)
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from statistics import median
 
-from oteo_augment.importing.scanning import Scanned
+from oteo_augment.importing.scanned import Scanned
 from oteo_core.datasets import MaskEncoding, Task
 from oteo_core.errors import InvalidArgument
 

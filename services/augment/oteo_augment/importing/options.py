@@ -8,7 +8,21 @@ from functools import cached_property
 
 from oteo_core.errors import InvalidArgument
 
-FORMATS = ("class_folders", "coco", "pascal_voc", "yolo", "csv", "masks", "numpy", "webdataset", "oteo")
+FORMATS = (
+    "class_folders",
+    "coco",
+    "pascal_voc",
+    "yolo",
+    "csv",
+    "masks",
+    "color_masks",
+    "instance_masks",
+    "numpy",
+    "webdataset",
+    "labelme",
+    "cvat",
+    "oteo",
+)
 """Formats that are read."""
 
 
@@ -26,6 +40,9 @@ class SplitOptions:
         Regular expression searched in a file's path; its first group, or the whole match, is the sample's group. "" for none.
     ignore_source_split
         True: forget the parts that the source names.
+    sequence_pattern
+        Regular expression searched in a file's path; files of which its first group, or the whole match, is the same are the slices of one stack,
+        in the order of their names. "" for none: files of several frames and DICOM series are stacks by themselves.
     near_duplicate_distance
         Largest Hamming distance of perceptual hashes at which two images count as near duplicates; 0 to 16.
     """
@@ -35,6 +52,7 @@ class SplitOptions:
     test: float = 0.15
     seed: int = 0
     group_pattern: str = ""
+    sequence_pattern: str = ""
     ignore_source_split: bool = False
     near_duplicate_distance: int = 4
 
@@ -47,25 +65,46 @@ class SplitOptions:
         InvalidArgument
             BAD_GROUP_PATTERN.
         """
-        if not self.group_pattern:
-            return None
-        try:
-            return re.compile(self.group_pattern)
-        except re.error as exc:
-            raise InvalidArgument(
-                f"the group pattern {self.group_pattern!r} is no regular expression: {exc}",
-                reason="BAD_GROUP_PATTERN",
-                field="split.group_pattern",
-            ) from exc
+        return _compiled("group", self.group_pattern)
+
+    @cached_property
+    def stack_pattern(self) -> re.Pattern[str] | None:
+        """The compiled sequence pattern.
+
+        Raises
+        ------
+        InvalidArgument
+            BAD_SEQUENCE_PATTERN.
+        """
+        return _compiled("sequence", self.sequence_pattern)
 
     def group_of(self, path: str) -> str:
         """Give the group that a path names, or ""."""
-        if self.pattern is None:
-            return ""
-        match = self.pattern.search(path)
-        if match is None:
-            return ""
-        return (match.group(1) or "") if self.pattern.groups else match.group(0)
+        return _found(self.pattern, path)
+
+    def sequence_of(self, path: str) -> str:
+        """Give the stack that a path names, or ""."""
+        return _found(self.stack_pattern, path)
+
+
+def _compiled(what: str, pattern: str) -> re.Pattern[str] | None:
+    if not pattern:
+        return None
+    try:
+        return re.compile(pattern)
+    except re.error as exc:
+        raise InvalidArgument(
+            f"the {what} pattern {pattern!r} is no regular expression: {exc}",
+            reason=f"BAD_{what.upper()}_PATTERN",
+            field=f"split.{what}_pattern",
+        ) from exc
+
+
+def _found(pattern: re.Pattern[str] | None, path: str) -> str:
+    match = pattern.search(path) if pattern is not None else None
+    if pattern is None or match is None:
+        return ""
+    return (match.group(1) or "") if pattern.groups else match.group(0)
 
 
 @dataclass(frozen=True)

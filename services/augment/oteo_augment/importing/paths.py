@@ -37,6 +37,8 @@ def stem(path: str) -> str:
     """Give a file's name without folders and ending."""
     # By hand: called for every file several times, where pathlib takes longer than all else.
     name = path.rpartition("/")[2]
+    if name.lower().endswith(".nii.gz"):
+        name = name[:-3]
     plain, dot, _ = name.rpartition(".")
     return plain if dot and plain else name
 

@@ -7,21 +7,19 @@ why. What can have changed on the way here is the files: each is held against th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from oteo_augment.importing.assembly import Assembly
 from oteo_augment.importing.duplicates import equal_groups
 from oteo_augment.importing.items import Reading, Stored
 from oteo_augment.importing.options import ImportOptions
-from oteo_augment.importing.scanning import Scanned
+from oteo_augment.importing.scanned import Scanned, Scans
 from oteo_augment.importing.splitting import Cluster, assign
 from oteo_core.datasets import Finding, Sample, Severity
 from oteo_core.errors import InvalidArgument
 
 
-def restore(
-    options: ImportOptions, reading: Reading, stored: Stored, scanned: Mapping[str, Scanned], check: Callable[[], None] = lambda: None
-) -> Assembly:
+def restore(options: ImportOptions, reading: Reading, stored: Stored, scanned: Scans, check: Callable[[], None] = lambda: None) -> Assembly:
     """Hold a dataset's rows against its files.
 
     A sample whose file is missing, damaged or another one is left out and says so; with ``ignore_source_split`` the samples are parted anew, by
@@ -54,9 +52,9 @@ def restore(
         if index % 256 == 0:
             check()
         if not sample.excluded:
-            _check_file(sample, sample.path, None if item.missing else scanned[item.path], "image")
+            _check_file(sample, sample.path, None if item.missing else scanned[item.path][0], "image")
         if not sample.excluded and sample.mask_path:
-            _check_file(sample, sample.mask_path, scanned[item.mask] if item.mask else None, "mask")
+            _check_file(sample, sample.mask_path, scanned[item.mask][0] if item.mask else None, "mask")
     kept = [sample for sample in stored.samples if not sample.excluded]
     if not kept:
         first = next(

@@ -7,119 +7,27 @@ shards that are left.
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from oteo_augment.importing.source import SourceFile, SourceRef
-from oteo_core.artifacts import ArtifactStore
+from oteo_augment.importing.frames import look_at_mask, scan_frames, store_mask
+from oteo_augment.importing.maskfiles import made_of, numbers_of
+from oteo_augment.importing.scanned import IMAGE, MASK, Scanned, to_bytes
+from oteo_augment.importing.source import SourceFile
+from oteo_augment.importing.targets import ScanPlan, Target
 from oteo_core.datasets import media_path
-from oteo_core.errors import InvalidArgument, OteoError, from_exception
-from oteo_core.images import ImageLimits, decode, decode_labels, perceptual_hash, pixel_digest, significant_bits
+from oteo_core.errors import InvalidArgument, OteoError
+from oteo_core.images import ImageLimits, decode, perceptual_hash, pixel_digest, significant_bits
+from oteo_core.images.sequences.opening import kind_of
 
-IMAGE, MASK = "image", "mask"
-_MOST_VALUES = 4096
 _BLOCK_FILES = 32
 _BLOCK_BYTES = 2 << 20
 """Files, and bytes encoded or decoded, that go through a step together: about what a core's own cache holds."""
 _NOTHING: NDArray[Any] = np.empty(0, np.uint8)
-
-
-@dataclass(slots=True)
-class Scanned:
-    """What one file is.
-
-    Parameters
-    ----------
-    path
-        Inside the source.
-    kind
-        "image" or "mask".
-    size
-        Bytes.
-    sha256
-        Of the bytes; "" where they could not be read.
-    media
-        Where the file was copied to, inside the dataset; "" where it is not readable.
-    width, height, channels, dtype, frames, bit_depth
-        Of the decoded image.
-    pixel_digest, phash
-        As in `oteo_core.images`; of images only.
-    values, counts
-        For a mask: its numbers, ascending, and how many pixels have each.
-    code, message
-        What is wrong with the file; "" if nothing.
-    """
-
-    path: str
-    kind: str
-    size: int = 0
-    sha256: str = ""
-    media: str = ""
-    width: int = 0
-    height: int = 0
-    channels: int = 0
-    dtype: str = ""
-    frames: int = 0
-    bit_depth: int = 0
-    pixel_digest: str = ""
-    phash: int | None = None
-    values: tuple[int, ...] = ()
-    counts: tuple[int, ...] = ()
-    code: str = ""
-    message: str = ""
-
-
-_SCHEMA = pa.schema(
-    [
-        ("path", pa.string()),
-        ("kind", pa.string()),
-        ("size", pa.int64()),
-        ("sha256", pa.string()),
-        ("media", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("channels", pa.int32()),
-        ("dtype", pa.string()),
-        ("frames", pa.int32()),
-        ("bit_depth", pa.int32()),
-        ("pixel_digest", pa.string()),
-        ("phash", pa.uint64()),
-        ("values", pa.list_(pa.int64())),
-        ("counts", pa.list_(pa.int64())),
-        ("code", pa.string()),
-        ("message", pa.string()),
-    ]
-)
-
-
-@dataclass(frozen=True)
-class ScanPlan:
-    """What workers need to scan: picklable.
-
-    Parameters
-    ----------
-    source
-        Where the files are.
-    target_root, target_prefix
-        Root URI of the artifact store and the dataset's folder in it, to which media are copied.
-    limits
-        Largest images.
-    target_options
-        fsspec's options for the store.
-    """
-
-    source: SourceRef
-    target_root: str
-    target_prefix: str
-    limits: ImageLimits
-    target_options: dict[str, object] = field(default_factory=dict)
 
 
 def scan_shard(plan: ScanPlan, paths: Sequence[str], masks: Sequence[str], check: Callable[[], None] | None = None) -> bytes:
@@ -132,8 +40,9 @@ def scan_shard(plan: ScanPlan, paths: Sequence[str], masks: Sequence[str], check
     """
     # A shard has a core, not all of them.
     cv2.setNumThreads(1)
-    target = _Target(plan)
+    target = Target(plan)
     rows: list[Scanned] = []
+    further: dict[int, list[Scanned]] = {}
     for kind, group in ((IMAGE, paths), (MASK, masks)):
         block: list[tuple[Scanned, bytes]] = []
         size = 0
@@ -147,34 +56,12 @@ def scan_shard(plan: ScanPlan, paths: Sequence[str], masks: Sequence[str], check
             if len(block) >= _BLOCK_FILES or size >= _BLOCK_BYTES:
                 if check is not None:
                     check()
-                _scan_block(plan, target, block)
+                _scan_block(plan, target, block, further, check)
                 block, size = [], 0
         if check is not None:
             check()
-        _scan_block(plan, target, block)
-    return to_bytes(rows)
-
-
-def to_bytes(rows: Sequence[Scanned]) -> bytes:
-    """Pack rows."""
-    batch = pa.RecordBatch.from_arrays(
-        [pa.array([getattr(row, name) for row in rows], kind) for name, kind in zip(_SCHEMA.names, _SCHEMA.types, strict=True)],
-        schema=_SCHEMA,
-    )
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, _SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
-        writer.write_batch(batch)
-    return bytes(sink.getvalue())
-
-
-def from_bytes(data: bytes) -> Iterator[Scanned]:
-    """Unpack rows."""
-    table = pa.ipc.open_stream(data).read_all()
-    names = _SCHEMA.names
-    for row in zip(*(table.column(name).to_pylist() for name in names), strict=True):
-        fields = dict(zip(names, row, strict=True))
-        fields["values"], fields["counts"] = tuple(fields["values"]), tuple(fields["counts"])
-        yield Scanned(**fields)
+        _scan_block(plan, target, block, further, check)
+    return to_bytes([each for row in rows for each in (row, *further.get(id(row), ()))])
 
 
 def shard_key(files: Sequence[SourceFile], masks: Sequence[SourceFile]) -> str:
@@ -186,42 +73,10 @@ def shard_key(files: Sequence[SourceFile], masks: Sequence[SourceFile]) -> str:
     return digest.hexdigest()[:32]
 
 
-class _Target:
-    """Where copies go: straight files on a local store, objects elsewhere.
-
-    What is staged is nobody's until it is published, so that it needs neither the rename nor the flush that `write_bytes` makes for each
-    object: a shard that was killed is written again as a whole.
-    """
-
-    def __init__(self, plan: ScanPlan) -> None:
-        self._store = ArtifactStore(plan.target_root, **plan.target_options)
-        self._prefix = plan.target_prefix
-        uri = self._store.uri(self._prefix)
-        self._folder = uri.removeprefix("file://") if uri.startswith("file://") else ""
-        self._made: set[str] = set()
-
-    def write(self, path: str, data: bytes) -> None:
-        if not self._folder:
-            self._store.write_bytes(f"{self._prefix}/{path}", data)
-            return
-        folder = path.rpartition("/")[0]
-        try:
-            if folder not in self._made:
-                os.makedirs(f"{self._folder}/{folder}", exist_ok=True)
-                self._made.add(folder)
-            descriptor = os.open(f"{self._folder}/{path}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-            try:
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(descriptor, view) :]
-            finally:
-                os.close(descriptor)
-        except OSError as exc:
-            raise from_exception(exc) from exc
-
-
 def _read(plan: ScanPlan, row: Scanned) -> bytes | None:
-    """Read a file; None where that fails, which its row then says."""
+    """Read a file; None where that fails, which its row then says. Of a folder of masks nothing: its files are read one by one."""
+    if row.path.endswith("/"):
+        return b""
     try:
         data = plan.source.read(row.path, plan.limits.max_bytes)
     except InvalidArgument as exc:
@@ -234,8 +89,14 @@ def _read(plan: ScanPlan, row: Scanned) -> bytes | None:
     return data
 
 
-def _scan_block(plan: ScanPlan, target: _Target, block: Sequence[tuple[Scanned, bytes]]) -> None:
-    """Take some files through all steps, one step after the other.
+def _scan_block(
+    plan: ScanPlan,
+    target: Target,
+    block: Sequence[tuple[Scanned, bytes]],
+    further: dict[int, list[Scanned]],
+    check: Callable[[], None] | None,
+) -> None:
+    """Take some files through all steps, one step after the other; put the rows of second and later frames into `further`.
 
     Each step's code and tables stay in the processor's caches while it goes through the block; taking one file through all steps before the next
     was measured to cost nearly twice as much for small images. Decoded pixels are let go as soon as they add up.
@@ -246,11 +107,21 @@ def _scan_block(plan: ScanPlan, target: _Target, block: Sequence[tuple[Scanned, 
     held = 0
     for row, data in block:
         try:
+            if row.kind == MASK and made_of(plan, row.path):
+                store_mask(row, numbers_of(plan, row, data), target)
+                continue
+            if plan.by_frame and kind_of(data, row.path):
+                further[id(row)] = scan_frames(plan, target, row, data, check)
+                continue
             if row.kind == MASK:
-                _look_at_mask(row, data, plan.limits)
+                several = plan.by_frame and look_at_mask(row, data, plan.limits) > 1
                 pixels = _NOTHING
             else:
                 pixels = _look_at_image(row, data, plan.limits)
+                several = plan.by_frame and row.frames > 1
+            if several:
+                further[id(row)] = scan_frames(plan, target, row, data, check)
+                continue
         except OteoError as exc:
             row.code, row.message = exc.reason, exc.message
             continue
@@ -262,7 +133,7 @@ def _scan_block(plan: ScanPlan, target: _Target, block: Sequence[tuple[Scanned, 
     _finish_block(target, decoded)
 
 
-def _finish_block(target: _Target, decoded: Sequence[tuple[Scanned, bytes, NDArray[Any]]]) -> None:
+def _finish_block(target: Target, decoded: Sequence[tuple[Scanned, bytes, NDArray[Any]]]) -> None:
     images = [(row, pixels) for row, _, pixels in decoded if row.kind == IMAGE]
     for row, pixels in images:
         row.pixel_digest = pixel_digest(pixels)
@@ -280,26 +151,3 @@ def _look_at_image(row: Scanned, data: bytes, limits: ImageLimits) -> NDArray[An
     row.frames = image.header.frames
     row.bit_depth = significant_bits(image.pixels, image.header.bit_depth)
     return image.pixels
-
-
-def _look_at_mask(row: Scanned, data: bytes, limits: ImageLimits) -> None:
-    pixels: Any = decode_labels(data, limits)
-    row.height, row.width = pixels.shape[:2]
-    row.channels = 1 if pixels.ndim == 2 else pixels.shape[2]
-    row.dtype = pixels.dtype.name
-    row.frames = 1
-    if pixels.ndim == 3:
-        # Grey saved as colour is common: equal channels are one.
-        if not (pixels[:, :, :1] == pixels[:, :, : min(3, pixels.shape[2])]).all():
-            raise InvalidArgument("the mask is in colour; a mask holds one number for each pixel", reason="MASK_NOT_GREY")
-        pixels = pixels[:, :, 0]
-    if pixels.dtype.kind == "f":
-        if not (pixels == np.rint(pixels)).all():
-            raise InvalidArgument("the mask holds fractions; a mask holds one whole number for each pixel", reason="MASK_NOT_INTEGER")
-        pixels = pixels.astype(np.int64)
-    values, counts = np.unique(pixels, return_counts=True)
-    if len(values) > _MOST_VALUES:
-        raise InvalidArgument(
-            f"the mask holds {len(values)} different numbers: it looks like a picture, not like labels", reason="MASK_NOT_LABELS"
-        )
-    row.values, row.counts = tuple(int(v) for v in values), tuple(int(c) for c in counts)

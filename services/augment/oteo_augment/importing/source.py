@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import sys
 import urllib.parse
@@ -14,14 +15,20 @@ from pathlib import Path
 
 from oteo_augment.importing.archives import ArchiveLimits, archive_kind, judge_zip, unpack
 from oteo_augment.importing.arrays import expand, folder_of, holds_pictures
+from oteo_augment.importing.downloads import check_download, fetch, is_download
 from oteo_core.artifacts import ArtifactStore, split_uri
 from oteo_core.errors import InvalidArgument, NotFound, OteoError
 from oteo_core.images import FORMATS as IMAGE_FORMATS
+from oteo_core.images.sequences import ENDINGS as SEQUENCE_ENDINGS
 
-IMAGE_ENDINGS = frozenset(ending for endings in IMAGE_FORMATS.values() for ending in endings if ending.count(".") == 1)
+IMAGE_ENDINGS = frozenset(
+    ending for endings in (*IMAGE_FORMATS.values(), *SEQUENCE_ENDINGS.values()) for ending in endings if ending.count(".") == 1
+)
 """Endings, in lower case, of files that are taken for images."""
 
 _LIMITS = ArchiveLimits()
+_DICOM_START = 132
+_SEQUENCES = (*IMAGE_FORMATS["tiff"], *(ending for endings in SEQUENCE_ENDINGS.values() for ending in endings))
 _IGNORED_FOLDERS = frozenset({"__macosx", "@eadir", ".ipynb_checkpoints"})
 _IGNORED_FILES = frozenset({"thumbs.db", "desktop.ini"})
 
@@ -76,6 +83,26 @@ class SourceRef:
                 raise InvalidArgument(f"the file has {status.st_size} bytes; the limit is {most}", reason="IMAGE_TOO_LARGE")
             return stream.readall()
 
+    def names(self, folder: str) -> list[str]:
+        """Give the names of the files of a folder, sorted; hidden ones are not among them."""
+        place = folder.rstrip("/")
+        if self.is_local:
+            with os.scandir(f"{self.root}/{place}") as entries:
+                found = [entry.name for entry in entries if entry.is_file()]
+        else:
+            skip = len(place) + 1
+            found = [entry.path[skip:] for entry in self._store.iter(place) if "/" not in entry.path[skip:]]
+        return sorted(name for name in found if not _ignored(name))
+
+    def begins(self, path: str, mark: bytes, offset: int) -> bool:
+        """Tell whether a file of a local folder has a mark at an offset; False for what cannot be read."""
+        try:
+            descriptor = os.open(f"{self.root}/{path}", os.O_RDONLY | os.O_NONBLOCK)
+            with open(descriptor, "rb", buffering=0):
+                return stat.S_ISREG(os.fstat(descriptor).st_mode) and os.pread(descriptor, len(mark), offset) == mark
+        except OSError:
+            return False
+
 
 @dataclass(frozen=True)
 class Source:
@@ -101,8 +128,13 @@ class Source:
 
     @cached_property
     def images(self) -> list[str]:
-        """Files that have the ending of an image."""
-        return [path for path in self.files if is_image_name(path)]
+        """Files that have the ending of an image; where there is none, files that begin as DICOM does: scanners name those as they like."""
+        return [path for path in self.files if is_image_name(path)] or self._unnamed_dicom()
+
+    def _unnamed_dicom(self) -> list[str]:
+        if not self.ref.is_local:
+            return []
+        return [path for path, file in self.files.items() if file.size > _DICOM_START and self.ref.begins(path, b"DICM", 128)]
 
     def ending_with(self, *endings: str) -> list[str]:
         """Give files that end so, in lower or upper case."""
@@ -112,7 +144,12 @@ class Source:
 def is_image_name(path: str) -> bool:
     """Tell whether a file's ending is that of an image format that is read."""
     stem, dot, ending = path.rpartition(".")
-    return bool(stem) and f"{dot}{ending.lower()}" in IMAGE_ENDINGS
+    return bool(stem) and (f"{dot}{ending.lower()}" in IMAGE_ENDINGS or path.lower().endswith(".nii.gz"))
+
+
+def is_sequence_name(path: str) -> bool:
+    """Tell whether a file's ending is that of a format that holds several frames; those of moving pictures aside."""
+    return path.lower().endswith(_SEQUENCES)
 
 
 def check_source(uri: str, limits: ArchiveLimits = _LIMITS) -> None:
@@ -125,10 +162,13 @@ def check_source(uri: str, limits: ArchiveLimits = _LIMITS) -> None:
     InvalidArgument
         EMPTY_SOURCE for a folder without files, UNSUPPORTED_FORMAT for a file that is no archive, UNSAFE_ARCHIVE for a zip, BAD_SOURCE_URI.
     """
+    if is_download(uri):
+        check_download(uri)
+        return
     local = _local_path(uri)
     if local is None:
         store, path = _remote(uri)
-        if archive_kind(path):
+        if archive_kind(path) or _is_arrays(path):
             if not store.is_file(path):
                 raise _not_found(uri)
         elif not any(True for _ in store.iter(path)):
@@ -161,7 +201,7 @@ def open_source(uri: str, scratch: Path, limits: ArchiveLimits, check: Callable[
     Parameters
     ----------
     uri
-        A directory, a zip or tar archive, or any fsspec URI of one.
+        A directory, a zip or tar archive, a NumPy archive, any fsspec URI of one, or a public dataset by name (``medmnist:pathmnist``).
     scratch
         A local folder for what is unpacked; the caller removes it.
     limits
@@ -177,6 +217,10 @@ def open_source(uri: str, scratch: Path, limits: ArchiveLimits, check: Callable[
         EMPTY_SOURCE, UNSUPPORTED_FORMAT, UNSAFE_ARCHIVE, BAD_SOURCE_URI.
     """
     check_source(uri, limits)
+    if is_download(uri):
+        fetch(uri, scratch / "download" / "files", limits, check)
+        yield _local_source(scratch / "download" / "files", f"the dataset {uri}", check)
+        return
     local = _local_path(uri)
     if local is not None and local.is_dir():
         source = _local_source(local, f"the folder {local}", check)
@@ -189,7 +233,14 @@ def open_source(uri: str, scratch: Path, limits: ArchiveLimits, check: Callable[
         source = _local_source(scratch / "unpacked", f"the archive {local}", check)
     else:
         store, path = _remote(uri)
-        if archive_kind(path):
+        if _is_arrays(path):
+            name = path.rpartition("/")[2]
+            goal = scratch / "fetched"
+            goal.mkdir(parents=True, exist_ok=True)
+            with store.local(path) as copy:
+                shutil.copyfile(copy, goal / name)
+            source = _local_source(goal, f"the file {uri}", check)
+        elif archive_kind(path):
             with store.local(path) as copy:
                 unpack(copy, scratch / "unpacked", limits, check, name=path)
             source = _local_source(scratch / "unpacked", f"the archive {uri}", check)

@@ -19,7 +19,21 @@ from oteo_core.datasets import DatasetReader, Sample
 from oteo_core.errors import InvalidArgument
 from oteo_core.images import ImageLimits, InputPolicy, decode, prepare
 
-COLUMNS = ("path", "width", "height", "channels", "dtype", "bit_depth", "media_kind", "split", "group", "labels", "derived_from")
+COLUMNS = (
+    "path",
+    "width",
+    "height",
+    "channels",
+    "dtype",
+    "bit_depth",
+    "media_kind",
+    "frames",
+    "sequence",
+    "split",
+    "group",
+    "labels",
+    "derived_from",
+)
 _CHUNK = 64
 
 
@@ -87,9 +101,11 @@ def read_table(reader: DatasetReader) -> tuple[TrainingData, list[Sample]]:
             raise InvalidArgument(
                 f"sample {sample.id!r} has {len(names)} classes; classification gives each image one", reason="WRONG_TASK", field="task"
             )
-        if sample.media_kind not in ("", "image"):
+        if not sample.is_picture:
             raise InvalidArgument(
-                f"sample {sample.id!r} is a {sample.media_kind}; classification takes still images", reason="WRONG_TASK", field="dataset"
+                f"sample {sample.id!r} is a {sample.media_kind} in one file; import it again, which makes a sample of each frame",
+                reason="WRONG_TASK",
+                field="dataset",
             )
         found.append(sample)
     present = {sample.labels[0] for sample in found if sample.split == "train"}

@@ -30,7 +30,7 @@ def run(data: AuditData) -> CheckResult:
         names = some([data.paths[name] for name in ids])
         told = f"{plural(len(ids), 'file was', 'files were')} left out before as {code}: {names}. Repair and import again if they matter."
         found.append(AuditFinding(_NAME, Severity.WARNING, "LEFT_OUT_BEFORE", told, related=tuple(ids), score=len(ids)))
-    others = sum(sample.media_kind != "image" for sample in data.samples)
+    others = sum(not sample.is_picture for sample in data.samples)
     note = f"{plural(len(data.readable), 'image')} of {len(data.samples):,} could be decoded; {plural(len(data.excluded), 'file')} left out before."
     if others:
         note += f" {plural(others, 'stack or video', 'stacks and videos')} not looked into."

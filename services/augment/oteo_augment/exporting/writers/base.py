@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,8 +15,11 @@ from oteo_augment.exporting.losses import Losses
 from oteo_augment.exporting.naming import Names, ending
 from oteo_augment.exporting.objects import Thing, things_of, things_of_labels
 from oteo_augment.exporting.sinks import Sink
+from oteo_augment.exporting.stacks import write_stack
+from oteo_augment.importing.paths import stem
 from oteo_core.artifacts import ArtifactStore
-from oteo_core.datasets import DatasetInfo, DatasetReader, Sample, Severity, Task
+from oteo_core.datasets import DatasetInfo, DatasetReader, Rle, Sample, Severity, Task
+from oteo_core.datasets.runs import runs_from_mask
 from oteo_core.errors import DataLoss
 from oteo_core.images import decode_labels
 
@@ -74,6 +77,8 @@ class Writer(ABC):
     keeps_groups: ClassVar[bool] = False
     keeps_excluded: ClassVar[bool] = False
     """True: samples that were left out are written too, as far as there is something of them."""
+    holds_stacks: ClassVar[bool] = False
+    """True: `add_stack` writes the frames of a sequence as one file."""
     keeps_points: bool = False
     keeps_turned: bool = False
     """True: key points, or turned boxes, are written, or the writer itself says what is lost of them."""
@@ -101,14 +106,25 @@ class Writer(ABC):
     def add(self, sample: Sample) -> None:
         """Write a sample. Media come first, so that a sample whose file is gone leaves no trace in annotations."""
 
+    def add_stack(self, frames: Sequence[Sample]) -> None:
+        """Write the frames of one sequence, which fit one TIFF file, in order; only where `holds_stacks`."""
+        raise NotImplementedError(type(self).__name__)
+
     @abstractmethod
     def finish(self) -> None:
         """Write what stands for all samples together."""
 
-    def lost(self, sample: Sample) -> None:
-        """Count what no outside format holds."""
+    def lost(self, sample: Sample, *, stacked: bool = False) -> None:
+        """Count what no outside format holds; of a frame that went into a stack its place is held."""
         if sample.group and not self.keeps_groups:
             self.losses.add("GROUP_LOST", "groups of samples that belong together are not in the format", sample.id, severity=Severity.INFO)
+        if sample.sequence and not stacked:
+            self.losses.add(
+                "SEQUENCE_LOST",
+                "which stack or clip a frame is of is not in the format; its files are numbered in their order",
+                sample.id,
+                severity=Severity.INFO,
+            )
         if sample.keypoints and not self.keeps_points:
             self.losses.add("KEYPOINTS_LOST", "key points of objects are not in the format", sample.id, count=len(sample.keypoints))
         if sample.oriented_boxes and not self.keeps_turned:
@@ -138,6 +154,29 @@ class Writer(ABC):
     def mask_file(self, sample: Sample, path: str) -> int:
         """Copy a sample's mask, byte for byte; as `media`."""
         return self._copy(sample, sample.mask_path, path)
+
+    def stack(self, frames: Sequence[Sample], path: str, pages: Iterator[NDArray[Any]], channels: int) -> None:
+        """Write pages (H, W) or (H, W, C) of the frames of a sequence as one TIFF file.
+
+        Raises
+        ------
+        DataLoss
+            MEDIA_LOST where a frame's file is gone; nothing is written then.
+        """
+        file = self.job.scratch / "stack.tif"
+        try:
+            write_stack(file, pages, len(frames), frames[0].width * frames[0].height * channels * 4)
+            self.sink.put(path, file)
+        finally:
+            file.unlink(missing_ok=True)
+
+    def pictures(self, frames: Sequence[Sample]) -> Iterator[NDArray[Any]]:
+        """Give the pixels (H, W, C) of frames, one after the other."""
+        return (self.job.reader.image(sample).pixels for sample in frames)
+
+    def stack_stem(self, frames: Sequence[Sample], scope: str = "") -> str:
+        """Give the name of a stack without ending, unique in a scope: that of the file that its first frame came from."""
+        return self.names.give(frames[0].source_path or frames[0].sequence, scope)
 
     def _copy(self, sample: Sample, media: str, path: str) -> int:
         reader = self.job.reader
@@ -182,6 +221,25 @@ class Writer(ABC):
             found += things_of_labels(self.labels(sample), self.job.info.classes[0])
         return found
 
+    def stuff(self, sample: Sample) -> list[Thing]:
+        """Give the classes of a mask of classes, each with its pixels as one thing; void pixels are counted as lost."""
+        info = self.job.info
+        if not sample.mask_path or info.mask is None or info.mask.kind != "class":
+            return []
+        labels = self.labels(sample)
+        height, width = labels.shape
+        void = int(np.isin(labels, info.mask.ignore).sum())
+        if void:
+            self.losses.add(
+                "VOID_LOST", "pixels that belong to no class are background in the format, not set aside", sample.id, count=void
+            )
+        found = []
+        for name, value in zip(info.classes, info.mask.values, strict=True):
+            inside = labels == value
+            if inside.any():
+                found.append(Thing(name, False, (), rle=Rle(name, height, width, runs_from_mask(inside))))
+        return found
+
     def labels_lost(self, sample: Sample) -> None:
         """Count whole-image classes where the format has objects alone; a mask's own classes are said by its numbers."""
         if sample.labels and not sample.mask_path:
@@ -190,8 +248,12 @@ class Writer(ABC):
             )
 
     def stem(self, sample: Sample, scope: str = "") -> str:
-        """Give the sample's name without ending, unique in a scope."""
-        return self.names.give(sample.source_path or sample.id, scope)
+        """Give the sample's name without ending, unique in a scope; frames of one file are told apart by their numbers."""
+        path = sample.source_path or sample.id
+        if sample.sequence:
+            folder, slash, _ = path.rpartition("/")
+            path = f"{folder}{slash}{stem(path)}-{sample.frame:0{len(str(max(sample.frames - 1, 0)))}}.frame"
+        return self.names.give(path, scope)
 
 
 def media_ending(sample: Sample) -> str:

@@ -6,13 +6,10 @@ import json
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-
 from oteo_augment.exporting.objects import Thing, box_around
 from oteo_augment.exporting.points import PointNames
 from oteo_augment.exporting.writers.base import OBJECTS, PARTS, Job, Writer, media_ending
-from oteo_core.datasets import Rle, Sample, Severity, Task
-from oteo_core.datasets.runs import runs_from_mask
+from oteo_core.datasets import Sample, Severity, Task
 
 
 class Coco(Writer):
@@ -43,30 +40,11 @@ class Coco(Writer):
         self.media(sample, f"images/{part.name}/{name}")
         self._images += 1
         part.image({"id": self._images, "file_name": name, "width": sample.width, "height": sample.height})
-        for thing in [*self.things(sample), *self._stuff(sample)]:
+        for thing in [*self.things(sample), *self.stuff(sample)]:
             self._annotations += 1
             part.annotation(self._entry(thing, sample))
         self.labels_lost(sample)
         self.lost(sample)
-
-    def _stuff(self, sample: Sample) -> list[Thing]:
-        """Give the classes of a mask, each with its pixels."""
-        info = self.job.info
-        if not sample.mask_path or info.mask is None or info.mask.kind != "class":
-            return []
-        labels = self.labels(sample)
-        height, width = labels.shape
-        void = int(np.isin(labels, info.mask.ignore).sum())
-        if void:
-            self.losses.add(
-                "VOID_LOST", "pixels that belong to no class are background in the format, not set aside", sample.id, count=void
-            )
-        found = []
-        for name, value in zip(info.classes, info.mask.values, strict=True):
-            inside = labels == value
-            if inside.any():
-                found.append(Thing(name, False, (), rle=Rle(name, height, width, runs_from_mask(inside))))
-        return found
 
     def _entry(self, thing: Thing, sample: Sample) -> dict[str, Any]:
         entry: dict[str, Any] = {

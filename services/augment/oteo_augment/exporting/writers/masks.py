@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import io
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -28,6 +29,7 @@ class Masks(Writer):
 
     name = "masks"
     tasks = frozenset({Task.SEMANTIC, Task.INSTANCE})
+    holds_stacks = True
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
@@ -36,10 +38,7 @@ class Masks(Writer):
 
     def add(self, sample: Sample) -> None:
         """Copy the image and write its mask."""
-        folder, stem = PARTS[sample.split], self.stem(sample)
-        if stem.lower().endswith(MASK_ENDINGS):
-            # Its name would make it the mask of another image.
-            stem = self.names.give(f"{stem}_image")
+        folder, stem = PARTS[sample.split], stem_of_image(self, sample)
         if sample.mask_path and not self._by_class and sample.mask_path.endswith(".png"):
             self.media(sample, f"images/{folder}/{stem}{media_ending(sample)}")
             self.mask_file(sample, f"masks/{folder}/{stem}.png")
@@ -55,6 +54,27 @@ class Masks(Writer):
         if sample.mask_path and sample.boxes:
             self.losses.add("BOX_LOST", "boxes are not in the format", sample.id, count=len(sample.boxes))
         self.lost(sample)
+
+    def add_stack(self, frames: Sequence[Sample]) -> None:
+        """Write a sequence as one TIFF file, and its masks as another."""
+        folder, stem = PARTS[frames[0].split], self.stack_stem(frames)
+        if stem.lower().endswith(MASK_ENDINGS):
+            stem = self.names.give(f"{stem}_image")
+        numbers = [self.labels(sample) if sample.mask_path else self._drawn(sample) for sample in frames]
+        top = max(int(labels.max(initial=0)) for labels in numbers)
+        if top > _MOST or min(int(labels.min(initial=0)) for labels in numbers) < 0:
+            for sample in frames:
+                self.losses.add(
+                    "SAMPLE_LOST", "masks of numbers beyond 65535 are left out with their images", sample.id, severity=Severity.ERROR
+                )
+            return
+        self.stack(frames, f"images/{folder}/{stem}.tif", self.pictures(frames), frames[0].channels)
+        kind = np.uint8 if top < 256 else np.uint16
+        self.stack(frames, f"masks/{folder}/{stem}.tif", (labels.astype(kind) for labels in numbers), 1)
+        for sample in frames:
+            if sample.mask_path and sample.boxes:
+                self.losses.add("BOX_LOST", "boxes are not in the format", sample.id, count=len(sample.boxes))
+            self.lost(sample, stacked=True)
 
     def _drawn(self, sample: Sample) -> NDArray[Any]:
         things = things_of(sample)
@@ -100,6 +120,13 @@ class Masks(Writer):
         self.sink.write("classes.txt", ("\n".join(lines) + "\n").encode())
 
 
+def stem_of_image(writer: Writer, sample: Sample) -> str:
+    """Give the stem of a sample that has a mask of the same stem in another folder."""
+    stem = writer.stem(sample)
+    # A name such as "a_mask" would make it the mask of another image.
+    return writer.names.give(f"{stem}_image") if stem.lower().endswith(MASK_ENDINGS) else stem
+
+
 def encode_labels(labels: NDArray[Any], *, indexed: bool) -> bytes:
     """Give a PNG of numbers: 8 bits with a palette if `indexed` and they fit, else 8 or 16 bits of grey.
 
@@ -114,14 +141,14 @@ def encode_labels(labels: NDArray[Any], *, indexed: bool) -> bytes:
     if not indexed or top > 255:
         return encode_png(labels.astype(np.uint8 if top <= 255 else np.uint16))
     image = Image.fromarray(np.ascontiguousarray(labels, np.uint8))
-    image.putpalette(_palette())
+    image.putpalette(palette())
     sink = io.BytesIO()
     image.save(sink, "PNG")
     return sink.getvalue()
 
 
 @cache
-def _palette() -> bytes:
+def palette() -> bytes:
     """Give 256 colours, 0 black; neighbours differ much, since hues go by the golden ratio."""
     colours = [0, 0, 0]
     for index in range(1, 256):

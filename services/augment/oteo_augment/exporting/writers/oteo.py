@@ -37,7 +37,7 @@ class Oteo(Writer):
                 self._sent.add(path)
         self._rows.add(sample)
 
-    def lost(self, sample: Sample) -> None:
+    def lost(self, sample: Sample, *, stacked: bool = False) -> None:
         """Nothing is."""
 
     def finish(self) -> None:

@@ -10,7 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from oteo_augment.importing.items import Reading
-from oteo_augment.importing.readers import class_folders, coco, csv, masks, numpy, oteo, voc, webdataset, yolo
+from oteo_augment.importing.readers import (
+    class_folders,
+    coco,
+    color_masks,
+    csv,
+    cvat,
+    instance_masks,
+    labelme,
+    masks,
+    numpy,
+    oteo,
+    voc,
+    webdataset,
+    yolo,
+)
 from oteo_augment.importing.source import Source
 
 READERS: dict[str, Callable[[Source], Reading]] = {
@@ -20,8 +34,12 @@ READERS: dict[str, Callable[[Source], Reading]] = {
     "yolo": yolo.read,
     "csv": csv.read,
     "masks": masks.read,
+    "color_masks": color_masks.read,
+    "instance_masks": instance_masks.read,
     "numpy": numpy.read,
     "webdataset": webdataset.read,
+    "labelme": labelme.read,
+    "cvat": cvat.read,
     "oteo": oteo.read,
 }
 """Readers by the format's name."""
@@ -31,8 +49,12 @@ DETECTORS: dict[str, Callable[[Source], str]] = {
     "numpy": numpy.detect,
     "webdataset": webdataset.detect,
     "coco": coco.detect,
+    "labelme": labelme.detect,
+    "cvat": cvat.detect,
     "pascal_voc": voc.detect,
     "yolo": yolo.detect,
+    "color_masks": color_masks.detect,
+    "instance_masks": instance_masks.detect,
     "masks": masks.detect,
     "csv": csv.detect,
     "class_folders": class_folders.detect,

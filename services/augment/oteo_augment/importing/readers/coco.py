@@ -9,7 +9,7 @@ from typing import Any
 from oteo_augment.importing.items import Item, Reading
 from oteo_augment.importing.paths import ByName, split_of_path, split_of_words, stem
 from oteo_augment.importing.readers.cocopoints import add_skeletons, category_points, companion, numbered, read_points
-from oteo_augment.importing.source import Source
+from oteo_augment.importing.source import Source, is_sequence_name
 from oteo_core.datasets import Box, Keypoints, Polygons, Rle, Severity, Skeleton, Task
 from oteo_core.errors import InvalidArgument
 
@@ -66,8 +66,9 @@ def read(source: Source) -> Reading:
             first += len(content["annotations"])
             if part != file:
                 used.append(part)
+    named = {item.path for item in items.values()}
     for path in source.images:
-        if path not in items:
+        if path not in named:
             item = items[path] = Item(path, unlabelled=True)
             item.report(Severity.ERROR, "MISSING_ANNOTATION", f"{path} is not in the list of images of {', '.join(files[:3])}")
     tasks: tuple[str, ...] = (Task.DETECTION, Task.MULTI_LABEL)
@@ -75,7 +76,13 @@ def read(source: Source) -> Reading:
         tasks = (Task.INSTANCE, Task.DETECTION, Task.MULTI_LABEL)
     if counts.points:
         tasks = (*tasks, Task.KEYPOINTS)
-    return Reading(list(items.values()), tuple(classes), tasks, frozenset([*used, *items]), skeletons=tuple(skeletons.values()))
+    return Reading(
+        list(items.values()),
+        tuple(classes),
+        tasks,
+        frozenset([*used, *(item.path for item in items.values())]),
+        skeletons=tuple(skeletons.values()),
+    )
 
 
 @dataclass(slots=True)
@@ -147,10 +154,13 @@ def _number(value: Any) -> float:
 def _image(entry: dict[str, Any], file: str, split: str, images: ByName, items: dict[str, Item]) -> Item:
     named = entry["file_name"]
     path = images.find(named, near=file, split=split)
-    key = path or named
+    # COCO has no word for a frame of a clip or stack; both of these are in use.
+    given = entry.get("frame_index", entry.get("frame_id"))
+    frame = given if isinstance(given, int) and given >= 0 and is_sequence_name(named) else -1
+    key = f"{path or named}#frame={frame}" if frame >= 0 else path or named
     item = items.get(key)
     if item is None:
-        item = items[key] = Item(key, missing=not path, split=split or split_of_path(path))
+        item = items[key] = Item(path or named, missing=not path, split=split or split_of_path(path), frame=frame)
         if not path:
             item.report(Severity.ERROR, "MISSING_IMAGE", f"{file} lists {named}, which is not in the source", file)
     size = entry.get("width"), entry.get("height")

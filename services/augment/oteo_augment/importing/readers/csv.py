@@ -18,6 +18,7 @@ _LABEL = ("label", "class", "category", "target", "diagnosis", "class_name", "la
 _LABELS = ("labels", "classes", "tags", "categories")
 _SPLIT = ("split", "part", "subset", "set", "fold_name", "partition")
 _GROUP = ("group", "patient", "patient_id", "subject", "subject_id", "group_id")
+_FRAME = ("frame", "frame_index", "frame_id", "frame_number", "slice", "slice_index")
 _TRUE = frozenset({"1", "1.0", "true", "yes"})
 _FALSE = frozenset({"0", "0.0", "false", "no", ""})
 SEPARATORS = "|;,"
@@ -39,6 +40,7 @@ class _Table:
     one_hot: tuple[tuple[int, str], ...]
     split: int
     group: int
+    frame: int
 
 
 def detect(source: Source) -> str:
@@ -75,15 +77,16 @@ def read(source: Source) -> Reading:
         for number, row in enumerate(table.rows[1:], 2):
             if any(cell.strip() for cell in row):
                 _row(table, row, number, separator, images, items, stem(table.path))
+    named = {item.path for item in items.values()}
     for path in source.images:
-        if path not in items:
+        if path not in named:
             item = items[path] = Item(path, unlabelled=True)
             item.report(Severity.ERROR, "MISSING_ANNOTATION", f"no row of {tables[0].path if tables else 'a table'} names {path}")
     found = list(items.values())
     classes.update(dict.fromkeys(sorted({label for item in found for label in item.labels})))
     single = single and not any(len(item.labels) > 1 for item in found)
     tasks = (Task.CLASSIFICATION, Task.MULTI_LABEL) if single else (Task.MULTI_LABEL,)
-    used = frozenset([*(table.path for table in tables), *items])
+    used = frozenset([*(table.path for table in tables), *(item.path for item in found)])
     return Reading(found, tuple(classes), tasks, used)
 
 
@@ -97,10 +100,17 @@ def _row(table: _Table, row: Sequence[str], number: int, separator: str, images:
         return
     path = _find(named, table.path, images)
     labels = _labels(table, row, separator)
-    item = items.get(path or named)
+    cell = _cell(row, table.frame)
+    frame = int(cell) if cell.isdecimal() else -1
+    if cell and frame < 0:
+        odd = items[f"{table.path}#row={number}"] = Item(f"{table.path}#row={number}", missing=True)
+        odd.report(Severity.ERROR, "BAD_ANNOTATION", f"{where} names the frame {cell!r}; a number from 0 is wanted", table.path)
+        return
+    key = f"{path or named}#frame={frame}" if frame >= 0 else path or named
+    item = items.get(key)
     if item is None:
         split = split_of_name(_cell(row, table.split)) or split_of_name(name) or split_of_path(path)
-        item = items[path or named] = Item(path or named, missing=not path, split=split, group=_cell(row, table.group))
+        item = items[key] = Item(path or named, missing=not path, split=split, group=_cell(row, table.group), frame=frame)
         if not path:
             item.report(Severity.ERROR, "MISSING_IMAGE", f"{where} names {named}, which is not in the source", table.path)
         item.labels = labels
@@ -115,9 +125,9 @@ def _row(table: _Table, row: Sequence[str], number: int, separator: str, images:
     else:
         item.labels += [label for label in labels if label not in item.labels]
     if table.one_hot:
-        odd = [f"{cell!r} for {label!r}" for index, label in table.one_hot if (cell := _cell(row, index)).lower() not in _TRUE | _FALSE]
-        if odd:
-            item.report(Severity.ERROR, "BAD_ANNOTATION", f"{where} has {', '.join(odd[:3])}; 0 or 1 is wanted", table.path)
+        wrong = [f"{cell!r} for {label!r}" for index, label in table.one_hot if (cell := _cell(row, index)).lower() not in _TRUE | _FALSE]
+        if wrong:
+            item.report(Severity.ERROR, "BAD_ANNOTATION", f"{where} has {', '.join(wrong[:3])}; 0 or 1 is wanted", table.path)
 
 
 def _labels(table: _Table, row: Sequence[str], separator: str) -> list[str]:
@@ -166,14 +176,14 @@ def _open(source: Source, path: str) -> _Table | None:
     file = _column(head, _FILES)
     if file < 0:
         return None
-    label, labels, split, group = (_column(head, names) for names in (_LABEL, _LABELS, _SPLIT, _GROUP))
+    label, labels, split, group, frame = (_column(head, names) for names in (_LABEL, _LABELS, _SPLIT, _GROUP, _FRAME))
     one_hot: tuple[tuple[int, str], ...] = ()
     if label < 0 and labels < 0:
-        rest = [index for index in range(len(head)) if index not in (file, split, group) and head[index]]
+        rest = [index for index in range(len(head)) if index not in (file, split, group, frame) and head[index]]
         one_hot = tuple((index, rows[0][index].strip()) for index in rest if _is_flag(rows[1:], index))
         if len(one_hot) < 2:
             return None
-    return _Table(path, rows, file, label, -1 if label >= 0 else labels, one_hot, split, group)
+    return _Table(path, rows, file, label, -1 if label >= 0 else labels, one_hot, split, group, frame)
 
 
 def _column(head: Sequence[str], names: Sequence[str]) -> int:

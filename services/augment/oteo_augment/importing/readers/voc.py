@@ -35,7 +35,7 @@ def read(source: Source) -> Reading:
     by_stem: dict[str, list[str]] = {}
     for path in source.images:
         by_stem.setdefault(stem(path), []).append(path)
-    splits, lists = _splits(source)
+    splits, lists = listed_parts(source)
     items: dict[str, Item] = {}
     used = set(lists)
     for path in source.ending_with(".xml"):
@@ -132,8 +132,8 @@ def _float(text: str | None) -> float | None:
         return None
 
 
-def _splits(source: Source) -> tuple[dict[str, str], list[str]]:
-    """Read the parts from ImageSets: Main first, else whatever folder is there."""
+def listed_parts(source: Source) -> tuple[dict[str, str], list[str]]:
+    """Read the parts from ImageSets, Main first, else whatever folder is there; give the part of each name, and the files read."""
     folders: dict[str, dict[str, str]] = {}
     for path in source.ending_with(".txt"):
         parts = PurePosixPath(path).parts

@@ -1,0 +1,93 @@
+"""CVAT's XML for images, version 1.1 (docs.cvat.ai, "CVAT for image")."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+
+from oteo_augment.exporting.objects import Thing, bounds_of_mask
+from oteo_augment.exporting.writers.base import PARTS, Job, Writer, media_ending, number
+from oteo_core.datasets import Sample, Task
+from oteo_core.datasets.runs import mask_from_runs, runs_from_mask
+
+_CROWD = "is_crowd"
+
+
+class Cvat(Writer):
+    """Writes ``images/train/NAME.png`` and one ``annotations.xml``.
+
+    An object of several shapes (a box and an outline, an outline of pieces) has them in one group. Crowds are an attribute.
+    """
+
+    name = "cvat"
+    tasks = frozenset({Task.CLASSIFICATION, Task.MULTI_LABEL, Task.DETECTION, Task.INSTANCE, Task.SEMANTIC})
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self._place = job.scratch / "annotations.xml"
+        self._file = self._place.open("w", encoding="utf-8")
+        self._count = 0
+        self._file.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n')
+        meta = ET.Element("meta")
+        task = ET.SubElement(meta, "task")
+        ET.SubElement(task, "name").text = job.info.display_name or job.info.id
+        labels = ET.SubElement(task, "labels")
+        for name in job.info.classes:
+            ET.SubElement(ET.SubElement(labels, "label"), "name").text = name
+        self._write(meta)
+
+    def add(self, sample: Sample) -> None:
+        """Copy the image and append its entry."""
+        folder = PARTS[sample.split]
+        # Names are relative to "images", as in CVAT's own exports.
+        name = f"{folder}/{self.stem(sample)}{media_ending(sample)}"
+        self.media(sample, f"images/{name}")
+        given = {"id": str(self._count), "name": name, "width": str(sample.width), "height": str(sample.height)}
+        image = ET.Element("image", given | ({"subset": folder} if sample.split else {}))
+        self._count += 1
+        for label in () if sample.mask_path else sample.labels:
+            ET.SubElement(image, "tag", {"label": label, "source": "manual"})
+        for group, thing in enumerate([*self.things(sample), *self.stuff(sample)], 1):
+            shapes = list(_shapes(thing))
+            for shape in shapes:
+                if len(shapes) > 1:
+                    shape.set("group_id", str(group))
+                for key, value in thing.attributes:
+                    if key != "occluded":
+                        ET.SubElement(shape, "attribute", {"name": key}).text = value
+                if thing.crowd:
+                    ET.SubElement(shape, "attribute", {"name": _CROWD}).text = "true"
+                image.append(shape)
+        self._write(image)
+        self.lost(sample)
+
+    def _write(self, element: ET.Element) -> None:
+        ET.indent(element)
+        self._file.write(ET.tostring(element, encoding="unicode") + "\n")
+
+    def finish(self) -> None:
+        """Write the file."""
+        self._file.write("</annotations>\n")
+        self._file.close()
+        self.sink.put("annotations.xml", self._place)
+
+
+def _shapes(thing: Thing) -> Iterator[ET.Element]:
+    occluded = dict(thing.attributes).get("occluded", "0")
+    common = {"label": thing.class_name, "source": "manual", "occluded": "1" if occluded.lower() in ("1", "true") else "0", "z_order": "0"}
+    if thing.box is not None:
+        box = thing.box
+        corners = (box.x, box.y, box.x + box.width, box.y + box.height)
+        yield ET.Element("box", common | dict(zip(("xtl", "ytl", "xbr", "ybr"), map(number, corners), strict=True)))
+    if thing.polygons is not None:
+        for ring in thing.polygons.rings:
+            points = ";".join(f"{number(x)},{number(y)}" for x, y in zip(ring[0::2], ring[1::2], strict=True))
+            yield ET.Element("polygon", common | {"points": points})
+    if thing.rle is not None:
+        mask = mask_from_runs(thing.rle.counts, thing.rle.height, thing.rle.width)
+        x, y, width, height = (int(v) for v in bounds_of_mask(mask))
+        if width and height:
+            # Row by row: the runs of the mask turned over.
+            runs = runs_from_mask(mask[y : y + height, x : x + width].T)
+            place = {"left": str(x), "top": str(y), "width": str(width), "height": str(height)}
+            yield ET.Element("mask", common | {"rle": ", ".join(map(str, runs)), **place})

@@ -1,0 +1,154 @@
+"""Files of several frames, brought to a file for each: what was compressed or packed together can then be read, moved and drawn one by one.
+
+A frame's file holds its pixels and nothing else: no header of the file that it came from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oteo_augment.encoding import encode_lossless
+from oteo_augment.importing.scanned import MASK, Scanned
+from oteo_augment.importing.targets import ScanPlan, Target
+from oteo_core.datasets import media_path
+from oteo_core.errors import InvalidArgument
+from oteo_core.images import ImageLimits, decode_labels, perceptual_hash, pixel_digest, significant_bits
+from oteo_core.images.probing import probe
+from oteo_core.images.sequences import open_frames, open_labels
+
+_MOST_VALUES = 4096
+
+
+def scan_frames(plan: ScanPlan, target: Target, row: Scanned, data: bytes, check: Callable[[], None] | None) -> list[Scanned]:
+    """Decode a file's frames one after the other and write each; fill in the first one's row, and give the rows of the others.
+
+    A frame that cannot be decoded ends the file: those before it stay, and the first row's note says so.
+
+    Raises
+    ------
+    InvalidArgument
+        Why not even the first frame can be used.
+    """
+    rows = [row]
+    frames = _masks(row, data, plan) if row.kind == MASK else _images(row, data, plan)
+    count = 0
+    try:
+        for count, filled in enumerate(frames, 1):
+            if check is not None:
+                check()
+            if count > 1:
+                rows.append(Scanned(row.path, row.kind, media_kind=row.media_kind, spacing=row.spacing, frame=count - 1))
+            filled(rows[-1], target)
+    except InvalidArgument as exc:
+        if not count:
+            raise
+        row.note_code, row.note = "BROKEN_FRAME", f"frame {count + 1} cannot be used: {exc.message} The {count} before it are kept."
+    for each in rows:
+        each.frames = len(rows)
+        if len(rows) == 1:
+            each.media_kind = "image"
+        each.series, each.patient, each.position = row.series, row.patient, row.position
+    return rows[1:]
+
+
+_Fill = Callable[[Scanned, Target], None]
+
+
+def _images(row: Scanned, data: bytes, plan: ScanPlan) -> Iterator[_Fill]:
+    opened = open_frames(data, plan.limits, row.path)
+    header = opened.header
+    row.media_kind, row.spacing, row.position = header.kind, header.spacing, header.position
+    row.series, row.patient = (_hashed(plan.secret, word) for word in (header.series, header.patient))
+    if header.notes:
+        row.note_code, row.note = header.notes[0]
+    for frame in opened.frames:
+
+        def fill(into: Scanned, target: Target, pixels: NDArray[Any] = frame.pixels, depth: int = frame.bit_depth) -> None:
+            into.height, into.width, into.channels = pixels.shape
+            into.dtype, into.bit_depth = pixels.dtype.name, significant_bits(pixels, depth)
+            into.pixel_digest, into.phash = pixel_digest(pixels), perceptual_hash(pixels)
+            _store(into, pixels, target)
+
+        yield fill
+
+
+def _masks(row: Scanned, data: bytes, plan: ScanPlan) -> Iterator[_Fill]:
+    for numbers in open_labels(data, plan.limits, row.path):
+
+        def fill(into: Scanned, target: Target, numbers: NDArray[Any] = numbers) -> None:
+            store_mask(into, numbers, target)
+
+        yield fill
+
+
+def store_mask(row: Scanned, numbers: NDArray[Any], target: Target) -> None:
+    """Fill in what a mask (H, W) is, and write it as a file of 8 or 16 bits.
+
+    Raises
+    ------
+    InvalidArgument
+        MASK_NOT_GREY, MASK_NOT_INTEGER, MASK_NOT_LABELS.
+    """
+    plain = _measure_mask(row, numbers)
+    top = int(plain.max(initial=0))
+    if plain.min(initial=0) < 0 or top > 65535:
+        raise InvalidArgument(f"the mask holds numbers from {int(plain.min())} to {top}; 0 to 65535 are read", reason="MASK_NOT_LABELS")
+    _store(row, plain.astype(np.uint8 if top < 256 else np.uint16)[:, :, None], target)
+
+
+def _store(row: Scanned, pixels: NDArray[Any], target: Target) -> None:
+    ending, encoded = encode_lossless(pixels)
+    row.size, row.sha256 = len(encoded), hashlib.sha256(encoded).hexdigest()
+    row.media = media_path(row.sha256, f"frame{ending}")
+    target.write(row.media, encoded)
+
+
+def _hashed(secret: bytes, word: str) -> str:
+    return hmac.digest(secret, word.encode(), "sha256").hex()[:24] if word and secret else ""
+
+
+def look_at_mask(row: Scanned, data: bytes, limits: ImageLimits) -> int:
+    """Measure a mask of one frame and give 1; give the number of frames where there are several.
+
+    Raises
+    ------
+    InvalidArgument
+        MASK_NOT_GREY, MASK_NOT_INTEGER, MASK_NOT_LABELS, and what decoding raises.
+    """
+    frames = probe(data).frames
+    if frames == 1:
+        _measure_mask(row, decode_labels(data, limits))
+    return frames
+
+
+def _measure_mask(row: Scanned, pixels: NDArray[Any]) -> NDArray[Any]:
+    """Fill in what a mask is; give its numbers (H, W)."""
+    row.height, row.width = pixels.shape[:2]
+    row.channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+    row.dtype = pixels.dtype.name
+    row.frames = 1
+    if pixels.ndim == 3:
+        # Grey saved as colour is common: equal channels are one.
+        if not (pixels[:, :, :1] == pixels[:, :, : min(3, pixels.shape[2])]).all():
+            raise InvalidArgument(
+                "the mask is in colour; a mask holds one number for each pixel, or a labelmap.txt or class_dict.csv says what each colour is",
+                reason="MASK_NOT_GREY",
+            )
+        pixels = pixels[:, :, 0]
+    if pixels.dtype.kind == "f":
+        if not (pixels == np.rint(pixels)).all():
+            raise InvalidArgument("the mask holds fractions; a mask holds one whole number for each pixel", reason="MASK_NOT_INTEGER")
+        pixels = pixels.astype(np.int64)
+    values, counts = np.unique(pixels, return_counts=True)
+    if len(values) > _MOST_VALUES:
+        raise InvalidArgument(
+            f"the mask holds {len(values)} different numbers: it looks like a picture, not like labels", reason="MASK_NOT_LABELS"
+        )
+    row.values, row.counts = tuple(int(v) for v in values), tuple(int(c) for c in counts)
+    return pixels

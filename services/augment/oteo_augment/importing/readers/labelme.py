@@ -1,0 +1,174 @@
+"""LabelMe's JSON: one file for each image, with shapes (github.com/wkentaro/labelme)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import Any
+
+import numpy as np
+
+from oteo_augment.importing.items import Item, Reading
+from oteo_augment.importing.paths import ByName, split_of_path
+from oteo_augment.importing.source import Source
+from oteo_core.datasets import Box, Polygons, Rle, Severity, Task
+from oteo_core.datasets.runs import runs_from_mask
+from oteo_core.errors import OteoError
+from oteo_core.images import decode_labels
+
+_PROBED = 50
+_LARGEST = 256 << 20
+_MARKS = (b'"shapes"', b'"imagePath"')
+_OTHERS = frozenset({"point", "points", "line", "linestrip", "rotation", "oriented_rectangle"})
+
+
+def detect(source: Source) -> str:
+    """Tell whether there are JSON files with LabelMe's keys."""
+    for path in source.ending_with(".json")[:_PROBED]:
+        if _is_labelme(source, path):
+            return f"{path} has LabelMe's shapes and imagePath"
+    return ""
+
+
+def read(source: Source) -> Reading:
+    """Read all files; images without one are reported as MISSING_ANNOTATION.
+
+    True flags of a file are classes of its whole image where no file has shapes; beside shapes they say what somebody noted on the work ("checked"),
+    and are reported.
+    """
+    images = ByName(source.images)
+    by_stem: dict[str, str] = {}
+    for path in source.images:
+        by_stem.setdefault(path.rpartition(".")[0], path)
+    items: dict[str, Item] = {}
+    flags: dict[str, None] = {}
+    used: set[str] = set()
+    for path in source.ending_with(".json"):
+        if not _is_labelme(source, path):
+            continue
+        used.add(path)
+        try:
+            content = json.loads(source.read(path))
+            named = str(content["imagePath"])
+            shapes = [shape for shape in content["shapes"] if isinstance(shape, dict)]
+        except (ValueError, KeyError, TypeError, RecursionError) as exc:
+            found = by_stem.get(path.rpartition(".")[0], "")
+            item = items.setdefault(found or path, Item(found or path, missing=not found, unlabelled=True, split=split_of_path(path)))
+            item.report(Severity.ERROR, "BAD_ANNOTATION_FILE", f"{path} cannot be read: {exc}", path)
+            continue
+        # The path is relative to the JSON file.
+        beside = f"{path.rpartition('/')[0]}/{named}".lstrip("/")
+        found = images.find(beside, near=path)
+        key = found or named
+        if key not in items:
+            items[key] = Item(key, missing=not found, split=split_of_path(path))
+            if not found:
+                inside = "; its picture is inside the JSON file (imageData): write it out as a file" if content.get("imageData") else ""
+                items[key].report(Severity.ERROR, "MISSING_IMAGE", f"{path} describes {named}, which is not in the source{inside}", path)
+        item = items[key]
+        size = content.get("imageWidth"), content.get("imageHeight")
+        if all(isinstance(side, int) for side in size):
+            item.declared_size = (int(size[0] or 0), int(size[1] or 0))
+        given = content.get("flags")
+        if isinstance(given, dict):
+            flags.update(dict.fromkeys(given))
+            item.labels += [name for name, value in given.items() if value is True and name not in item.labels]
+        _shapes(shapes, path, item)
+    for path in source.images:
+        if path not in items:
+            item = items[path] = Item(path, unlabelled=True, split=split_of_path(path))
+            item.report(Severity.ERROR, "MISSING_ANNOTATION", f"{path} has no JSON file")
+    tasks = _tasks(items)
+    if Task.CLASSIFICATION in tasks or tasks == (Task.MULTI_LABEL,):
+        return Reading(list(items.values()), tuple(flags), tasks, frozenset(used | set(items)))
+    for item in items.values():
+        if item.labels:
+            shown = ", ".join(repr(name) for name in item.labels)
+            item.report(Severity.INFO, "FLAG_NOT_READ", f"the flags {shown} of the whole image are not read beside shapes", item.path)
+            item.labels = []
+    # No list of the shapes' classes is there: those that occur are all that is known.
+    return Reading(list(items.values()), (), tasks, frozenset(used | set(items)))
+
+
+def _is_labelme(source: Source, path: str) -> bool:
+    if source.files[path].size > _LARGEST:
+        return False
+    data = source.read(path)
+    return all(mark in data for mark in _MARKS)
+
+
+def _tasks(items: dict[str, Item]) -> tuple[str, ...]:
+    boxes = sum(len(item.boxes) for item in items.values())
+    outlines = sum(len(item.polygons) + len(item.rle) for item in items.values())
+    if not boxes and not outlines and any(item.labels for item in items.values()):
+        single = all(len(item.labels) <= 1 for item in items.values())
+        return (Task.CLASSIFICATION, Task.MULTI_LABEL) if single else (Task.MULTI_LABEL,)
+    if not outlines:
+        return (Task.DETECTION, Task.MULTI_LABEL)
+    # Where few outlines have a box, boxes are no answer.
+    return (Task.INSTANCE, Task.DETECTION, Task.MULTI_LABEL) if boxes * 2 >= outlines else (Task.INSTANCE, Task.MULTI_LABEL)
+
+
+def _shapes(shapes: list[dict[str, Any]], path: str, item: Item) -> None:
+    groups: dict[tuple[str, str], int] = {}
+    rings: dict[int, Polygons] = {}
+    for index, shape in enumerate(shapes):
+        name, what = str(shape.get("label") or ""), f"shape {index + 1}"
+        if not name:
+            item.report(Severity.ERROR, "UNKNOWN_CLASS", f"{what} of {path} has no label", path)
+            continue
+        group = shape.get("group_id")
+        # Shapes of one group and class are one object: its box, the pieces of its outline.
+        number = index if group is None else groups.setdefault((str(group), name), index)
+        given = shape.get("attributes")
+        extra = tuple(sorted((str(k), str(v)) for k, v in given.items())) if isinstance(given, dict) else ()
+        crowd = isinstance(shape.get("flags"), dict) and shape["flags"].get("crowd") is True
+        points = _points(shape.get("points"))
+        kind = shape.get("shape_type") or "polygon"
+        if kind == "polygon" and len(points) >= 3:
+            ring = tuple(value for point in points for value in point)
+            earlier = rings.get(number)
+            rings[number] = Polygons(name, (*(earlier.rings if earlier else ()), ring), crowd, number, extra)
+        elif kind == "rectangle" and len(points) in (2, 4):
+            xs, ys = [p[0] for p in points], [p[1] for p in points]
+            item.boxes.append(Box(name, min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys), crowd, number, extra))
+        elif kind == "circle" and len(points) == 2:
+            (x, y), (px, py) = points
+            angles, radius = np.arange(64) * (2 * np.pi / 64), float(np.hypot(px - x, py - y))
+            ring = tuple(np.stack([x + radius * np.cos(angles), y + radius * np.sin(angles)], 1).ravel().tolist())
+            rings[number] = Polygons(name, (ring,), crowd, number, extra)
+        elif kind == "mask" and len(points) == 2 and (rle := _mask(shape.get("mask"), points, item, name)) is not None:
+            item.rle.append(Rle(name, *rle, crowd, number, extra))
+        elif kind in _OTHERS:
+            item.report(
+                Severity.WARNING, "SHAPE_NOT_READ", f"{what} ({name}) of {path} is a {kind}, which this version does not read", path
+            )
+        else:
+            item.report(Severity.ERROR, "BAD_ANNOTATION", f"{what} ({name}) of {path} is no {kind} that can be read", path)
+    item.polygons += [rings[number] for number in sorted(rings)]
+
+
+def _points(value: Any) -> list[tuple[float, float]]:
+    if not isinstance(value, list):
+        return []
+    fits = all(
+        isinstance(p, list) and len(p) == 2 and all(isinstance(v, int | float) and not isinstance(v, bool) for v in p) for p in value
+    )
+    return [(float(p[0]), float(p[1])) for p in value] if fits else []
+
+
+def _mask(data: Any, points: list[tuple[float, float]], item: Item, name: str) -> tuple[int, int, tuple[int, ...]] | None:
+    """Give height, width and runs of a mask that is stored as a picture of its box."""
+    width, height = item.declared_size
+    try:
+        pixels = decode_labels(base64.b64decode(data, validate=True))
+    except (OteoError, TypeError, ValueError, binascii.Error):
+        return None
+    left, upper = round(points[0][0]), round(points[0][1])
+    rows, columns = pixels.shape[:2]
+    if pixels.ndim != 2 or left < 0 or upper < 0 or left + columns > width or upper + rows > height:
+        return None
+    whole = np.zeros((height, width), np.uint8)
+    whole[upper : upper + rows, left : left + columns] = pixels != 0
+    return height, width, runs_from_mask(whole)
