@@ -206,8 +206,12 @@ def test_cvats_own_shapes_are_read_and_what_is_wrong_is_said(tmp_path, import_so
     assert dict(sample.boxes[0].attributes) == {"age": "3", "occluded": "1"}
     assert [len(p.rings) for p in sample.polygons] == [2]
     assert mask_from_runs(sample.rle[0].counts, 48, 64)[6:8, 5:8].tolist() == [[0, 1, 1], [0, 1, 1]]
-    wanted = ["BAD_ANNOTATION", "BAD_ANNOTATION", "SHAPE_NOT_READ", "SHAPE_NOT_READ", "UNKNOWN_CLASS"]
+    wanted = ["BAD_ANNOTATION", "BAD_ANNOTATION", "BOX_OUT_OF_IMAGE", "SHAPE_NOT_READ", "UNKNOWN_CLASS"]
     assert sorted(made.codes("pictures/0.png")) == wanted
+    (turned,) = sample.oriented_boxes
+    assert (turned.center_x, turned.center_y, turned.width, turned.height) == (10.5, 16, 19, 28)
+    # Clockwise on the screen: the upper edge's right end goes down.
+    assert turned.angle == pytest.approx(np.pi / 6)
     assert made.codes("9.png") == ["MISSING_IMAGE"]
     assert made.codes("pictures/4.png") == ["MISSING_ANNOTATION"]
     assert made.info.sample_count == 3

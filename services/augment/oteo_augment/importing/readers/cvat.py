@@ -1,4 +1,4 @@
-"""CVAT's XML for images, version 1.1: one file with all images, their boxes, polygons, masks and tags (docs.cvat.ai, "CVAT for image")."""
+"""CVAT's XML for images, version 1.1: one file with all images, their boxes, polygons, masks, skeletons and tags (docs.cvat.ai, "CVAT for image")."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 from oteo_augment.importing.items import Item, Reading
 from oteo_augment.importing.paths import ByName, split_of_name, split_of_path
 from oteo_augment.importing.source import Source
-from oteo_core.datasets import Box, Polygons, Rle, Severity, Task
+from oteo_core.datasets import Box, Keypoint, Keypoints, OrientedBox, Polygons, Rle, Severity, Skeleton, Task
 from oteo_core.datasets.runs import runs_from_mask
 
 _PROBED = 20
 _HEAD = 4096
-_OTHERS = frozenset({"polyline", "points", "cuboid", "ellipse", "skeleton"})
+_OTHERS = frozenset({"polyline", "points", "cuboid", "ellipse"})
 _CROWD = "is_crowd"
 
 
@@ -34,12 +34,16 @@ def read(source: Source) -> Reading:
     images = ByName(source.images)
     items: dict[str, Item] = {}
     classes: dict[str, None] = {}
+    points: dict[str, dict[str, None]] = {}
     files = [path for path in source.ending_with(".xml") if _is_cvat(source, path)]
     for path in files:
         last = path
         try:
             for element in _elements(source.read(path)):
-                if element.tag == "label":
+                if element.tag == "label" and (parent := (element.findtext("parent") or "").strip()):
+                    # A point of a skeleton is a label of its own there.
+                    points.setdefault(parent, {}).setdefault((element.findtext("name") or "").strip())
+                elif element.tag == "label":
                     classes.setdefault((element.findtext("name") or "").strip())
                 else:
                     last = element.get("name", "")
@@ -52,7 +56,7 @@ def read(source: Source) -> Reading:
         if path not in items:
             item = items[path] = Item(path, unlabelled=True, split=split_of_path(path))
             item.report(Severity.ERROR, "MISSING_ANNOTATION", f"{path} is not in {', '.join(files[:3])}")
-    return Reading(list(items.values()), tuple(classes), _tasks(items), frozenset([*files, *items]))
+    return Reading(list(items.values()), tuple(classes), _tasks(items), frozenset([*files, *items]), skeletons=_skeletons(points, items))
 
 
 def _is_cvat(source: Source, path: str) -> bool:
@@ -68,8 +72,23 @@ def _elements(data: bytes) -> Iterator[ET.Element]:
             element.clear()
 
 
+def _skeletons(declared: dict[str, dict[str, None]], items: dict[str, Item]) -> tuple[Skeleton, ...]:
+    """Give each class's points: those that are declared, then those that occur."""
+    for item in items.values():
+        for marked in item.keypoints:
+            declared.setdefault(marked.class_name, {}).update(dict.fromkeys(point.name for point in marked.points))
+    return tuple(Skeleton(name, tuple(points)) for name, points in declared.items())
+
+
 def _tasks(items: dict[str, Item]) -> tuple[str, ...]:
-    boxes = sum(len(item.boxes) for item in items.values())
+    tasks = _placed_tasks(items)
+    pointed = any(item.keypoints for item in items.values())
+    return (*tasks, Task.KEYPOINTS) if pointed else tasks
+
+
+def _placed_tasks(items: dict[str, Item]) -> tuple[str, ...]:
+    # A skeleton beside its object's box or outline is no further object.
+    boxes = sum(max(len(item.boxes) + len(item.oriented_boxes), len(item.keypoints)) for item in items.values())
     outlines = sum(len(item.polygons) + len(item.rle) for item in items.values())
     if not boxes and not outlines and any(item.labels for item in items.values()):
         single = all(len(item.labels) <= 1 for item in items.values())
@@ -117,9 +136,15 @@ def _image(element: ET.Element, file: str, images: ByName, items: dict[str, Item
             rings[number] = Polygons(name, (*(earlier.rings if earlier else ()), ring), crowd, number, extra)
         elif shape.tag == "mask" and (rle := _mask(shape, item.declared_size)) is not None:
             item.rle.append(Rle(name, *rle, crowd, number, extra))
-        elif shape.tag in _OTHERS or (shape.tag == "box" and _number(shape.get("rotation", "0")) != 0):
-            turned = "a turned box" if shape.tag == "box" else f"a shape {shape.tag}"
-            item.report(Severity.WARNING, "SHAPE_NOT_READ", f"{what} ({name}) is {turned}, which this version does not read", file)
+        elif shape.tag == "box" and (turned := _turned(shape)) is not None:
+            item.oriented_boxes.append(OrientedBox(name, *turned, crowd, number, extra))
+        elif shape.tag == "skeleton" and (marked := _skeleton(shape)) is not None:
+            if marked:
+                item.keypoints.append(Keypoints(name, marked, crowd, number, extra))
+        elif shape.tag in _OTHERS:
+            item.report(
+                Severity.WARNING, "SHAPE_NOT_READ", f"{what} ({name}) is a shape {shape.tag}, which this version does not read", file
+            )
         else:
             item.report(Severity.ERROR, "BAD_ANNOTATION", f"{what} ({name}) has not the numbers of such a shape", file)
     item.polygons += [rings[number] for number in sorted(rings)]
@@ -138,6 +163,29 @@ def _box(shape: ET.Element) -> tuple[float, float, float, float] | None:
     if len(corners) < 4 or _number(shape.get("rotation", "0")) != 0:
         return None
     return corners[0], corners[1], corners[2] - corners[0], corners[3] - corners[1]
+
+
+def _turned(shape: ET.Element) -> tuple[float, float, float, float, float] | None:
+    """Give centre, width, height and clockwise turn in radians of a box whose corners are given as they were before it was turned."""
+    corners = [value for key in ("xtl", "ytl", "xbr", "ybr") if (value := _number(shape.get(key))) is not None]
+    turn = _number(shape.get("rotation"))
+    if len(corners) < 4 or turn is None or not math.isfinite(turn):
+        return None
+    left, top, right, bottom = corners
+    return (left + right) / 2, (top + bottom) / 2, right - left, bottom - top, math.remainder(math.radians(turn), 2 * math.pi)
+
+
+def _skeleton(shape: ET.Element) -> tuple[Keypoint, ...] | None:
+    """Give the points that are marked; those that are outside are not."""
+    found: dict[str, Keypoint] = {}
+    for part in shape.iter("points"):
+        name = (part.get("label") or "").strip()
+        values = [_number(value) for value in part.get("points", "").split(",")]
+        if not name or name in found or len(values) != 2 or values[0] is None or values[1] is None:
+            return None
+        if part.get("outside") != "1":
+            found[name] = Keypoint(name, values[0], values[1], part.get("occluded") != "1")
+    return tuple(found.values())
 
 
 def _ring(text: str) -> tuple[float, ...] | None:
