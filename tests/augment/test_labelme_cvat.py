@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from export_tools import boxes, by_pixels, codes, export
 from import_sources import class_folders, write_json, write_picture
+from sequence_files import clip, slices
 
 from oteo_augment.exporting.objects import things_of
 from oteo_core.datasets.runs import mask_from_runs, runs_from_mask
@@ -206,12 +207,12 @@ def test_cvats_own_shapes_are_read_and_what_is_wrong_is_said(tmp_path, import_so
     assert dict(sample.boxes[0].attributes) == {"age": "3", "occluded": "1"}
     assert [len(p.rings) for p in sample.polygons] == [2]
     assert mask_from_runs(sample.rle[0].counts, 48, 64)[6:8, 5:8].tolist() == [[0, 1, 1], [0, 1, 1]]
-    wanted = ["BAD_ANNOTATION", "BAD_ANNOTATION", "BOX_OUT_OF_IMAGE", "SHAPE_NOT_READ", "UNKNOWN_CLASS"]
-    assert sorted(made.codes("pictures/0.png")) == wanted
     (turned,) = sample.oriented_boxes
     assert (turned.center_x, turned.center_y, turned.width, turned.height) == (10.5, 16, 19, 28)
-    # Clockwise on the screen: the upper edge's right end goes down.
     assert turned.angle == pytest.approx(np.pi / 6)
+    # What of the turned box is outside is told.
+    wanted = ["BAD_ANNOTATION", "BAD_ANNOTATION", "BOX_OUT_OF_IMAGE", "SHAPE_NOT_READ", "UNKNOWN_CLASS"]
+    assert sorted(made.codes("pictures/0.png")) == wanted
     assert made.codes("9.png") == ["MISSING_IMAGE"]
     assert made.codes("pictures/4.png") == ["MISSING_ANNOTATION"]
     assert made.info.sample_count == 3
@@ -248,3 +249,65 @@ def test_json_as_such_is_neither(tmp_path, import_source):
     (tmp_path / "x.json").write_text(json.dumps({"shapes": []}))
     (tmp_path / "x.xml").write_text("<annotations><note/></annotations>")
     assert import_source(tmp_path).info.source_format == "class_folders"
+
+
+JOINTS = """<image id="{n}" name="{n}.png" width="64" height="48">
+  <skeleton label="cell" group_id="1"><points label="pole" outside="0" occluded="0" points="10.50,11.25"/>
+    <points label="tail" outside="0" occluded="1" points="30.00,{y}"/><points label="ear" outside="1" points="1.00,1.00"/></skeleton>
+  <box label="cell" xtl="22" ytl="18" xbr="40" ybr="26" rotation="{turn}"/><points label="never" points="5.00,6.00;7.00,8.00"/></image>"""
+
+
+def test_cvats_turned_boxes_and_skeletons_come_back(tmp_path, import_source, store):
+    for index in range(3):
+        write_picture(tmp_path / "in" / f"{index}.png", index)
+    entries = "".join(JOINTS.format(n=n, y=20 + n, turn=(0.0, 30.0, 355.5)[n] or 90.0) for n in range(3))
+    (tmp_path / "in" / "annotations.xml").write_text(CVAT.format(images=entries))
+    made = import_source(tmp_path / "in")
+    sample = made.samples["1.png"]
+    joints, places = sample.keypoints
+    assert [(p.name, p.x, p.y, p.visible) for p in joints.points] == [("pole", 10.5, 11.25, True), ("tail", 30, 21, False)]
+    assert [(p.name, p.x, p.y) for p in places.points] == [("1", 5, 6), ("2", 7, 8)]
+    assert made.samples["2.png"].oriented_boxes[0].angle == pytest.approx(np.radians(-4.5))
+    assert codes(export(store, "made", "cvat", tmp_path / "out")) == set()
+    again = by_pixels(import_source(tmp_path / "out", name="again").samples.values())
+    for digest, one in by_pixels(made.samples.values()).items():
+        other = again[digest]
+        assert [[(p.name, p.x, p.y, p.visible) for p in k.points] for k in other.keypoints] == [
+            [(p.name, p.x, p.y, p.visible) for p in k.points] for k in one.keypoints
+        ]
+        for a, b in zip(one.oriented_boxes, other.oriented_boxes, strict=True):
+            assert (b.center_x, b.center_y, b.width, b.height, b.angle) == pytest.approx(
+                (a.center_x, a.center_y, a.width, a.height, a.angle)
+            )
+
+
+TRACKS = """<?xml version="1.0"?><annotations><version>1.1</version><meta><task><labels><label><name>tip</name></label></labels></task>
+<source>scope.avi</source></meta>
+<track id="0" label="tip" source="manual">
+  <box frame="0" outside="0" occluded="0" keyframe="1" xtl="1" ytl="2" xbr="21" ybr="12"/>
+  <box frame="1" outside="0" occluded="1" keyframe="0" xtl="3" ytl="2" xbr="23" ybr="12"/>
+  <box frame="2" outside="1" occluded="0" keyframe="1" xtl="3" ytl="2" xbr="23" ybr="12"/></track>
+<track id="1" label="tip" source="manual">
+  <polygon frame="1" outside="0" occluded="0" keyframe="1" points="30,30;40,30;40,40"/>
+  <box frame="{last}" outside="0" occluded="0" keyframe="1" xtl="3" ytl="2" xbr="23" ybr="12"/></track></annotations>"""
+
+
+def test_the_tracks_of_a_clip_are_on_its_frames(tmp_path, import_source):
+    clip(tmp_path / "in" / "scope.avi", slices(1, 5))
+    (tmp_path / "in" / "annotations.xml").write_text(TRACKS.format(last=3))
+    made = import_source(tmp_path / "in", task="detection")
+    rows = sorted((s for s in made.reader.samples() if s.sequence), key=lambda s: s.frame)
+    assert [[(b.x, b.width) for b in row.boxes] for row in rows] == [[(1, 20)], [(3, 20)], [], [(3, 20)]]
+    assert [len(row.polygons) for row in rows] == [0, 1, 0, 0]
+    assert {row.frames for row in rows} == {4}
+    assert "FRAMES_NOT_ANNOTATED" in [f.code for row in rows for f in row.findings]
+    # A frame that the clip does not have, and tracks over single pictures in their order.
+    (tmp_path / "in" / "annotations.xml").write_text(TRACKS.format(last=9))
+    left = [s for s in import_source(tmp_path / "in", name="far").reader.samples(include_excluded=True) if s.excluded]
+    assert [f.code for s in left for f in s.findings] == ["MISSING_IMAGE"]
+    for index in range(4):
+        write_picture(tmp_path / "frames" / f"f{index + 7}.png", index)
+    (tmp_path / "frames" / "annotations.xml").write_text(TRACKS.format(last=3))
+    made = import_source(tmp_path / "frames", name="single", task="detection")
+    assert {path: len(s.boxes) for path, s in made.samples.items()} == {"f7.png": 1, "f8.png": 1, "f10.png": 1, "f9.png": 0}
+    assert not made.samples["f9.png"].excluded

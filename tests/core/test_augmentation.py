@@ -177,3 +177,18 @@ def test_what_is_told_of_a_draw_does_not_depend_on_what_was_drawn_before() -> No
     before = augment(image, policy, key, border=Border.REFLECT).drawn
     augment(np.full((24, 24, 3), 90, np.uint8), policy, AugmentationKey("t"), border=Border.CONSTANT)
     assert augment(image, policy, key, border=Border.REFLECT).drawn == before
+
+
+@pytest.mark.parametrize("name", sorted(spec.name for spec in CATALOGUE.values() if spec.in_float))
+@pytest.mark.parametrize("channels", [1, 3, 7])
+def test_what_goes_by_a_table_is_what_floating_point_gives(name: str, channels: int) -> None:
+    rng = np.random.default_rng(3)
+    pixels = rng.integers(0, 256, (37, 41, channels), dtype=np.uint8)
+    policy = Policy((Step(name, {}, 1.0),))
+    differences = 0
+    for key in (AugmentationKey("a", copy) for copy in range(8)):
+        changed = augment_image(pixels, policy, key)
+        exact = augment_image(pixels.astype(np.float32) / 255, policy, key) * 255
+        np.testing.assert_array_equal(changed, np.rint(exact).astype(np.uint8))
+        differences += not np.array_equal(changed, pixels)
+    assert differences > 4

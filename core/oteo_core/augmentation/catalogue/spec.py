@@ -61,7 +61,8 @@ class TransformSpec:
         True if floating-point pixels of any finite range go through it scaled to 0 to 1 and back, as they may where it takes
         weighted means of pixels.
     in_float
-        True if 8-bit pixels are computed in float32, too, because a table of 256 values cuts fractions off.
+        True if 8-bit pixels are computed in float32, too, because albumentations' table of 256 values cuts fractions off. Each value must
+        become another one by itself, wherever it stands, since our own table is made so.
     needs_objects
         True if it has to know where objects are: it is for tasks that say so.
     neutral

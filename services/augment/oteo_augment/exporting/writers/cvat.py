@@ -19,7 +19,8 @@ class Cvat(Writer):
     """Writes ``images/train/NAME.png`` and one ``annotations.xml``.
 
     An object of several shapes (a box and an outline, an outline of pieces) has them in one group. Crowds are an attribute. Turned boxes are boxes
-    with a rotation, key points skeletons; how their points are joined is not written, as CVAT keeps that in a drawing.
+    with a rotation, key points skeletons with a point for each name; how
+    they are joined is not written, as CVAT keeps that in a drawing.
     """
 
     name = "cvat"
@@ -51,7 +52,7 @@ class Cvat(Writer):
         """Say what is lost of the dataset as a whole."""
         super().start()
         if any(self._points.of(name).edges for name in self.job.info.classes):
-            self.losses.add("SKELETON_LOST", "which points are joined is not in the file", severity=Severity.INFO)
+            self.losses.add("SKELETON_LOST", "which points are joined is not in the format", severity=Severity.INFO)
 
     def add(self, sample: Sample) -> None:
         """Copy the image and append its entry."""
@@ -93,23 +94,22 @@ def _shapes(thing: Thing, names: PointNames) -> Iterator[ET.Element]:
     occluded = dict(thing.attributes).get("occluded", "0")
     common = {"label": thing.class_name, "source": "manual", "occluded": "1" if occluded.lower() in ("1", "true") else "0", "z_order": "0"}
     if thing.box is not None:
-        upright = thing.box
-        corners = (upright.x, upright.y, upright.x + upright.width, upright.y + upright.height)
+        box = thing.box
+        corners = (box.x, box.y, box.x + box.width, box.y + box.height)
         yield ET.Element("box", common | dict(zip(("xtl", "ytl", "xbr", "ybr"), map(number, corners), strict=True)))
     if thing.oriented is not None:
-        box = thing.oriented
-        left, top = box.center_x - box.width / 2, box.center_y - box.height / 2
-        # The box before it was turned, and its clockwise turn about its middle.
-        corners = (left, top, left + box.width, top + box.height)
-        turn = {"rotation": number(math.degrees(box.angle) % 360)}
-        yield ET.Element("box", common | dict(zip(("xtl", "ytl", "xbr", "ybr"), map(number, corners), strict=True)) | turn)
+        turned = thing.oriented
+        left, top = turned.center_x - turned.width / 2, turned.center_y - turned.height / 2
+        corners = (left, top, left + turned.width, top + turned.height)
+        place = dict(zip(("xtl", "ytl", "xbr", "ybr"), map(number, corners), strict=True))
+        yield ET.Element("box", common | place | {"rotation": number(math.degrees(turned.angle) % 360)})
     if thing.keypoints is not None:
-        skeleton = ET.Element("skeleton", {key: value for key, value in common.items() if key != "occluded"})
+        skeleton = ET.Element("skeleton", common)
         placed = names.placed(thing.class_name, thing.keypoints)
         for name, (x, y, seen) in zip(names.of(thing.class_name).points, placed, strict=True):
             # A point that is not marked is outside, wherever it stands.
-            state = {"outside": str(int(seen == 0)), "occluded": str(int(seen == 1)), "points": f"{number(x)},{number(y)}"}
-            ET.SubElement(skeleton, "points", {"label": name, "source": "manual"} | state)
+            told = {"label": name, "source": "manual", "outside": str(int(seen == 0)), "occluded": str(int(seen == 1))}
+            ET.SubElement(skeleton, "points", told | {"points": f"{number(x)},{number(y)}"})
         yield skeleton
     if thing.polygons is not None:
         for ring in thing.polygons.rings:
