@@ -14,6 +14,7 @@ from export_tools import boxes, by_pixels, codes, export
 from import_sources import write_json, write_picture
 
 from oteo_core.datasets import Sample, Skeleton, mirror_pairs
+from oteo_core.datasets.proto import dataset_to_proto
 from oteo_core.errors import InvalidArgument
 
 NAMES = ["nose", "left_eye", "right_eye", "tail"]
@@ -312,3 +313,47 @@ def test_datumaro_reads_the_points_that_are_written(tmp_path, import_source, sto
             assert places == {p.name: (pytest.approx(p.x, abs=0.01), pytest.approx(p.y, abs=0.01), p.visible) for p in marked.points}
         seen += 1
     assert seen == 6
+
+
+def test_the_contract_says_which_points_there_are(tmp_path, import_source):
+    message = dataset_to_proto(import_source(animals(tmp_path / "in")).info)
+    (skeleton,) = message.skeletons
+    assert (skeleton.class_name, list(skeleton.points)) == ("cat", NAMES)
+    assert [(edge.first, edge.second) for edge in skeleton.edges] == [(0, 1), (0, 2), (0, 3)]
+
+
+def test_cvat_keeps_turned_boxes(tmp_path, import_source, store):
+    one = import_source(ships(tmp_path / "in"))
+    assert codes(export(store, "made", "cvat", tmp_path / "out")) == set()
+    two = import_source(tmp_path / "out", name="again")
+    assert two.info.source_format == "cvat"
+    first, second = by_pixels(one.samples.values()), by_pixels(two.samples.values())
+    for key, sample in first.items():
+        assert not second[key].boxes
+        for (name, place), (other, there) in zip(corners(sample), corners(second[key]), strict=True):
+            assert name == other
+            np.testing.assert_allclose(there, place, atol=1e-8)
+
+
+def test_cvat_keeps_points_as_skeletons(tmp_path, import_source, store):
+    one = import_source(animals(tmp_path / "in"))
+    assert codes(export(store, "made", "cvat", tmp_path / "out")) == {"SKELETON_LOST"}
+    two = import_source(tmp_path / "out", name="again", task="keypoints")
+    assert two.info.classes == one.info.classes
+    assert two.info.skeletons == (Skeleton("cat", tuple(NAMES)),)
+    first, second = by_pixels(one.samples.values()), by_pixels(two.samples.values())
+    assert {key: (marks(s), boxes(s)) for key, s in first.items()} == {key: (marks(s), boxes(s)) for key, s in second.items()}
+    for sample in second.values():
+        # Points and box of one object have one number.
+        assert {k.instance for k in sample.keypoints} <= {b.instance for b in sample.boxes}
+
+
+def test_labelme_writes_turned_boxes_as_outlines(tmp_path, import_source, store):
+    one = import_source(ships(tmp_path / "in"))
+    assert "ORIENTATION_LOST" in codes(export(store, "made", "labelme", tmp_path / "out"))
+    two = import_source(tmp_path / "out", name="again")
+    first, second = by_pixels(one.samples.values()), by_pixels(two.samples.values())
+    for key, sample in first.items():
+        for (name, place), outline in zip(corners(sample), second[key].polygons, strict=True):
+            assert outline.class_name == name
+            np.testing.assert_allclose(np.reshape(outline.rings[0], (4, 2)), place, atol=1e-8)

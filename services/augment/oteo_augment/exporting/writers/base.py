@@ -18,7 +18,7 @@ from oteo_augment.exporting.sinks import Sink
 from oteo_augment.exporting.stacks import write_stack
 from oteo_augment.importing.paths import stem
 from oteo_core.artifacts import ArtifactStore
-from oteo_core.datasets import DatasetInfo, DatasetReader, Rle, Sample, Severity, Task
+from oteo_core.datasets import Box, DatasetInfo, DatasetReader, Rle, Sample, Severity, Task
 from oteo_core.datasets.runs import runs_from_mask
 from oteo_core.errors import DataLoss
 from oteo_core.images import decode_labels
@@ -216,6 +216,10 @@ class Writer(ABC):
                     severity=Severity.ERROR,
                 )
             found = placed
+        if not self.keeps_turned:
+            for thing in found:
+                if thing.oriented is not None and thing.box is None and not thing.has_outline:
+                    thing.box = Box(thing.class_name, *thing.bounds(), thing.crowd)
         mask = self.job.info.mask
         if sample.mask_path and mask is not None and mask.kind == "instance":
             found += things_of_labels(self.labels(sample), self.job.info.classes[0])

@@ -7,8 +7,9 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 
 from oteo_augment.exporting.objects import Thing, bounds_of_mask
+from oteo_augment.exporting.points import PointNames
 from oteo_augment.exporting.writers.base import PARTS, Job, Writer, media_ending, number
-from oteo_core.datasets import Sample, Task
+from oteo_core.datasets import Sample, Severity, Task
 from oteo_core.datasets.runs import mask_from_runs, runs_from_mask
 
 _CROWD = "is_crowd"
@@ -18,7 +19,8 @@ class Cvat(Writer):
     """Writes ``images/train/NAME.png`` and one ``annotations.xml``.
 
     An object of several shapes (a box and an outline, an outline of pieces) has them in one group. Crowds are an attribute. Turned boxes are boxes
-    with a rotation, key points skeletons with a point for each name.
+    with a rotation, key points skeletons with a point for each name; how
+    they are joined is not written, as CVAT keeps that in a drawing.
     """
 
     name = "cvat"
@@ -36,9 +38,21 @@ class Cvat(Writer):
         task = ET.SubElement(meta, "task")
         ET.SubElement(task, "name").text = job.info.display_name or job.info.id
         labels = ET.SubElement(task, "labels")
+        self._points = PointNames(job.reader)
         for name in job.info.classes:
             ET.SubElement(ET.SubElement(labels, "label"), "name").text = name
+        for name in job.info.classes:
+            for point in self._points.of(name).points:
+                label = ET.SubElement(labels, "label")
+                for key, value in (("name", point), ("type", "points"), ("parent", name)):
+                    ET.SubElement(label, key).text = value
         self._write(meta)
+
+    def start(self) -> None:
+        """Say what is lost of the dataset as a whole."""
+        super().start()
+        if any(self._points.of(name).edges for name in self.job.info.classes):
+            self.losses.add("SKELETON_LOST", "which points are joined is not in the format", severity=Severity.INFO)
 
     def add(self, sample: Sample) -> None:
         """Copy the image and append its entry."""
@@ -52,7 +66,7 @@ class Cvat(Writer):
         for label in () if sample.mask_path else sample.labels:
             ET.SubElement(image, "tag", {"label": label, "source": "manual"})
         for group, thing in enumerate([*self.things(sample), *self.stuff(sample)], 1):
-            shapes = list(_shapes(thing))
+            shapes = list(_shapes(thing, self._points))
             for shape in shapes:
                 if len(shapes) > 1:
                     shape.set("group_id", str(group))
@@ -76,7 +90,7 @@ class Cvat(Writer):
         self.sink.put("annotations.xml", self._place)
 
 
-def _shapes(thing: Thing) -> Iterator[ET.Element]:
+def _shapes(thing: Thing, names: PointNames) -> Iterator[ET.Element]:
     occluded = dict(thing.attributes).get("occluded", "0")
     common = {"label": thing.class_name, "source": "manual", "occluded": "1" if occluded.lower() in ("1", "true") else "0", "z_order": "0"}
     if thing.box is not None:
@@ -91,9 +105,11 @@ def _shapes(thing: Thing) -> Iterator[ET.Element]:
         yield ET.Element("box", common | place | {"rotation": number(math.degrees(turned.angle) % 360)})
     if thing.keypoints is not None:
         skeleton = ET.Element("skeleton", common)
-        for point in thing.keypoints.points:
-            told = {"label": point.name, "source": "manual", "outside": "0", "occluded": "0" if point.visible else "1"}
-            ET.SubElement(skeleton, "points", told | {"points": f"{number(point.x)},{number(point.y)}"})
+        placed = names.placed(thing.class_name, thing.keypoints)
+        for name, (x, y, seen) in zip(names.of(thing.class_name).points, placed, strict=True):
+            # A point that is not marked is outside, wherever it stands.
+            told = {"label": name, "source": "manual", "outside": str(int(seen == 0)), "occluded": str(int(seen == 1))}
+            ET.SubElement(skeleton, "points", told | {"points": f"{number(x)},{number(y)}"})
         yield skeleton
     if thing.polygons is not None:
         for ring in thing.polygons.rings:

@@ -24,6 +24,7 @@ class LabelMe(Writer):
     """
 
     name = "labelme"
+    keeps_turned = True
     tasks = frozenset({Task.CLASSIFICATION, Task.MULTI_LABEL, Task.DETECTION, Task.INSTANCE, Task.SEMANTIC})
 
     def __init__(self, job: Job) -> None:
@@ -39,6 +40,10 @@ class LabelMe(Writer):
         self.media(sample, f"{folder}/{name}")
         shapes: list[dict[str, Any]] = []
         for number, thing in enumerate([*self.things(sample), *self.stuff(sample)], 1):
+            if thing.oriented is not None:
+                self.losses.add(
+                    "ORIENTATION_LOST", "turned boxes became outlines of their corners, or gave way to their objects' outlines", sample.id
+                )
             found = list(_shapes(thing))
             for shape in found:
                 shape["group_id"] = number if len(found) > 1 else None
@@ -68,6 +73,8 @@ def _shapes(thing: Thing) -> list[dict[str, Any]]:
         found.append(("rectangle", [[box.x, box.y], [box.x + box.width, box.y + box.height]], None))
     if thing.polygons is not None:
         found += [("polygon", [list(p) for p in zip(ring[0::2], ring[1::2], strict=True)], None) for ring in thing.polygons.rings]
+    elif thing.oriented is not None and thing.rle is None:
+        found.append(("polygon", [list(corner) for corner in thing.oriented.corners()], None))
     if thing.rle is not None:
         mask = mask_from_runs(thing.rle.counts, thing.rle.height, thing.rle.width)
         x, y, width, height = (int(v) for v in bounds_of_mask(mask))

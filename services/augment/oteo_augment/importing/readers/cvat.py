@@ -14,7 +14,7 @@ from oteo_augment.importing.items import Item, Reading
 from oteo_augment.importing.paths import ByName, natural, split_of_name, split_of_path
 from oteo_augment.importing.readers.cvatshapes import Shapes
 from oteo_augment.importing.source import Source, is_sequence_name
-from oteo_core.datasets import Severity, Task
+from oteo_core.datasets import Severity, Skeleton, Task
 
 _PROBED = 20
 _HEAD = 4096
@@ -33,6 +33,7 @@ def read(source: Source) -> Reading:
     images = ByName(source.images)
     items: dict[str, Item] = {}
     classes: dict[str, None] = {}
+    points: dict[str, dict[str, None]] = {}
     files = [path for path in source.ending_with(".xml") if _is_cvat(source, path)]
     for path in files:
         last = path
@@ -42,8 +43,11 @@ def read(source: Source) -> Reading:
             for element in _elements(source.read(path)):
                 if element.tag == "label":
                     # The points of a skeleton are labels of their own, under that of the whole.
-                    if element.findtext("parent") is None:
-                        classes.setdefault((element.findtext("name") or "").strip())
+                    label, parent = ((element.findtext(key) or "").strip() for key in ("name", "parent"))
+                    if parent:
+                        points.setdefault(parent, {}).setdefault(label)
+                    else:
+                        classes.setdefault(label)
                 elif element.tag == "source":
                     name = (element.text or "").strip()
                 elif element.tag == "image":
@@ -64,7 +68,7 @@ def read(source: Source) -> Reading:
         if path not in named:
             item = items[path] = Item(path, unlabelled=True, split=split_of_path(path))
             item.report(Severity.ERROR, "MISSING_ANNOTATION", f"{path} is not in {', '.join(files[:3])}")
-    return Reading(list(items.values()), tuple(classes), _tasks(items), frozenset([*files, *named]))
+    return Reading(list(items.values()), tuple(classes), _tasks(items), frozenset([*files, *named]), skeletons=_skeletons(points, items))
 
 
 def _is_cvat(source: Source, path: str) -> bool:
@@ -81,6 +85,14 @@ def _elements(data: bytes) -> Iterator[ET.Element]:
         if event == "end" and (element.tag in ("label", "source", "image", "track") or (element.tag == "tag" and not depth)):
             yield element
             element.clear()
+
+
+def _skeletons(declared: dict[str, dict[str, None]], items: dict[str, Item]) -> tuple[Skeleton, ...]:
+    """Give each class's points: those that are declared, then those that occur."""
+    for item in items.values():
+        for marked in item.keypoints:
+            declared.setdefault(marked.class_name, {}).update(dict.fromkeys(point.name for point in marked.points))
+    return tuple(Skeleton(name, tuple(points)) for name, points in declared.items())
 
 
 def _tasks(items: dict[str, Item]) -> tuple[str, ...]:
