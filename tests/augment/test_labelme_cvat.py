@@ -74,6 +74,68 @@ def test_objects_come_back_whole(name, task, tmp_path, objects, import_source, s
         assert len(things_of(other)) == len(things_of(sample)) in (0, 4)
 
 
+def marked_and_turned(root):
+    """Give a COCO source of objects with points, one of them hidden, with and without a box."""
+    for split, first in (("train", 0), ("val", 20), ("test", 40)):
+        images, annotations = [], []
+        for index in range(3):
+            write_picture(root / "images" / split / f"{split}{index}.png", first + index)
+            images.append({"id": index, "file_name": f"{split}{index}.png", "width": 64, "height": 48})
+            for number in range(2):
+                points = [3 + number, 4, 2, 20, 11 + index, 1, 0, 0, 0]
+                entry = {
+                    "id": 10 * index + number,
+                    "image_id": index,
+                    "category_id": 1,
+                    "iscrowd": 0,
+                    "keypoints": points,
+                    "num_keypoints": 2,
+                }
+                annotations.append({**entry, "bbox": [1, 2, 30 + number, 20]})
+        categories = [{"id": 1, "name": "worm", "keypoints": ["head", "middle", "tail"], "skeleton": []}]
+        write_json(root / f"person_keypoints_{split}.json", {"images": images, "annotations": annotations, "categories": categories})
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_points_of_objects_come_back(name, tmp_path, import_source, store):
+    marked_and_turned(tmp_path / "in")
+    one = import_source(tmp_path / "in", task="keypoints")
+    assert codes(export(store, "made", name, tmp_path / "out")) <= {"CLASS_LIST_LOST"}
+    two = import_source(tmp_path / "out", name="again")
+    assert (two.info.task, two.info.classes) == ("keypoints", ("worm",))
+    if name == "cvat":  # LabelMe has no list of points: "tail" is marked nowhere
+        assert [s.points for s in two.info.skeletons] == [("head", "middle", "tail")]
+    after = by_pixels(two.samples.values())
+    for key, sample in by_pixels(one.samples.values()).items():
+        assert [k.points for k in after[key].keypoints] == [k.points for k in sample.keypoints]
+        assert len(things_of(after[key])) == len(things_of(sample)) == 2
+        assert boxes(after[key]) == boxes(sample)
+        assert not two.codes(after[key].source_path)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_turned_boxes_come_back_or_become_outlines(name, tmp_path, import_source, store):
+    for index in range(6):
+        write_picture(tmp_path / "in" / f"{index}.png", index)
+    box = '<box label="rod" xtl="20" ytl="12" xbr="40" ybr="21.5" rotation="{}"/>'
+    image = '<image id="{0}" name="{0}.png" width="64" height="48">' + box.format("33.25") + box.format("0.00") + "</image>"
+    (tmp_path / "in" / "annotations.xml").write_text(CVAT.format(images="".join(image.format(index) for index in range(6))))
+    one = import_source(tmp_path / "in", task="detection")
+    lost = codes(export(store, "made", name, tmp_path / "out"))
+    two = import_source(tmp_path / "out", name="again")
+    after = by_pixels(two.samples.values())
+    for key, sample in by_pixels(one.samples.values()).items():
+        assert len(sample.oriented_boxes) == 2
+        if name == "cvat":
+            assert lost == set()
+            for got, wanted in zip(after[key].oriented_boxes, sample.oriented_boxes, strict=True):
+                np.testing.assert_allclose(got.corners(), wanted.corners(), atol=1e-9)
+        else:
+            assert lost == {"ORIENTATION_LOST", "CLASS_LIST_LOST"}
+            for outline, wanted in zip(after[key].polygons, sample.oriented_boxes, strict=True):
+                np.testing.assert_allclose(np.reshape(outline.rings[0], (4, 2)), wanted.corners(), atol=1e-9)
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_classes_of_whole_images_come_back(name, tmp_path, import_source, store):
     for part, first in (("train", 0), ("val", 100), ("test", 200)):
@@ -121,7 +183,9 @@ def test_labelmes_own_shapes_are_read_and_what_is_wrong_is_said(tmp_path, import
         {"label": "cell", "points": [[10, 4], [12, 5]], "shape_type": "mask", "mask": mask},
         {"label": "cell", "points": [[1, 1], [9, 1], [9, 9]], "shape_type": "polygon", "group_id": 3},
         {"label": "cell", "points": [[20, 1], [29, 1], [29, 9]], "shape_type": "polygon", "group_id": 3},
-        {"label": "tip", "points": [[1, 1]], "shape_type": "point"},
+        {"label": "tip", "points": [[1, 2]], "shape_type": "point"},
+        {"label": "line", "points": [[1, 2], [3, 4]], "shape_type": "line"},
+        {"label": "rod", "points": [[10, 10], [30, 10], [30, 20], [10, 20]], "shape_type": "rotation", "direction": 0.0},
         {"label": "cell", "points": [[1, 1], [2, 2]], "shape_type": "polygon"},
         {"label": "cell", "points": [[60, 40], [90, 90]], "shape_type": "mask", "mask": "no picture"},
         {"label": "", "points": [[1, 1], [2, 2], [3, 1]]},
@@ -135,9 +199,10 @@ def test_labelmes_own_shapes_are_read_and_what_is_wrong_is_said(tmp_path, import
     made = import_source(tmp_path)
     sample = made.samples["0.jpg"]
     assert boxes(sample) == [("cell", 10, 5, 20, 15, False)]
-    assert [len(p.rings) for p in sample.polygons] == [1, 2]
+    assert [len(p.rings) for p in sample.polygons] == [1, 2, 1]
     ring = np.array(sample.polygons[0].rings[0]).reshape(-1, 2)
     np.testing.assert_allclose(np.hypot(*(ring - 20).T), 10)
+    assert [(k.class_name, [(p.name, p.x, p.y) for p in k.points]) for k in sample.keypoints] == [("tip", [("tip", 1, 2)])]
     pixels = mask_from_runs(sample.rle[0].counts, 48, 64)
     assert pixels[4:6, 10:13].tolist() == [[1, 0, 1], [1, 1, 1]]
     assert int(pixels.sum()) == 5
@@ -193,7 +258,8 @@ def test_cvats_own_shapes_are_read_and_what_is_wrong_is_said(tmp_path, import_so
       <polygon label="cell" points="20.00,1.00;29.00,1.00;29.00,9.00" group_id="4"/>
       <mask label="cell" rle="1, 2, 1, 2" left="5" top="6" width="3" height="2"/>
       <mask label="cell" rle="1, 2" left="5" top="6" width="3" height="2"/>
-      <box label="cell" xtl="1" ytl="2" xbr="20" ybr="30" rotation="30.0"/>
+      <box label="cell" xtl="10" ytl="12" xbr="20" ybr="30" rotation="30.0"/>
+      <points label="cell" points="3,4;5.5,6" occluded="1"/><points label="never" points="7,8"/><ellipse label="cell" cx="3" cy="4" rx="1" ry="2"/>
       <polyline label="cell" points="1,1;2,2"/><polygon label="cell" points="1,1;2"/><box xtl="1" ytl="1" xbr="2" ybr="2"/>"""
     entries = f'<image id="0" name="0.png" width="64" height="48" subset="Train">{shapes}</image>'
     for index in (1, 2, 9):
@@ -206,6 +272,11 @@ def test_cvats_own_shapes_are_read_and_what_is_wrong_is_said(tmp_path, import_so
     assert dict(sample.boxes[0].attributes) == {"age": "3", "occluded": "1"}
     assert [len(p.rings) for p in sample.polygons] == [2]
     assert mask_from_runs(sample.rle[0].counts, 48, 64)[6:8, 5:8].tolist() == [[0, 1, 1], [0, 1, 1]]
+    turned = sample.oriented_boxes[0]
+    assert (turned.center_x, turned.center_y, turned.width, turned.height) == (15, 21, 10, 18)
+    assert turned.angle == pytest.approx(np.pi / 6)
+    points = [[(p.name, p.x, p.y, p.visible) for p in k.points] for k in sample.keypoints]
+    assert points == [[("1", 3, 4, False), ("2", 5.5, 6, False)], [("never", 7, 8, True)]]
     wanted = ["BAD_ANNOTATION", "BAD_ANNOTATION", "SHAPE_NOT_READ", "SHAPE_NOT_READ", "UNKNOWN_CLASS"]
     assert sorted(made.codes("pictures/0.png")) == wanted
     assert made.codes("9.png") == ["MISSING_IMAGE"]

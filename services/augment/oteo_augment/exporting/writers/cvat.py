@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 
 from oteo_augment.exporting.objects import Thing, bounds_of_mask
+from oteo_augment.exporting.points import PointNames
 from oteo_augment.exporting.writers.base import PARTS, Job, Writer, media_ending, number
-from oteo_core.datasets import Sample, Task
+from oteo_core.datasets import Sample, Severity, Task
 from oteo_core.datasets.runs import mask_from_runs, runs_from_mask
 
 _CROWD = "is_crowd"
@@ -16,11 +18,14 @@ _CROWD = "is_crowd"
 class Cvat(Writer):
     """Writes ``images/train/NAME.png`` and one ``annotations.xml``.
 
-    An object of several shapes (a box and an outline, an outline of pieces) has them in one group. Crowds are an attribute.
+    An object of several shapes (a box and an outline, an outline of pieces) has them in one group. Crowds are an attribute, turned boxes
+    have a rotation, points of an object are a skeleton.
     """
 
     name = "cvat"
-    tasks = frozenset({Task.CLASSIFICATION, Task.MULTI_LABEL, Task.DETECTION, Task.INSTANCE, Task.SEMANTIC})
+    tasks = frozenset({Task.CLASSIFICATION, Task.MULTI_LABEL, Task.DETECTION, Task.INSTANCE, Task.SEMANTIC, Task.KEYPOINTS})
+    keeps_points = True
+    keeps_turned = True
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
@@ -32,8 +37,16 @@ class Cvat(Writer):
         task = ET.SubElement(meta, "task")
         ET.SubElement(task, "name").text = job.info.display_name or job.info.id
         labels = ET.SubElement(task, "labels")
+        points = PointNames(job.reader)
         for name in job.info.classes:
-            ET.SubElement(ET.SubElement(labels, "label"), "name").text = name
+            label = ET.SubElement(labels, "label")
+            ET.SubElement(label, "name").text = name
+            for point in points.of(name).points:
+                part = ET.SubElement(labels, "label")
+                for key, value in (("name", point), ("type", "points"), ("parent", name)):
+                    ET.SubElement(part, key).text = value
+            if points.of(name).edges:
+                self.losses.add("EDGES_LOST", "which points are joined is not in the format", severity=Severity.INFO)
         self._write(meta)
 
     def add(self, sample: Sample) -> None:
@@ -79,6 +92,12 @@ def _shapes(thing: Thing) -> Iterator[ET.Element]:
         box = thing.box
         corners = (box.x, box.y, box.x + box.width, box.y + box.height)
         yield ET.Element("box", common | dict(zip(("xtl", "ytl", "xbr", "ybr"), map(number, corners), strict=True)))
+    if thing.oriented is not None:
+        turned = thing.oriented
+        across, down = turned.width / 2, turned.height / 2
+        corners = (turned.center_x - across, turned.center_y - down, turned.center_x + across, turned.center_y + down)
+        places = dict(zip(("xtl", "ytl", "xbr", "ybr"), map(number, corners), strict=True))
+        yield ET.Element("box", common | places | {"rotation": number(math.degrees(turned.angle))})
     if thing.polygons is not None:
         for ring in thing.polygons.rings:
             points = ";".join(f"{number(x)},{number(y)}" for x, y in zip(ring[0::2], ring[1::2], strict=True))
@@ -91,3 +110,9 @@ def _shapes(thing: Thing) -> Iterator[ET.Element]:
             runs = runs_from_mask(mask[y : y + height, x : x + width].T)
             place = {"left": str(x), "top": str(y), "width": str(width), "height": str(height)}
             yield ET.Element("mask", common | {"rle": ", ".join(map(str, runs)), **place})
+    if thing.keypoints is not None:
+        skeleton = ET.Element("skeleton", {key: common[key] for key in ("label", "source", "z_order")})
+        for point in thing.keypoints.points:
+            place = {"label": point.name, "source": "manual", "outside": "0", "occluded": "0" if point.visible else "1"}
+            ET.SubElement(skeleton, "points", place | {"points": f"{number(point.x)},{number(point.y)}"})
+        yield skeleton

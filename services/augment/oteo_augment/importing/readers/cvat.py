@@ -11,13 +11,14 @@ import numpy as np
 
 from oteo_augment.importing.items import Item, Reading
 from oteo_augment.importing.paths import ByName, split_of_name, split_of_path
+from oteo_augment.importing.readers.shapes import tasks_of
 from oteo_augment.importing.source import Source
-from oteo_core.datasets import Box, Polygons, Rle, Severity, Task
+from oteo_core.datasets import Box, Keypoint, Keypoints, OrientedBox, Polygons, Rle, Severity, Skeleton
 from oteo_core.datasets.runs import runs_from_mask
 
 _PROBED = 20
 _HEAD = 4096
-_OTHERS = frozenset({"polyline", "points", "cuboid", "ellipse", "skeleton"})
+_OTHERS = frozenset({"polyline", "cuboid", "ellipse"})
 _CROWD = "is_crowd"
 
 
@@ -34,12 +35,15 @@ def read(source: Source) -> Reading:
     images = ByName(source.images)
     items: dict[str, Item] = {}
     classes: dict[str, None] = {}
+    points: dict[str, dict[str, None]] = {}
     files = [path for path in source.ending_with(".xml") if _is_cvat(source, path)]
     for path in files:
         last = path
         try:
             for element in _elements(source.read(path)):
-                if element.tag == "label":
+                if element.tag == "label" and (parent := (element.findtext("parent") or "").strip()):
+                    points.setdefault(parent, {}).setdefault((element.findtext("name") or "").strip())
+                elif element.tag == "label":
                     classes.setdefault((element.findtext("name") or "").strip())
                 else:
                     last = element.get("name", "")
@@ -52,7 +56,8 @@ def read(source: Source) -> Reading:
         if path not in items:
             item = items[path] = Item(path, unlabelled=True, split=split_of_path(path))
             item.report(Severity.ERROR, "MISSING_ANNOTATION", f"{path} is not in {', '.join(files[:3])}")
-    return Reading(list(items.values()), tuple(classes), _tasks(items), frozenset([*files, *items]))
+    skeletons = tuple(Skeleton(name, tuple(names)) for name, names in points.items())
+    return Reading(list(items.values()), tuple(classes), tasks_of(items), frozenset([*files, *items]), skeletons=skeletons)
 
 
 def _is_cvat(source: Source, path: str) -> bool:
@@ -66,17 +71,6 @@ def _elements(data: bytes) -> Iterator[ET.Element]:
         if element.tag in ("label", "image"):
             yield element
             element.clear()
-
-
-def _tasks(items: dict[str, Item]) -> tuple[str, ...]:
-    boxes = sum(len(item.boxes) for item in items.values())
-    outlines = sum(len(item.polygons) + len(item.rle) for item in items.values())
-    if not boxes and not outlines and any(item.labels for item in items.values()):
-        single = all(len(item.labels) <= 1 for item in items.values())
-        return (Task.CLASSIFICATION, Task.MULTI_LABEL) if single else (Task.MULTI_LABEL,)
-    if not outlines:
-        return (Task.DETECTION, Task.MULTI_LABEL)
-    return (Task.INSTANCE, Task.DETECTION, Task.MULTI_LABEL) if boxes * 2 >= outlines else (Task.INSTANCE, Task.MULTI_LABEL)
 
 
 def _image(element: ET.Element, file: str, images: ByName, items: dict[str, Item]) -> None:
@@ -111,15 +105,21 @@ def _image(element: ET.Element, file: str, images: ByName, items: dict[str, Item
             if name not in item.labels:
                 item.labels.append(name)
         elif shape.tag == "box" and (box := _box(shape)) is not None:
-            item.boxes.append(Box(name, *box, crowd, number, extra))
+            if (rotation := _number(shape.get("rotation"))) is None:
+                item.boxes.append(Box(name, *box, crowd, number, extra))
+            else:
+                x, y, across, down = box
+                turn = math.radians(rotation)
+                item.oriented_boxes.append(OrientedBox(name, x + across / 2, y + down / 2, across, down, turn, crowd, number, extra))
+        elif shape.tag in ("points", "skeleton") and (marked := _marked(shape, name)):
+            item.keypoints.append(Keypoints(name, marked, crowd, number, extra))
         elif shape.tag == "polygon" and (ring := _ring(shape.get("points", ""))) is not None:
             earlier = rings.get(number)
             rings[number] = Polygons(name, (*(earlier.rings if earlier else ()), ring), crowd, number, extra)
         elif shape.tag == "mask" and (rle := _mask(shape, item.declared_size)) is not None:
             item.rle.append(Rle(name, *rle, crowd, number, extra))
-        elif shape.tag in _OTHERS or (shape.tag == "box" and _number(shape.get("rotation", "0")) != 0):
-            turned = "a turned box" if shape.tag == "box" else f"a shape {shape.tag}"
-            item.report(Severity.WARNING, "SHAPE_NOT_READ", f"{what} ({name}) is {turned}, which this version does not read", file)
+        elif shape.tag in _OTHERS:
+            item.report(Severity.WARNING, "SHAPE_NOT_READ", f"{what} ({name}) is not read by this version", file)
         else:
             item.report(Severity.ERROR, "BAD_ANNOTATION", f"{what} ({name}) has not the numbers of such a shape", file)
     item.polygons += [rings[number] for number in sorted(rings)]
@@ -134,10 +134,30 @@ def _number(text: str | None) -> float | None:
 
 def _box(shape: ET.Element) -> tuple[float, float, float, float] | None:
     corners = [value for key in ("xtl", "ytl", "xbr", "ybr") if (value := _number(shape.get(key))) is not None]
-    # A turned box is another one than its corners say.
-    if len(corners) < 4 or _number(shape.get("rotation", "0")) != 0:
+    if len(corners) < 4 or _number(shape.get("rotation", "0")) is None:
         return None
     return corners[0], corners[1], corners[2] - corners[0], corners[3] - corners[1]
+
+
+def _marked(shape: ET.Element, name: str) -> tuple[Keypoint, ...]:
+    """Give the points of a skeleton, those outside the image left out, or plain points: one has its label's name, several have numbers."""
+    found: dict[str, Keypoint] = {}
+    if shape.tag == "skeleton":
+        for point in shape.iter("points"):
+            label, places = (point.get("label") or "").strip(), _places(point.get("points", ""))
+            if point.get("outside") != "1" and label and len(places) == 1:
+                found.setdefault(label, Keypoint(label, *places[0], point.get("occluded") != "1"))
+        return tuple(found.values())
+    places = _places(shape.get("points", ""))
+    names = [name] if len(places) == 1 else [str(number) for number in range(1, len(places) + 1)]
+    return tuple(Keypoint(label, *place, shape.get("occluded") != "1") for label, place in zip(names, places, strict=True))
+
+
+def _places(text: str) -> list[tuple[float, float]]:
+    try:
+        return [(float(x), float(y)) for x, y in (pair.split(",") for pair in text.split(";"))]
+    except ValueError:
+        return []
 
 
 def _ring(text: str) -> tuple[float, ...] | None:
