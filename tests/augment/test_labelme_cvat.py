@@ -122,7 +122,9 @@ def test_labelmes_own_shapes_are_read_and_what_is_wrong_is_said(tmp_path, import
         {"label": "cell", "points": [[10, 4], [12, 5]], "shape_type": "mask", "mask": mask},
         {"label": "cell", "points": [[1, 1], [9, 1], [9, 9]], "shape_type": "polygon", "group_id": 3},
         {"label": "cell", "points": [[20, 1], [29, 1], [29, 9]], "shape_type": "polygon", "group_id": 3},
-        {"label": "tip", "points": [[1, 1]], "shape_type": "point"},
+        {"label": "tip", "points": [[1, 2]], "shape_type": "point"},
+        {"label": "line", "points": [[1, 2], [3, 4]], "shape_type": "line"},
+        {"label": "rod", "points": [[10, 10], [30, 10], [30, 20], [10, 20]], "shape_type": "rotation", "direction": 0.0},
         {"label": "cell", "points": [[1, 1], [2, 2]], "shape_type": "polygon"},
         {"label": "cell", "points": [[60, 40], [90, 90]], "shape_type": "mask", "mask": "no picture"},
         {"label": "", "points": [[1, 1], [2, 2], [3, 1]]},
@@ -136,7 +138,8 @@ def test_labelmes_own_shapes_are_read_and_what_is_wrong_is_said(tmp_path, import
     made = import_source(tmp_path)
     sample = made.samples["0.jpg"]
     assert boxes(sample) == [("cell", 10, 5, 20, 15, False)]
-    assert [len(p.rings) for p in sample.polygons] == [1, 2]
+    assert [len(p.rings) for p in sample.polygons] == [1, 2, 1]
+    assert [(k.class_name, [(p.name, p.x, p.y) for p in k.points]) for k in sample.keypoints] == [("tip", [("tip", 1, 2)])]
     ring = np.array(sample.polygons[0].rings[0]).reshape(-1, 2)
     np.testing.assert_allclose(np.hypot(*(ring - 20).T), 10)
     pixels = mask_from_runs(sample.rle[0].counts, 48, 64)
@@ -183,6 +186,68 @@ def test_masks_of_classes_become_a_mask_for_each_class(name, tmp_path, import_so
 CVAT = """<?xml version="1.0"?>
 <annotations><version>1.1</version><meta><task><labels><label><name>cell</name></label><label><name>never</name></label></labels></task></meta>
 {images}</annotations>"""
+
+
+def marked_and_turned(root):
+    """Give a COCO source of objects with points, one of them hidden, with and without a box."""
+    for split, first in (("train", 0), ("val", 20), ("test", 40)):
+        images, annotations = [], []
+        for index in range(3):
+            write_picture(root / "images" / split / f"{split}{index}.png", first + index)
+            images.append({"id": index, "file_name": f"{split}{index}.png", "width": 64, "height": 48})
+            for number in range(2):
+                points = [3 + number, 4, 2, 20, 11 + index, 1, 0, 0, 0]
+                entry = {
+                    "id": 10 * index + number,
+                    "image_id": index,
+                    "category_id": 1,
+                    "iscrowd": 0,
+                    "keypoints": points,
+                    "num_keypoints": 2,
+                }
+                annotations.append({**entry, "bbox": [1, 2, 30 + number, 20]})
+        categories = [{"id": 1, "name": "worm", "keypoints": ["head", "middle", "tail"], "skeleton": []}]
+        write_json(root / f"person_keypoints_{split}.json", {"images": images, "annotations": annotations, "categories": categories})
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_points_of_objects_come_back(name, tmp_path, import_source, store):
+    marked_and_turned(tmp_path / "in")
+    one = import_source(tmp_path / "in", task="keypoints")
+    assert codes(export(store, "made", name, tmp_path / "out")) <= {"CLASS_LIST_LOST"}
+    two = import_source(tmp_path / "out", name="again", task="keypoints")
+    assert (two.info.task, two.info.classes) == ("keypoints", ("worm",))
+    if name == "cvat":  # LabelMe has no list of points: "tail" is marked nowhere
+        assert [s.points for s in two.info.skeletons] == [("head", "middle", "tail")]
+    after = by_pixels(two.samples.values())
+    for key, sample in by_pixels(one.samples.values()).items():
+        assert [k.points for k in after[key].keypoints] == [k.points for k in sample.keypoints]
+        assert len(things_of(after[key])) == len(things_of(sample)) == 2
+        assert boxes(after[key]) == boxes(sample)
+        assert not two.codes(after[key].source_path)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_turned_boxes_come_back_or_become_outlines(name, tmp_path, import_source, store):
+    for index in range(6):
+        write_picture(tmp_path / "in" / f"{index}.png", index)
+    box = '<box label="rod" xtl="20" ytl="12" xbr="40" ybr="21.5" rotation="{}"/>'
+    image = '<image id="{0}" name="{0}.png" width="64" height="48">' + box.format("33.25") + box.format("270.00") + "</image>"
+    (tmp_path / "in" / "annotations.xml").write_text(CVAT.format(images="".join(image.format(index) for index in range(6))))
+    one = import_source(tmp_path / "in", task="detection")
+    lost = codes(export(store, "made", name, tmp_path / "out"))
+    two = import_source(tmp_path / "out", name="again")
+    after = by_pixels(two.samples.values())
+    for key, sample in by_pixels(one.samples.values()).items():
+        assert len(sample.oriented_boxes) == 2
+        if name == "cvat":
+            assert lost == set()
+            for got, wanted in zip(after[key].oriented_boxes, sample.oriented_boxes, strict=True):
+                np.testing.assert_allclose(got.corners(), wanted.corners(), atol=1e-9)
+        else:
+            assert lost == {"ORIENTATION_LOST", "CLASS_LIST_LOST"}
+            for outline, wanted in zip(after[key].polygons, sample.oriented_boxes, strict=True):
+                np.testing.assert_allclose(np.reshape(outline.rings[0], (4, 2)), wanted.corners(), atol=1e-9)
 
 
 def test_cvats_own_shapes_are_read_and_what_is_wrong_is_said(tmp_path, import_source):

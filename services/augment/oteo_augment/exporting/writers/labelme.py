@@ -19,13 +19,14 @@ _VERSION = "5.5.0"
 class LabelMe(Writer):
     """Writes ``train/NAME.png`` and ``train/NAME.json``.
 
-    An object of several shapes (a box and an outline, an outline of pieces) has them in one group. Crowds are a flag, attributes a key that LabelMe
+    An object of several shapes (a box and an outline, an outline of pieces) has them in one group. Crowds are a flag, and so are hidden points; attributes a key that LabelMe
     keeps and does not show. Where classes are of whole images, each class is a flag of every file, true or false.
     """
 
     name = "labelme"
+    tasks = frozenset({Task.CLASSIFICATION, Task.MULTI_LABEL, Task.DETECTION, Task.INSTANCE, Task.SEMANTIC, Task.KEYPOINTS})
+    keeps_points = True
     keeps_turned = True
-    tasks = frozenset({Task.CLASSIFICATION, Task.MULTI_LABEL, Task.DETECTION, Task.INSTANCE, Task.SEMANTIC})
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
@@ -40,13 +41,9 @@ class LabelMe(Writer):
         self.media(sample, f"{folder}/{name}")
         shapes: list[dict[str, Any]] = []
         for number, thing in enumerate([*self.things(sample), *self.stuff(sample)], 1):
-            if thing.oriented is not None:
-                self.losses.add(
-                    "ORIENTATION_LOST", "turned boxes became outlines of their corners, or gave way to their objects' outlines", sample.id
-                )
             found = list(_shapes(thing))
             for shape in found:
-                shape["group_id"] = number if len(found) > 1 else None
+                shape["group_id"] = number if len(found) > 1 or thing.keypoints is not None else None
             shapes += found
         content = {
             "version": _VERSION,
@@ -58,6 +55,13 @@ class LabelMe(Writer):
             "imageWidth": sample.width,
         }
         self.sink.write(f"{folder}/{stem}.json", json.dumps(content, ensure_ascii=False, indent=1).encode())
+        if sample.oriented_boxes:
+            self.losses.add(
+                "ORIENTATION_LOST",
+                "turned boxes became outlines of their four corners, or gave way to their objects' boxes and outlines",
+                sample.id,
+                count=len(sample.oriented_boxes),
+            )
         if not self._flags:
             self.labels_lost(sample)
         self.lost(sample)
@@ -73,15 +77,15 @@ def _shapes(thing: Thing) -> list[dict[str, Any]]:
         found.append(("rectangle", [[box.x, box.y], [box.x + box.width, box.y + box.height]], None))
     if thing.polygons is not None:
         found += [("polygon", [list(p) for p in zip(ring[0::2], ring[1::2], strict=True)], None) for ring in thing.polygons.rings]
-    elif thing.oriented is not None and thing.rle is None:
-        found.append(("polygon", [list(corner) for corner in thing.oriented.corners()], None))
     if thing.rle is not None:
         mask = mask_from_runs(thing.rle.counts, thing.rle.height, thing.rle.width)
         x, y, width, height = (int(v) for v in bounds_of_mask(mask))
         if width and height:
             picture = base64.b64encode(encode_png(mask[y : y + height, x : x + width] * 255)).decode()
             found.append(("mask", [[x, y], [x + width - 1, y + height - 1]], picture))
-    return [
+    if thing.oriented is not None and thing.box is None and not thing.has_outline:
+        found.append(("polygon", [list(corner) for corner in thing.oriented.corners()], None))
+    shapes: list[dict[str, Any]] = [
         {
             "label": thing.class_name,
             "points": points,
@@ -94,3 +98,19 @@ def _shapes(thing: Thing) -> list[dict[str, Any]]:
         }
         for kind, points, mask_data in found
     ]
+    for point in thing.keypoints.points if thing.keypoints is not None else ():
+        flags = ({"crowd": True} if thing.crowd else {}) | ({} if point.visible else {"hidden": True})
+        shapes.append(
+            {
+                "label": point.name,
+                "points": [[point.x, point.y]],
+                "group_id": None,
+                "description": "",
+                "shape_type": "point",
+                "flags": flags,
+                "mask": None,
+                "object_class": thing.class_name,
+                **({"attributes": dict(thing.attributes)} if thing.attributes else {}),
+            }
+        )
+    return shapes

@@ -11,8 +11,9 @@ import numpy as np
 
 from oteo_augment.importing.items import Item, Reading
 from oteo_augment.importing.paths import ByName, split_of_path
+from oteo_augment.importing.readers.shapes import tasks_of
 from oteo_augment.importing.source import Source
-from oteo_core.datasets import Box, Polygons, Rle, Severity, Task
+from oteo_core.datasets import Box, Keypoint, Keypoints, Polygons, Rle, Severity, Task
 from oteo_core.datasets.runs import runs_from_mask
 from oteo_core.errors import OteoError
 from oteo_core.images import decode_labels
@@ -20,7 +21,8 @@ from oteo_core.images import decode_labels
 _PROBED = 50
 _LARGEST = 256 << 20
 _MARKS = (b'"shapes"', b'"imagePath"')
-_OTHERS = frozenset({"point", "points", "line", "linestrip", "rotation", "oriented_rectangle"})
+_OTHERS = frozenset({"points", "line", "linestrip"})
+_TURNED = ("rotation", "oriented_rectangle")
 
 
 def detect(source: Source) -> str:
@@ -79,7 +81,7 @@ def read(source: Source) -> Reading:
         if path not in items:
             item = items[path] = Item(path, unlabelled=True, split=split_of_path(path))
             item.report(Severity.ERROR, "MISSING_ANNOTATION", f"{path} has no JSON file")
-    tasks = _tasks(items)
+    tasks = tasks_of(items)
     if Task.CLASSIFICATION in tasks or tasks == (Task.MULTI_LABEL,):
         return Reading(list(items.values()), tuple(flags), tasks, frozenset(used | set(items)))
     for item in items.values():
@@ -98,27 +100,18 @@ def _is_labelme(source: Source, path: str) -> bool:
     return all(mark in data for mark in _MARKS)
 
 
-def _tasks(items: dict[str, Item]) -> tuple[str, ...]:
-    boxes = sum(len(item.boxes) for item in items.values())
-    outlines = sum(len(item.polygons) + len(item.rle) for item in items.values())
-    if not boxes and not outlines and any(item.labels for item in items.values()):
-        single = all(len(item.labels) <= 1 for item in items.values())
-        return (Task.CLASSIFICATION, Task.MULTI_LABEL) if single else (Task.MULTI_LABEL,)
-    if not outlines:
-        return (Task.DETECTION, Task.MULTI_LABEL)
-    # Where few outlines have a box, boxes are no answer.
-    return (Task.INSTANCE, Task.DETECTION, Task.MULTI_LABEL) if boxes * 2 >= outlines else (Task.INSTANCE, Task.MULTI_LABEL)
-
-
 def _shapes(shapes: list[dict[str, Any]], path: str, item: Item) -> None:
     groups: dict[tuple[str, str], int] = {}
     rings: dict[int, Polygons] = {}
+    marked: dict[int, Keypoints] = {}
+    owners = _owners(shapes)
     for index, shape in enumerate(shapes):
         name, what = str(shape.get("label") or ""), f"shape {index + 1}"
         if not name:
             item.report(Severity.ERROR, "UNKNOWN_CLASS", f"{what} of {path} has no label", path)
             continue
         group = shape.get("group_id")
+        point, name = name, (owners.get(str(group)) or name if shape.get("shape_type") == "point" else name)
         # Shapes of one group and class are one object: its box, the pieces of its outline.
         number = index if group is None else groups.setdefault((str(group), name), index)
         given = shape.get("attributes")
@@ -140,6 +133,16 @@ def _shapes(shapes: list[dict[str, Any]], path: str, item: Item) -> None:
             rings[number] = Polygons(name, (ring,), crowd, number, extra)
         elif kind == "mask" and len(points) == 2 and (rle := _mask(shape.get("mask"), points, item, name)) is not None:
             item.rle.append(Rle(name, *rle, crowd, number, extra))
+        elif kind in _TURNED and len(points) == 4:
+            item.quads.append(Polygons(name, (tuple(value for place in points for value in place),), crowd, number, extra))
+        elif kind == "point" and len(points) == 1:
+            before = marked.get(number)
+            hidden = isinstance(shape.get("flags"), dict) and shape["flags"].get("hidden") is True
+            if before is not None and any(other.name == point for other in before.points):
+                item.report(Severity.ERROR, "BAD_ANNOTATION", f"{what} of {path} is a second point {point!r} of one object", path)
+                continue
+            places = (*(before.points if before else ()), Keypoint(point, *points[0], not hidden))
+            marked[number] = Keypoints(name, places, crowd, number, extra)
         elif kind in _OTHERS:
             item.report(
                 Severity.WARNING, "SHAPE_NOT_READ", f"{what} ({name}) of {path} is a {kind}, which this version does not read", path
@@ -147,6 +150,22 @@ def _shapes(shapes: list[dict[str, Any]], path: str, item: Item) -> None:
         else:
             item.report(Severity.ERROR, "BAD_ANNOTATION", f"{what} ({name}) of {path} is no {kind} that can be read", path)
     item.polygons += [rings[number] for number in sorted(rings)]
+    item.keypoints += [marked[number] for number in sorted(marked)]
+
+
+def _owners(shapes: list[dict[str, Any]]) -> dict[str, str]:
+    """Give the class of each group with points: that of its other shapes, else the one that our own export notes on points."""
+    found: dict[str, set[str]] = {}
+    noted: dict[str, str] = {}
+    for shape in shapes:
+        group, label = shape.get("group_id"), str(shape.get("label") or "")
+        if group is None or not label:
+            continue
+        if shape.get("shape_type") != "point":
+            found.setdefault(str(group), set()).add(label)
+        elif isinstance(shape.get("object_class"), str):
+            noted[str(group)] = shape["object_class"]
+    return noted | {group: next(iter(labels)) for group, labels in found.items() if len(labels) == 1}
 
 
 def _points(value: Any) -> list[tuple[float, float]]:
