@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from google.protobuf.json_format import MessageToDict
@@ -87,10 +88,7 @@ def policy_of_dataset(message: augment_pb2.AugmentationPolicy, source: DatasetIn
     """
     points = [point for skeleton in source.skeletons for point in skeleton.points]
     known = {*source.classes, *points}
-    pairs = mirror_pairs(points)
-    told = {*message.mirror_swaps, *message.mirror_swaps.values()}
-    missing = {one: other for one, other in pairs.items() if one not in told}
-    if missing and not message.steps:
+    if not message.steps and _not_told(points, message.mirror_swaps):
         message = _copied(message, laterality=True)
     policy = policy_from_proto(message, source.task)
     for name in {*policy.mirror_swaps, *policy.mirror_swaps.values()} - known:
@@ -98,15 +96,33 @@ def policy_of_dataset(message: augment_pb2.AugmentationPolicy, source: DatasetIn
         raise InvalidArgument(
             f"mirror_swaps names {name!r}; datasets/{source.id} has {has}", reason="UNKNOWN_CLASS", field="policy.mirror_swaps"
         )
+    check_points_swap(policy, points, f"datasets/{source.id}", "policy.mirror_swaps")
+    return policy
+
+
+def check_points_swap(policy: Policy, points: Iterable[str], where: str, field: str) -> None:
+    """Refuse a policy that has a mirror and does not say which of these points it swaps, where their names say left and right.
+
+    Raises
+    ------
+    InvalidArgument
+        POINTS_NOT_SWAPPED.
+    """
+    missing = _not_told(points, policy.mirror_swaps)
     mirrors = next((step.transform for step in policy.steps if find_transform(step.transform).mirrors), "")
     if missing and mirrors:
         raise InvalidArgument(
-            f"{mirrors} swaps left and right, and the points of datasets/{source.id} have sides: say in mirror_swaps "
-            f"{json.dumps(missing)}, or take the mirror out",
+            f"{mirrors} swaps left and right, and the points of {where} have sides: say in mirror_swaps {json.dumps(missing)}, "
+            "or take the mirror out",
             reason="POINTS_NOT_SWAPPED",
-            field="policy.mirror_swaps",
+            field=field,
         )
-    return policy
+
+
+def _not_told(points: Iterable[str], swaps: Mapping[str, str]) -> dict[str, str]:
+    """Give the pairs of points, by their names left and right, that swaps say nothing of."""
+    told = {*swaps, *swaps.values()}
+    return {one: other for one, other in mirror_pairs(points).items() if one not in told}
 
 
 def _copied(message: augment_pb2.AugmentationPolicy, *, laterality: bool) -> augment_pb2.AugmentationPolicy:
