@@ -1,6 +1,6 @@
 """Augmentation end to end against CLoDSA and a hand-written pool of albumentations, and the stream against the library in-process.
 
-    python benchmarks/augment.py [--only linear|sequential|stream] [--clodsa /a/venv/bin/python] [--images 60] [--repeats 5]
+    python benchmarks/augment.py [--only linear|sequential|stream] [--clodsa /a/venv/bin/python] [--images 32] [--repeats 3]
 
 1. "linear": read, decode, one transform, encode PNG, write, annotations moved along; 8 transforms, so 8 outputs of every image. It is the only mode
    that CLoDSA has for boxes and for masks. CLoDSA takes transform 1 to 8 in turn, so does the pool; of Oteo's 8 copies each draws its transform, all
@@ -286,8 +286,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=("linear", "sequential", "stream"), help="one of the three; all unless given")
     parser.add_argument("--clodsa", default="", help="a Python with CLoDSA 1.2.48; left out of the comparison unless given")
-    parser.add_argument("--images", type=int, default=48)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--images", type=int, default=32)
+    parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
     cv2.setNumThreads(1)
     print(f"{CORES} cores; load average before: {os.getloadavg()[0]:.1f}; {given.repeats} repeats")

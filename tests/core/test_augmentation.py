@@ -192,3 +192,15 @@ def test_what_goes_by_a_table_is_what_floating_point_gives(name: str, channels: 
         np.testing.assert_array_equal(changed, np.rint(exact).astype(np.uint8))
         differences += not np.array_equal(changed, pixels)
     assert differences > 4
+
+
+def test_augmenting_does_not_load_pytorch_and_leaves_it_to_others():
+    pytest.importorskip("torch", reason="PyTorch is not installed, so nothing could load it")
+    code = (
+        "import numpy as np, sys; from oteo_core.augmentation import *;"
+        "augment_image(np.zeros((40, 40, 3), 'uint8'), default_policy(), AugmentationKey('a'));"
+        "print('torch' in sys.modules);"
+        "from albumentations.pytorch import ToTensorV2; print(ToTensorV2.__name__)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert told == ["False", "ToTensorV2"]
