@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import yaml
 from export_tools import boxes, by_pixels, codes, export
 from import_sources import write_json, write_picture
 
-from oteo_core.datasets import Sample, Skeleton, mirror_pairs
+from oteo_core.datasets import DatasetWriter, Sample, Skeleton, mirror_pairs
 from oteo_core.datasets.proto import dataset_to_proto
 from oteo_core.errors import InvalidArgument
 
@@ -357,3 +358,18 @@ def test_labelme_writes_turned_boxes_as_outlines(tmp_path, import_source, store)
         for (name, place), outline in zip(corners(sample), second[key].polygons, strict=True):
             assert outline.class_name == name
             np.testing.assert_allclose(np.reshape(outline.rings[0], (4, 2)), place, atol=1e-8)
+
+
+def test_a_name_that_an_object_has_twice_is_counted(tmp_path, import_source, store):
+    one = import_source(animals(tmp_path / "in"))
+    with DatasetWriter(store, "datasets/twice", replace(one.info, id="twice")) as writer:
+        for number, sample in enumerate(one.samples.values()):
+            first, *rest = sample.keypoints
+            doubled = replace(first, points=(*first.points, first.points[0])) if number == 0 else first
+            writer.note_media(sample.path, 1)
+            store.write_bytes(f"datasets/twice/{sample.path}", one.reader.read_media(sample))
+            writer.add(replace(sample, keypoints=(doubled, *rest)))
+        writer.finish()
+    for name in ("coco", "yolo", "cvat"):
+        (lost,) = (loss for loss in export(store, "twice", name, tmp_path / name).losses if loss.code == "POINT_LOST")
+        assert lost.message.startswith("1 in 1 sample")

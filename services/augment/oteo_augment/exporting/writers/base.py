@@ -127,6 +127,15 @@ class Writer(ABC):
             )
         if sample.keypoints and not self.keeps_points:
             self.losses.add("KEYPOINTS_LOST", "key points of objects are not in the format", sample.id, count=len(sample.keypoints))
+        twice = sum(len(marked.points) - len({point.name for point in marked.points}) for marked in sample.keypoints)
+        if twice and self.keeps_points:
+            self.losses.add(
+                "POINT_LOST",
+                "of points of one name in an object the last alone is written",
+                sample.id,
+                count=twice,
+                severity=Severity.ERROR,
+            )
         if sample.oriented_boxes and not self.keeps_turned:
             self.losses.add(
                 "ORIENTATION_LOST",
