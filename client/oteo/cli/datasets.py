@@ -25,7 +25,7 @@ Format = Annotated[
     str,
     typer.Option(
         "--format",
-        help="class-folders, coco, pascal-voc, yolo, masks, color-masks, instance-masks, csv, numpy, webdataset, labelme, cvat, oteo; default: found automatically.",
+        help="class-folders, coco, pascal-voc, yolo, masks, color-masks, instance-masks, csv, numpy, hdf5, webdataset, labelme, cvat, oteo; default: found automatically.",
     ),
 ]
 _SHOWN_FINDINGS = 20
@@ -214,7 +214,7 @@ def export(
         str,
         typer.Option(
             "--format",
-            help="class-folders, coco, pascal-voc, yolo, masks, color-masks, instance-masks, csv, numpy, webdataset, labelme, cvat, oteo.",
+            help="class-folders, coco, pascal-voc, yolo, masks, color-masks, instance-masks, csv, numpy, hdf5, webdataset, labelme, cvat, oteo.",
         ),
     ],
     destination: Annotated[str, typer.Option("--to", help="Folder, .zip or .tar, or URI; default: in the artifact store.")] = "",

@@ -84,7 +84,7 @@ def expand(archive: Path, goal: Path, limits: ArchiveLimits, check: Callable[[],
                 )
             members = set(file.namelist())
             labels = {part: _array(file, f"{part}_labels.npy") for part in PARTS if f"{part}_labels.npy" in members}
-            found = _meaning(
+            found = meaning_of(
                 archive.name, labels, _array(file, "classes.npy") if "classes.npy" in members else np.array([*names]) if names else None
             )
             for part in PARTS:
@@ -143,8 +143,14 @@ def _array(file: zipfile.ZipFile, name: str) -> NDArray[Any]:
     return array
 
 
-def _meaning(archive: str, labels: dict[str, NDArray[Any]], names: NDArray[Any] | None) -> Arrays:
-    """Work out classes from all labels together."""
+def meaning_of(archive: str, labels: dict[str, NDArray[Any]], names: NDArray[Any] | None) -> Arrays:
+    """Work out classes from all labels together.
+
+    Raises
+    ------
+    InvalidArgument
+        UNSUPPORTED_FORMAT for labels of another shape or type.
+    """
     for part, array in labels.items():
         if array.dtype.kind not in "bui" or array.ndim not in (1, 2) or (array.size and int(array.min()) < 0):
             raise _unsupported(

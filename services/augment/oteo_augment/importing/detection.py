@@ -7,7 +7,8 @@ from oteo_augment.importing.source import Source
 from oteo_core.errors import InvalidArgument
 
 _FOREIGN = (
-    (".dcm", "DICOM"), (".dicom", "DICOM"), (".nii", "NIfTI"), (".nii.gz", "NIfTI"), (".h5", "HDF5"), (".hdf5", "HDF5"),
+    (".dcm", "DICOM"), (".dicom", "DICOM"), (".nii", "NIfTI"), (".nii.gz", "NIfTI"),
+    (".h5", "HDF5 without data sets such as images and labels"), (".hdf5", "HDF5 without data sets such as images and labels"),
     (".npz", "NumPy archives without arrays such as train_images"), (".npy", "NumPy arrays"), (".svs", "whole-slide images"), (".mp4", "video"), (".avi", "video"),
 )  # fmt: skip
 
@@ -42,7 +43,7 @@ def detect_format(source: Source) -> tuple[str, str]:
 def _unsupported(why: str) -> InvalidArgument:
     return InvalidArgument(
         f"the source's format is not known: {why}. What is read: a folder for each class; COCO JSON; Pascal VOC XML; YOLO text files; "
-        "a CSV of files and labels; masks beside images, with numbers or colours, or a file for each object; LabelMe JSON; CVAT XML; NumPy archives in MedMNIST's form; WebDataset shards; datasets of Oteo's own.",
+        "a CSV of files and labels; masks beside images, with numbers or colours, or a file for each object; LabelMe JSON; CVAT XML; NumPy archives in MedMNIST's form; HDF5; WebDataset shards; datasets of Oteo's own.",
         reason="UNSUPPORTED_FORMAT",
         field="source_uri",
     )

@@ -18,6 +18,7 @@ FORMATS = (
     "color_masks",
     "instance_masks",
     "numpy",
+    "hdf5",
     "webdataset",
     "labelme",
     "cvat",

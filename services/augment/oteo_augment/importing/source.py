@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from oteo_augment.importing import hdf5
 from oteo_augment.importing.archives import ArchiveLimits, archive_kind, judge_zip, unpack
 from oteo_augment.importing.arrays import expand, folder_of, holds_pictures
 from oteo_augment.importing.downloads import check_download, fetch, is_download
@@ -259,7 +260,7 @@ def open_source(uri: str, scratch: Path, limits: ArchiveLimits, check: Callable[
 
 
 def _is_arrays(name: str) -> bool:
-    return name.lower().endswith(".npz")
+    return name.lower().endswith((".npz", *hdf5.ENDINGS))
 
 
 def _opened_arrays(source: Source, scratch: Path, limits: ArchiveLimits, check: Callable[[], None]) -> Source:
@@ -268,6 +269,8 @@ def _opened_arrays(source: Source, scratch: Path, limits: ArchiveLimits, check: 
         return source
     if shards := source.ending_with(".tar"):
         return _opened_shards(source, shards, scratch, limits, check)
+    if (files := source.ending_with(*hdf5.ENDINGS)) and not source.ending_with(".npz"):
+        return _opened_hdf5(source, files, scratch, limits, check)
     archives = source.ending_with(".npz")
     if not archives:
         return source
@@ -281,6 +284,24 @@ def _opened_arrays(source: Source, scratch: Path, limits: ArchiveLimits, check: 
         if holds_pictures(place):
             expand(place, goal / folder_of(path, taken), limits, check)
     return _local_source(goal, source.description, check) if taken else source
+
+
+def _opened_hdf5(source: Source, files: list[str], scratch: Path, limits: ArchiveLimits, check: Callable[[], None]) -> Source:
+    """Open HDF5 files together, since pictures and labels may lie in two."""
+    places = []
+    for number, path in enumerate(files):
+        check()
+        place = Path(source.ref.root) / path
+        if not source.ref.is_local:
+            place = scratch / f"hdf5-{number}" / path.rpartition("/")[2]
+            place.parent.mkdir(parents=True)
+            place.write_bytes(source.read(path))
+        if hdf5.holds_pictures(place):
+            places.append(place)
+    if not places:
+        return source
+    hdf5.expand(places, scratch / "arrays", limits, check)
+    return _local_source(scratch / "arrays", source.description, check)
 
 
 def _opened_shards(source: Source, shards: list[str], scratch: Path, limits: ArchiveLimits, check: Callable[[], None]) -> Source:
@@ -362,7 +383,7 @@ def _empty(uri: str) -> InvalidArgument:
 
 def _no_archive(uri: str) -> InvalidArgument:
     return InvalidArgument(
-        f"{uri} is a file, and not a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz archive or .npz file. Give the folder that holds the images.",
+        f"{uri} is a file, and not a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz archive, .npz or .h5 file. Give the folder that holds the images.",
         reason="UNSUPPORTED_FORMAT",
         field="source_uri",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from oteo_augment.importing.items import Item, Reading
-from oteo_core.datasets import Box, Keypoints, OrientedBox, Polygons, Rle, Task
+from oteo_core.datasets import Box, Keypoints, OrientedBox, Polygons, Rle, Severity, Task
 from oteo_core.errors import InvalidArgument
 
 _SAYS = {
@@ -46,6 +46,14 @@ def shape_for_task(item: Item, task: str) -> None:
         numbers = {(quad.instance, quad.class_name) for quad in item.quads}
         item.oriented_boxes = [box for box in item.oriented_boxes if (box.instance, box.class_name) not in numbers]
     item.quads = []
+    if task in (Task.SEMANTIC, Task.INSTANCE) and item.mask and item.labels:
+        shown = ", ".join(repr(name) for name in item.labels)
+        item.report(
+            Severity.INFO,
+            "LABELS_NOT_KEPT",
+            f"the classes {shown} of the whole image are not kept beside its mask; ask for classification for them",
+        )
+        item.labels = []
     if task == Task.MULTI_LABEL and not item.labels:
         things: list[Box | Polygons | Rle | OrientedBox | Keypoints] = [
             *item.boxes,

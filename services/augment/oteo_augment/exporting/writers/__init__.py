@@ -7,6 +7,7 @@ from oteo_augment.exporting.writers.class_folders import ClassFolders
 from oteo_augment.exporting.writers.coco import Coco
 from oteo_augment.exporting.writers.color_masks import ColorMasks
 from oteo_augment.exporting.writers.cvat import Cvat
+from oteo_augment.exporting.writers.hdf5 import Hdf5
 from oteo_augment.exporting.writers.instance_masks import InstanceMasks
 from oteo_augment.exporting.writers.labelme import LabelMe
 from oteo_augment.exporting.writers.masks import Masks
@@ -21,6 +22,6 @@ __all__ = ["WRITERS", "Job", "Writer"]
 
 WRITERS: dict[str, type[Writer]] = {
     writer.name: writer
-    for writer in (ClassFolders, Coco, PascalVoc, Yolo, Masks, ColorMasks, InstanceMasks, Csv, Numpy, WebDataset, LabelMe, Cvat, Oteo)
+    for writer in (ClassFolders, Coco, PascalVoc, Yolo, Masks, ColorMasks, InstanceMasks, Csv, Numpy, Hdf5, WebDataset, LabelMe, Cvat, Oteo)
 }
 """Writers by name; the names are those of `oteo_core.datasets.proto.FORMATS`."""

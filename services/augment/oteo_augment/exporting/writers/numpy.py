@@ -33,7 +33,7 @@ class Numpy(Writer):
         super().__init__(job)
         self._numbers = {name: number for number, name in enumerate(job.info.classes)}
         self._multiple = job.info.task == Task.MULTI_LABEL
-        self._shape, self._dtype, self._mixed = _form(job)
+        self._shape, self._dtype, self._mixed = form_of(job)
         self._labels: dict[str, list[NDArray[np.uint8 | np.int64]]] = {split: [] for split in _WORDS}
         self._places: dict[str, Path] = {split: job.scratch / f"numpy-{split}" for split in _WORDS}
         self._files: dict[str, IO[bytes]] = {split: place.open("wb") for split, place in self._places.items()}
@@ -99,7 +99,7 @@ def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
     return archive.open(zipfile.ZipInfo(f"{name}.npy", _LONG_AGO), "w", force_zip64=True)
 
 
-def _form(job: Job) -> tuple[tuple[int, int, int], np.dtype[Any], bool]:
+def form_of(job: Job, kinds: tuple[str, ...] = ("uint8", "uint16")) -> tuple[tuple[int, int, int], np.dtype[Any], bool]:
     """Give height, width and channels of all pictures, their type, and whether grey and colour are mixed.
 
     Raises
@@ -120,7 +120,7 @@ def _form(job: Job) -> tuple[tuple[int, int, int], np.dtype[Any], bool]:
                 )
     height, width, _, dtype = next(iter(seen))
     channels = {channels for _, _, channels, _ in seen}
-    if dtype not in ("uint8", "uint16"):
+    if dtype not in kinds:
         raise FailedPrecondition(
             f"arrays of {dtype} are not read by others; {job.info.id} cannot be written so",
             reason="FORMAT_CANNOT_HOLD_SIZES",

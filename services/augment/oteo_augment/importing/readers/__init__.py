@@ -16,6 +16,7 @@ from oteo_augment.importing.readers import (
     color_masks,
     csv,
     cvat,
+    hdf5,
     instance_masks,
     labelme,
     masks,
@@ -37,6 +38,7 @@ READERS: dict[str, Callable[[Source], Reading]] = {
     "color_masks": color_masks.read,
     "instance_masks": instance_masks.read,
     "numpy": numpy.read,
+    "hdf5": hdf5.read,
     "webdataset": webdataset.read,
     "labelme": labelme.read,
     "cvat": cvat.read,
@@ -47,6 +49,7 @@ READERS: dict[str, Callable[[Source], Reading]] = {
 DETECTORS: dict[str, Callable[[Source], str]] = {
     "oteo": oteo.detect,
     "numpy": numpy.detect,
+    "hdf5": hdf5.detect,
     "webdataset": webdataset.detect,
     "coco": coco.detect,
     "labelme": labelme.detect,
