@@ -139,7 +139,7 @@ def _write(sets: Sequence[_Set], files: Sequence[h5py.File], goal: Path, check: 
     labels: dict[str, NDArray[Any]] = {}
     for number, s in enumerate(sets):
         count = len(s.found["images"]) if s.found["images"].ndim else 0
-        for role, data in s.found.items():
+        for data in s.found.values():
             if not data.ndim or len(data) != count:
                 raise _unsupported(f"{s.found['images'].name} has {count} pictures and {data.name} is of shape {data.shape}")
         if "labels" in s.found:
