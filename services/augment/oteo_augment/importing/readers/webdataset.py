@@ -64,7 +64,9 @@ def read(source: Source) -> Reading:
                 item.report(Severity.ERROR, "MISSING_ANNOTATION", f"no .cls, .json, .txt or mask file beside {path} says what is on it")
         used.update((path, *sides))
         items.append(item)
-    things: list[Box | Polygons | Rle] = [thing for item in items for thing in (*item.boxes, *item.polygons, *item.rle)]
+    things: list[Box | Polygons | Rle] = []
+    for item in items:
+        things += [*item.boxes, *item.polygons, *item.rle]
     found = {thing.class_name for thing in things} | {name for item in items for name in item.labels}
     classes = names or tuple(sorted(found, key=lambda name: (len(name) if name.isdigit() else 0, name)))
     return Reading(items, () if numbers else classes, _tasks(items), frozenset(used), numbers)
