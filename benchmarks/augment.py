@@ -1,11 +1,11 @@
 """Augmentation end to end against CLoDSA and a hand-written pool of albumentations, and the stream against the library in-process.
 
-    python benchmarks/augment.py [--only linear|sequential|stream] [--clodsa /a/venv/bin/python] [--images 60] [--repeats 5]
+    python benchmarks/augment.py [--only linear|sequential|stream] [--clodsa /a/venv/bin/python] [--images 32] [--repeats 3]
 
 1. "linear": read, decode, one transform, encode PNG, write, annotations moved along; 8 transforms, so 8 outputs of every image. It is the only mode
    that CLoDSA has for boxes and for masks. CLoDSA takes transform 1 to 8 in turn, so does the pool; of Oteo's 8 copies each draws its transform, all
    equally often. CLoDSA 1.2.48 runs by its own JSON configuration in an environment of its own (`clodsa_peer.py` says how to make one).
-2. "sequential": all eight transforms in a row, each with probability 0.5, two outputs of every image; against the pool.
+2. "sequential": all eight transforms in a row, each with probability 0.5, eight outputs of every image; against the pool.
 3. "stream": `AugmentImages` over gRPC on loopback, one stream, against calling `oteo_core.augmentation` in as many threads in this process on the
    same encoded images of 512 x 512.
 
@@ -181,7 +181,7 @@ def end_to_end(given: argparse.Namespace, root: Path, linear: bool, masks: bool,
     bring_in(store, source, "source")
     steps = SINGLE if linear else STEPS
     policy = Policy(tuple(Step(n, p, 1.0 if linear else 0.5) for n, p in steps), mode=Mode.LINEAR if linear else Mode.SEQUENTIAL)
-    copies = len(steps) if linear else 2
+    copies = len(steps)
     plan = AugmentationPlan(policy, copies=copies, drop_originals=True)
     reader = DatasetReader(store, "source")
     folder = reader.uri.removeprefix("file://")
@@ -231,7 +231,7 @@ def end_to_end(given: argparse.Namespace, root: Path, linear: bool, masks: bool,
     names = list(rows)
     headings = {"of CLoDSA": names[0]} if len(names) == 4 else {}
     headings |= {"of the pool": names[-3], "of one worker": names[-1]}
-    mode = "8 transforms, one output each" if linear else "8 transforms in a row, each with probability 0.5, 2 outputs"
+    mode = "8 transforms, one output each" if linear else "8 transforms in a row, each with probability 0.5, 8 outputs"
     table(f"{source.title}; {mode}; PNG in and out", rows, headings, cpus)
     shutil.rmtree(root / kind)
 
@@ -286,8 +286,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=("linear", "sequential", "stream"), help="one of the three; all unless given")
     parser.add_argument("--clodsa", default="", help="a Python with CLoDSA 1.2.48; left out of the comparison unless given")
-    parser.add_argument("--images", type=int, default=60)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--images", type=int, default=32)
+    parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
     cv2.setNumThreads(1)
     print(f"{CORES} cores; load average before: {os.getloadavg()[0]:.1f}; {given.repeats} repeats")

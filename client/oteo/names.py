@@ -17,9 +17,9 @@ def resource(collection: str, name: str) -> str:
 
 
 def source_uri(source: str | os.PathLike[str]) -> str:
-    """Give what the service is told of a source: URIs as they are, local paths made absolute."""
+    """Give what the service is told of a source: URIs and names of public datasets as they are, local paths made absolute."""
     text = os.fspath(source)
-    return text if "://" in text else str(Path(text).expanduser().absolute())
+    return text if "://" in text or text.startswith(("medmnist:", "torchvision:")) else str(Path(text).expanduser().absolute())
 
 
 def enum_name(enum: Any, prefix: str, value: str | None, field: str) -> str:

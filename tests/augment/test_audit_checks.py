@@ -11,7 +11,20 @@ from audit_sets import audit, codes, row, scene, scenes, write
 
 from oteo_augment.auditing import NAMES, choose
 from oteo_augment.auditing.checks import CHECKS
-from oteo_core.datasets import Box, DatasetReader, Finding, MaskEncoding, Polygons, Rle, Sample, Severity
+from oteo_augment.auditing.fixing import plan_repair
+from oteo_core.datasets import (
+    Box,
+    DatasetReader,
+    Finding,
+    Keypoint,
+    Keypoints,
+    MaskEncoding,
+    OrientedBox,
+    Polygons,
+    Rle,
+    Sample,
+    Severity,
+)
 from oteo_core.errors import InvalidArgument
 from oteo_core.images import encode_png
 
@@ -148,6 +161,45 @@ def test_boxes_outlines_and_runs(store):
         "CONFLICTING_ANNOTATION": ["which"],
         "NO_ANNOTATION": ["bare"],
     }
+
+
+def test_turned_boxes_and_points(store):
+    good = OrientedBox("a", 25, 25, 30, 12, 0.5)
+    seen = Keypoints("a", (Keypoint("nose", 5, 5), Keypoint("tail", 60, 60)))
+    other = replace(good, angle=-0.5)
+    # The same around it, turned the other way: two things.
+    plain = [row(f"ok-{i}", scene(0, i), split="train", oriented_boxes=(good, other), keypoints=(seen,)) for i in range(3)]
+    outside, nan = Keypoint("ear", 90, 5), float("nan")
+    faults = {
+        "empty": {"oriented_boxes": (replace(good, height=0.0),)},
+        "nan": {"oriented_boxes": (replace(good, angle=nan),)},
+        "outside": {"oriented_boxes": (replace(good, center_x=120.0),)},
+        "thin": {"oriented_boxes": (replace(good, height=1.0),)},
+        "twice": {"oriented_boxes": (good, replace(good, center_x=25.3))},
+        "which": {"oriented_boxes": (good, replace(good, class_name="b"))},
+        "none": {"keypoints": (Keypoints("a", ()),)},
+        "nowhere": {"keypoints": (Keypoints("a", (Keypoint("nose", nan, 5),)),)},
+        "away": {"keypoints": (Keypoints("a", (outside,)),)},
+        "partly": {"keypoints": (Keypoints("a", (*seen.points, outside)),)},
+        "double": {"keypoints": (Keypoints("a", (*seen.points, Keypoint("nose", 6, 6))),)},
+    }
+    planted = [row(name, scene(1, i), split="train", **fields) for i, (name, fields) in enumerate(faults.items())]
+    write(store, "marks", [*plain, *planted], task="detection", classes=("a", "b"))
+    outcome = audit(store, "marks", "annotations")
+    assert codes(outcome) == {
+        "EMPTY_ANNOTATION": ["empty", "nan", "none", "nowhere"],
+        "ANNOTATION_OUT_OF_IMAGE": ["away", "outside"],
+        "TINY_ANNOTATION": ["thin"],
+        "DUPLICATE_ANNOTATION": ["twice"],
+        "CONFLICTING_ANNOTATION": ["which"],
+        "POINT_OUT_OF_IMAGE": ["partly"],
+        "REPEATED_POINT": ["double"],
+    }
+    repair = plan_repair(outcome)
+    assert {name: [(ref.kind, ref.index) for ref in refs] for name, refs in repair.annotations.items()} == {
+        "empty": [("oriented_boxes", 0)], "nan": [("oriented_boxes", 0)], "outside": [("oriented_boxes", 0)],
+        "twice": [("oriented_boxes", 1)], "none": [("keypoints", 0)], "nowhere": [("keypoints", 0)], "away": [("keypoints", 0)],
+    }  # fmt: skip
 
 
 def test_masks(store):

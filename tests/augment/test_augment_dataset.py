@@ -10,11 +10,12 @@ import pytest
 from augment_runs import Kept, add_image, files, run
 
 from oteo_augment.augmentation import AugmentationPlan, dataset, plan_from_request
+from oteo_augment.augmentation.preview import preview_sheet
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.augmentation import Policy, Step, default_policy
 from oteo_core.datasets import DatasetInfo, DatasetReader, DatasetWriter, Finding, Sample, Severity
 from oteo_core.errors import FailedPrecondition, InvalidArgument
-from oteo_core.images import pixel_digest
+from oteo_core.images import ImageLimits, pixel_digest
 from oteo_core.jobs.executor import ProcessExecutor
 from oteo_core.sampledata import draw_cell
 from oteo_protos.augment.v1 import augment_pb2
@@ -194,3 +195,25 @@ def test_a_request_becomes_a_plan(store):
     assert (plan.copies, plan.seed, plan.drop_originals) == (2, 5, True)
     assert [s.probability for s in plan.policy.steps] == [0.5, 1.0]
     assert plan_from_request(request(), info).policy.digest == default_policy().digest
+
+
+def test_a_sheet_tells_of_pictures_that_a_policy_is_not_defined_for(tmp_path):
+    store = ArtifactStore(f"file://{tmp_path}/store")
+    for name, odd in (("some", (1,)), ("all", (0, 1, 2))):
+        with DatasetWriter(store, f"datasets/{name}", DatasetInfo(name, task="classification", classes=("a", "b"))) as writer:
+            for index in range(3):
+                pixels = draw_cell(index, size=48)[0]
+                if index in odd:
+                    pixels = pixels.astype(np.float32) * 10
+                add_image(writer, f"{name}-{index}", pixels, split="train", labels=("ab"[index % 2],))
+            writer.finish()
+    policy = Policy((Step("RandomGamma", {"gamma_limit": [150, 160]}),))
+    sheet = preview_sheet(DatasetReader(store, "some"), policy, samples=3, copies=2, seed=0, limits=ImageLimits())
+    rows = np.array_split(sheet, 3)
+    # The refused one's own picture is there, and beside it words on paper.
+    white = [float((row[:256, 270:500] == 255).all(axis=2).mean()) for row in rows]
+    assert sorted(value > 0.8 for value in white) == [False, False, True]
+    with pytest.raises(InvalidArgument) as refused:
+        preview_sheet(DatasetReader(store, "all"), policy, samples=3, copies=2, seed=0, limits=ImageLimits())
+    assert refused.value.reason == "TRANSFORM_NOT_DEFINED"
+    assert refused.value.message.startswith("in/all-")

@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oteo_augment.augmentation import AugmentationPlan, augment_dataset
+from oteo_augment.augmentation import AugmentationPlan, augment_dataset, plan_from_request
 from oteo_augment.augmentation.preview import preview_sheet
 from oteo_core.artifacts import ArtifactStore
-from oteo_core.augmentation import Policy, Step
-from oteo_core.datasets import DatasetInfo, DatasetReader, DatasetWriter, Sample
+from oteo_core.augmentation import CATALOGUE, Policy, Step
+from oteo_core.datasets import DatasetInfo, DatasetReader, DatasetWriter, Sample, Skeleton, SplitCount
 from oteo_core.datasets.annotations import Keypoint, Keypoints, OrientedBox
+from oteo_core.errors import InvalidArgument
 from oteo_core.images import ImageLimits, encode_png, pixel_digest
 from oteo_core.jobs.executor import InlineExecutor
+from oteo_protos.augment.v1 import augment_pb2
 
 MOVING = Policy(
     (Step("Rotate", {"limit": [-30, 30]}), Step("HorizontalFlip", probability=0.5)),
@@ -81,6 +83,33 @@ def test_copies_carry_turned_boxes_and_points(store: ArtifactStore) -> None:
             assert [name for name, point in points.items() if not point.visible] == ["left" if told["mirrored"] else "right"]
             names.add((told["mirrored"], tuple(points)))
     assert {mirrored for mirrored, _ in names} == {True, False}
+
+
+def test_a_mirror_must_say_which_points_swap() -> None:
+    skeleton = Skeleton("face", ("nose", "left_eye", "right_eye"))
+    faces = DatasetInfo("faces", task="detection", classes=("face",), skeletons=(skeleton,), splits=(SplitCount("train", 3, 3),))
+    asked = augment_pb2.AugmentDatasetRequest(dataset="datasets/faces")
+    plain = DatasetInfo("faces", task="detection", classes=("face",), splits=faces.splits)
+
+    def mirrors(info: DatasetInfo) -> bool:
+        return any(CATALOGUE[step.transform].mirrors for step in plan_from_request(asked, info).policy.steps)
+
+    # The default policy mirrors where nothing has a side.
+    assert mirrors(plain)
+    assert not mirrors(faces)
+    asked.policy.steps.add(transform="HorizontalFlip")
+    with pytest.raises(InvalidArgument) as caught:
+        plan_from_request(asked, faces)
+    assert (caught.value.reason, caught.value.field) == ("POINTS_NOT_SWAPPED", "policy.mirror_swaps")
+    assert '{"left_eye": "right_eye"}' in caught.value.message
+    asked.policy.mirror_swaps["right_eye"] = "left_eye"
+    assert plan_from_request(asked, faces).policy.mirror_swaps == {"right_eye": "left_eye"}
+    asked.policy.mirror_swaps["mouth"] = "nose"
+    with pytest.raises(InvalidArgument) as caught:
+        plan_from_request(asked, faces)
+    assert caught.value.reason == "UNKNOWN_CLASS"
+    assert "'mouth'" in caught.value.message
+    assert "the points nose, left_eye, right_eye" in caught.value.message
 
 
 def test_the_preview_draws_them(store: ArtifactStore) -> None:

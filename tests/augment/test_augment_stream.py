@@ -153,6 +153,17 @@ def test_turned_boxes_and_points_are_mirrored_and_points_change_their_names(stub
     assert [(p.name, p.x, p.y, p.visible) for p in face.keypoints.points] == [("right", 38, 5, True), ("left", 18, 6, False)]
 
 
+def test_a_mirror_of_points_with_sides_must_say_which_swap(stub) -> None:
+    eyes = [annotation_pb2.Keypoints.Point(name=name, x=10, y=5, visible=True) for name in ("left_eye", "right_eye")]
+    face = annotation_pb2.Annotation(class_name="face", keypoints=annotation_pb2.Keypoints(points=eyes))
+    (answer,) = stub.AugmentImages(iter([settings_(policy=FLIP), item("face", picture(0), face)]), timeout=60)
+    assert answer.error.code == code_pb2.INVALID_ARGUMENT
+    assert '{"left_eye": "right_eye"}' in answer.error.message
+    turn = augment_pb2.AugmentationPolicy(steps=[{"transform": "Rotate"}])
+    (answer,) = stub.AugmentImages(iter([settings_(policy=turn), item("face", picture(0), face)]), timeout=60)
+    assert not answer.HasField("error")
+
+
 def test_without_settings_the_default_policy_is_taken_and_nothing_in_gives_nothing_out(stub) -> None:
     (answer,) = stub.AugmentImages(iter([item("a", picture(3))]), timeout=30)
     np.testing.assert_array_equal(decode(answer.image.content).pixels, augment_image(picture(3), default_policy(), AugmentationKey("a")))

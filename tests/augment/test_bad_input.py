@@ -130,18 +130,13 @@ class Kept(dict[str, bytes]):
         pass
 
 
-def through_the_chain(store: ArtifactStore, folder: Path, policy: Policy, refused: str = "") -> tuple[DatasetReader, int]:
+def through_the_chain(store: ArtifactStore, folder: Path, policy: Policy) -> tuple[DatasetReader, int]:
     """Audit, augment and export the dataset `made`; give the augmented one and the samples that were exported."""
     outcome = audit_dataset(store, AuditPlan("made"), limits=ImageLimits())
     assert all(finding.message for finding in outcome.findings)
     reader = DatasetReader(store, "made")
-    if refused:
-        # A sheet that cannot be drawn as asked names the picture that it fails at.
-        with pytest.raises(InvalidArgument, match=r"^x\.") as caught:
-            preview_sheet(reader, policy, samples=GOOD + 1, copies=2, seed=0, limits=ImageLimits())
-        assert caught.value.reason == refused
-    else:
-        assert preview_sheet(reader, policy, samples=GOOD + 1, copies=2, seed=0, limits=ImageLimits()).std() > 1
+    # A picture that cannot be shown leaves cells that say why; alone, it is refused by its name.
+    assert preview_sheet(reader, policy, samples=GOOD + 1, copies=2, seed=0, limits=ImageLimits()).std() > 1
     augment_dataset(
         store,
         "made",
@@ -177,7 +172,7 @@ def test_a_picture(name: str, tmp_path: Path, store, import_source) -> None:
         assert (sample.width, sample.height, sample.channels) == expected
         assert sample.boxes[0].x == objects[0]["bbox"][0], "annotations are made on the upright picture"
     refused = "TRANSFORM_NOT_DEFINED" if name in ("NaN", "infinite") else ""
-    more, exported = through_the_chain(store, tmp_path, default_policy("detection"), refused)
+    more, exported = through_the_chain(store, tmp_path, default_policy("detection"))
     copies = [row for row in more.samples() if row.derived_from]
     assert {row.derived_from for row in copies} >= {other.id for path, other in made.samples.items() if path != file}
     original = next(row for row in more.samples(include_excluded=True) if row.source_path == file and not row.derived_from)
@@ -247,7 +242,7 @@ def test_a_transform_that_is_not_defined_for_one_picture(pixels: np.ndarray, wor
     """That picture stays as it is and says why; the others are augmented."""
     (tmp_path / "s").mkdir()
     made = import_source(source(tmp_path / "s", "x.png", encode_png(pixels), (64, 48), [box()]), split=NO_SPLIT)
-    more, exported = through_the_chain(store, tmp_path, Policy((Step("ChromaticAberration"),)), "TRANSFORM_NOT_DEFINED")
+    more, exported = through_the_chain(store, tmp_path, Policy((Step("ChromaticAberration"),)))
     mine = [row for row in more.samples() if row.source_path == "x.png"]
     assert [row.id for row in mine] == [made.samples["x.png"].id]
     assert words in mine[0].findings[-1].message

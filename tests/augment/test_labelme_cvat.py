@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from export_tools import boxes, by_pixels, codes, export
 from import_sources import class_folders, write_json, write_picture
+from sequence_files import clip, slices
 
 from oteo_augment.exporting.objects import things_of
 from oteo_core.datasets.runs import mask_from_runs, runs_from_mask
@@ -72,68 +73,6 @@ def test_objects_come_back_whole(name, task, tmp_path, objects, import_source, s
         assert [(r.class_name, r.counts, r.crowd) for r in other.rle] == [(r.class_name, r.counts, r.crowd) for r in sample.rle]
         # A box and an outline are still one object.
         assert len(things_of(other)) == len(things_of(sample)) in (0, 4)
-
-
-def marked_and_turned(root):
-    """Give a COCO source of objects with points, one of them hidden, with and without a box."""
-    for split, first in (("train", 0), ("val", 20), ("test", 40)):
-        images, annotations = [], []
-        for index in range(3):
-            write_picture(root / "images" / split / f"{split}{index}.png", first + index)
-            images.append({"id": index, "file_name": f"{split}{index}.png", "width": 64, "height": 48})
-            for number in range(2):
-                points = [3 + number, 4, 2, 20, 11 + index, 1, 0, 0, 0]
-                entry = {
-                    "id": 10 * index + number,
-                    "image_id": index,
-                    "category_id": 1,
-                    "iscrowd": 0,
-                    "keypoints": points,
-                    "num_keypoints": 2,
-                }
-                annotations.append({**entry, "bbox": [1, 2, 30 + number, 20]})
-        categories = [{"id": 1, "name": "worm", "keypoints": ["head", "middle", "tail"], "skeleton": []}]
-        write_json(root / f"person_keypoints_{split}.json", {"images": images, "annotations": annotations, "categories": categories})
-
-
-@pytest.mark.parametrize("name", FORMATS)
-def test_points_of_objects_come_back(name, tmp_path, import_source, store):
-    marked_and_turned(tmp_path / "in")
-    one = import_source(tmp_path / "in", task="keypoints")
-    assert codes(export(store, "made", name, tmp_path / "out")) <= {"CLASS_LIST_LOST"}
-    two = import_source(tmp_path / "out", name="again")
-    assert (two.info.task, two.info.classes) == ("keypoints", ("worm",))
-    if name == "cvat":  # LabelMe has no list of points: "tail" is marked nowhere
-        assert [s.points for s in two.info.skeletons] == [("head", "middle", "tail")]
-    after = by_pixels(two.samples.values())
-    for key, sample in by_pixels(one.samples.values()).items():
-        assert [k.points for k in after[key].keypoints] == [k.points for k in sample.keypoints]
-        assert len(things_of(after[key])) == len(things_of(sample)) == 2
-        assert boxes(after[key]) == boxes(sample)
-        assert not two.codes(after[key].source_path)
-
-
-@pytest.mark.parametrize("name", FORMATS)
-def test_turned_boxes_come_back_or_become_outlines(name, tmp_path, import_source, store):
-    for index in range(6):
-        write_picture(tmp_path / "in" / f"{index}.png", index)
-    box = '<box label="rod" xtl="20" ytl="12" xbr="40" ybr="21.5" rotation="{}"/>'
-    image = '<image id="{0}" name="{0}.png" width="64" height="48">' + box.format("33.25") + box.format("0.00") + "</image>"
-    (tmp_path / "in" / "annotations.xml").write_text(CVAT.format(images="".join(image.format(index) for index in range(6))))
-    one = import_source(tmp_path / "in", task="detection")
-    lost = codes(export(store, "made", name, tmp_path / "out"))
-    two = import_source(tmp_path / "out", name="again")
-    after = by_pixels(two.samples.values())
-    for key, sample in by_pixels(one.samples.values()).items():
-        assert len(sample.oriented_boxes) == 2
-        if name == "cvat":
-            assert lost == set()
-            for got, wanted in zip(after[key].oriented_boxes, sample.oriented_boxes, strict=True):
-                np.testing.assert_allclose(got.corners(), wanted.corners(), atol=1e-9)
-        else:
-            assert lost == {"ORIENTATION_LOST", "CLASS_LIST_LOST"}
-            for outline, wanted in zip(after[key].polygons, sample.oriented_boxes, strict=True):
-                np.testing.assert_allclose(np.reshape(outline.rings[0], (4, 2)), wanted.corners(), atol=1e-9)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -200,9 +139,9 @@ def test_labelmes_own_shapes_are_read_and_what_is_wrong_is_said(tmp_path, import
     sample = made.samples["0.jpg"]
     assert boxes(sample) == [("cell", 10, 5, 20, 15, False)]
     assert [len(p.rings) for p in sample.polygons] == [1, 2, 1]
+    assert [(k.class_name, [(p.name, p.x, p.y) for p in k.points]) for k in sample.keypoints] == [("tip", [("tip", 1, 2)])]
     ring = np.array(sample.polygons[0].rings[0]).reshape(-1, 2)
     np.testing.assert_allclose(np.hypot(*(ring - 20).T), 10)
-    assert [(k.class_name, [(p.name, p.x, p.y) for p in k.points]) for k in sample.keypoints] == [("tip", [("tip", 1, 2)])]
     pixels = mask_from_runs(sample.rle[0].counts, 48, 64)
     assert pixels[4:6, 10:13].tolist() == [[1, 0, 1], [1, 1, 1]]
     assert int(pixels.sum()) == 5
@@ -249,6 +188,68 @@ CVAT = """<?xml version="1.0"?>
 {images}</annotations>"""
 
 
+def marked_and_turned(root):
+    """Give a COCO source of objects with points, one of them hidden, with and without a box."""
+    for split, first in (("train", 0), ("val", 20), ("test", 40)):
+        images, annotations = [], []
+        for index in range(3):
+            write_picture(root / "images" / split / f"{split}{index}.png", first + index)
+            images.append({"id": index, "file_name": f"{split}{index}.png", "width": 64, "height": 48})
+            for number in range(2):
+                points = [3 + number, 4, 2, 20, 11 + index, 1, 0, 0, 0]
+                entry = {
+                    "id": 10 * index + number,
+                    "image_id": index,
+                    "category_id": 1,
+                    "iscrowd": 0,
+                    "keypoints": points,
+                    "num_keypoints": 2,
+                }
+                annotations.append({**entry, "bbox": [1, 2, 30 + number, 20]})
+        categories = [{"id": 1, "name": "worm", "keypoints": ["head", "middle", "tail"], "skeleton": []}]
+        write_json(root / f"person_keypoints_{split}.json", {"images": images, "annotations": annotations, "categories": categories})
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_points_of_objects_come_back(name, tmp_path, import_source, store):
+    marked_and_turned(tmp_path / "in")
+    one = import_source(tmp_path / "in", task="keypoints")
+    assert codes(export(store, "made", name, tmp_path / "out")) <= {"CLASS_LIST_LOST"}
+    two = import_source(tmp_path / "out", name="again", task="keypoints")
+    assert (two.info.task, two.info.classes) == ("keypoints", ("worm",))
+    if name == "cvat":  # LabelMe has no list of points: "tail" is marked nowhere
+        assert [s.points for s in two.info.skeletons] == [("head", "middle", "tail")]
+    after = by_pixels(two.samples.values())
+    for key, sample in by_pixels(one.samples.values()).items():
+        assert [k.points for k in after[key].keypoints] == [k.points for k in sample.keypoints]
+        assert len(things_of(after[key])) == len(things_of(sample)) == 2
+        assert boxes(after[key]) == boxes(sample)
+        assert not two.codes(after[key].source_path)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_turned_boxes_come_back_or_become_outlines(name, tmp_path, import_source, store):
+    for index in range(6):
+        write_picture(tmp_path / "in" / f"{index}.png", index)
+    box = '<box label="rod" xtl="20" ytl="12" xbr="40" ybr="21.5" rotation="{}"/>'
+    image = '<image id="{0}" name="{0}.png" width="64" height="48">' + box.format("33.25") + box.format("270.00") + "</image>"
+    (tmp_path / "in" / "annotations.xml").write_text(CVAT.format(images="".join(image.format(index) for index in range(6))))
+    one = import_source(tmp_path / "in", task="detection")
+    lost = codes(export(store, "made", name, tmp_path / "out"))
+    two = import_source(tmp_path / "out", name="again")
+    after = by_pixels(two.samples.values())
+    for key, sample in by_pixels(one.samples.values()).items():
+        assert len(sample.oriented_boxes) == 2
+        if name == "cvat":
+            assert lost == set()
+            for got, wanted in zip(after[key].oriented_boxes, sample.oriented_boxes, strict=True):
+                np.testing.assert_allclose(got.corners(), wanted.corners(), atol=1e-9)
+        else:
+            assert lost == {"ORIENTATION_LOST", "CLASS_LIST_LOST"}
+            for outline, wanted in zip(after[key].polygons, sample.oriented_boxes, strict=True):
+                np.testing.assert_allclose(np.reshape(outline.rings[0], (4, 2)), wanted.corners(), atol=1e-9)
+
+
 def test_cvats_own_shapes_are_read_and_what_is_wrong_is_said(tmp_path, import_source):
     for index in range(5):
         write_picture(tmp_path / "pictures" / f"{index}.png", index)
@@ -258,8 +259,7 @@ def test_cvats_own_shapes_are_read_and_what_is_wrong_is_said(tmp_path, import_so
       <polygon label="cell" points="20.00,1.00;29.00,1.00;29.00,9.00" group_id="4"/>
       <mask label="cell" rle="1, 2, 1, 2" left="5" top="6" width="3" height="2"/>
       <mask label="cell" rle="1, 2" left="5" top="6" width="3" height="2"/>
-      <box label="cell" xtl="10" ytl="12" xbr="20" ybr="30" rotation="30.0"/>
-      <points label="cell" points="3,4;5.5,6" occluded="1"/><points label="never" points="7,8"/><ellipse label="cell" cx="3" cy="4" rx="1" ry="2"/>
+      <box label="cell" xtl="1" ytl="2" xbr="20" ybr="30" rotation="30.0"/>
       <polyline label="cell" points="1,1;2,2"/><polygon label="cell" points="1,1;2"/><box xtl="1" ytl="1" xbr="2" ybr="2"/>"""
     entries = f'<image id="0" name="0.png" width="64" height="48" subset="Train">{shapes}</image>'
     for index in (1, 2, 9):
@@ -272,12 +272,11 @@ def test_cvats_own_shapes_are_read_and_what_is_wrong_is_said(tmp_path, import_so
     assert dict(sample.boxes[0].attributes) == {"age": "3", "occluded": "1"}
     assert [len(p.rings) for p in sample.polygons] == [2]
     assert mask_from_runs(sample.rle[0].counts, 48, 64)[6:8, 5:8].tolist() == [[0, 1, 1], [0, 1, 1]]
-    turned = sample.oriented_boxes[0]
-    assert (turned.center_x, turned.center_y, turned.width, turned.height) == (15, 21, 10, 18)
+    (turned,) = sample.oriented_boxes
+    assert (turned.center_x, turned.center_y, turned.width, turned.height) == (10.5, 16, 19, 28)
     assert turned.angle == pytest.approx(np.pi / 6)
-    points = [[(p.name, p.x, p.y, p.visible) for p in k.points] for k in sample.keypoints]
-    assert points == [[("1", 3, 4, False), ("2", 5.5, 6, False)], [("never", 7, 8, True)]]
-    wanted = ["BAD_ANNOTATION", "BAD_ANNOTATION", "SHAPE_NOT_READ", "SHAPE_NOT_READ", "UNKNOWN_CLASS"]
+    # What of the turned box is outside is told.
+    wanted = ["BAD_ANNOTATION", "BAD_ANNOTATION", "BOX_OUT_OF_IMAGE", "SHAPE_NOT_READ", "UNKNOWN_CLASS"]
     assert sorted(made.codes("pictures/0.png")) == wanted
     assert made.codes("9.png") == ["MISSING_IMAGE"]
     assert made.codes("pictures/4.png") == ["MISSING_ANNOTATION"]
@@ -315,3 +314,65 @@ def test_json_as_such_is_neither(tmp_path, import_source):
     (tmp_path / "x.json").write_text(json.dumps({"shapes": []}))
     (tmp_path / "x.xml").write_text("<annotations><note/></annotations>")
     assert import_source(tmp_path).info.source_format == "class_folders"
+
+
+JOINTS = """<image id="{n}" name="{n}.png" width="64" height="48">
+  <skeleton label="cell" group_id="1"><points label="pole" outside="0" occluded="0" points="10.50,11.25"/>
+    <points label="tail" outside="0" occluded="1" points="30.00,{y}"/><points label="ear" outside="1" points="1.00,1.00"/></skeleton>
+  <box label="cell" xtl="22" ytl="18" xbr="40" ybr="26" rotation="{turn}"/><points label="never" points="5.00,6.00;7.00,8.00"/></image>"""
+
+
+def test_cvats_turned_boxes_and_skeletons_come_back(tmp_path, import_source, store):
+    for index in range(3):
+        write_picture(tmp_path / "in" / f"{index}.png", index)
+    entries = "".join(JOINTS.format(n=n, y=20 + n, turn=(0.0, 30.0, 355.5)[n] or 90.0) for n in range(3))
+    (tmp_path / "in" / "annotations.xml").write_text(CVAT.format(images=entries))
+    made = import_source(tmp_path / "in")
+    sample = made.samples["1.png"]
+    joints, places = sample.keypoints
+    assert [(p.name, p.x, p.y, p.visible) for p in joints.points] == [("pole", 10.5, 11.25, True), ("tail", 30, 21, False)]
+    assert [(p.name, p.x, p.y) for p in places.points] == [("1", 5, 6), ("2", 7, 8)]
+    assert made.samples["2.png"].oriented_boxes[0].angle == pytest.approx(np.radians(-4.5))
+    assert codes(export(store, "made", "cvat", tmp_path / "out")) == set()
+    again = by_pixels(import_source(tmp_path / "out", name="again").samples.values())
+    for digest, one in by_pixels(made.samples.values()).items():
+        other = again[digest]
+        assert [[(p.name, p.x, p.y, p.visible) for p in k.points] for k in other.keypoints] == [
+            [(p.name, p.x, p.y, p.visible) for p in k.points] for k in one.keypoints
+        ]
+        for a, b in zip(one.oriented_boxes, other.oriented_boxes, strict=True):
+            assert (b.center_x, b.center_y, b.width, b.height, b.angle) == pytest.approx(
+                (a.center_x, a.center_y, a.width, a.height, a.angle)
+            )
+
+
+TRACKS = """<?xml version="1.0"?><annotations><version>1.1</version><meta><task><labels><label><name>tip</name></label></labels></task>
+<source>scope.avi</source></meta>
+<track id="0" label="tip" source="manual">
+  <box frame="0" outside="0" occluded="0" keyframe="1" xtl="1" ytl="2" xbr="21" ybr="12"/>
+  <box frame="1" outside="0" occluded="1" keyframe="0" xtl="3" ytl="2" xbr="23" ybr="12"/>
+  <box frame="2" outside="1" occluded="0" keyframe="1" xtl="3" ytl="2" xbr="23" ybr="12"/></track>
+<track id="1" label="tip" source="manual">
+  <polygon frame="1" outside="0" occluded="0" keyframe="1" points="30,30;40,30;40,40"/>
+  <box frame="{last}" outside="0" occluded="0" keyframe="1" xtl="3" ytl="2" xbr="23" ybr="12"/></track></annotations>"""
+
+
+def test_the_tracks_of_a_clip_are_on_its_frames(tmp_path, import_source):
+    clip(tmp_path / "in" / "scope.avi", slices(1, 5))
+    (tmp_path / "in" / "annotations.xml").write_text(TRACKS.format(last=3))
+    made = import_source(tmp_path / "in", task="detection")
+    rows = sorted((s for s in made.reader.samples() if s.sequence), key=lambda s: s.frame)
+    assert [[(b.x, b.width) for b in row.boxes] for row in rows] == [[(1, 20)], [(3, 20)], [], [(3, 20)]]
+    assert [len(row.polygons) for row in rows] == [0, 1, 0, 0]
+    assert {row.frames for row in rows} == {4}
+    assert "FRAMES_NOT_ANNOTATED" in [f.code for row in rows for f in row.findings]
+    # A frame that the clip does not have, and tracks over single pictures in their order.
+    (tmp_path / "in" / "annotations.xml").write_text(TRACKS.format(last=9))
+    left = [s for s in import_source(tmp_path / "in", name="far").reader.samples(include_excluded=True) if s.excluded]
+    assert [f.code for s in left for f in s.findings] == ["MISSING_IMAGE"]
+    for index in range(4):
+        write_picture(tmp_path / "frames" / f"f{index + 7}.png", index)
+    (tmp_path / "frames" / "annotations.xml").write_text(TRACKS.format(last=3))
+    made = import_source(tmp_path / "frames", name="single", task="detection")
+    assert {path: len(s.boxes) for path, s in made.samples.items()} == {"f7.png": 1, "f8.png": 1, "f10.png": 1, "f9.png": 0}
+    assert not made.samples["f9.png"].excluded

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import yaml
 from export_tools import boxes, by_pixels, codes, export
 from import_sources import write_json, write_picture
 
-from oteo_core.datasets import Sample, Skeleton, mirror_pairs
+from oteo_core.datasets import DatasetWriter, Sample, Skeleton, mirror_pairs
+from oteo_core.datasets.proto import dataset_to_proto
 from oteo_core.errors import InvalidArgument
 
 NAMES = ["nose", "left_eye", "right_eye", "tail"]
@@ -73,11 +75,11 @@ def test_coco_key_points_come_out_as_they_went_in(tmp_path, import_source, store
     assert codes(done) == set()
     given = json.loads((source / "annotations" / "person_keypoints_train.json").read_text())
     parts = [json.loads(path.read_text()) for path in (tmp_path / "out" / "annotations").iterdir()]
-    written = [entry["keypoints"] for part in parts for entry in part["annotations"] if "keypoints" in entry]
+    written = [entry["keypoints"] for part in parts for entry in part["annotations"] if entry["num_keypoints"]]
     assert sorted(written) == sorted(e["keypoints"] for e in given["annotations"] if e.get("num_keypoints"))
     for part in parts:
         assert [(c["name"], c.get("keypoints"), c.get("skeleton")) for c in part["categories"]] == [
-            ("cat", NAMES, [[1, 2], [1, 3], [1, 4]]), ("bowl", None, None),
+            ("cat", NAMES, [[1, 2], [1, 3], [1, 4]]), ("bowl", [], []),
         ]  # fmt: skip
     two = import_source(tmp_path / "out", name="again")
     assert two.info.skeletons == one.info.skeletons
@@ -284,3 +286,90 @@ def test_oteos_own_form_keeps_turned_boxes_points_and_skeletons(tmp_path, import
     two = import_source(tmp_path / "out", name="again")
     assert (two.info.digest, two.info.skeletons) == (one.info.digest, one.info.skeletons)
     assert [s.keypoints for s in two.samples.values()] == [s.keypoints for s in one.samples.values()]
+
+
+def test_datumaro_reads_the_points_that_are_written(tmp_path, import_source, store):
+    datumaro = pytest.importorskip("datumaro", reason="datumaro is not installed here")
+    made = import_source(animals(tmp_path / "in"))
+    export(store, "made", "coco", tmp_path / "out")
+    for path in list((tmp_path / "out" / "annotations").iterdir()):
+        # Datumaro takes the kind of annotations from the file's name.
+        path.rename(path.with_name(path.name.replace("instances", "person_keypoints")))
+    read = datumaro.Dataset.import_from(str(tmp_path / "out"), "coco_person_keypoints")
+    categories = read.categories()[datumaro.AnnotationType.points]
+    assert [list(c.labels) for c in categories.items.values() if c.labels] == [NAMES]
+    samples = {Path(path).stem: sample for path, sample in made.samples.items()}
+    seen = 0
+    for item in read:
+        marked_ones = (a for a in item.annotations if a.type == datumaro.AnnotationType.points and any(v.value for v in a.visibility))
+        got = sorted(marked_ones, key=lambda a: a.id)
+        wanted = samples[item.id.rpartition("/")[2]].keypoints
+        assert len(got) == len(wanted) == 2
+        for points, marked in zip(got, wanted, strict=True):
+            places = {
+                name: (x + 0.5, y + 0.5, mark.value == 2)
+                for name, x, y, mark in zip(NAMES, points.points[0::2], points.points[1::2], points.visibility, strict=True)
+                if mark.value
+            }
+            assert places == {p.name: (pytest.approx(p.x, abs=0.01), pytest.approx(p.y, abs=0.01), p.visible) for p in marked.points}
+        seen += 1
+    assert seen == 6
+
+
+def test_the_contract_says_which_points_there_are(tmp_path, import_source):
+    message = dataset_to_proto(import_source(animals(tmp_path / "in")).info)
+    (skeleton,) = message.skeletons
+    assert (skeleton.class_name, list(skeleton.points)) == ("cat", NAMES)
+    assert [(edge.first, edge.second) for edge in skeleton.edges] == [(0, 1), (0, 2), (0, 3)]
+
+
+def test_cvat_keeps_turned_boxes(tmp_path, import_source, store):
+    one = import_source(ships(tmp_path / "in"))
+    assert codes(export(store, "made", "cvat", tmp_path / "out")) == set()
+    two = import_source(tmp_path / "out", name="again")
+    assert two.info.source_format == "cvat"
+    first, second = by_pixels(one.samples.values()), by_pixels(two.samples.values())
+    for key, sample in first.items():
+        assert not second[key].boxes
+        for (name, place), (other, there) in zip(corners(sample), corners(second[key]), strict=True):
+            assert name == other
+            np.testing.assert_allclose(there, place, atol=1e-8)
+
+
+def test_cvat_keeps_points_as_skeletons(tmp_path, import_source, store):
+    one = import_source(animals(tmp_path / "in"))
+    assert codes(export(store, "made", "cvat", tmp_path / "out")) == {"SKELETON_LOST"}
+    two = import_source(tmp_path / "out", name="again", task="keypoints")
+    assert two.info.classes == one.info.classes
+    assert two.info.skeletons == (Skeleton("cat", tuple(NAMES)),)
+    first, second = by_pixels(one.samples.values()), by_pixels(two.samples.values())
+    assert {key: (marks(s), boxes(s)) for key, s in first.items()} == {key: (marks(s), boxes(s)) for key, s in second.items()}
+    for sample in second.values():
+        # Points and box of one object have one number.
+        assert {k.instance for k in sample.keypoints} <= {b.instance for b in sample.boxes}
+
+
+def test_labelme_writes_turned_boxes_as_outlines(tmp_path, import_source, store):
+    one = import_source(ships(tmp_path / "in"))
+    assert "ORIENTATION_LOST" in codes(export(store, "made", "labelme", tmp_path / "out"))
+    two = import_source(tmp_path / "out", name="again")
+    first, second = by_pixels(one.samples.values()), by_pixels(two.samples.values())
+    for key, sample in first.items():
+        for (name, place), outline in zip(corners(sample), second[key].polygons, strict=True):
+            assert outline.class_name == name
+            np.testing.assert_allclose(np.reshape(outline.rings[0], (4, 2)), place, atol=1e-8)
+
+
+def test_a_name_that_an_object_has_twice_is_counted(tmp_path, import_source, store):
+    one = import_source(animals(tmp_path / "in"))
+    with DatasetWriter(store, "datasets/twice", replace(one.info, id="twice")) as writer:
+        for number, sample in enumerate(one.samples.values()):
+            first, *rest = sample.keypoints
+            doubled = replace(first, points=(*first.points, first.points[0])) if number == 0 else first
+            writer.note_media(sample.path, 1)
+            store.write_bytes(f"datasets/twice/{sample.path}", one.reader.read_media(sample))
+            writer.add(replace(sample, keypoints=(doubled, *rest)))
+        writer.finish()
+    for name in ("coco", "yolo", "cvat"):
+        (lost,) = (loss for loss in export(store, "twice", name, tmp_path / name).losses if loss.code == "POINT_LOST")
+        assert lost.message.startswith("1 in 1 sample")

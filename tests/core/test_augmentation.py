@@ -177,3 +177,30 @@ def test_what_is_told_of_a_draw_does_not_depend_on_what_was_drawn_before() -> No
     before = augment(image, policy, key, border=Border.REFLECT).drawn
     augment(np.full((24, 24, 3), 90, np.uint8), policy, AugmentationKey("t"), border=Border.CONSTANT)
     assert augment(image, policy, key, border=Border.REFLECT).drawn == before
+
+
+@pytest.mark.parametrize("name", sorted(spec.name for spec in CATALOGUE.values() if spec.in_float))
+@pytest.mark.parametrize("channels", [1, 3, 7])
+def test_what_goes_by_a_table_is_what_floating_point_gives(name: str, channels: int) -> None:
+    rng = np.random.default_rng(3)
+    pixels = rng.integers(0, 256, (37, 41, channels), dtype=np.uint8)
+    policy = Policy((Step(name, {}, 1.0),))
+    differences = 0
+    for key in (AugmentationKey("a", copy) for copy in range(8)):
+        changed = augment_image(pixels, policy, key)
+        exact = augment_image(pixels.astype(np.float32) / 255, policy, key) * 255
+        np.testing.assert_array_equal(changed, np.rint(exact).astype(np.uint8))
+        differences += not np.array_equal(changed, pixels)
+    assert differences > 4
+
+
+def test_augmenting_does_not_load_pytorch_and_leaves_it_to_others():
+    pytest.importorskip("torch", reason="PyTorch is not installed, so nothing could load it")
+    code = (
+        "import numpy as np, sys; from oteo_core.augmentation import *;"
+        "augment_image(np.zeros((40, 40, 3), 'uint8'), default_policy(), AugmentationKey('a'));"
+        "print('torch' in sys.modules);"
+        "from albumentations.pytorch import ToTensorV2; print(ToTensorV2.__name__)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert told == ["False", "ToTensorV2"]

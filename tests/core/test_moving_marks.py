@@ -191,3 +191,19 @@ def test_the_rectangle_around_points_contains_them_and_is_no_larger_than_opencvs
     _, (width, height), _ = cv2.minAreaRect(points.astype(np.float32))
     assert box.width * box.height <= width * height * (1 + 1e-4) + 1e-3
     assert abs(math.remainder(box.angle - angle, 2 * math.pi)) <= math.pi / 4 + 1e-6
+
+
+@pytest.mark.parametrize("name", GEOMETRIC)
+def test_the_border_does_not_move_annotations(name: str) -> None:
+    # albumentations gives the mirror images of points too where the border is mirrored.
+    marks = Annotations(
+        boxes=(Box("a", 30, 40, 20, 10),),
+        polygons=(Polygons("a", ((60.0, 20.0, 75.0, 25.0, 70.0, 35.0),)),),
+        oriented_boxes=(OrientedBox("a", 50, 50, 30, 12, 0.4),),
+        keypoints=(Keypoints("a", (Keypoint("p", 48, 52), Keypoint("q", 5, 9)),),),
+    )  # fmt: skip
+    image = np.random.default_rng(0).integers(0, 255, (96, 100, 3), np.uint8)
+    key = AugmentationKey("marks", 3)
+    one, two = (augment(image, policy(name), key, marks, border=border) for border in (Border.CONSTANT, Border.REFLECT))
+    assert one.annotations == two.annotations
+    assert (one.lost, one.points_lost) == (two.lost, two.points_lost)

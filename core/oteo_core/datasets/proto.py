@@ -97,6 +97,14 @@ def dataset_to_proto(info: DatasetInfo, uri: str = "") -> dataset_pb2.Dataset:
             max_height=info.sizes.max_height,
         ),
         bit_depth=info.bit_depth,
+        skeletons=[
+            dataset_pb2.Skeleton(
+                class_name=skeleton.class_name,
+                points=skeleton.points,
+                edges=[dataset_pb2.Skeleton.Edge(first=one, second=other) for one, other in skeleton.edges],
+            )
+            for skeleton in info.skeletons
+        ],
     )
 
 

@@ -73,6 +73,11 @@ def around(box: OrientedBox, points: NDArray[np.float64], along: NDArray[np.floa
 
 def hull(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Give the corners ``(M, 2)`` of the convex hull of points ``(N, 2)``; the points themselves where they are on a line."""
+    if len(points) == 4:
+        sides = np.roll(points, -1, axis=0) - points
+        turns = sides[:, 0] * np.roll(sides[:, 1], -1) - sides[:, 1] * np.roll(sides[:, 0], -1)
+        if (turns > 0).all() or (turns < 0).all():
+            return points
     import shapely
 
     shape = shapely.MultiPoint(points).convex_hull

@@ -9,7 +9,7 @@ import grpc
 from google.longrunning import operations_pb2
 
 from oteo_augment.augment_stream import ImageStream
-from oteo_augment.augmentation import plan_from_request, policy_from_proto, preview_sheet
+from oteo_augment.augmentation import plan_from_request, policy_of_dataset, preview_sheet
 from oteo_augment.augmentation.replay import replay
 from oteo_augment.transform_messages import transform_to_proto
 from oteo_core.artifacts import ArtifactStore
@@ -84,7 +84,7 @@ class AugmentService:
     ) -> augment_pb2.PreviewAugmentationResponse:
         """Show what a policy does."""
         reader = self._reader(request.dataset)
-        policy = policy_from_proto(request.policy, reader.info.task)
+        policy = policy_of_dataset(request.policy, reader.info)
         check_policy(policy)
         sheet = preview_sheet(
             reader, policy, samples=request.sample_count or 4, copies=request.copies or 4, seed=request.seed, limits=self._limits

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.struct_pb2 import Struct
 from numpy.typing import NDArray
 
-from oteo_augment.augmentation import policy_from_proto
+from oteo_augment.augmentation import check_points_swap, policy_from_proto
 from oteo_core.augmentation import Annotations, AugmentationKey, Augmented, Border, Policy, augment, check_policy
 from oteo_core.augmentation.swapping import both_ways, swapped_labels
 from oteo_core.datasets import Sample
@@ -138,6 +138,8 @@ class ImageStream:
         pixels = image.pixels
         depth = settings.bit_depth or significant_bits(pixels, image.header.bit_depth)
         given = annotations_from_proto(item.annotations)
+        names = [point.name for marked in given.keypoints for point in marked.points]
+        check_points_swap(settings.policy, names, f"the item {item.key!r}", "item.annotations")
         places = Annotations(given.boxes, given.polygons, given.rle, oriented_boxes=given.oriented_boxes, keypoints=given.keypoints)
         border = Border.CONSTANT if places else Border.REFLECT
         name = item.key or pixel_digest(pixels)

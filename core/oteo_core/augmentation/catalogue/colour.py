@@ -77,7 +77,7 @@ COLOUR = (
         "Changes the colour of the light, from that of a lamp to that of the sky.",
         {
             "temperature_limit": whole_span(
-                5000, 8000, "Temperature of the light; 6000, that of white, must lie within", 3000, 15000, "kelvin"
+                5500, 7000, "Temperature of the light; 6000, that of white, must lie within", 3000, 15000, "kelvin"
             )
         },
         {"mode": "blackbody"},

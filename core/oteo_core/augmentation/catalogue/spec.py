@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -61,7 +62,8 @@ class TransformSpec:
         True if floating-point pixels of any finite range go through it scaled to 0 to 1 and back, as they may where it takes
         weighted means of pixels.
     in_float
-        True if 8-bit pixels are computed in float32, too, because a table of 256 values cuts fractions off.
+        True if 8-bit pixels are computed in float32, too, because albumentations' table of 256 values cuts fractions off. Each value must
+        become another one by itself, wherever it stands, since our own table is made so.
     needs_objects
         True if it has to know where objects are: it is for tasks that say so.
     neutral
@@ -165,9 +167,8 @@ class TransformSpec:
             BAD_PARAMETER with field ``parameters.NAME``, or ``parameters`` where two do not fit together.
         """
         values = self.checked(parameters)
-        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # no look at the network on import
         module, _, name = (self.factory or f"albumentations:{self.name}").partition(":")
-        make = getattr(importlib.import_module(module), name)
+        make = getattr(_loaded(module), name)
         try:
             return make(**values, **self.fixed, p=1.0)
         except (ValueError, TypeError) as error:
@@ -190,3 +191,20 @@ class TransformSpec:
     def tasks(self) -> tuple[str, ...]:
         """Tasks that it is for, and whose annotations it keeps right: what moves pixels moves boxes, outlines, masks and points with them."""
         return _OBJECT_TASKS if self.needs_objects else _TASKS
+
+
+def _loaded(module: str) -> Any:
+    """Import a module that imports albumentations, and not the PyTorch that albumentations brings in where it is installed.
+
+    It does so for two transforms that the catalogue has not, and every worker would hold half a gigabyte more and start seconds later.
+    """
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # no look at the network on import
+    if "albumentations" in sys.modules or "torch" in sys.modules:
+        return importlib.import_module(module)
+    # albumentations takes the module's absence for granted; None is Python's own mark for "do not import".
+    hidden: dict[str, Any] = sys.modules
+    hidden["albumentations.pytorch"] = None
+    try:
+        return importlib.import_module(module)
+    finally:
+        hidden.pop("albumentations.pytorch", None)

@@ -70,14 +70,22 @@ class Scale(NamedTuple):
 
     def into(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """Bring pixels of any shape to what the transform computes with."""
-        return (pixels.astype(np.float32) - np.float32(self.low)) / np.float32(self.span) if self.scaled else pixels
+        if not self.scaled:
+            return pixels
+        # In place: fresh memory for every step costs more than the arithmetic.
+        work = pixels.astype(np.float32)
+        if self.low:
+            work -= np.float32(self.low)
+        work /= np.float32(self.span)
+        return work
 
     def back(self, changed: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Bring them back to a type, rounded if it is of whole numbers."""
         if self.scaled:
-            changed = changed * np.float32(self.span) + np.float32(self.low)
+            changed = np.multiply(changed, np.float32(self.span))
+            changed += np.float32(self.low)
             if dtype.kind == "u":
-                changed = np.rint(changed)
+                np.rint(changed, out=changed)
         return changed.astype(dtype, copy=False)
 
 

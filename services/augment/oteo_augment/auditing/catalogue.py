@@ -9,7 +9,7 @@ from oteo_core.datasets import Task
 from oteo_core.errors import InvalidArgument
 
 _ANY: tuple[str, ...] = tuple(Task)
-_OBJECTS: tuple[str, ...] = (Task.DETECTION, Task.SEMANTIC, Task.INSTANCE)
+_OBJECTS: tuple[str, ...] = (Task.DETECTION, Task.SEMANTIC, Task.INSTANCE, Task.KEYPOINTS)
 
 
 @dataclass(frozen=True, slots=True)

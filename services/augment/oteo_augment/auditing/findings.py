@@ -14,7 +14,7 @@ RANK = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
 @dataclass(frozen=True, slots=True)
 class AnnotationRef:
-    """One annotation: its sample, the field of `Sample` that holds it ("boxes", "polygons" or "rle") and its place there, from 0."""
+    """One annotation: its sample, the field of `Sample` that holds it ("boxes", "polygons", "rle", "oriented_boxes" or "keypoints") and its place there, from 0."""
 
     sample: str
     kind: str

@@ -172,9 +172,16 @@ def _fixed(sample: Sample, repair: Repair) -> Sample:
         gone = {(ref.kind, ref.index) for ref in refs}
         kept: dict[str, tuple[Any, ...]] = {
             kind: tuple(item for place, item in enumerate(getattr(sample, kind)) if (kind, place) not in gone)
-            for kind in ("boxes", "polygons", "rle")
+            for kind in ("boxes", "polygons", "rle", "oriented_boxes", "keypoints")
         }
-        sample = replace(sample, boxes=kept["boxes"], polygons=kept["polygons"], rle=kept["rle"])
+        sample = replace(
+            sample,
+            boxes=kept["boxes"],
+            polygons=kept["polygons"],
+            rle=kept["rle"],
+            oriented_boxes=kept["oriented_boxes"],
+            keypoints=kept["keypoints"],
+        )
         for code, count in sorted(Counter(refs.values()).items()):
             told = f"an audit left out {count} of its annotations"
             findings.append(Finding(Severity.ERROR, code, told, sample.source_path))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from oteo_augment.augmentation.dataset import Checkpoints, Outcome, augment_dataset
 from oteo_augment.augmentation.plan import DEFAULT_COPIES, AugmentationPlan
 from oteo_augment.augmentation.preview import preview_sheet
-from oteo_augment.augmentation.requests import plan_from_request, policy_from_proto
+from oteo_augment.augmentation.requests import check_points_swap, plan_from_request, policy_from_proto, policy_of_dataset
 
 __all__ = [
     "DEFAULT_COPIES",
@@ -13,7 +13,9 @@ __all__ = [
     "Checkpoints",
     "Outcome",
     "augment_dataset",
+    "check_points_swap",
     "plan_from_request",
     "policy_from_proto",
+    "policy_of_dataset",
     "preview_sheet",
 ]

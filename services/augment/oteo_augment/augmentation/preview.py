@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -37,9 +38,11 @@ def preview_sheet(reader: DatasetReader, policy: Policy, *, samples: int, copies
     FailedPrecondition
         NOTHING_TO_SHOW where the dataset has no picture that was not left out.
     InvalidArgument
-        What `augment` says of a policy that is not defined for the images.
+        What `augment` says of a policy that is not defined for any of the images; where it is for some, the others' cells say why they are empty.
     """
     rows = []
+    refused: InvalidArgument | None = None
+    made_any = False
     for sample in _chosen(reader, samples):
         pixels = reader.image(sample, limits).pixels
         annotations = sample_annotations(reader, sample, limits)
@@ -48,12 +51,17 @@ def preview_sheet(reader: DatasetReader, policy: Policy, *, samples: int, copies
             try:
                 made = augmented_copy(policy, seed, reader.info, sample, pixels, annotations, number)
             except InvalidArgument as error:
-                raise InvalidArgument(
+                refused = refused or InvalidArgument(
                     f"{sample.source_path or sample.id}: {error.message}", reason=error.reason, field=error.field
-                ) from error
+                )
+                cells.append(_empty(error.message))
+                continue
+            made_any = True
             taken = ", ".join(policy.steps[step].transform for step in made.steps) or "nothing was drawn"
             cells.append(_cell(reader.info, made.pixels, made.annotations, taken))
         rows.append(np.concatenate(cells, axis=1))
+    if refused is not None and not made_any:
+        raise refused
     return np.ascontiguousarray(np.concatenate(rows, axis=0))
 
 
@@ -86,6 +94,14 @@ def _cell(info: DatasetInfo, pixels: NDArray[Any], annotations: Annotations, cap
     words = caption.encode("ascii", "replace").decode()
     words = words if len(words) <= 40 else "..." + words[-37:]
     cv2.putText(cell, words, (2, CELL + 14), cv2.FONT_HERSHEY_SIMPLEX, 0.36, _INK, 1, cv2.LINE_AA)
+    return cell
+
+
+def _empty(why: str) -> NDArray[np.uint8]:
+    """Give a cell without a picture that says why."""
+    cell = np.full((CELL + _CAPTION + _GAP, CELL + _GAP, 3), _PAPER, np.uint8)
+    for number, line in enumerate(textwrap.wrap(f"not augmented: {why}".encode("ascii", "replace").decode(), 36)[:12]):
+        cv2.putText(cell, line, (8, 24 + 18 * number), cv2.FONT_HERSHEY_SIMPLEX, 0.36, _INK, 1, cv2.LINE_AA)
     return cell
 
 

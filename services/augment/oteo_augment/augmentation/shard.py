@@ -186,9 +186,8 @@ def made_copy(
 ) -> Copy:
     """Make one copy of a sample: what it is, and the files that hold it."""
     changed = augmented_copy(plan.policy, plan.seed, info, sample, pixels, annotations, number)
-    path, encoded = _file(changed.pixels)
+    path, encoded, digest = _file(changed.pixels)
     files = {path: encoded}
-    digest = hashlib.sha256(encoded).hexdigest()
     mask = changed.annotations.mask
     labels, mask_path = sample.labels, ""
     if changed.mirrored and plan.policy.mirror_swaps:
@@ -199,11 +198,12 @@ def made_copy(
     if mask is not None:
         if mask.dtype not in (np.uint8, np.uint16):
             mask = mask.astype(np.min_scalar_type(int(mask.max(initial=0))))
-        mask_path, mask_encoded = _file(mask[:, :, None])
+        mask_path, mask_encoded, _ = _file(mask[:, :, None])
         files[mask_path] = mask_encoded
         if info.mask is not None and info.mask.kind == "class":
             # A sample's labels are the classes that its mask holds.
-            present = set(np.unique(mask).tolist())
+            # Counted, which is several times as fast as np.unique here.
+            present = set(np.flatnonzero(np.bincount(mask.ravel())).tolist())
             labels = tuple(name for name, value in zip(info.classes, info.mask.values, strict=True) if value in present)
     row = Sample(
         id=plan.copy_id(sample, number),
@@ -261,10 +261,11 @@ def _provenance(plan: AugmentationPlan, info: DatasetInfo, sample: Sample, numbe
     return json.dumps(words, sort_keys=True)
 
 
-def _file(pixels: NDArray[Any]) -> tuple[str, bytes]:
-    """Give path and bytes of a file that keeps every bit of pixels or label numbers ``(H, W, C)``."""
+def _file(pixels: NDArray[Any]) -> tuple[str, bytes, str]:
+    """Give path, bytes and SHA-256 of a file that keeps every bit of pixels or label numbers ``(H, W, C)``."""
     ending, encoded = encode_lossless(pixels)
-    return media_path(hashlib.sha256(encoded).hexdigest(), f"copy{ending}"), encoded
+    digest = hashlib.sha256(encoded).hexdigest()
+    return media_path(digest, f"copy{ending}"), encoded, digest
 
 
 def augmented_copy(

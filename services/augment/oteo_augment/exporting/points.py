@@ -48,10 +48,10 @@ class PointNames:
         """Give a class's points; none where it has none."""
         return self._skeletons.get(class_name, Skeleton(class_name, ()))
 
-    def placed(self, marked: Keypoints) -> list[tuple[float, float, int]]:
+    def placed(self, class_name: str, marked: Keypoints | None) -> list[tuple[float, float, int]]:
         """Give x, y in pixels and visibility (0 not marked, 1 hidden, 2 seen) of all points of an object's class."""
-        numbers = self._numbers[marked.class_name]
+        numbers = self._numbers.get(class_name, {})
         found = [(0.0, 0.0, 0)] * len(numbers)
-        for point in marked.points:
+        for point in marked.points if marked is not None else ():
             found[numbers[point.name]] = (point.x, point.y, 2 if point.visible else 1)
         return found

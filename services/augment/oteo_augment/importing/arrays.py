@@ -10,7 +10,7 @@ import json
 import math
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -52,7 +52,7 @@ def holds_pictures(archive: Path) -> bool:
         return False
 
 
-def expand(archive: Path, goal: Path, limits: ArchiveLimits, check: Callable[[], None] = lambda: None) -> None:
+def expand(archive: Path, goal: Path, limits: ArchiveLimits, check: Callable[[], None] = lambda: None, names: Sequence[str] = ()) -> None:
     """Write the pictures of an archive into a folder, one after the other: no more than one is held at a time.
 
     Parameters
@@ -65,6 +65,8 @@ def expand(archive: Path, goal: Path, limits: ArchiveLimits, check: Callable[[],
         How far it may grow.
     check
         Called for every picture; raises where the work is to stop.
+    names
+        Classes by number, where the archive itself does not say them.
 
     Raises
     ------
@@ -80,11 +82,13 @@ def expand(archive: Path, goal: Path, limits: ArchiveLimits, check: Callable[[],
                     reason="UNSAFE_ARCHIVE",
                     field="source_uri",
                 )
-            names = set(file.namelist())
-            labels = {part: _array(file, f"{part}_labels.npy") for part in PARTS if f"{part}_labels.npy" in names}
-            found = meaning_of(archive.name, labels, _array(file, "classes.npy") if "classes.npy" in names else None)
+            members = set(file.namelist())
+            labels = {part: _array(file, f"{part}_labels.npy") for part in PARTS if f"{part}_labels.npy" in members}
+            found = meaning_of(
+                archive.name, labels, _array(file, "classes.npy") if "classes.npy" in members else np.array([*names]) if names else None
+            )
             for part in PARTS:
-                if f"{part}_images.npy" in names:
+                if f"{part}_images.npy" in members:
                     _part(file, archive.name, part, labels.get(part), found, goal, check)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as exc:
         raise InvalidArgument(f"{archive.name} is damaged: {exc}", reason="DAMAGED_ARCHIVE", field="source_uri") from exc

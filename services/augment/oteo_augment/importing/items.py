@@ -78,10 +78,10 @@ class Reading:
         Files that were read as annotations.
     mask_numbers
         Numbers of mask images with their classes, where the source says so; the single number -1 says that every number is an object.
-    mask_colors
-        Colours of mask images with their numbers, where the source says so: 0 is background, `oteo_augment.importing.colors.VOID` is set aside.
     skeletons
         The points of classes that have key points.
+    mask_colors
+        Colours of mask images with their numbers, where the source says so: 0 is background, `oteo_augment.importing.colors.VOID` is set aside.
     stored
         The dataset that the source is already; None for every other format.
     """

@@ -90,6 +90,6 @@ def _inside(plan: ScanPlan, path: str) -> NDArray[np.bool_]:
     except OSError as exc:
         raise InvalidArgument(f"{path.rpartition('/')[2]} cannot be read: {exc}", reason="UNREADABLE_FILE") from exc
     if pixels.ndim == 3:  # an alpha channel is full everywhere
-        pixels = pixels[:, :, :3].max(axis=2) if pixels.shape[2] > 2 else pixels[:, :, 0]
-    found: NDArray[np.bool_] = pixels != 0
-    return found
+        pixels = pixels[:, :, :3] if pixels.shape[2] > 2 else pixels[:, :, :1]
+        return np.asarray((pixels != 0).any(axis=2))
+    return np.asarray(pixels != 0)

@@ -11,6 +11,7 @@ _SPLITS = {
     "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
     "test": "test", "testing": "test", "tst": "test",
 }  # fmt: skip
+_DIGITS = re.compile(r"(\d+)")
 _TOKENS = re.compile(r"[^a-z]+")
 
 
@@ -41,6 +42,11 @@ def stem(path: str) -> str:
         name = name[:-3]
     plain, dot, _ = name.rpartition(".")
     return plain if dot and plain else name
+
+
+def natural(path: str) -> list[tuple[bool, int, str]]:
+    """Give a key by which slice-10 comes after slice-9."""
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in _DIGITS.split(path)]
 
 
 class ByName:

@@ -12,12 +12,11 @@ from statistics import median
 from typing import Any
 
 from oteo_augment.importing.items import Item
-from oteo_augment.importing.paths import stem
+from oteo_augment.importing.paths import natural, stem
 from oteo_augment.importing.scanned import Scanned, Scans
 from oteo_core.datasets import Finding, Sample, Severity
 
 _UNFIT = re.compile(r"[^A-Za-z0-9_-]+")
-_DIGITS = re.compile(r"(\d+)")
 _UNEVEN = 0.05
 """Share of the usual distance by which that of two slices may differ."""
 
@@ -117,15 +116,10 @@ def _order(kind: str, samples: Sequence[Sample], items: Sequence[Item], scans: S
             return (items[index].frame,)
         if kind == "series":
             position = scans[path][0].position
-            return (position is None, position or 0.0, _natural(path))
-        return (_natural(path),)
+            return (position is None, position or 0.0, natural(path))
+        return (natural(path),)
 
     return key
-
-
-def _natural(path: str) -> list[tuple[bool, int, str]]:
-    """Give a key by which slice-10 comes after slice-9."""
-    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in _DIGITS.split(path)]
 
 
 def _tell_apart(samples: Sequence[Sample]) -> None:

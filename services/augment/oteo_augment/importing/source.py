@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import sys
 import urllib.parse
@@ -15,6 +16,7 @@ from pathlib import Path
 from oteo_augment.importing import hdf5
 from oteo_augment.importing.archives import ArchiveLimits, archive_kind, judge_zip, unpack
 from oteo_augment.importing.arrays import expand, folder_of, holds_pictures
+from oteo_augment.importing.downloads import check_download, fetch, is_download
 from oteo_core.artifacts import ArtifactStore, split_uri
 from oteo_core.errors import InvalidArgument, NotFound, OteoError
 from oteo_core.images import FORMATS as IMAGE_FORMATS
@@ -161,10 +163,13 @@ def check_source(uri: str, limits: ArchiveLimits = _LIMITS) -> None:
     InvalidArgument
         EMPTY_SOURCE for a folder without files, UNSUPPORTED_FORMAT for a file that is no archive, UNSAFE_ARCHIVE for a zip, BAD_SOURCE_URI.
     """
+    if is_download(uri):
+        check_download(uri)
+        return
     local = _local_path(uri)
     if local is None:
         store, path = _remote(uri)
-        if archive_kind(path):
+        if archive_kind(path) or _is_arrays(path):
             if not store.is_file(path):
                 raise _not_found(uri)
         elif not any(True for _ in store.iter(path)):
@@ -197,7 +202,7 @@ def open_source(uri: str, scratch: Path, limits: ArchiveLimits, check: Callable[
     Parameters
     ----------
     uri
-        A directory, a zip or tar archive, or any fsspec URI of one.
+        A directory, a zip or tar archive, a NumPy archive, any fsspec URI of one, or a public dataset by name (``medmnist:pathmnist``).
     scratch
         A local folder for what is unpacked; the caller removes it.
     limits
@@ -213,6 +218,10 @@ def open_source(uri: str, scratch: Path, limits: ArchiveLimits, check: Callable[
         EMPTY_SOURCE, UNSUPPORTED_FORMAT, UNSAFE_ARCHIVE, BAD_SOURCE_URI.
     """
     check_source(uri, limits)
+    if is_download(uri):
+        fetch(uri, scratch / "download" / "files", limits, check)
+        yield _local_source(scratch / "download" / "files", f"the dataset {uri}", check)
+        return
     local = _local_path(uri)
     if local is not None and local.is_dir():
         source = _local_source(local, f"the folder {local}", check)
@@ -225,7 +234,14 @@ def open_source(uri: str, scratch: Path, limits: ArchiveLimits, check: Callable[
         source = _local_source(scratch / "unpacked", f"the archive {local}", check)
     else:
         store, path = _remote(uri)
-        if archive_kind(path):
+        if _is_arrays(path):
+            name = path.rpartition("/")[2]
+            goal = scratch / "fetched"
+            goal.mkdir(parents=True, exist_ok=True)
+            with store.local(path) as copy:
+                shutil.copyfile(copy, goal / name)
+            source = _local_source(goal, f"the file {uri}", check)
+        elif archive_kind(path):
             with store.local(path) as copy:
                 unpack(copy, scratch / "unpacked", limits, check, name=path)
             source = _local_source(scratch / "unpacked", f"the archive {uri}", check)

@@ -19,6 +19,18 @@ def answers(sample: Sample) -> object:
         tuple(sorted((p.class_name, p.crowd, tuple(tuple(round(v, 1) for v in ring) for ring in p.rings)) for p in sample.polygons)),
         tuple(sorted((r.class_name, r.crowd, r.counts) for r in sample.rle)),
         sample.mask_path,
+        tuple(
+            sorted(
+                (t.class_name, t.crowd, tuple(sorted((round(x, 1) + 0.0, round(y, 1) + 0.0) for x, y in t.corners())))
+                for t in sample.oriented_boxes
+            )
+        ),
+        tuple(
+            sorted(
+                (k.class_name, k.crowd, tuple(sorted((p.name, round(p.x, 1), round(p.y, 1), p.visible) for p in k.points)))
+                for k in sample.keypoints
+            )
+        ),
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from oteo_augment.auditing.data import AuditData
 from oteo_augment.auditing.findings import AnnotationRef, AuditFinding, CheckResult, plural, some
 from oteo_augment.auditing.measuring import Measured
-from oteo_core.datasets import Box, Polygons, Rle, Sample, Severity, Task
+from oteo_core.datasets import Box, Keypoints, OrientedBox, Polygons, Rle, Sample, Severity, Task
 from oteo_core.datasets.outlines import ring_area
 
 _NAME = "annotations"
@@ -18,6 +18,7 @@ _TINY_AREA = 6.0
 _HUGE = 0.95
 _SAME = 0.9
 Edges = tuple[float, float, float, float]
+Placed = Box | Polygons | Rle | OrientedBox
 
 
 def run(data: AuditData) -> CheckResult:
@@ -26,8 +27,9 @@ def run(data: AuditData) -> CheckResult:
     bare: list[int] = []
     count = 0
     for index, (sample, row) in enumerate(zip(data.samples, data.measured, strict=True)):
-        count += len(sample.labels) + len(sample.boxes) + len(sample.polygons) + len(sample.rle)
-        if not (sample.labels or sample.boxes or sample.polygons or sample.rle or sample.mask_path):
+        kinds = (sample.labels, sample.boxes, sample.polygons, sample.rle, sample.oriented_boxes, sample.keypoints)
+        count += sum(map(len, kinds))
+        if not (any(kinds) or sample.mask_path):
             bare.append(index)
         if row.readable:
             found += _objects(sample, row)
@@ -43,8 +45,9 @@ def run(data: AuditData) -> CheckResult:
 
 def _objects(sample: Sample, row: Measured) -> Iterator[AuditFinding]:
     faults: defaultdict[str, list[tuple[AnnotationRef, Edges]]] = defaultdict(list)
-    for kind, items in (("boxes", sample.boxes), ("polygons", sample.polygons), ("rle", sample.rle)):
-        items_here: tuple[Box | Polygons | Rle, ...] = tuple(items)
+    places = ("boxes", sample.boxes), ("polygons", sample.polygons), ("rle", sample.rle), ("oriented_boxes", sample.oriented_boxes)
+    for kind, items in places:
+        items_here: tuple[Placed, ...] = tuple(items)
         edges = [_edges(item) for item in items_here]
         for place, (item, box) in enumerate(zip(items_here, edges, strict=True)):
             ref = AnnotationRef(sample.id, kind, place)
@@ -53,6 +56,10 @@ def _objects(sample: Sample, row: Measured) -> Iterator[AuditFinding]:
                 faults[code].append((ref, box))
         for code, place in _twice(items_here, edges):
             faults[code].append((AnnotationRef(sample.id, kind, place), edges[place]))
+    for place, marked in enumerate(sample.keypoints):
+        code = _fault_of_points(marked, row)
+        if code:
+            faults[code].append((AnnotationRef(sample.id, "keypoints", place), _around(marked)))
     for code, refs in faults.items():
         severity, words, fix = _WORDS[code]
         told = f"{plural(len(refs), 'annotation')} of {sample.source_path or sample.id}: {words}."
@@ -72,13 +79,15 @@ _WORDS: dict[str, tuple[Severity, str, bool]] = {
         f"thinner than {_TINY_SIDE:g} or smaller than {_TINY_AREA:g} pixels: a slip of the hand, or too small to be learned",
         False,
     ),
+    "POINT_OUT_OF_IMAGE": (Severity.ERROR, "with points outside the image, others inside; move them, or take them out", False),
+    "REPEATED_POINT": (Severity.WARNING, "with two points of one name; find out which is right", False),
     "HUGE_ANNOTATION": (Severity.INFO, f"over more than {_HUGE:.0%} of the image: is the whole image meant", False),
 }
 
 
-def _fault(item: Box | Polygons | Rle, box: Edges, row: Measured) -> str:
+def _fault(item: Placed, box: Edges, row: Measured) -> str:
     area = _area(item)
-    width, height = box[2] - box[0], box[3] - box[1]
+    width, height = (item.width, item.height) if isinstance(item, OrientedBox) else (box[2] - box[0], box[3] - box[1])
     if not all(map(math.isfinite, box)) or not area > 0 or width <= 0 or height <= 0:
         return "EMPTY_ANNOTATION"
     if box[2] <= 0 or box[3] <= 0 or box[0] >= row.width or box[1] >= row.height:
@@ -90,9 +99,30 @@ def _fault(item: Box | Polygons | Rle, box: Edges, row: Measured) -> str:
     return ""
 
 
-def _edges(item: Box | Polygons | Rle) -> Edges:
+def _fault_of_points(marked: Keypoints, row: Measured) -> str:
+    points = marked.points
+    if not points or not all(math.isfinite(p.x) and math.isfinite(p.y) for p in points):
+        return "EMPTY_ANNOTATION"
+    outside = sum(not (0 <= p.x <= row.width and 0 <= p.y <= row.height) for p in points)
+    if outside:
+        return "ANNOTATION_OUT_OF_IMAGE" if outside == len(points) else "POINT_OUT_OF_IMAGE"
+    return "REPEATED_POINT" if len({p.name for p in points}) < len(points) else ""
+
+
+def _around(marked: Keypoints) -> Edges:
+    """Give a place to draw: around all points, with some room."""
+    if not marked.points:
+        return math.nan, math.nan, math.nan, math.nan
+    xs, ys = [p.x for p in marked.points], [p.y for p in marked.points]
+    return min(xs) - 2, min(ys) - 2, max(xs) + 2, max(ys) + 2
+
+
+def _edges(item: Placed) -> Edges:
     if isinstance(item, Box):
         return item.x, item.y, item.x + item.width, item.y + item.height
+    if isinstance(item, OrientedBox):
+        xs, ys = ([corner[axis] for corner in item.corners()] for axis in (0, 1))
+        return min(xs), min(ys), max(xs), max(ys)
     if isinstance(item, Polygons):
         xs = [x for ring in item.rings for x in ring[0::2]]
         ys = [y for ring in item.rings for y in ring[1::2]]
@@ -109,15 +139,15 @@ def _edges(item: Box | Polygons | Rle) -> Edges:
     return float(left), float(upper), float(right), float(lower)
 
 
-def _area(item: Box | Polygons | Rle) -> float:
-    if isinstance(item, Box):
+def _area(item: Placed) -> float:
+    if isinstance(item, Box | OrientedBox):
         return item.width * item.height if item.width > 0 else 0.0
     if isinstance(item, Rle):
         return float(sum(item.counts[1::2]))
     return sum(ring_area(ring) for ring in item.rings)
 
 
-def _twice(items: tuple[Box | Polygons | Rle, ...], edges: list[Edges]) -> Iterator[tuple[str, int]]:
+def _twice(items: tuple[Placed, ...], edges: list[Edges]) -> Iterator[tuple[str, int]]:
     """Find annotations at nearly the place of an earlier one: boxes around both overlap by 90 %, and their areas are as near."""
     order = sorted(range(len(items)), key=lambda i: edges[i][0])
     areas = [_area(item) for item in items]
@@ -128,7 +158,7 @@ def _twice(items: tuple[Box | Polygons | Rle, ...], edges: list[Edges]) -> Itera
                 break
             crowd = items[one].crowd or items[other].crowd
             even = min(areas[one], areas[other]) >= _SAME * max(areas[one], areas[other])
-            if even and not crowd and _alike(edges[one], edges[other]):
+            if even and not crowd and _alike(edges[one], edges[other]) and _turned_alike(items[one], items[other]):
                 same = items[one].class_name == items[other].class_name
                 found.setdefault(max(one, other), "DUPLICATE_ANNOTATION" if same else "CONFLICTING_ANNOTATION")
     for place, code in sorted(found.items()):
@@ -141,6 +171,16 @@ def _alike(one: Edges, other: Edges) -> bool:
         return False
     both = (one[2] - one[0]) * (one[3] - one[1]) + (other[2] - other[0]) * (other[3] - other[1]) - width * height
     return width * height >= _SAME * both
+
+
+def _turned_alike(one: Placed, other: Placed) -> bool:
+    """Tell whether turned boxes overlap as far as the boxes around them do: a box and its mirror image have the same one around them."""
+    if not isinstance(one, OrientedBox) or not isinstance(other, OrientedBox):
+        return True
+    import shapely
+
+    first, second = shapely.Polygon(one.corners()), shapely.Polygon(other.corners())
+    return bool(first.intersection(second).area >= _SAME * first.union(second).area)
 
 
 def _mask(data: AuditData, sample: Sample, row: Measured) -> Iterator[AuditFinding]:

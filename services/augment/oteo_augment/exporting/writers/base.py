@@ -18,7 +18,7 @@ from oteo_augment.exporting.sinks import Sink
 from oteo_augment.exporting.stacks import write_stack
 from oteo_augment.importing.paths import stem
 from oteo_core.artifacts import ArtifactStore
-from oteo_core.datasets import DatasetInfo, DatasetReader, Rle, Sample, Severity, Task
+from oteo_core.datasets import Box, DatasetInfo, DatasetReader, Rle, Sample, Severity, Task
 from oteo_core.datasets.runs import runs_from_mask
 from oteo_core.errors import DataLoss
 from oteo_core.images import decode_labels
@@ -127,6 +127,15 @@ class Writer(ABC):
             )
         if sample.keypoints and not self.keeps_points:
             self.losses.add("KEYPOINTS_LOST", "key points of objects are not in the format", sample.id, count=len(sample.keypoints))
+        twice = sum(len(marked.points) - len({point.name for point in marked.points}) for marked in sample.keypoints)
+        if twice and self.keeps_points:
+            self.losses.add(
+                "POINT_LOST",
+                "of points of one name in an object the last alone is written",
+                sample.id,
+                count=twice,
+                severity=Severity.ERROR,
+            )
         if sample.oriented_boxes and not self.keeps_turned:
             self.losses.add(
                 "ORIENTATION_LOST",
@@ -216,6 +225,10 @@ class Writer(ABC):
                     severity=Severity.ERROR,
                 )
             found = placed
+        if not self.keeps_turned:
+            for thing in found:
+                if thing.oriented is not None and thing.box is None and not thing.has_outline:
+                    thing.box = Box(thing.class_name, *thing.bounds(), thing.crowd)
         mask = self.job.info.mask
         if sample.mask_path and mask is not None and mask.kind == "instance":
             found += things_of_labels(self.labels(sample), self.job.info.classes[0])

@@ -66,18 +66,18 @@ class Coco(Writer):
             self.losses.add(
                 "ORIENTATION_LOST", "turned boxes became outlines of their four corners, or gave way to their objects' outlines", sample.id
             )
-        if thing.keypoints is not None:
+        if self._points.any_points:
+            # Readers want them with every annotation of such a file.
             self._add_points(entry, thing, sample)
         if thing.attributes:
             entry["attributes"] = dict(thing.attributes)
         return entry
 
     def _add_points(self, entry: dict[str, Any], thing: Thing, sample: Sample) -> None:
-        assert thing.keypoints is not None
-        placed = self._points.placed(thing.keypoints)
+        placed = self._points.placed(thing.class_name, thing.keypoints)
         entry["keypoints"] = [value for x, y, seen in placed for value in ((_pixel(x), _pixel(y), seen) if seen else (0, 0, 0))]
-        entry["num_keypoints"] = len(thing.keypoints.points)
-        if thing.box is None and not thing.has_outline and thing.oriented is None:
+        entry["num_keypoints"] = sum(seen > 0 for _, _, seen in placed)
+        if thing.keypoints is not None and thing.box is None and not thing.has_outline and thing.oriented is None:
             entry["bbox"] = list(box_around(thing))
             entry["area"] = entry["bbox"][2] * entry["bbox"][3]
             self.losses.add(
@@ -90,7 +90,7 @@ class Coco(Writer):
     def _category(self, number: int, name: str) -> dict[str, Any]:
         entry: dict[str, Any] = {"id": number, "name": name, "supercategory": ""}
         skeleton = self._points.of(name)
-        if skeleton.points:
+        if skeleton.points or self._points.any_points:
             entry["keypoints"] = list(skeleton.points)
             entry["skeleton"] = [[one + 1, other + 1] for one, other in skeleton.edges]
         return entry

@@ -18,8 +18,9 @@ _CROWD = "is_crowd"
 class Cvat(Writer):
     """Writes ``images/train/NAME.png`` and one ``annotations.xml``.
 
-    An object of several shapes (a box and an outline, an outline of pieces) has them in one group. Crowds are an attribute, turned boxes
-    have a rotation, points of an object are a skeleton.
+    An object of several shapes (a box and an outline, an outline of pieces) has them in one group. Crowds are an attribute. Turned boxes are boxes
+    with a rotation, key points skeletons with a point for each name; how
+    they are joined is not written, as CVAT keeps that in a drawing.
     """
 
     name = "cvat"
@@ -37,17 +38,21 @@ class Cvat(Writer):
         task = ET.SubElement(meta, "task")
         ET.SubElement(task, "name").text = job.info.display_name or job.info.id
         labels = ET.SubElement(task, "labels")
-        points = PointNames(job.reader)
+        self._points = PointNames(job.reader)
         for name in job.info.classes:
-            label = ET.SubElement(labels, "label")
-            ET.SubElement(label, "name").text = name
-            for point in points.of(name).points:
-                part = ET.SubElement(labels, "label")
+            ET.SubElement(ET.SubElement(labels, "label"), "name").text = name
+        for name in job.info.classes:
+            for point in self._points.of(name).points:
+                label = ET.SubElement(labels, "label")
                 for key, value in (("name", point), ("type", "points"), ("parent", name)):
-                    ET.SubElement(part, key).text = value
-            if points.of(name).edges:
-                self.losses.add("EDGES_LOST", "which points are joined is not in the format", severity=Severity.INFO)
+                    ET.SubElement(label, key).text = value
         self._write(meta)
+
+    def start(self) -> None:
+        """Say what is lost of the dataset as a whole."""
+        super().start()
+        if any(self._points.of(name).edges for name in self.job.info.classes):
+            self.losses.add("SKELETON_LOST", "which points are joined is not in the format", severity=Severity.INFO)
 
     def add(self, sample: Sample) -> None:
         """Copy the image and append its entry."""
@@ -61,7 +66,7 @@ class Cvat(Writer):
         for label in () if sample.mask_path else sample.labels:
             ET.SubElement(image, "tag", {"label": label, "source": "manual"})
         for group, thing in enumerate([*self.things(sample), *self.stuff(sample)], 1):
-            shapes = list(_shapes(thing))
+            shapes = list(_shapes(thing, self._points))
             for shape in shapes:
                 if len(shapes) > 1:
                     shape.set("group_id", str(group))
@@ -85,7 +90,7 @@ class Cvat(Writer):
         self.sink.put("annotations.xml", self._place)
 
 
-def _shapes(thing: Thing) -> Iterator[ET.Element]:
+def _shapes(thing: Thing, names: PointNames) -> Iterator[ET.Element]:
     occluded = dict(thing.attributes).get("occluded", "0")
     common = {"label": thing.class_name, "source": "manual", "occluded": "1" if occluded.lower() in ("1", "true") else "0", "z_order": "0"}
     if thing.box is not None:
@@ -94,10 +99,18 @@ def _shapes(thing: Thing) -> Iterator[ET.Element]:
         yield ET.Element("box", common | dict(zip(("xtl", "ytl", "xbr", "ybr"), map(number, corners), strict=True)))
     if thing.oriented is not None:
         turned = thing.oriented
-        across, down = turned.width / 2, turned.height / 2
-        corners = (turned.center_x - across, turned.center_y - down, turned.center_x + across, turned.center_y + down)
-        places = dict(zip(("xtl", "ytl", "xbr", "ybr"), map(number, corners), strict=True))
-        yield ET.Element("box", common | places | {"rotation": number(math.degrees(turned.angle))})
+        left, top = turned.center_x - turned.width / 2, turned.center_y - turned.height / 2
+        corners = (left, top, left + turned.width, top + turned.height)
+        place = dict(zip(("xtl", "ytl", "xbr", "ybr"), map(number, corners), strict=True))
+        yield ET.Element("box", common | place | {"rotation": number(math.degrees(turned.angle) % 360)})
+    if thing.keypoints is not None:
+        skeleton = ET.Element("skeleton", common)
+        placed = names.placed(thing.class_name, thing.keypoints)
+        for name, (x, y, seen) in zip(names.of(thing.class_name).points, placed, strict=True):
+            # A point that is not marked is outside, wherever it stands.
+            told = {"label": name, "source": "manual", "outside": str(int(seen == 0)), "occluded": str(int(seen == 1))}
+            ET.SubElement(skeleton, "points", told | {"points": f"{number(x)},{number(y)}"})
+        yield skeleton
     if thing.polygons is not None:
         for ring in thing.polygons.rings:
             points = ";".join(f"{number(x)},{number(y)}" for x, y in zip(ring[0::2], ring[1::2], strict=True))
@@ -110,9 +123,3 @@ def _shapes(thing: Thing) -> Iterator[ET.Element]:
             runs = runs_from_mask(mask[y : y + height, x : x + width].T)
             place = {"left": str(x), "top": str(y), "width": str(width), "height": str(height)}
             yield ET.Element("mask", common | {"rle": ", ".join(map(str, runs)), **place})
-    if thing.keypoints is not None:
-        skeleton = ET.Element("skeleton", {key: common[key] for key in ("label", "source", "z_order")})
-        for point in thing.keypoints.points:
-            place = {"label": point.name, "source": "manual", "outside": "0", "occluded": "0" if point.visible else "1"}
-            ET.SubElement(skeleton, "points", place | {"points": f"{number(point.x)},{number(point.y)}"})
-        yield skeleton

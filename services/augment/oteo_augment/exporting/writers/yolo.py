@@ -94,7 +94,7 @@ class Yolo(Writer):
 
     def _marked(self, thing: Thing, sample: Sample) -> str:
         """Give the points of an object: three numbers each, zeros for those that are not marked."""
-        placed = self._points.placed(thing.keypoints) if thing.keypoints is not None else []
+        placed = self._points.placed(thing.class_name, thing.keypoints)
         placed += [(0.0, 0.0, 0)] * (self._point_count - len(placed))
         return " ".join(f"{_share(x / sample.width)} {_share(y / sample.height)} {seen}" for x, y, seen in placed)
 

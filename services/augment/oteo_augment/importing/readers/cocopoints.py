@@ -30,7 +30,7 @@ def companion(source: Source, file: str) -> str:
 def add_skeletons(content: Mapping[str, Any], into: dict[str, Skeleton]) -> None:
     """Read the points of the categories; a class that several files define keeps the first, with the points that later ones add."""
     for entry in content["categories"]:
-        if not isinstance(entry, dict) or "name" not in entry or not isinstance(entry.get("keypoints"), list):
+        if not isinstance(entry, dict) or "name" not in entry or not entry.get("keypoints") or not isinstance(entry["keypoints"], list):
             continue
         names = tuple(dict.fromkeys(str(name) for name in entry["keypoints"]))
         edges = tuple(edge for pair in entry.get("skeleton") or () if (edge := _edge(pair, len(names))) is not None)
@@ -52,7 +52,7 @@ def category_points(content: Mapping[str, Any]) -> dict[Any, tuple[str, ...]]:
     return {
         entry.get("id"): tuple(str(name) for name in entry["keypoints"])
         for entry in content["categories"]
-        if isinstance(entry, dict) and isinstance(entry.get("keypoints"), list)
+        if isinstance(entry, dict) and entry.get("keypoints") and isinstance(entry["keypoints"], list)
     }
 
 

@@ -1,4 +1,7 @@
-"""CVAT's XML for images, version 1.1: one file with all images, their boxes, polygons, masks and tags (docs.cvat.ai, "CVAT for image")."""
+"""CVAT's XML, version 1.1, for images and for video (docs.cvat.ai, "CVAT for image", "CVAT for videos").
+
+One file with all images, or all tracks of a clip: boxes, turned boxes, polygons, masks, points, skeletons and tags.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +10,21 @@ import math
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 
-import numpy as np
-
 from oteo_augment.importing.items import Item, Reading
-from oteo_augment.importing.paths import ByName, split_of_name, split_of_path
-from oteo_augment.importing.readers.shapes import tasks_of
-from oteo_augment.importing.source import Source
-from oteo_core.datasets import Box, Keypoint, Keypoints, OrientedBox, Polygons, Rle, Severity, Skeleton
-from oteo_core.datasets.runs import runs_from_mask
+from oteo_augment.importing.paths import ByName, natural, split_of_name, split_of_path
+from oteo_augment.importing.readers.cvatshapes import Shapes
+from oteo_augment.importing.source import Source, is_sequence_name
+from oteo_core.datasets import Severity, Skeleton, Task
 
 _PROBED = 20
 _HEAD = 4096
-_OTHERS = frozenset({"polyline", "cuboid", "ellipse"})
-_CROWD = "is_crowd"
 
 
 def detect(source: Source) -> str:
     """Tell whether an XML file begins with CVAT's root and has images in it."""
     for path in source.ending_with(".xml")[:_PROBED]:
         if _is_cvat(source, path):
-            return f"{path} has CVAT's element <annotations> with images"
+            return f"{path} has CVAT's element <annotations> with images or tracks"
     return ""
 
 
@@ -39,38 +37,76 @@ def read(source: Source) -> Reading:
     files = [path for path in source.ending_with(".xml") if _is_cvat(source, path)]
     for path in files:
         last = path
+        clip: _Clip | None = None
+        name = ""
         try:
             for element in _elements(source.read(path)):
-                if element.tag == "label" and (parent := (element.findtext("parent") or "").strip()):
-                    points.setdefault(parent, {}).setdefault((element.findtext("name") or "").strip())
-                elif element.tag == "label":
-                    classes.setdefault((element.findtext("name") or "").strip())
-                else:
+                if element.tag == "label":
+                    # The points of a skeleton are labels of their own, under that of the whole.
+                    label, parent = ((element.findtext(key) or "").strip() for key in ("name", "parent"))
+                    if parent:
+                        points.setdefault(parent, {}).setdefault(label)
+                    else:
+                        classes.setdefault(label)
+                elif element.tag == "source":
+                    name = (element.text or "").strip()
+                elif element.tag == "image":
                     last = element.get("name", "")
                     _image(element, path, images, items)
+                else:
+                    clip = clip or _Clip(path, name, source, images, items)
+                    last = f"{element.tag} {element.get('id', '')}"
+                    (clip.track if element.tag == "track" else clip.tag)(element)
         except ET.ParseError as exc:
             item = items.setdefault(f"{path}#broken", Item(f"{path}#broken", missing=True))
             item.report(Severity.ERROR, "BAD_ANNOTATION_FILE", f"{path} cannot be read after {last}: {exc}", path)
+        if clip is not None:
+            clip.finish()
     classes.pop("", None)
+    named = {item.path for item in items.values()}
     for path in source.images:
-        if path not in items:
+        if path not in named:
             item = items[path] = Item(path, unlabelled=True, split=split_of_path(path))
             item.report(Severity.ERROR, "MISSING_ANNOTATION", f"{path} is not in {', '.join(files[:3])}")
-    skeletons = tuple(Skeleton(name, tuple(names)) for name, names in points.items())
-    return Reading(list(items.values()), tuple(classes), tasks_of(items), frozenset([*files, *items]), skeletons=skeletons)
+    return Reading(list(items.values()), tuple(classes), _tasks(items), frozenset([*files, *named]), skeletons=_skeletons(points, items))
 
 
 def _is_cvat(source: Source, path: str) -> bool:
     head = source.read(path)
-    return b"<annotations" in head[:_HEAD] and b"<image" in head and b"<annotation>" not in head[:_HEAD]
+    return b"<annotations" in head[:_HEAD] and (b"<image" in head or b"<track" in head) and b"<annotation>" not in head[:_HEAD]
 
 
 def _elements(data: bytes) -> Iterator[ET.Element]:
-    """Give labels and images one after the other, and forget each: a file may hold a million shapes."""
-    for _, element in ET.iterparse(io.BytesIO(data)):
-        if element.tag in ("label", "image"):
+    """Give labels, the clip's name, images, tracks and tags of frames one after the other, and forget each: a file may hold a million shapes."""
+    depth = 0
+    for event, element in ET.iterparse(io.BytesIO(data), ("start", "end")):
+        if element.tag in ("image", "track"):
+            depth += 1 if event == "start" else -1
+        if event == "end" and (element.tag in ("label", "source", "image", "track") or (element.tag == "tag" and not depth)):
             yield element
             element.clear()
+
+
+def _skeletons(declared: dict[str, dict[str, None]], items: dict[str, Item]) -> tuple[Skeleton, ...]:
+    """Give each class's points: those that are declared, then those that occur."""
+    for item in items.values():
+        for marked in item.keypoints:
+            declared.setdefault(marked.class_name, {}).update(dict.fromkeys(point.name for point in marked.points))
+    return tuple(Skeleton(name, tuple(points)) for name, points in declared.items())
+
+
+def _tasks(items: dict[str, Item]) -> tuple[str, ...]:
+    boxes = sum(len(item.boxes) + len(item.oriented_boxes) for item in items.values())
+    outlines = sum(len(item.polygons) + len(item.rle) for item in items.values())
+    if not boxes and not outlines and not any(item.keypoints for item in items.values()) and any(item.labels for item in items.values()):
+        single = all(len(item.labels) <= 1 for item in items.values())
+        return (Task.CLASSIFICATION, Task.MULTI_LABEL) if single else (Task.MULTI_LABEL,)
+    points = (Task.KEYPOINTS,) if any(item.keypoints for item in items.values()) else ()
+    if not outlines:
+        return (Task.DETECTION, Task.MULTI_LABEL, *points) if boxes or not points else (Task.KEYPOINTS, Task.DETECTION)
+    return (
+        (Task.INSTANCE, Task.DETECTION, Task.MULTI_LABEL, *points) if boxes * 2 >= outlines else (Task.INSTANCE, Task.MULTI_LABEL, *points)
+    )
 
 
 def _image(element: ET.Element, file: str, images: ByName, items: dict[str, Item]) -> None:
@@ -86,43 +122,65 @@ def _image(element: ET.Element, file: str, images: ByName, items: dict[str, Item
     width, height = _number(element.get("width")), _number(element.get("height"))
     if width and height and math.isfinite(width * height):
         item.declared_size = (int(width), int(height))
-    groups: dict[tuple[str, str], int] = {}
-    rings: dict[int, Polygons] = {}
-    for index, shape in enumerate(element):
-        name, what = (shape.get("label") or "").strip(), f"{shape.tag} {index + 1} of {named} in {file}"
-        if not name:
-            item.report(Severity.ERROR, "UNKNOWN_CLASS", f"{what} has no label", file)
-            continue
-        group = shape.get("group_id") or "0"
-        # Shapes of one group and class are one object; group 0 is none.
-        number = index if group == "0" else groups.setdefault((group, name), index)
-        given = {entry.get("name", ""): (entry.text or "").strip() for entry in shape.iter("attribute")}
-        crowd = given.pop(_CROWD, "").lower() in ("true", "1")
-        if shape.get("occluded") == "1":
-            given.setdefault("occluded", "1")
-        extra = tuple(sorted(given.items()))
-        if shape.tag == "tag":
-            if name not in item.labels:
-                item.labels.append(name)
-        elif shape.tag == "box" and (box := _box(shape)) is not None:
-            if (rotation := _number(shape.get("rotation"))) is None:
-                item.boxes.append(Box(name, *box, crowd, number, extra))
+    shapes = Shapes(item, f"of {named} in {file}", file)
+    for shape in element:
+        shapes.add(shape, (shape.get("label") or "").strip(), shape.get("group_id") or "0")
+    shapes.finish()
+
+
+class _Clip:
+    """The tracks of CVAT's XML for video: what is said of each frame of one clip, or of pictures in their order."""
+
+    def __init__(self, file: str, name: str, source: Source, images: ByName, items: dict[str, Item]) -> None:
+        clips = [path for path in source.images if is_sequence_name(path)]
+        self._path = images.find(name, near=file) if name else ""
+        if not self._path and len(clips) == 1:
+            self._path = clips[0]
+        self._pictures = [] if self._path else sorted(source.images, key=natural)
+        self._file, self._name, self._items = file, name, items
+        self._shapes: dict[int, Shapes] = {}
+
+    def track(self, element: ET.Element) -> None:
+        """Take a track: an object, and where it is on each frame."""
+        label, number = (element.get("label") or "").strip(), element.get("id") or "0"
+        for shape in element:
+            frame = _number(shape.get("frame"))
+            if frame is None or frame < 0:
+                continue
+            # A frame that the object has left was looked at: it is one without it, not one without annotation.
+            shapes = self._of(int(frame))
+            if shape.get("outside") != "1":
+                shapes.add(shape, label, f"track {number}")
+
+    def tag(self, element: ET.Element) -> None:
+        """Take a tag of one frame."""
+        frame = _number(element.get("frame"))
+        if frame is not None and frame >= 0:
+            self._of(int(frame)).add(element, (element.get("label") or "").strip(), "0")
+
+    def _of(self, frame: int) -> Shapes:
+        if frame not in self._shapes:
+            if self._path:
+                key, path, missing, number = f"{self._path}#frame={frame}", self._path, False, frame
+            elif frame < len(self._pictures):
+                key = path = self._pictures[frame]
+                missing, number = False, -1
             else:
-                x, y, across, down = box
-                turn = math.radians(rotation)
-                item.oriented_boxes.append(OrientedBox(name, x + across / 2, y + down / 2, across, down, turn, crowd, number, extra))
-        elif shape.tag in ("points", "skeleton") and (marked := _marked(shape, name)):
-            item.keypoints.append(Keypoints(name, marked, crowd, number, extra))
-        elif shape.tag == "polygon" and (ring := _ring(shape.get("points", ""))) is not None:
-            earlier = rings.get(number)
-            rings[number] = Polygons(name, (*(earlier.rings if earlier else ()), ring), crowd, number, extra)
-        elif shape.tag == "mask" and (rle := _mask(shape, item.declared_size)) is not None:
-            item.rle.append(Rle(name, *rle, crowd, number, extra))
-        elif shape.tag in _OTHERS:
-            item.report(Severity.WARNING, "SHAPE_NOT_READ", f"{what} ({name}) is not read by this version", file)
-        else:
-            item.report(Severity.ERROR, "BAD_ANNOTATION", f"{what} ({name}) has not the numbers of such a shape", file)
-    item.polygons += [rings[number] for number in sorted(rings)]
+                key = path = f"{self._name or self._file}#frame={frame}"
+                missing, number = True, -1
+            item = self._items.get(key)
+            if item is None:
+                item = self._items[key] = Item(path, missing=missing, frame=number, split=split_of_path(path))
+                if missing:
+                    told = f"{self._file} describes frame {frame} of {self._name or 'a clip'}, which is not in the source"
+                    item.report(Severity.ERROR, "MISSING_IMAGE", told, self._file)
+            self._shapes[frame] = Shapes(item, f"of frame {frame} in {self._file}", self._file)
+        return self._shapes[frame]
+
+    def finish(self) -> None:
+        """Complete what several shapes make up together."""
+        for shapes in self._shapes.values():
+            shapes.finish()
 
 
 def _number(text: str | None) -> float | None:
@@ -130,56 +188,3 @@ def _number(text: str | None) -> float | None:
         return float(text or "")
     except ValueError:
         return None
-
-
-def _box(shape: ET.Element) -> tuple[float, float, float, float] | None:
-    corners = [value for key in ("xtl", "ytl", "xbr", "ybr") if (value := _number(shape.get(key))) is not None]
-    if len(corners) < 4 or _number(shape.get("rotation", "0")) is None:
-        return None
-    return corners[0], corners[1], corners[2] - corners[0], corners[3] - corners[1]
-
-
-def _marked(shape: ET.Element, name: str) -> tuple[Keypoint, ...]:
-    """Give the points of a skeleton, those outside the image left out, or plain points: one has its label's name, several have numbers."""
-    found: dict[str, Keypoint] = {}
-    if shape.tag == "skeleton":
-        for point in shape.iter("points"):
-            label, places = (point.get("label") or "").strip(), _places(point.get("points", ""))
-            if point.get("outside") != "1" and label and len(places) == 1:
-                found.setdefault(label, Keypoint(label, *places[0], point.get("occluded") != "1"))
-        return tuple(found.values())
-    places = _places(shape.get("points", ""))
-    names = [name] if len(places) == 1 else [str(number) for number in range(1, len(places) + 1)]
-    return tuple(Keypoint(label, *place, shape.get("occluded") != "1") for label, place in zip(names, places, strict=True))
-
-
-def _places(text: str) -> list[tuple[float, float]]:
-    try:
-        return [(float(x), float(y)) for x, y in (pair.split(",") for pair in text.split(";"))]
-    except ValueError:
-        return []
-
-
-def _ring(text: str) -> tuple[float, ...] | None:
-    try:
-        values = tuple(float(value) for pair in text.split(";") for value in pair.split(","))
-    except ValueError:
-        return None
-    return values if len(values) >= 6 and len(values) % 2 == 0 else None
-
-
-def _mask(shape: ET.Element, size: tuple[int, int]) -> tuple[int, int, tuple[int, ...]] | None:
-    """Give height, width and runs of a mask that is stored as runs row by row within its box, beginning with 0."""
-    width, height = size
-    try:
-        runs = [int(value) for value in shape.get("rle", "").split(",")]
-        left, upper, columns, rows = (int(shape.get(key, "")) for key in ("left", "top", "width", "height"))
-    except ValueError:
-        return None
-    inside = left >= 0 and upper >= 0 and columns > 0 and rows > 0 and left + columns <= width and upper + rows <= height
-    if not inside or min(runs) < 0 or sum(runs) != rows * columns:
-        return None
-    flat = np.repeat((np.arange(len(runs)) % 2).astype(np.uint8), runs)
-    whole = np.zeros((height, width), np.uint8)
-    whole[upper : upper + rows, left : left + columns] = flat.reshape(rows, columns)
-    return height, width, runs_from_mask(whole)
