@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import webdataset
-from export_tools import by_pixels, codes, export
+from export_tools import boxes, by_pixels, codes, export
 from import_sources import class_folders, picture
 
+from oteo_augment.exporting.objects import things_of
+from oteo_core.datasets.runs import runs_from_mask
 from oteo_core.errors import InvalidArgument
 from oteo_core.images import encode_png
 
@@ -84,3 +87,78 @@ def test_out_and_in_again_and_webdataset_reads_it(several, tmp_path, store, impo
     assert made.info.task == given.info.task
     want, got = by_pixels(given.samples.values()), by_pixels(made.samples.values())
     assert {key: (s.labels, s.split) for key, s in got.items()} == {key: (s.labels, s.split) for key, s in want.items()}
+
+
+def objects_of(seed):
+    box = {"class": "cell", "bbox": [2.5, 3, 20 + seed, 10], "attributes": {"stain": "weak"}}
+    outline = {"class": "débris", "segmentation": [[1.25, 2, 20, 2, 20, 18.75], [30, 30, 40, 30, 35, 44]], "bbox": [1, 2, 39, 42]}
+    inside = np.zeros((48, 64), np.uint8)
+    inside[10:30, 20:50] = 1
+    crowd = {"class": "cell", "iscrowd": 1, "segmentation": {"size": [48, 64], "counts": list(runs_from_mask(inside))}}
+    return [[box, outline, crowd], [box], []][seed % 3]
+
+
+def as_json(seed):
+    return {"json": json.dumps({"objects": objects_of(seed)}).encode()}
+
+
+@pytest.mark.parametrize("task", ["detection", "instance_segmentation"])
+def test_objects_come_in_and_go_out(task, tmp_path, import_source, store):
+    for part, first in (("train", 0), ("val", 10), ("test", 20)):
+        shard(tmp_path / "in" / f"{part}-000000.tar", range(first, first + 6), as_json)
+    (tmp_path / "in" / "classes.txt").write_text("débris\ncell\nnever\n")
+    one = import_source(tmp_path / "in", task=task)
+    assert (one.info.source_format, one.info.classes) == ("webdataset", ("débris", "cell", "never"))
+    sample = one.samples["train-000000/0003.png"]
+    assert boxes(sample) == [("cell", 2.5, 3, 23, 10, False), ("débris", 1, 2, 39, 42, False)]
+    assert len(things_of(sample)) == 3
+    assert not one.samples["train-000000/0002.png"].excluded
+    assert not one.samples["train-000000/0002.png"].boxes
+    assert export(store, "made", "webdataset", tmp_path / "out").losses == ()
+    two = import_source(tmp_path / "out", name="again", task=task)
+    assert two.info.classes == one.info.classes
+    after = by_pixels(two.samples.values())
+    for key, sample in by_pixels(one.samples.values()).items():
+        other = after[key]
+        assert (other.split, other.boxes, other.polygons, other.rle) == (sample.split, sample.boxes, sample.polygons, sample.rle)
+
+
+def test_what_is_wrong_with_objects_is_said(tmp_path, import_source):
+    bad = [
+        {"bbox": [1, 2, 3, 4]},
+        {"class": "cell", "bbox": [1, 2, 3]},
+        {"class": "cell", "bbox": [1, 2, 30, 40]},
+        {"label": 9, "bbox": [1, 2, 3, 4]},
+    ]
+    labels = lambda seed: {"json": json.dumps({"annotations": bad if seed == 3 else objects_of(seed)}).encode()}  # noqa: E731
+    shard(tmp_path / "in" / "x-000000.tar", range(9), labels)
+    (tmp_path / "in" / "classes.txt").write_text("débris\ncell\n")
+    made = import_source(tmp_path / "in", task="detection")
+    assert sorted(made.codes("x-000000/0003.png")) == ["BAD_ANNOTATION", "UNKNOWN_CLASS", "UNKNOWN_CLASS"]
+    assert boxes(made.samples["x-000000/0003.png"]) == [("cell", 1, 2, 30, 40, False)]
+
+
+@pytest.mark.parametrize("kind", ["class", "instance"])
+def test_masks_come_in_and_go_out(kind, tmp_path, import_source, store):
+    def with_mask(seed):
+        labels = np.zeros((48, 64), np.uint16)
+        for number in range(1, 3 + seed % 10):
+            labels[4 * number : 4 * number + 3, 2 : 20 + number] = number * 300 if kind == "instance" else 40 * (1 + number % 2)
+        return {"seg.png": encode_png(labels)}
+
+    for part, first in (("train", 0), ("val", 10), ("test", 20)):
+        shard(tmp_path / "in" / f"{part}-000000.tar", range(first, first + 6), with_mask)
+    (tmp_path / "in" / "classes.txt").write_text("* nucleus\n" if kind == "instance" else "40 body\n80 core\n")
+    one = import_source(tmp_path / "in")
+    assert one.info.task == ("instance_segmentation" if kind == "instance" else "semantic_segmentation")
+    assert one.info.classes == (("nucleus",) if kind == "instance" else ("body", "core"))
+    assert one.info.sample_count == 18
+    assert export(store, "made", "webdataset", tmp_path / "out").losses == ()
+    first = next(iter(webdataset.WebDataset(str(tmp_path / "out" / "val-000000.tar"), shardshuffle=False)))
+    assert set(first) >= {"png", "mask.png", "json"}
+    two = import_source(tmp_path / "out", name="again")
+    assert (two.info.task, two.info.classes, two.info.mask) == (one.info.task, one.info.classes, one.info.mask)
+    after = by_pixels(two.samples.values())
+    for key, sample in by_pixels(one.samples.values()).items():
+        assert (after[key].split, after[key].labels) == (sample.split, sample.labels)
+        assert two.reader.read_mask(after[key]) == one.reader.read_mask(sample)

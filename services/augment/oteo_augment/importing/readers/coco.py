@@ -189,7 +189,7 @@ def _annotation(entry: dict[str, Any], index: int, file: str, item: Item, names:
         return False
     crowd = bool(entry.get("iscrowd", 0))
     extra = _extra(entry)
-    outline = _segmentation(entry.get("segmentation"), what, file, item)
+    outline = read_segmentation(entry.get("segmentation"), what, file, item)
     if isinstance(outline, tuple):
         item.polygons.append(Polygons(name, outline, crowd, index, extra))
     elif outline is not None:
@@ -208,7 +208,7 @@ def _annotation(entry: dict[str, Any], index: int, file: str, item: Item, names:
     return outline is not None
 
 
-def _segmentation(value: Any, what: str, file: str, item: Item) -> Any:
+def read_segmentation(value: Any, what: str, file: str, item: Item) -> Any:
     """Give rings as a tuple, a mask as a list [height, width, counts], or None."""
     if not value:
         return None
