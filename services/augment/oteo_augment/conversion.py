@@ -25,8 +25,9 @@ def import_options(request: dataset_pb2.ImportDatasetRequest, dataset_id: str) -
     """
     format_name = name_of(FORMATS, request.format) if request.format else ""
     if format_name and format_name not in READ_FORMATS:
+        more = ". DICOM files are the images of any of these: leave the format out" if format_name == "dicom" else ""
         raise InvalidArgument(
-            f"the format {format_name} is not read by this release; {', '.join(READ_FORMATS)} are",
+            f"the format {format_name} is not read by this release; {', '.join(READ_FORMATS)} are{more}",
             reason="UNSUPPORTED_FORMAT",
             field="format",
         )
