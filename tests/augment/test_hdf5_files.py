@@ -199,3 +199,15 @@ def test_damaged_and_too_large_files_are_refused(tmp_path):
     with pytest.raises(InvalidArgument) as refused:
         hdf5.expand([place], tmp_path / "damaged", archives.ArchiveLimits())
     assert refused.value.reason == "DAMAGED_ARCHIVE"
+
+
+def test_real_membranes_go_out_and_come_back(tmp_path, real_data, import_source, store):
+    one = import_source(real_data / "isbi2012_em" / "train", name="a")
+    assert codes(export(store, "a", "hdf5", tmp_path / "out")) <= {"SEQUENCE_LOST"}
+    two = import_source(tmp_path / "out" / "a.h5", name="b")
+    assert (two.info.task, two.info.classes, two.info.mask) == (one.info.task, one.info.classes, one.info.mask)
+    before, after = by_pixels(one.samples.values()), by_pixels(two.samples.values())
+    assert before.keys() == after.keys()
+    assert len(before) == 30
+    for key, sample in before.items():
+        assert (decode_labels(two.reader.read_mask(after[key])) == decode_labels(one.reader.read_mask(sample))).all()
