@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -117,11 +118,12 @@ def expand(files: Sequence[tuple[str, Path]], goal: Path, limits: ArchiveLimits,
     if not sets:
         raise _unsupported(f"{files[0][0]} has labels or masks and no pictures")
     # Files that differ in more than their part are cases, volumes mostly: their pictures belong together.
-    cases = {key[1:] for key, s in content.sets.items() if "images" in s.found}
-    for s in sets:
-        _settle(s)
-        if len(cases) == len(sets) > 1 and _count(s.found["images"]) > 1:
-            s.group = s.name
+    alike = Counter(key[1:] for key, s in content.sets.items() if "images" in s.found)
+    for key, s in content.sets.items():
+        if "images" in s.found:
+            _settle(s)
+            if alike[key[1:]] == 1 and len(sets) > 1 and _count(s.found["images"]) > 1:
+                s.group = s.name
     try:
         _write(sets, content, goal, check)
     except (OSError, ValueError, RuntimeError) as exc:
