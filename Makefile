@@ -84,6 +84,8 @@ format: setup ## put the code in shape
 bench: setup ## the quick benchmarks; the figures go to docs/benchmarks.md by hand
 	$(BIN)/python benchmarks/import.py
 	$(BIN)/python benchmarks/predict.py
+	$(BIN)/python benchmarks/augment.py
+	$(BIN)/python benchmarks/transforms.py
 
 clean: ## forget what was built (not your data: that is under OTEO_HOME)
 	rm -rf $(VENV) .venv-triton $(BUILD) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -251,7 +251,7 @@ class Augment(augment_pb2_grpc.AugmentServiceServicer):
 
     def AugmentDataset(self, request, context):
         dataset = dataset_pb2.Dataset(name="datasets/cells-augmented", sample_count=9)
-        response = augment_pb2.AugmentDatasetResponse(dataset=dataset, augmented_count=6)
+        response = augment_pb2.AugmentDatasetResponse(dataset=dataset, augmented_count=6, dropped_annotation_count=2)
         return self.world.start(request, augment_pb2.AugmentDatasetMetadata(total_count=9, written_count=3), response)
 
     def PreviewAugmentation(self, request, context):

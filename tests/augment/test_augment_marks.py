@@ -11,6 +11,7 @@ import pytest
 
 from oteo_augment.augmentation import AugmentationPlan, augment_dataset, plan_from_request
 from oteo_augment.augmentation.preview import preview_sheet
+from oteo_augment.augmentation.replay import replay
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.augmentation import CATALOGUE, Policy, Step
 from oteo_core.datasets import DatasetInfo, DatasetReader, DatasetWriter, Sample, Skeleton, SplitCount
@@ -83,6 +84,11 @@ def test_copies_carry_turned_boxes_and_points(store: ArtifactStore) -> None:
             assert [name for name, point in points.items() if not point.visible] == ["left" if told["mirrored"] else "right"]
             names.add((told["mirrored"], tuple(points)))
     assert {mirrored for mirrored, _ in names} == {True, False}
+    for sample in reader.samples():
+        if sample.derived_from:
+            again = replay(store, "more", sample.id, ImageLimits())
+            assert again.same
+            assert (again.row.oriented_boxes, again.row.keypoints) == (sample.oriented_boxes, sample.keypoints)
 
 
 def test_a_mirror_must_say_which_points_swap() -> None:

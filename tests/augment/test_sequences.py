@@ -15,7 +15,7 @@ from sequence_files import clip, dicom, nifti, slices, tiff, write
 from oteo_augment.augmentation import AugmentationPlan, dataset
 from oteo_augment.augmentation.preview import preview_sheet
 from oteo_augment.augmentation.replay import replay
-from oteo_augment.importing import SplitOptions
+from oteo_augment.importing import Hooks, ImportOptions, Limits, SplitOptions, import_dataset, importer
 from oteo_core.augmentation import Policy, Step, default_policy
 from oteo_core.datasets import DatasetReader, Sample
 from oteo_core.errors import InvalidArgument
@@ -368,3 +368,29 @@ def test_clips_of_classes_go_out_as_stacks_and_still_images_as_they_are(tmp_path
     assert exported.sample_count == 13
     assert sorted(path.name for path in (tmp_path / "out").rglob("*.*")) == ["a.tif", "b.tif", "still.png"]
     assert frames(import_source(tmp_path / "out", name="back", split=FLAT).reader).keys() == rows.keys()
+
+
+def test_an_import_of_series_that_was_stopped_goes_on_with_the_same_groups(tmp_path, import_source, monkeypatch, store):
+    for person in range(4):
+        for index, pixels in enumerate(slices(person, 3, dtype="uint16", top=4000)):
+            name = f"in/{'ab'[person % 2]}/p{person}/{index}.dcm"
+            write(tmp_path / name, dicom(pixels, index, series=f"1.{person}", patient=f"P{person // 2}"))
+    apart = SplitOptions(near_duplicate_distance=0)
+    whole = import_source(tmp_path / "in", split=apart, name="whole")
+    monkeypatch.setattr(importer, "SHARD", 5)
+    kept: dict[str, bytes] = {}
+
+    def save(name: str, data: bytes) -> None:
+        if sum(key.startswith("scan") for key in kept) == 1:
+            raise KeyboardInterrupt
+        kept[name] = data
+
+    with pytest.raises(KeyboardInterrupt):
+        import_source(tmp_path / "in", split=apart, name="parts", hooks=Hooks(save=save))
+    # What was scanned before and what is scanned now is hashed under one key.
+    options = ImportOptions("parts", str(tmp_path / "in"), split=apart)
+    import_dataset(options, store, "datasets/parts", limits=Limits(), hooks=Hooks(load=kept.get, save=lambda name, data: None))
+    parts = DatasetReader(store, "parts")
+    assert {row.id: row.group for row in parts.samples()} == {row.id: row.group for row in whole.reader.samples()}
+    assert parts.info.digest == whole.info.digest
+    assert len({row.group for row in parts.samples()}) == 2

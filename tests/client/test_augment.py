@@ -53,7 +53,9 @@ def test_a_wrong_name_is_told_with_what_was_meant(command):
 
 @pytest.mark.parametrize("words", [("cells",), ("run", "cells"), ("--copies", "2", "cells"), ("cells", "--copies", "2")])
 def test_a_dataset_is_augmented_with_and_without_the_word_run(command, world, words):
-    assert command("augment", *words).code == 0
+    ran = command("augment", *words)
+    assert ran.code == 0
+    assert "6 copies made; 2 objects left out" in ran.out
     assert world.asked[-1].dataset == "datasets/cells"
 
 

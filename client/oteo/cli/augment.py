@@ -79,7 +79,9 @@ def run(
     )
 
     def done(response: augment_pb2.AugmentDatasetResponse) -> None:
-        session.show(response, show.dataset_facts(response.dataset), f"{response.augmented_count} copies made")
+        lost = response.dropped_annotation_count
+        told = f"; {show.plural(lost, 'object')} left out of which too little was in the picture" if lost else ""
+        session.show(response, show.dataset_facts(response.dataset), f"{response.augmented_count} copies made{told}")
 
     finish(session, handle, "augment", wait, timeout, done)
 
