@@ -134,6 +134,31 @@ def test_masks_go_out_and_come_back(kind, tmp_path, import_source, store):
         assert (decode_labels(two.reader.read_mask(after[key])) == decode_labels(one.reader.read_mask(sample))).all()
 
 
+def test_a_file_for_each_slice_with_a_label_for_each_pixel_is_read(tmp_path, import_source):
+    for part, count in (("train", 6), ("test", 3)):
+        for index in range(count):
+            (tmp_path / part).mkdir(exist_ok=True)
+            with h5py.File(tmp_path / part / f"case_{index}_slice_1.h5", "w") as file:
+                file["image"] = picture(index + 10 * count)[..., 0] / 256  # float64, but of numbers that float32 has
+                file["label"] = np.tile(np.arange(64) // 22, (48, 1)).astype(np.uint8)
+    with h5py.File(tmp_path / "train" / "volume.h5", "w") as file:
+        file["image"] = np.arange(5 * 48 * 64, dtype=np.int16).reshape(5, 48, 64) - 1000
+        file["label"] = np.tile(np.arange(64) // 22, (5, 48, 1))
+    made = import_source(tmp_path, classes=("liver", "spleen"))
+    assert (made.info.source_format, made.info.task, made.info.sample_count) == ("hdf5", "semantic_segmentation", 14)
+    sample = made.samples["images/test/case_2_slice_1.tif"]
+    assert (sample.split, sample.dtype) == ("test", "float32")
+    assert (made.reader.image(sample).pixels[:, :, 0] * 256 == picture(32)[..., 0]).all()
+    assert np.unique(mask_of(made, "images/test/case_2_slice_1.tif")).tolist() == [0, 1, 2]
+    assert {s.group for path, s in made.samples.items() if "volume" in path} == {"volume"}
+    volume = made.reader.image(made.samples["images/train/volume-3.tif"]).pixels
+    assert (volume[0, 0, 0], volume[-1, -1, 0]) == (3 * 48 * 64 - 1000, 4 * 48 * 64 - 1001)
+
+
+def mask_of(made, path):
+    return decode_labels(made.reader.read_mask(made.samples[path]))
+
+
 def test_pictures_of_several_sizes_are_refused(tmp_path, import_source, store):
     class_folders(tmp_path / "in", {"a": 3, "b": 3})
     write_picture(tmp_path / "in" / "a" / "small.png", 99, size=(30, 40))
@@ -168,7 +193,8 @@ def plain(**data):
         (virtual, "UNSAFE_ARCHIVE", "other files"),
         (plain(labels=np.arange(5)), "UNSUPPORTED_FORMAT", "4 pictures"),
         (plain(labels=np.arange(4) / 2), "UNSUPPORTED_FORMAT", "whole numbers"),
-        (plain(images=np.zeros((4, 28, 28))), "UNSUPPORTED_FORMAT", "float64"),
+        (plain(images=np.full((4, 28, 28), 0.1)), "UNSUPPORTED_FORMAT", "float64"),
+        (plain(images=np.full((4, 28, 28), "a", dtype="S1")), "UNSUPPORTED_FORMAT", "numbers"),
         (plain(images=np.zeros((4, 9, 28, 28, 3), np.uint8)), "UNSUPPORTED_FORMAT", "shape"),
         (plain(masks=-np.ones((4, 28, 28), int)), "UNSUPPORTED_FORMAT", "0 to 65535"),
         (plain(x=np.zeros((4, 28, 28), np.uint8)), "UNSUPPORTED_FORMAT", "nothing tells apart"),
@@ -190,12 +216,24 @@ def test_damaged_and_too_large_files_are_refused(tmp_path):
         file.create_dataset("images", data=pictures(8), chunks=(4, 28, 28, 3), compression="gzip")
         file["labels"] = np.arange(8) % 2
     with pytest.raises(InvalidArgument, match="declare") as refused:
-        hdf5.expand([place], tmp_path / "small", archives.ArchiveLimits(max_bytes=1000))
+        hdf5.expand([(place.name, place)], tmp_path / "small", archives.ArchiveLimits(max_bytes=1000))
     assert refused.value.reason == "UNSAFE_ARCHIVE"
     data = bytearray(place.read_bytes())
     middle = data.index(b"\x78", 5000)
     data[middle : middle + 3000] = b"\x00" * 3000
     place.write_bytes(data)
     with pytest.raises(InvalidArgument) as refused:
-        hdf5.expand([place], tmp_path / "damaged", archives.ArchiveLimits())
+        hdf5.expand([(place.name, place)], tmp_path / "damaged", archives.ArchiveLimits())
     assert refused.value.reason == "DAMAGED_ARCHIVE"
+
+
+def test_real_membranes_go_out_and_come_back(tmp_path, real_data, import_source, store):
+    one = import_source(real_data / "isbi2012_em" / "train", name="a")
+    assert codes(export(store, "a", "hdf5", tmp_path / "out")) <= {"SEQUENCE_LOST"}
+    two = import_source(tmp_path / "out" / "a.h5", name="b")
+    assert (two.info.task, two.info.classes, two.info.mask) == (one.info.task, one.info.classes, one.info.mask)
+    before, after = by_pixels(one.samples.values()), by_pixels(two.samples.values())
+    assert before.keys() == after.keys()
+    assert len(before) == 30
+    for key, sample in before.items():
+        assert (decode_labels(two.reader.read_mask(after[key])) == decode_labels(one.reader.read_mask(sample))).all()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import cv2
 import numpy as np
 import PIL.Image
@@ -9,6 +11,7 @@ import pytest
 from export_tools import by_pixels, codes, export
 from import_sources import write_picture
 
+from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import MaskEncoding
 from oteo_core.errors import InvalidArgument
 from oteo_core.images import decode_labels
@@ -176,6 +179,23 @@ def test_a_file_for_each_nucleus_becomes_a_label_image(tmp_path, import_source):
     assert "h0.png" in made.samples["10/images/10.png"].findings[0].message
     assert made.info.sample_count == 7
     assert made.info.provenance["files_not_used"] == []
+
+
+@pytest.mark.parametrize("kind", ["zip", "remote"])
+def test_folders_of_masks_are_read_from_archives_and_from_elsewhere(kind, tmp_path, import_source):
+    for name in "012345":
+        bowl(tmp_path / "in" / "stage1_train", name, [(2, 3, 6), (20, 30, 9), (30 + int(name), 2, 4)])
+    source = f"memory://{tmp_path.name}/set"
+    if kind == "zip":
+        source = shutil.make_archive(str(tmp_path / "set"), "zip", tmp_path / "in")
+    else:
+        place = ArtifactStore(f"memory://{tmp_path.name}")
+        for path in (tmp_path / "in").rglob("*.png"):
+            place.write_bytes(f"set/{path.relative_to(tmp_path / 'in')}", path.read_bytes())
+    made = import_source(source)
+    assert (made.info.source_format, made.info.sample_count) == ("instance_masks", 6)
+    assert {tuple(np.unique(mask_of(made, path))) for path in made.samples} == {(0, 1, 2, 3)}
+    assert not [code for path in made.samples for code in made.codes(path) if "DUPLICATE" not in code]
 
 
 def test_objects_go_out_as_a_file_each_and_come_back(tmp_path, import_source, store):

@@ -297,7 +297,7 @@ def _opened_hdf5(source: Source, files: list[str], scratch: Path, limits: Archiv
             place.parent.mkdir(parents=True)
             place.write_bytes(source.read(path))
         if hdf5.holds_pictures(place):
-            places.append(place)
+            places.append((path, place))
     if not places:
         return source
     hdf5.expand(places, scratch / "arrays", limits, check)
