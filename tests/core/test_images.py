@@ -349,3 +349,17 @@ def test_pixel_digest_is_of_the_picture_not_of_the_file():
     assert pixel_digest(decode(pillow(RGB, "PNG")).pixels) == pixel_digest(decode(tiff(RGB)).pixels)
     assert pixel_digest(GREY[:, :, None]) != pixel_digest(GREY[:, :, None].astype(np.uint16))
     assert pixel_digest(np.zeros((2, 8, 1), np.uint8)) != pixel_digest(np.zeros((8, 2, 1), np.uint8))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_png_keeps_every_bit_whatever_it_is_compressed_for(dtype, channels):
+    generator = np.random.default_rng(4)
+    noise = generator.integers(0, np.iinfo(dtype).max, (37, 51, channels), dtype=dtype)
+    grey = np.repeat(noise[:, :, :1], channels, axis=2)
+    nearly = grey.copy()
+    nearly[20, 30, -1] ^= 1  # one pixel in colour, in a row that a first look passes over
+    for pixels in (noise, grey, nearly, np.ascontiguousarray(noise[::-1])[::-1], noise[:1, :1]):
+        for level in (None, 0, 9):
+            np.testing.assert_array_equal(decode(encode_png(pixels, level)).pixels, pixels)
+        assert encode_png(pixels) == encode_png(pixels.copy())
