@@ -26,6 +26,7 @@ def test_the_catalogue_as_a_table_and_as_json(command):
     lines = {line.split()[0]: line for line in ran.out.splitlines()[1:]}
     assert set(lines) == set(CATALOGUE)
     assert "mirror, flip" in lines["HorizontalFlip"]
+    assert command("augment", "catalogue").out == ran.out
     assert "mirrors" in lines["HorizontalFlip"]
     assert "uint8, uint16" in lines["CLAHE"]
     listed = command("augment", "transforms", "--json", "--task", "detection").json

@@ -179,6 +179,9 @@ def transforms(
     session.show(one, _facts(one), *([_parameters_table(one)] if _properties(one) else []))
 
 
+command(app, "catalogue")(transforms)
+
+
 def _named(found: Iterable[augment_pb2.Transform], name: str, task: str) -> augment_pb2.Transform:
     by_name = {known: one for one in found for known in (one.name, *one.aliases)}
     if name in by_name:
