@@ -217,3 +217,20 @@ def test_a_sheet_tells_of_pictures_that_a_policy_is_not_defined_for(tmp_path):
         preview_sheet(DatasetReader(store, "all"), policy, samples=3, copies=2, seed=0, limits=ImageLimits())
     assert refused.value.reason == "TRANSFORM_NOT_DEFINED"
     assert refused.value.message.startswith("in/all-")
+
+
+def test_a_checkpoint_whose_files_are_gone_is_not_believed(store, monkeypatch):
+    monkeypatch.setattr(dataset, "SHARD_WORK", 5)
+    plan = AugmentationPlan(default_policy())
+    run(store, plan, "whole")
+    kept = Kept(stop_after=4)
+    with pytest.raises(KeyboardInterrupt):
+        run(store, plan, "again", kept=kept)
+    # As after a power cut: one file is not there, another is cut.
+    gone, cut = sorted(entry.path for entry in store.iter("datasets/again/media"))[:2]
+    store.delete(gone)
+    store.write_bytes(cut, store.read_bytes(cut)[:-1])
+    kept.stop_after = None
+    run(store, plan, "again", kept=kept)
+    assert kept.saves > len(kept.data)
+    assert files(store, "again") == files(store, "whole")

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from oteo_augment.augmentation.plan import AugmentationPlan
 from oteo_augment.augmentation.shard import ShardJob, ShardResult, augment_shard
+from oteo_augment.staging import staged_sizes
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.augmentation import check_policy
 from oteo_core.datasets import DatasetInfo, DatasetReader, DatasetWriter, Finding, Sample
@@ -112,15 +113,21 @@ def augment_dataset(
     reader = DatasetReader(store, source)
     total = reader.info.sample_count + reader.info.excluded_count
     job = ShardJob(store.root_uri, store_options, source, staging, plan, limits)
-    shards = _make_shards(job, reader, executor, checkpoints, lambda done: progress(done, total))
+    shards = _make_shards(store, job, reader, executor, checkpoints, lambda done: progress(done, total))
     return _assemble(store, reader.info, target, staging, shards, checkpoints)
 
 
 def _make_shards(
-    job: ShardJob, reader: DatasetReader, executor: Executor, checkpoints: Checkpoints, progress: Callable[[int], None]
+    store: ArtifactStore,
+    job: ShardJob,
+    reader: DatasetReader,
+    executor: Executor,
+    checkpoints: Checkpoints,
+    progress: Callable[[int], None],
 ) -> int:
     """Make every shard that is not there yet; give their number."""
     ahead = max(2, int(2 * executor.cpus))
+    staged: dict[str, int] | None = None
     running: dict[Task[bytes], tuple[int, int]] = {}
     done_rows = number = 0
 
@@ -136,9 +143,14 @@ def _make_shards(
     try:
         for number, samples in enumerate(_cut(reader.samples(include_excluded=True), job.plan), start=1):
             checkpoints.check()
-            if checkpoints.load(_name(number - 1)) is not None:
-                done_rows += len(samples)
-                continue
+            kept = checkpoints.load(_name(number - 1))
+            if kept is not None:
+                if staged is None:
+                    staged = staged_sizes(store, job.target)
+                # A checkpoint speaks of files; where those are gone (a power cut, a cleaned staging folder) it is worth nothing.
+                if ShardResult.from_bytes(kept).media.items() <= staged.items():
+                    done_rows += len(samples)
+                    continue
             running[executor.submit(augment_shard, job, samples)] = (number - 1, len(samples))
             while len(running) >= ahead:
                 collect(0.5)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from oteo_augment.augmentation.plan import AugmentationPlan
 from oteo_augment.encoding import encode_lossless
+from oteo_augment.staging import Target
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.augmentation import REDRAW, Annotations, AugmentationKey, Augmented, Border, Policy, augment, find_transform
 from oteo_core.augmentation.swapping import both_ways, swapped_labels, swapped_numbers
@@ -115,9 +116,11 @@ def augment_shard(job: ShardJob, samples: Sequence[Sample]) -> bytes:
     media: dict[str, int] = {}
     made = dropped = 0
 
+    target = Target(store, job.target)
+
     def write(path: str, data: bytes) -> None:
         if path not in media:
-            store.write_bytes(f"{job.target}/{path}", data)
+            target.write(path, data)
             media[path] = len(data)
 
     for sample in samples:

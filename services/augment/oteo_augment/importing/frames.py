@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from oteo_augment.encoding import encode_lossless
 from oteo_augment.importing.scanned import MASK, Scanned
-from oteo_augment.importing.targets import ScanPlan, Target
+from oteo_augment.importing.targets import ScanPlan
+from oteo_augment.staging import Target
 from oteo_core.datasets import media_path
 from oteo_core.errors import InvalidArgument
 from oteo_core.images import ImageLimits, decode_labels, perceptual_hash, pixel_digest, significant_bits

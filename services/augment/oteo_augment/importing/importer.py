@@ -23,6 +23,7 @@ from oteo_augment.importing.scanning import scan_shard, shard_key
 from oteo_augment.importing.source import Source, SourceFile, open_source
 from oteo_augment.importing.targets import ScanPlan
 from oteo_augment.importing.tasks import check_classes, choose_task
+from oteo_augment.staging import staged_sizes
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import DatasetInfo, DatasetWriter
 from oteo_core.datasets import Task as Question
@@ -283,7 +284,7 @@ def _scan(
         data = hooks.load(key)
         if data is not None:
             if staged is None:
-                staged = {entry.path[len(plan.target_prefix) + 1 :]: entry.size for entry in store.iter(plan.target_prefix)}
+                staged = staged_sizes(store, plan.target_prefix)
             # A checkpoint speaks of copies; where those are gone (a cleaned staging folder) it is worth nothing.
             if all(not row.media or staged.get(row.media) == row.size for row in from_bytes(data)):
                 take(data)

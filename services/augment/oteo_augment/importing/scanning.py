@@ -18,7 +18,8 @@ from oteo_augment.importing.frames import look_at_mask, scan_frames, store_mask
 from oteo_augment.importing.maskfiles import made_of, numbers_of
 from oteo_augment.importing.scanned import IMAGE, MASK, Scanned, to_bytes
 from oteo_augment.importing.source import SourceFile
-from oteo_augment.importing.targets import ScanPlan, Target
+from oteo_augment.importing.targets import ScanPlan
+from oteo_augment.staging import Target
 from oteo_core.datasets import media_path
 from oteo_core.errors import InvalidArgument, OteoError
 from oteo_core.images import ImageLimits, decode, perceptual_hash, pixel_digest, significant_bits
@@ -40,7 +41,7 @@ def scan_shard(plan: ScanPlan, paths: Sequence[str], masks: Sequence[str], check
     """
     # A shard has a core, not all of them.
     cv2.setNumThreads(1)
-    target = Target(plan)
+    target = plan.target()
     rows: list[Scanned] = []
     further: dict[int, list[Scanned]] = {}
     for kind, group in ((IMAGE, paths), (MASK, masks)):
