@@ -18,6 +18,8 @@ warnings.filterwarnings("ignore", message="Got processor for bboxes")
 import albumentations  # noqa: E402  (after what it reads)
 import cv2  # noqa: E402
 
+from oteo_core.images import encode_png  # noqa: E402
+
 Steps = tuple[tuple[str, dict[str, Any]], ...]
 
 FIXED = {"Affine": {"border_mode": cv2.BORDER_CONSTANT, "keep_ratio": True}, "GaussianBlur": {"blur_limit": 0}}
@@ -91,13 +93,13 @@ def one(work: PoolWork) -> list[dict[str, Any]]:
             out = pipeline(image=pixels, mask=mask)
             _write(f"{path[:-4]}-mask.png", out["mask"])
             made.append({"image": path, "mask": f"{path[:-4]}-mask.png"})
-        _write(path, cv2.cvtColor(out["image"], cv2.COLOR_RGB2BGR))
+        _write(path, out["image"])
     return made
 
 
 def _write(path: str, pixels: Any) -> None:
-    # Level 3, Oteo's own.
-    cv2.imwrite(path, pixels, [cv2.IMWRITE_PNG_COMPRESSION, 3])
+    # The same encoding as ours: the bar asks for it.
+    Path(path).write_bytes(encode_png(pixels))
 
 
 def run(pool: Any, work: list[PoolWork]) -> int:
