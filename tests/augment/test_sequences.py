@@ -285,6 +285,8 @@ def test_real_series(real_data, import_source):
     assert {"SLICE_GAP", "DUPLICATE_SLICE"} <= told
     assert {path.split("/")[1] for path in made.samples if "SLICE_GAP" in made.codes(path)} == {"sliceincrement"}
     assert {path.split("/")[1] for path in made.samples if "DUPLICATE_SLICE" in made.codes(path)} == {"notavolume"}
+    (told,) = [f for f in made.samples["generic/compressed/001/IM-0001-0003-0001.dcm"].findings if f.code == "EXACT_DUPLICATE"]
+    assert told.message.startswith("shows the same pixels as")  # its file is another
     # The same slices, compressed in five ways without loss, are the same pixels.
     compressed = [path for path in made.samples if path.startswith("generic/compressed") and path.endswith("0001-0001.dcm")]
     assert len({made.samples[path].pixel_digest for path in compressed}) == 1

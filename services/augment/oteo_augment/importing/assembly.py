@@ -274,7 +274,7 @@ def _report_duplicates(
             others = [j for j in members if j != i and not _together(kept[i], kept[j])]
             if not others:
                 continue
-            same_file = [j for j in others if kept[j].sha256 == kept[i].sha256]
+            same_file = [j for j in others if kept[j].sha256 == kept[i].sha256 and _whole_file(kept[i]) and _whole_file(kept[j])]
             how = "is the same file as" if len(same_file) == len(others) else "shows the same pixels as"
             _add(kept, i, Severity.WARNING, "EXACT_DUPLICATE", f"{how} {_named(kept, others)}", others)
             if torn:
@@ -289,6 +289,11 @@ def _report_duplicates(
         alike = sorted({j for j in near if exact.find(j) != exact.find(i) and not _together(kept[i], kept[j])})
         if alike:
             _add(kept, i, Severity.INFO, "NEAR_DUPLICATE", f"looks like {_named(kept, alike)}", alike)
+
+
+def _whole_file(sample: Sample) -> bool:
+    """Tell whether a sample's file is that of the source, byte for byte, and not a frame that was taken out of it."""
+    return not sample.sequence and sample.path.rpartition(".")[2].lower() == sample.source_path.rpartition(".")[2].lower()
 
 
 def _together(one: Sample, other: Sample) -> bool:
