@@ -396,3 +396,18 @@ def test_an_import_of_series_that_was_stopped_goes_on_with_the_same_groups(tmp_p
     assert {row.id: row.group for row in parts.samples()} == {row.id: row.group for row in whole.reader.samples()}
     assert parts.info.digest == whole.info.digest
     assert len({row.group for row in parts.samples()}) == 2
+
+
+def test_copies_by_class_never_tear_a_clip(tmp_path, import_source, store):
+    clip(tmp_path / "in/scope.avi", slices(1, 8))
+    clip(tmp_path / "in/other.avi", slices(2, 8))
+    rows = ["file,frame,label", *(f"scope.avi,{n},{'polyp' if n < 3 else 'clear'}" for n in range(8)), "other.avi,,clear"]
+    write(tmp_path / "in/labels.csv", "\n".join(rows).encode())
+    import_source(tmp_path / "in", split=FLAT)
+    plan = AugmentationPlan(default_policy(), copies=1, copies_by_class={"polyp": 3, "clear": 0})
+    _, new = run(store, plan, "more", source="made")
+    made = {name: rows for name, rows in frames(new).items() if rows[0].derived_from}
+    assert len(made) == 3
+    assert all([row.frame for row in rows] == list(range(8)) and rows[0].source_path == "scope.avi" for rows in made.values())
+    copy = next(iter(made.values()))[5]
+    assert replay(store, "more", copy.id, LIMITS).same

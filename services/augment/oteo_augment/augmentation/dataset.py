@@ -111,6 +111,8 @@ def augment_dataset(
     # A copy is made again from its row and this.
     target = replace(target, provenance={**target.provenance, "augmentation": plan.to_json()})
     reader = DatasetReader(store, source)
+    if plan.copies_by_class and any(sample.sequence for sample in reader.samples(columns=["sequence"])):
+        plan = plan.for_sequences(reader.samples())
     total = reader.info.sample_count + reader.info.excluded_count
     job = ShardJob(store.root_uri, store_options, source, staging, plan, limits)
     shards = _make_shards(store, job, reader, executor, checkpoints, lambda done: progress(done, total))

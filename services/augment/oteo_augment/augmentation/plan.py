@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from oteo_core.augmentation import Policy
@@ -32,6 +32,8 @@ class AugmentationPlan:
         Seed of the draws.
     drop_originals
         True: of a training sample only its copies are kept, if it has any.
+    copies_by_sequence
+        Copies of all frames of a stack or clip, filled in by `for_sequences`: where each counted for itself, copies would have gaps.
     """
 
     policy: Policy
@@ -39,12 +41,23 @@ class AugmentationPlan:
     copies_by_class: Mapping[str, int] = field(default_factory=dict)
     seed: int = 0
     drop_originals: bool = False
+    copies_by_sequence: Mapping[str, int] = field(default_factory=dict)
 
     def copies_of(self, sample: Sample) -> int:
         """Give the number of copies to make of a sample: none outside the training part."""
         if sample.split != "train" or sample.excluded:
             return 0
+        if sample.sequence in self.copies_by_sequence:
+            return self.copies_by_sequence[sample.sequence]
         return max((self.copies_by_class.get(label, self.copies) for label in set(sample.class_names())), default=self.copies)
+
+    def for_sequences(self, samples: Iterable[Sample]) -> AugmentationPlan:
+        """Give a plan under which all frames of a sequence get as many copies as the one of them that gets most."""
+        most: dict[str, int] = {}
+        for sample in samples:
+            if sample.sequence:
+                most[sample.sequence] = max(most.get(sample.sequence, 0), self.copies_of(sample))
+        return replace(self, copies_by_sequence=most)
 
     def copy_id(self, sample: Sample, copy: int) -> str:
         """Give the id of a copy: the sample's own with a mark of policy and seed, and the copy's number."""
