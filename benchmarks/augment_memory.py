@@ -15,9 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
@@ -28,54 +26,9 @@ from oteo_core.artifacts import ArtifactStore
 from oteo_core.augmentation import Policy, Step
 from oteo_core.datasets import Box, DatasetInfo, DatasetWriter, Sample
 from oteo_core.images import ImageLimits, encode_png, pixel_digest
-from oteo_core.jobs.executor import Executor, Task
+from oteo_core.jobs.executor import InlineExecutor
 
-_T = TypeVar("_T")
 SIDE = 16
-
-
-class _Done(Task[_T]):
-    def __init__(self, value: _T) -> None:
-        self._value = value
-
-    def result(self, timeout: float | None = None) -> _T:
-        """Give the value."""
-        return self._value
-
-    def cancel(self) -> None:
-        """Nothing to stop."""
-
-    @property
-    def done(self) -> bool:
-        """Always."""
-        return True
-
-
-class Here(Executor):
-    """Runs calls at once, in this process."""
-
-    def submit(
-        self, fn: Callable[..., _T], /, *args: Any, cpus: float = 1.0, gpus: float = 0.0, retries: int = 2, **kwargs: Any
-    ) -> Task[_T]:
-        """Call."""
-        return _Done(fn(*args, **kwargs))
-
-    def wait(self, tasks: Sequence[Task[_T]], timeout: float | None = None, count: int = 1) -> tuple[list[Task[_T]], list[Task[_T]]]:
-        """All have ended."""
-        return list(tasks), []
-
-    @property
-    def cpus(self) -> float:
-        """One."""
-        return 1.0
-
-    @property
-    def gpus(self) -> float:
-        """None."""
-        return 0.0
-
-    def close(self) -> None:
-        """Nothing to end."""
 
 
 class Files:
@@ -128,7 +81,7 @@ def child(root: Path, count: int) -> None:
     def run(source: str, target: str) -> None:
         outcome = augment_dataset(
             store, source, plan, DatasetInfo(target, uid="u", create_time="2026-01-01T00:00:00+00:00"), staging=f"datasets/{target}",
-            store_options={}, limits=ImageLimits(), executor=Here(), checkpoints=Files(root / target), progress=lambda done, total: None,
+            store_options={}, limits=ImageLimits(), executor=InlineExecutor(), checkpoints=Files(root / target), progress=lambda done, total: None,
         )  # fmt: skip
         if outcome.findings:
             raise SystemExit("samples were not augmented")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from oteo_core.datasets import media_path
 from oteo_core.images import encode_png
 
 _PNG_CHANNELS = (1, 3, 4)
@@ -35,3 +37,10 @@ def encode_lossless(pixels: NDArray[Any]) -> tuple[str, bytes]:
     options: dict[str, Any] = {} if flat.ndim == 2 else {"planarconfig": "contig", "extrasamples": ["unspecified"] * (flat.shape[2] - 1)}
     tifffile.imwrite(stream, flat, photometric="minisblack", compression="zlib", metadata=None, software=False, **options)
     return ".tif", stream.getvalue()
+
+
+def media_file(pixels: NDArray[Any]) -> tuple[str, bytes, str]:
+    """Give path, bytes and SHA-256 of a media file that keeps every bit of pixels, or label numbers, (H, W, C)."""
+    ending, encoded = encode_lossless(pixels)
+    digest = hashlib.sha256(encoded).hexdigest()
+    return media_path(digest, f"made{ending}"), encoded, digest

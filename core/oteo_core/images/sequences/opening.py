@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
@@ -12,7 +12,9 @@ from oteo_core.images.decoding import decode_labels
 from oteo_core.images.header import format_of, unreadable
 from oteo_core.images.limits import ImageLimits
 from oteo_core.images.probing import layout_of
-from oteo_core.images.sequences.base import ENDINGS, Frame, Opened
+from oteo_core.images.sequences.base import ENDINGS, Opened
+
+_Each = TypeVar("_Each")
 
 
 def kind_of(data: bytes, name: str = "") -> str:
@@ -92,7 +94,7 @@ def open_labels(data: bytes, limits: ImageLimits, name: str = "") -> Iterator[ND
             return iter([decode_labels(data, limits)])
         from oteo_core.images.sequences import stacks
 
-        return _guarded_labels(stacks.labels(data, limits))
+        return _guarded(stacks.labels(data, limits))
     frames = _guarded(_open(kind, data, limits).frames)
     return (frame.pixels[:, :, 0] if frame.pixels.shape[2] == 1 else frame.pixels for frame in frames)
 
@@ -121,19 +123,10 @@ def _open(kind: str, data: bytes, limits: ImageLimits) -> Opened:
         raise unreadable(f"{type(exc).__name__}: {exc}") from exc
 
 
-def _guarded(frames: Iterator[Frame]) -> Iterator[Frame]:
+def _guarded(frames: Iterator[_Each]) -> Iterator[_Each]:
     try:
         yield from frames
     except (OteoError, MemoryError, GeneratorExit):
         raise
     except Exception as exc:  # a hostile frame may break a decoder anywhere
-        raise unreadable(f"{type(exc).__name__}: {exc}") from exc
-
-
-def _guarded_labels(frames: Iterator[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-    try:
-        yield from frames
-    except (OteoError, MemoryError, GeneratorExit):
-        raise
-    except Exception as exc:
         raise unreadable(f"{type(exc).__name__}: {exc}") from exc

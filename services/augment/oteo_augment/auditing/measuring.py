@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from oteo_augment.auditing.features import describe
 from oteo_augment.auditing.writing import find_writing
+from oteo_augment.tables import pack, unpack
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import DatasetReader, Sample
 from oteo_core.errors import OteoError
@@ -141,21 +142,13 @@ def measure_shard(job: MeasureJob, samples: Sequence[Sample], check: Callable[[]
         if check is not None:
             check()
         rows.append(_measure(job, reader, sample))
-    batch = pa.RecordBatch.from_arrays(
-        [pa.array([getattr(row, name) for row in rows], kind) for name, kind in zip(_SCHEMA.names, _SCHEMA.types, strict=True)],
-        schema=_SCHEMA,
-    )
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, _SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
-        writer.write_batch(batch)
-    return bytes(sink.getvalue())
+    return pack(rows, _SCHEMA)
 
 
 def from_bytes(data: bytes) -> Iterator[Measured]:
     """Unpack what `measure_shard` gave."""
-    table = pa.ipc.open_stream(data).read_all()
-    for row in zip(*(table.column(name).to_pylist() for name in _SCHEMA.names), strict=True):
-        yield Measured(*row)
+    for fields in unpack(data, _SCHEMA):
+        yield Measured(**fields)
 
 
 def _measure(job: MeasureJob, reader: DatasetReader, sample: Sample) -> Measured:

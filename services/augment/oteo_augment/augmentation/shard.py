@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +12,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from oteo_augment.augmentation.plan import AugmentationPlan
-from oteo_augment.encoding import encode_lossless
+from oteo_augment.encoding import media_file
 from oteo_augment.staging import Target
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.augmentation import REDRAW, Annotations, AugmentationKey, Augmented, Border, Policy, augment, find_transform
 from oteo_core.augmentation.swapping import both_ways, swapped_labels, swapped_numbers
-from oteo_core.datasets import DatasetInfo, DatasetReader, Finding, Sample, Severity, Task, media_path
+from oteo_core.datasets import DatasetInfo, DatasetReader, Finding, Sample, Severity, Task
 from oteo_core.datasets.columns import from_batch, to_batch
 from oteo_core.errors import InvalidArgument
 from oteo_core.images import ImageLimits, perceptual_hash, pixel_digest
@@ -189,7 +188,7 @@ def made_copy(
 ) -> Copy:
     """Make one copy of a sample: what it is, and the files that hold it."""
     changed = augmented_copy(plan.policy, plan.seed, info, sample, pixels, annotations, number)
-    path, encoded, digest = _file(changed.pixels)
+    path, encoded, digest = media_file(changed.pixels)
     files = {path: encoded}
     mask = changed.annotations.mask
     labels, mask_path = sample.labels, ""
@@ -201,7 +200,7 @@ def made_copy(
     if mask is not None:
         if mask.dtype not in (np.uint8, np.uint16):
             mask = mask.astype(np.min_scalar_type(int(mask.max(initial=0))))
-        mask_path, mask_encoded, _ = _file(mask[:, :, None])
+        mask_path, mask_encoded, _ = media_file(mask[:, :, None])
         files[mask_path] = mask_encoded
         if info.mask is not None and info.mask.kind == "class":
             # A sample's labels are the classes that its mask holds.
@@ -262,13 +261,6 @@ def _provenance(plan: AugmentationPlan, info: DatasetInfo, sample: Sample, numbe
         "steps": changed.drawn,
     }
     return json.dumps(words, sort_keys=True)
-
-
-def _file(pixels: NDArray[Any]) -> tuple[str, bytes, str]:
-    """Give path, bytes and SHA-256 of a file that keeps every bit of pixels or label numbers ``(H, W, C)``."""
-    ending, encoded = encode_lossless(pixels)
-    digest = hashlib.sha256(encoded).hexdigest()
-    return media_path(digest, f"copy{ending}"), encoded, digest
 
 
 def augmented_copy(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from oteo_augment.importing.duplicates import UnionFind, equal_groups, near_pair
 from oteo_augment.importing.items import Item, Reading
 from oteo_augment.importing.maskvalues import encoding_of
 from oteo_augment.importing.options import ImportOptions
-from oteo_augment.importing.paths import stem
+from oteo_augment.importing.paths import plain_name
 from oteo_augment.importing.scanned import Scanned, Scans
 from oteo_augment.importing.sequences import by_frame, name_patients, name_sequences
 from oteo_augment.importing.splitting import Cluster, assign, counts_of, winner
@@ -24,7 +23,6 @@ from oteo_augment.importing.tasks import check_classes, choose_task, shape_for_t
 from oteo_core.datasets import Finding, MaskEncoding, Sample, Severity, Task
 from oteo_core.errors import InvalidArgument
 
-_UNFIT = re.compile(r"[^A-Za-z0-9_-]+")
 _MOST_RELATED = 50
 _MOST_SHOWN = 3
 
@@ -92,7 +90,7 @@ def assemble(
 
 def sample_id(path: str) -> str:
     """Give a sample's id: the file's name for people and a hash of its whole path, the same in every import."""
-    name = _UNFIT.sub("-", stem(path)).strip("-")[:48]
+    name = plain_name(path)
     digest = hashlib.sha256(path.encode()).hexdigest()[:12]
     return f"{name}-{digest}" if name else digest
 

@@ -5,7 +5,6 @@ A frame's file holds its pixels and nothing else: no header of the file that it 
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,11 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oteo_augment.encoding import encode_lossless
+from oteo_augment.encoding import media_file
 from oteo_augment.importing.scanned import MASK, Scanned
 from oteo_augment.importing.targets import ScanPlan
 from oteo_augment.staging import Target
-from oteo_core.datasets import media_path
 from oteo_core.errors import InvalidArgument
 from oteo_core.images import ImageLimits, decode_labels, perceptual_hash, pixel_digest, significant_bits
 from oteo_core.images.probing import probe
@@ -104,9 +102,8 @@ def store_mask(row: Scanned, numbers: NDArray[Any], target: Target) -> None:
 
 
 def _store(row: Scanned, pixels: NDArray[Any], target: Target) -> None:
-    ending, encoded = encode_lossless(pixels)
-    row.size, row.sha256 = len(encoded), hashlib.sha256(encoded).hexdigest()
-    row.media = media_path(row.sha256, f"frame{ending}")
+    row.media, encoded, row.sha256 = media_file(pixels)
+    row.size = len(encoded)
     target.write(row.media, encoded)
 
 

@@ -11,6 +11,7 @@ _SPLITS = {
     "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
     "test": "test", "testing": "test", "tst": "test",
 }  # fmt: skip
+_UNFIT = re.compile(r"[^A-Za-z0-9_-]+")
 _DIGITS = re.compile(r"(\d+)")
 _TOKENS = re.compile(r"[^a-z]+")
 
@@ -42,6 +43,11 @@ def stem(path: str) -> str:
         name = name[:-3]
     plain, dot, _ = name.rpartition(".")
     return plain if dot and plain else name
+
+
+def plain_name(path: str) -> str:
+    """Give a file's name as ids may have it: letters, digits, "_" and "-", 48 at most; "" where nothing is left."""
+    return _UNFIT.sub("-", stem(path)).strip("-")[:48]
 
 
 def natural(path: str) -> list[tuple[bool, int, str]]:

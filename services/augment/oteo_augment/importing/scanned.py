@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from oteo_augment.tables import pack, unpack
+
 IMAGE, MASK = "image", "mask"
 
 
@@ -111,22 +113,12 @@ _SCHEMA = pa.schema(
 
 def to_bytes(rows: Sequence[Scanned]) -> bytes:
     """Pack rows."""
-    batch = pa.RecordBatch.from_arrays(
-        [pa.array([getattr(row, name) for row in rows], kind) for name, kind in zip(_SCHEMA.names, _SCHEMA.types, strict=True)],
-        schema=_SCHEMA,
-    )
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, _SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
-        writer.write_batch(batch)
-    return bytes(sink.getvalue())
+    return pack(rows, _SCHEMA)
 
 
 def from_bytes(data: bytes) -> Iterator[Scanned]:
     """Unpack rows."""
-    table = pa.ipc.open_stream(data).read_all()
-    names = _SCHEMA.names
-    for row in zip(*(table.column(name).to_pylist() for name in names), strict=True):
-        fields = dict(zip(names, row, strict=True))
+    for fields in unpack(data, _SCHEMA):
         for name in ("values", "counts", "spacing"):
             fields[name] = tuple(fields[name])
         yield Scanned(**fields)

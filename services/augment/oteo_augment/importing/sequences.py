@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
@@ -12,11 +11,10 @@ from statistics import median
 from typing import Any
 
 from oteo_augment.importing.items import Item
-from oteo_augment.importing.paths import natural, stem
+from oteo_augment.importing.paths import natural, plain_name
 from oteo_augment.importing.scanned import Scanned, Scans
 from oteo_core.datasets import Finding, Sample, Severity
 
-_UNFIT = re.compile(r"[^A-Za-z0-9_-]+")
 _UNEVEN = 0.05
 """Share of the usual distance by which that of two slices may differ."""
 
@@ -88,7 +86,7 @@ def name_sequences(samples: Sequence[Sample], items: Sequence[Item], scans: Scan
             continue
         found.sort(key=_order(kind, samples, items, scans))
         digest = hashlib.sha256("\n".join(samples[i].pixel_digest for i in found).encode()).hexdigest()[:12]
-        first = _UNFIT.sub("-", stem(items[found[0]].path)).strip("-")[:48] or "sequence"
+        first = plain_name(items[found[0]].path) or "sequence"
         for place, index in enumerate(found):
             sample = samples[index]
             sample.sequence, sample.frame, sample.frames = f"{first}-{digest}", place, len(found)

@@ -20,7 +20,7 @@ from oteo_augment.importing.paths import stem
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import Box, DatasetInfo, DatasetReader, Rle, Sample, Severity, Task
 from oteo_core.datasets.runs import runs_from_mask
-from oteo_core.errors import DataLoss
+from oteo_core.errors import DataLoss, OteoError
 from oteo_core.images import decode_labels
 
 PARTS = {"train": "train", "validation": "val", "test": "test", "": "unassigned"}
@@ -178,6 +178,24 @@ class Writer(ABC):
             self.sink.put(path, file)
         finally:
             file.unlink(missing_ok=True)
+
+    def decoded(self, sample: Sample) -> NDArray[Any] | None:
+        """Give a sample's pixels (H, W, C); None, and count it as lost, where they cannot be decoded.
+
+        Raises
+        ------
+        DataLoss
+            MEDIA_LOST where its file is gone.
+        """
+        try:
+            return self.job.reader.image(sample).pixels
+        except OteoError as exc:
+            if exc.reason == "MEDIA_LOST":
+                raise
+            self.losses.add(
+                "SAMPLE_LOST", f"pictures that cannot be decoded are left out: {exc.message}", sample.id, severity=Severity.ERROR
+            )
+            return None
 
     def pictures(self, frames: Sequence[Sample]) -> Iterator[NDArray[Any]]:
         """Give the pixels (H, W, C) of frames, one after the other."""

@@ -54,7 +54,7 @@ class ColorMasks(Writer):
 
     def add(self, sample: Sample) -> None:
         """Copy the image and paint its mask."""
-        folder, stem = PARTS[sample.split], stem_of_image(self, sample)
+        folder, stem = PARTS[sample.split], stem_of_image(self, self.stem(sample))
         if not sample.mask_path:
             self.losses.add("SAMPLE_LOST", "images without a mask are left out", sample.id, severity=Severity.ERROR)
             return

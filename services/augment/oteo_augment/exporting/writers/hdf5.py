@@ -12,7 +12,6 @@ from oteo_augment.exporting.writers.base import PARTS, Job, media_ending
 from oteo_augment.exporting.writers.masks import Masks
 from oteo_augment.exporting.writers.numpy import form_of
 from oteo_core.datasets import Sample, Severity, Task
-from oteo_core.errors import OteoError
 
 _TEXT = h5py.string_dtype()
 
@@ -69,14 +68,8 @@ class Hdf5(Masks):
 
     def add(self, sample: Sample) -> None:
         """Append a row to every array."""
-        try:
-            pixels = self.job.reader.image(sample).pixels
-        except OteoError as exc:
-            if exc.reason == "MEDIA_LOST":
-                raise
-            self.losses.add(
-                "SAMPLE_LOST", f"pictures that cannot be decoded are left out: {exc.message}", sample.id, severity=Severity.ERROR
-            )
+        pixels = self.decoded(sample)
+        if pixels is None:
             return
         row: dict[str, Any] = {"split": PARTS[sample.split] if sample.split else "", "groups": sample.group}
         if self._masked:

@@ -38,7 +38,7 @@ class Masks(Writer):
 
     def add(self, sample: Sample) -> None:
         """Copy the image and write its mask."""
-        folder, stem = PARTS[sample.split], stem_of_image(self, sample)
+        folder, stem = PARTS[sample.split], stem_of_image(self, self.stem(sample))
         if sample.mask_path and not self._by_class and sample.mask_path.endswith(".png"):
             self.media(sample, f"images/{folder}/{stem}{media_ending(sample)}")
             self.mask_file(sample, f"masks/{folder}/{stem}.png")
@@ -57,9 +57,7 @@ class Masks(Writer):
 
     def add_stack(self, frames: Sequence[Sample]) -> None:
         """Write a sequence as one TIFF file, and its masks as another."""
-        folder, stem = PARTS[frames[0].split], self.stack_stem(frames)
-        if stem.lower().endswith(MASK_ENDINGS):
-            stem = self.names.give(f"{stem}_image")
+        folder, stem = PARTS[frames[0].split], stem_of_image(self, self.stack_stem(frames))
         numbers = [self.labels(sample) if sample.mask_path else self._drawn(sample) for sample in frames]
         top = max(int(labels.max(initial=0)) for labels in numbers)
         if top > _MOST or min(int(labels.min(initial=0)) for labels in numbers) < 0:
@@ -120,9 +118,8 @@ class Masks(Writer):
         self.sink.write("classes.txt", ("\n".join(lines) + "\n").encode())
 
 
-def stem_of_image(writer: Writer, sample: Sample) -> str:
-    """Give the stem of a sample that has a mask of the same stem in another folder."""
-    stem = writer.stem(sample)
+def stem_of_image(writer: Writer, stem: str) -> str:
+    """Give the stem of an image, from the one that its writer gave it, that has a mask of the same stem in another folder."""
     # A name such as "a_mask" would make it the mask of another image.
     return writer.names.give(f"{stem}_image") if stem.lower().endswith(MASK_ENDINGS) else stem
 

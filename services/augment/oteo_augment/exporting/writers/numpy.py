@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from oteo_augment.exporting.writers.base import PARTS, Job, Writer
 from oteo_core.datasets import Sample, Severity, Task
-from oteo_core.errors import FailedPrecondition, OteoError
+from oteo_core.errors import FailedPrecondition
 
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 _WORDS = ("train", "validation", "test")
@@ -47,14 +47,8 @@ class Numpy(Writer):
 
     def add(self, sample: Sample) -> None:
         """Decode the image; keep its pixels and its label."""
-        try:
-            pixels = self.job.reader.image(sample).pixels
-        except OteoError as exc:
-            if exc.reason == "MEDIA_LOST":
-                raise
-            self.losses.add(
-                "SAMPLE_LOST", f"pictures that cannot be decoded are left out: {exc.message}", sample.id, severity=Severity.ERROR
-            )
+        pixels = self.decoded(sample)
+        if pixels is None:
             return
         if pixels.shape[2] == 1 and self._shape[2] == 3:
             pixels = np.repeat(pixels, 3, axis=2)

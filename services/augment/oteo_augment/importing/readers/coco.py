@@ -106,10 +106,11 @@ def _points(
         numbered(skeletons, name, len(entry["keypoints"]) // 3)
     if found:
         counts.points += 1
-        item.keypoints.append(Keypoints(name, found, bool(entry.get("iscrowd", 0)), index, _extra(entry)))
+        item.keypoints.append(Keypoints(name, found, bool(entry.get("iscrowd", 0)), index, attributes_of(entry)))
 
 
-def _extra(entry: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+def attributes_of(entry: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Give an object's attributes as pairs of text, sorted."""
     given = entry.get("attributes")
     return tuple(sorted((str(key), str(value)) for key, value in given.items())) if isinstance(given, dict) else ()
 
@@ -188,23 +189,31 @@ def _annotation(entry: dict[str, Any], index: int, file: str, item: Item, names:
         )
         return False
     crowd = bool(entry.get("iscrowd", 0))
-    extra = _extra(entry)
-    outline = read_segmentation(entry.get("segmentation"), what, file, item)
-    if isinstance(outline, tuple):
-        item.polygons.append(Polygons(name, outline, crowd, index, extra))
-    elif outline is not None:
-        height, width, runs = outline
-        item.rle.append(Rle(name, height, width, runs, crowd, index, extra))
+    extra = attributes_of(entry)
+    outlined = add_segmentation(item, entry.get("segmentation"), what, file, name, crowd, index, extra)
     box = entry.get("bbox")
     if isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) for v in box):
         item.boxes.append(Box(name, float(box[0]), float(box[1]), float(box[2]), float(box[3]), crowd, index, extra))
-    elif box or outline is None:
-        if outline is None and not box:
+    elif box or not outlined:
+        if not outlined and not box:
             if not entry.get("keypoints"):
                 # A category alone speaks of the whole image.
                 item.labels.append(name)
         else:
             item.report(Severity.ERROR, "BAD_ANNOTATION", f"{what} has the box {box!r}; four numbers are wanted", file)
+    return outlined
+
+
+def add_segmentation(
+    item: Item, value: Any, what: str, file: str, name: str, crowd: bool, index: int, attributes: tuple[tuple[str, str], ...]
+) -> bool:
+    """Add an object's outline or run-length mask in COCO's form to its item; tell whether there is one."""
+    outline = read_segmentation(value, what, file, item)
+    if isinstance(outline, tuple):
+        item.polygons.append(Polygons(name, outline, crowd, index, attributes))
+    elif outline is not None:
+        height, width, runs = outline
+        item.rle.append(Rle(name, height, width, runs, crowd, index, attributes))
     return outline is not None
 
 

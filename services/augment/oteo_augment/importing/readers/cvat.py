@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from oteo_augment.importing.items import Item, Reading
 from oteo_augment.importing.paths import ByName, natural, split_of_name, split_of_path
-from oteo_augment.importing.readers.cvatshapes import Shapes
+from oteo_augment.importing.readers.cvatshapes import Shapes, number_of
 from oteo_augment.importing.source import Source, is_sequence_name
 from oteo_core.datasets import Severity, Skeleton, Task
 
@@ -119,7 +119,7 @@ def _image(element: ET.Element, file: str, images: ByName, items: dict[str, Item
         item = items[key] = Item(key, missing=not found, split=split or split_of_path(found))
         if not found:
             item.report(Severity.ERROR, "MISSING_IMAGE", f"{file} describes {named or 'an image'}, which is not in the source", file)
-    width, height = _number(element.get("width")), _number(element.get("height"))
+    width, height = number_of(element.get("width")), number_of(element.get("height"))
     if width and height and math.isfinite(width * height):
         item.declared_size = (int(width), int(height))
     shapes = Shapes(item, f"of {named} in {file}", file)
@@ -144,7 +144,7 @@ class _Clip:
         """Take a track: an object, and where it is on each frame."""
         label, number = (element.get("label") or "").strip(), element.get("id") or "0"
         for shape in element:
-            frame = _number(shape.get("frame"))
+            frame = number_of(shape.get("frame"))
             if frame is None or frame < 0:
                 continue
             # A frame that the object has left was looked at: it is one without it, not one without annotation.
@@ -154,7 +154,7 @@ class _Clip:
 
     def tag(self, element: ET.Element) -> None:
         """Take a tag of one frame."""
-        frame = _number(element.get("frame"))
+        frame = number_of(element.get("frame"))
         if frame is not None and frame >= 0:
             self._of(int(frame)).add(element, (element.get("label") or "").strip(), "0")
 
@@ -181,10 +181,3 @@ class _Clip:
         """Complete what several shapes make up together."""
         for shapes in self._shapes.values():
             shapes.finish()
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return float(text or "")
-    except ValueError:
-        return None

@@ -48,7 +48,7 @@ class Shapes:
         if shape.get("occluded") == "1":
             given.setdefault("occluded", "1")
         extra = tuple(sorted(given.items()))
-        turn = _number(shape.get("rotation", "0"))
+        turn = number_of(shape.get("rotation", "0"))
         if shape.tag == "tag":
             if name not in item.labels:
                 item.labels.append(name)
@@ -102,7 +102,8 @@ def _points(text: str) -> list[tuple[float, float]]:
     return [(pair[0], pair[1]) for pair in pairs] if all(len(pair) == 2 for pair in pairs) else []
 
 
-def _number(text: str | None) -> float | None:
+def number_of(text: str | None) -> float | None:
+    """Read a number; None for what is none."""
     try:
         return float(text or "")
     except ValueError:
@@ -110,7 +111,7 @@ def _number(text: str | None) -> float | None:
 
 
 def _corners(shape: ET.Element) -> tuple[float, float, float, float] | None:
-    corners = [value for key in ("xtl", "ytl", "xbr", "ybr") if (value := _number(shape.get(key))) is not None]
+    corners = [value for key in ("xtl", "ytl", "xbr", "ybr") if (value := number_of(shape.get(key))) is not None]
     if len(corners) < 4:
         return None
     return corners[0], corners[1], corners[2] - corners[0], corners[3] - corners[1]

@@ -11,6 +11,7 @@ import numpy as np
 
 from oteo_augment.importing.items import Item, Reading
 from oteo_augment.importing.paths import ByName, split_of_path
+from oteo_augment.importing.readers.coco import attributes_of
 from oteo_augment.importing.readers.shapes import tasks_of
 from oteo_augment.importing.source import Source
 from oteo_core.datasets import Box, Keypoint, Keypoints, Polygons, Rle, Severity, Task
@@ -114,8 +115,7 @@ def _shapes(shapes: list[dict[str, Any]], path: str, item: Item) -> None:
         point, name = name, (owners.get(str(group)) or name if shape.get("shape_type") == "point" else name)
         # Shapes of one group and class are one object: its box, the pieces of its outline.
         number = index if group is None else groups.setdefault((str(group), name), index)
-        given = shape.get("attributes")
-        extra = tuple(sorted((str(k), str(v)) for k, v in given.items())) if isinstance(given, dict) else ()
+        extra = attributes_of(shape)
         crowd = isinstance(shape.get("flags"), dict) and shape["flags"].get("crowd") is True
         points = _points(shape.get("points"))
         kind = shape.get("shape_type") or "polygon"

@@ -13,7 +13,7 @@ from typing import Any
 
 from oteo_augment.importing.items import Item, Reading
 from oteo_augment.importing.paths import split_of_words
-from oteo_augment.importing.readers.coco import read_segmentation
+from oteo_augment.importing.readers.coco import add_segmentation, attributes_of
 from oteo_augment.importing.readers.masks import mask_numbers
 from oteo_augment.importing.readers.shapes import tasks_of
 from oteo_augment.importing.source import Source
@@ -133,19 +133,13 @@ def _object(entry: Any, index: int, side: str, names: tuple[str, ...], item: Ite
     name = next(iter(_named(item, side, [given if isinstance(given, int) else str(given)], names)), None)
     if name is None:
         return
-    crowd, extra = bool(entry.get("iscrowd", False)), entry.get("attributes")
-    attributes = tuple(sorted((str(key), str(value)) for key, value in extra.items())) if isinstance(extra, dict) else ()
-    outline = read_segmentation(entry.get("segmentation"), what, side, item)
-    if isinstance(outline, tuple):
-        item.polygons.append(Polygons(name, outline, crowd, index, attributes))
-    elif outline is not None:
-        high, wide, runs = outline
-        item.rle.append(Rle(name, high, wide, runs, crowd, index, attributes))
+    crowd, attributes = bool(entry.get("iscrowd", False)), attributes_of(entry)
+    outlined = add_segmentation(item, entry.get("segmentation"), what, side, name, crowd, index, attributes)
     box = entry.get("bbox")
     if isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) and math.isfinite(v) for v in box):
         x, y, width, height = map(float, box)
         item.boxes.append(Box(name, x, y, width, height, crowd, index, attributes))
-    elif outline is None or box:
+    elif not outlined or box:
         item.report(
             Severity.ERROR, "BAD_ANNOTATION", f"{what} of {side} has the box {box!r}; x, y, width and height in pixels are wanted", side
         )
