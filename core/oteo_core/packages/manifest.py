@@ -196,6 +196,9 @@ class ModelPackage:
         Prediction sets.
     operating_points
         Thresholds.
+    decoding
+        How the graph's outputs become an answer, beyond what `oteo_core.packages.answers` fixes: ``score_threshold``, post-processing; JSON
+        values. Empty for classification.
     reference
         Statistics of the training images, to tell how usual an image is; None where there are none.
     metrics
@@ -243,6 +246,7 @@ class ModelPackage:
     calibration: dict[str, Any] = field(default_factory=dict)
     conformal: Conformal | None = None
     operating_points: list[OperatingPoint] = field(default_factory=list)
+    decoding: dict[str, Any] = field(default_factory=dict)
     reference: ReferenceStatistics | None = None
     metrics: list[MetricValue] = field(default_factory=list)
     trials: list[TrialRecord] = field(default_factory=list)
@@ -296,6 +300,8 @@ class ModelPackage:
             "conformal": asdict(self.conformal) if self.conformal else None,
             "operating_points": [asdict(point) for point in self.operating_points],
         }
+        if self.decoding:
+            parts["decoding"] = self.decoding
         return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     def to_json(self) -> bytes:
