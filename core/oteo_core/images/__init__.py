@@ -8,6 +8,7 @@ from __future__ import annotations
 from oteo_core.images.decoding import Image, decode, decode_labels
 from oteo_core.images.depth import significant_bits
 from oteo_core.images.encoding import encode_jpeg, encode_png
+from oteo_core.images.geometry import Placement, place
 from oteo_core.images.hashing import perceptual_hash, pixel_digest
 from oteo_core.images.header import FORMATS, ImageHeader
 from oteo_core.images.limits import ImageLimits
@@ -20,12 +21,14 @@ __all__ = [
     "ImageHeader",
     "ImageLimits",
     "InputPolicy",
+    "Placement",
     "decode",
     "decode_labels",
     "encode_jpeg",
     "encode_png",
     "perceptual_hash",
     "pixel_digest",
+    "place",
     "prepare",
     "probe",
     "significant_bits",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from oteo_core.errors import InvalidArgument
 from oteo_core.images.depth import significant_bits, white
+from oteo_core.images.geometry import place
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +138,10 @@ def _resized(pixels: NDArray[Any], policy: InputPolicy) -> NDArray[Any]:
     height, width = pixels.shape[:2]
     if policy.resize == "stretch":
         return _scaled(pixels, policy.width, policy.height, policy.interpolation)
-    scale = min(policy.width / width, policy.height / height)
-    inner_width = min(policy.width, max(1, round(width * scale)))
-    inner_height = min(policy.height, max(1, round(height * scale)))
-    inner = _scaled(pixels, inner_width, inner_height, policy.interpolation)
+    at = place(width, height, policy)
+    inner = _scaled(pixels, at.inner_width, at.inner_height, policy.interpolation)
     canvas = np.zeros((policy.height, policy.width, pixels.shape[2]), pixels.dtype)
-    left, upper = (policy.width - inner_width) // 2, (policy.height - inner_height) // 2
-    canvas[upper : upper + inner_height, left : left + inner_width] = inner
+    canvas[at.top : at.top + at.inner_height, at.left : at.left + at.inner_width] = inner
     return canvas
 
 

@@ -44,8 +44,7 @@ class Judgement:
 
 
 class Lesson(Protocol):
-    """Contract: every method may be called any number of times; draws come from the generator or from (seed, epoch) alone, so that a training
-    that was stopped and taken up again is the same training.
+    """Contract: every method may be called any number of times; draws come from the generator or from (seed, epoch) alone, so that a training that was stopped and taken up again is the same training.
 
     `place` is called once, before all others, with the device that the network is on.
     """
@@ -60,8 +59,10 @@ class Lesson(Protocol):
         """Give images and targets of these rows on the device, not augmented; ``[0]`` of it are planes ``(N, C, H, W)`` float32 of 0 to 1."""
 
     def loss(self, model: torch.nn.Module, batch: Any, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
-        """Augment the batch, run ``model.from_planes`` and give the mean loss, a scalar. Called under autocast where that pays: do in float32
-        what needs it."""
+        """Augment the batch, run ``model.from_planes`` and give the mean loss, a scalar.
+
+        Called under autocast where that pays: do in float32 what needs it.
+        """
 
     def clean_rows(self) -> NDArray[np.int64]:
         """Give training rows, at most a few hundred, whose images renew the averaged network's batch-normalisation statistics."""

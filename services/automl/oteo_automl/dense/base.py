@@ -172,9 +172,10 @@ class DenseTask(ABC):
 
     @abstractmethod
     def build_targets(self, data: DenseData, policy: InputPolicy, folder: Path, check: Callable[[], None]) -> None:
-        """Write what networks learn, for all samples, in the geometry of `policy` (`stretch` or `letterbox`), into an empty local folder; `check` is
-        called between samples and may raise. A mask that cannot be read is left out as a corrupt image is: `unreadable.json` in the
-        folder lists ``[index, why]``."""
+        """Write what networks learn, for all samples, in the geometry of `policy` (`stretch` or `letterbox`), into an empty local folder; `check` is called between samples and may raise.
+
+        A mask that cannot be read is left out as a corrupt image is: `unreadable.json` in the folder lists ``[index, why]``.
+        """
 
     @abstractmethod
     def open_targets(self, folder: Path) -> Any:
@@ -186,16 +187,20 @@ class DenseTask(ABC):
 
     @abstractmethod
     def policy(self, data: DenseData, *, gpu: bool, budget: float, channels: int, largest: int = 0) -> InputPolicy:
-        """Choose how images become inputs: sides are multiples of 32; nnU-Net's rule is that the median image fits, reduced until the
-        time allows a dozen epochs. `largest` (pixels), where not 0, is the limit of the longer side."""
+        """Choose how images become inputs: sides are multiples of 32; nnU-Net's rule is that the median image fits, reduced until the time allows a dozen epochs.
+
+        `largest` (pixels), where not 0, is the limit of the longer side.
+        """
 
     @abstractmethod
     def network(
         self, candidate: DenseCandidate, classes: int, channels: int, mean: Sequence[float], spread: Sequence[float], facts: Facts
     ) -> SavedModule:
-        """Make an untrained network (weights drawn from torch's global generator, which the caller seeds). It has ``forward(image NHWC)`` and
-        ``from_planes(planes NCHW of 0 to 1)``, both giving raw heads as its lesson and `serve` know them; and ``encoder``, the module
-        that pretrained weights of `candidate.architecture` are loaded into."""
+        """Make an untrained network (weights drawn from torch's global generator, which the caller seeds).
+
+        It has ``forward(image NHWC)`` and ``from_planes(planes NCHW of 0 to 1)``, both giving raw heads as its lesson and `serve`
+        know them; and ``encoder``, the module that pretrained weights of `candidate.architecture` are loaded into.
+        """
 
     @abstractmethod
     def lesson(
@@ -210,8 +215,10 @@ class DenseTask(ABC):
         facts: Facts,
         seed: int,
     ) -> Lesson:
-        """Make the lesson of a candidate; rows are indices of `images` and `targets`. Figures in `Judgement.scores` are computed in the prepared
-        geometry and hold every name of `objectives`."""
+        """Make the lesson of a candidate; rows are indices of `images` and `targets`.
+
+        Figures in `Judgement.scores` are computed in the prepared geometry and hold every name of `objectives`.
+        """
 
     @abstractmethod
     def serve(
@@ -233,8 +240,10 @@ class DenseTask(ABC):
     def answers(
         self, outputs: Mapping[str, NDArray[Any]], sizes: Sequence[tuple[int, int]], policy: InputPolicy, decoding: Mapping[str, Any]
     ) -> list[Any]:
-        """Turn a batch of served outputs into answers in original pixels; `sizes` are widths and heights of the originals. Calls
-        `oteo_core.packages.decoding`, which the gateway calls too."""
+        """Turn a batch of served outputs into answers in original pixels; `sizes` are widths and heights of the originals.
+
+        Calls `oteo_core.packages.decoding`, which the gateway calls too.
+        """
 
     @abstractmethod
     def evaluate(
