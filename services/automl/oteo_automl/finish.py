@@ -35,7 +35,7 @@ from oteo_automl.packaging.outputs import classification_outputs
 from oteo_automl.packaging.parity import ParityClient, check_parity, parity_name
 from oteo_automl.packaging.served import ServedClassifier, run_torch
 from oteo_automl.report.charts import LearningCurve
-from oteo_automl.report.data import Case, PointCheck, ReportData, choose_cases
+from oteo_automl.report.data import Case, ClassificationPart, PointCheck, ReportData, choose_cases
 from oteo_automl.report.page import write_card, write_html, write_predictions
 from oteo_automl.report.pictures import thumbnail
 from oteo_core.artifacts import ArtifactStore
@@ -508,23 +508,26 @@ def _report_data(
     return ReportData(
         package=package,
         dataset=winner.dataset,
-        labels=labels,
-        probabilities=probabilities,
-        before=before,
+        part=ClassificationPart(
+            labels=labels,
+            probabilities=probabilities,
+            before=before,
+            conformal=judged.conformal,
+            points=[
+                PointCheck(point, *rates_at(labels, probabilities, classes.index(point.class_name), point.threshold))
+                for point in package.operating_points
+            ],
+            worst=[case(index) for index in worst],
+            unsure=[case(index) for index in unsure],
+        ),
+        count=len(labels),
         group_count=judged.group_count,
-        conformal=judged.conformal,
         training_counts=list(winner.training_counts),
         comparisons=[
             compare(labels, probabilities, rival.probabilities, (winner.candidate, rival.name), groups=winner.test.groups, seed=winner.seed)
             for rival in winner.rivals
         ],
-        points=[
-            PointCheck(point, *rates_at(labels, probabilities, classes.index(point.class_name), point.threshold))
-            for point in package.operating_points
-        ],
         curves=list(winner.curves),
-        worst=[case(index) for index in worst],
-        unsure=[case(index) for index in unsure],
         calibrated_on=winner.calibration.description,
         objective=winner.objective,
         plan=winner.plan,
