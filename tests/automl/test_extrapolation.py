@@ -57,7 +57,8 @@ def test_a_hopeless_trial_is_stopped_with_a_reason_and_a_good_one_is_not() -> No
     best = _records(_power(epochs, 0.1, 0.9, 0.8))
     stuck = _records(_power(epochs[:20], 0.65, 0.35, 1.0))
     reason = hopeless(stuck, 60, [best], by_score=False)
-    assert reason.startswith("stopped after 20 of 60 epochs") and "%" in reason
+    assert reason.startswith("stopped after 20 of 60 epochs")
+    assert "%" in reason
     better = _records(_power(epochs[:20], 0.05, 0.95, 0.8))
     assert hopeless(better, 60, [best], by_score=False) == ""
     # What ends just as well is no reason to stop either.
@@ -103,4 +104,5 @@ def test_a_score_and_a_loss_must_both_be_hopeless_where_a_score_is_asked_for() -
 def test_strange_curves_have_finite_forecasts(values: list[float]) -> None:
     found = forecast(range(1, 11), values, 100)
     assert found is not None
-    assert math.isfinite(found.mean) and 0.0 <= found.below(values[-1]) <= 1.0
+    assert math.isfinite(found.mean)
+    assert 0.0 <= found.below(values[-1]) <= 1.0
