@@ -25,12 +25,14 @@ from oteo_automl.candidates.heads import (
     KernelHead,
     LinearHead,
     NeighboursHead,
+    OneAgainstRest,
     PerceptronHead,
     Standardise,
     dudani_weights,
 )
 from oteo_automl.candidates.modules import Chain, SavedModule
 from oteo_automl.evaluation.calibration import fit_temperature
+from oteo_automl.evaluation.label_calibration import fit_labels
 
 Parameters = dict[str, Any]
 _LIMITS = {"svm": 6000, "neighbours": 6000}
@@ -243,12 +245,36 @@ def _fit(
     family: Family, features: NDArray[np.float32], labels: NDArray[np.int64], settings: Mapping[str, Any], classes: int, seed: int
 ) -> SavedModule:
     standardise = Standardise.fit(features)
+    if labels.ndim == 2:
+        return Chain([standardise, _fit_labels(family, standardise.apply_numpy(features), labels, settings, seed)]).eval()
     with warnings.catch_warnings():
         # Neither matters for choosing by held-out loss.
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.simplefilter("ignore", UserWarning)
         head = family.fit(standardise.apply_numpy(features), labels, settings, classes, seed)
     return Chain([standardise, head]).eval()
+
+
+def _fit_labels(
+    family: Family, features: NDArray[np.float32], labels: NDArray[np.int64], settings: Mapping[str, Any], seed: int
+) -> OneAgainstRest:
+    parts: list[SavedModule | None] = []
+    constants = np.zeros(labels.shape[1])
+    for index in range(labels.shape[1]):
+        column = labels[:, index]
+        count = int(column.sum())
+        if 0 < count < len(column):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                warnings.simplefilter("ignore", UserWarning)
+                parts.append(family.fit(features, column, settings, 2, seed))
+        else:
+            # All have it, or none: that is all there is to say of it.
+            parts.append(None)
+            constants[index] = math.log((count + 0.5) / (len(column) - count + 0.5))
+    head = OneAgainstRest(parts)
+    head.constant.copy_(torch.from_numpy(constants))
+    return head
 
 
 def search_family(
@@ -271,7 +297,7 @@ def search_family(
     features
         ``(N, D)`` float32.
     labels
-        ``(N,)``, from 0.
+        ``(N,)``, from 0; or ``(N, K)`` of 0 and 1 where a sample may have several: one classifier against the rest for each.
     folds
         ``(N,)``; see `oteo_automl.search.folds.make_folds`.
     classes
@@ -310,6 +336,8 @@ def search_family(
 
 
 def held_out_loss(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """Give the log loss after temperature scaling over the samples that have logits, nats."""
+    """Give the log loss after temperature (several labels: Platt's) scaling over the samples that have logits, nats."""
     known = np.isfinite(logits).all(axis=1)
+    if labels.ndim == 2:
+        return fit_labels(logits[known], labels[known]).log_loss_after
     return fit_temperature(logits[known], labels[known]).log_loss_after
