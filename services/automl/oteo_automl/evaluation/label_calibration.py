@@ -227,7 +227,8 @@ def check_label_sets(labels: Ints, probabilities: Floats, thresholds: Floats) ->
     """Measure sets on data that the thresholds were not found on; ``(N, K)`` both."""
     inside = probabilities >= thresholds
     each = tuple(
-        float(inside[labels[:, index] == 1, index].mean()) if (labels[:, index] == 1).any() else math.nan for index in range(labels.shape[1])
+        float(inside[labels[:, index] == 1, index].mean()) if (labels[:, index] == 1).any() else math.nan
+        for index in range(labels.shape[1])
     )
     whole = float(inside[labels == 1].mean()) if (labels == 1).any() else math.nan
     return LabelSetCheck(whole, each, float(inside.sum(axis=1).mean()), len(labels))

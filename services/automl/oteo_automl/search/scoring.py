@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, roc_auc_score
@@ -73,9 +75,10 @@ def score_labels(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict
     return scores
 
 
-def objective_loss(scores: dict[str, float], objective: str) -> float:
-    """Give the objective such that smaller is better; the log loss where it is not defined (AUROC without every class)."""
+def objective_loss(scores: Mapping[str, float], objective: str) -> float:
+    """Give the objective such that smaller is better; the loss itself where it is not defined (AUROC without every class)."""
+    loss = scores.get("log_loss", scores.get("loss", 0.0))
     if objective == "log_loss" or objective not in scores:
-        return scores["log_loss"]
-    # The log loss decides between equals: rates come in steps on small parts.
-    return -scores[objective] + 1e-3 * scores["log_loss"]
+        return loss
+    # The loss decides between equals: rates come in steps on small parts.
+    return -scores[objective] + 1e-3 * loss
