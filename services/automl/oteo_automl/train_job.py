@@ -22,10 +22,8 @@ def run(context: Context) -> automl_pb2.TrainModelResponse:
     if package is None:
         with training.timed("read the dataset"):
             reader = training.reader()
-        if reader.info.task in _DENSE:
-            package = train_dense_task(training, reader)
-        else:
-            package = train_classification(training, reader)
+        train = train_dense_task if reader.info.task in _DENSE else train_classification
+        package = train(training, reader)
     plan = context.metadata.plan
     return automl_pb2.TrainModelResponse(model=package.to_proto() if package is not None else None, plan=plan)
 
