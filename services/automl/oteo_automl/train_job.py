@@ -13,8 +13,9 @@ import torch
 
 from oteo_automl.candidates.registry import BLEND, choose, matching
 from oteo_automl.evaluation.operating import OperatingRequest
-from oteo_automl.finish import RESERVE_SECONDS, already_published, finish
+from oteo_automl.finish import finish
 from oteo_automl.handover import make_winner
+from oteo_automl.publishing import RESERVE_SECONDS, already_published
 from oteo_automl.search.budget import Budget
 from oteo_automl.search.checkpoints import StoredCheckpoints
 from oteo_automl.search.classification_pieces import Problem

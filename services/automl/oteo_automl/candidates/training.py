@@ -50,6 +50,8 @@ class Recipe:
         Images in a batch.
     mix
         Parameter of mixup (Zhang et al., ICLR 2018); 0: none.
+    half
+        False: float32 also where bfloat16 would be faster, after a training that diverged.
     """
 
     rate: float = 1e-3
@@ -59,6 +61,7 @@ class Recipe:
     drop: float = 0.0
     batch: int = 32
     mix: float = 0.0
+    half: bool = True
 
 
 @dataclass(slots=True)
@@ -116,7 +119,7 @@ class Trainer:
         self._lesson = lesson
         self._recipe = recipe
         self._seed = seed
-        self._half = half or self._gpu
+        self._half = (half or self._gpu) and recipe.half
         self.model = model.to(self._device).to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.model).eval()
         for parameter in self.average.parameters():

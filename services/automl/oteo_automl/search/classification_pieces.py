@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from oteo_automl.candidates import classical
 from oteo_automl.candidates.bank import normalisation, some_rows
 from oteo_automl.candidates.classification import ClassificationLesson, TrainingRows
-from oteo_automl.candidates.descriptors import Descriptors
+from oteo_automl.candidates.descriptors import DESCRIPTORS, Descriptors
 from oteo_automl.candidates.modules import Chain, SavedModule, build, dump_module, load_module
 from oteo_automl.candidates.networks import NetworkClassifier
 from oteo_automl.candidates.patches import fit_patches
@@ -164,8 +164,8 @@ def fit_classifier(problem: Problem, trial: str, candidate: Candidate, tries: in
 
 def _extractor(problem: Problem, features: str, images: NDArray[Any]) -> tuple[SavedModule, str]:
     height, width, channels = images.shape[1:]
-    if features == "classical":
-        return Descriptors(height, width, channels).eval(), "scratch"
+    if features in DESCRIPTORS:
+        return Descriptors(height, width, channels, DESCRIPTORS[features]).eval(), "scratch"
     if features == "patches":
         name = "features/patches.pt"
         stored = problem.checkpoints.load(name)
@@ -175,10 +175,11 @@ def _extractor(problem: Problem, features: str, images: NDArray[Any]) -> tuple[S
         module = fit_patches(some_rows(images, problem.learnt_from, _PATCH_IMAGES), centres=PATCH_CENTRES, seed=problem.seed)
         problem.checkpoints.save(name, dump_module(module))
         return module, "scratch"
-    network = NetworkClassifier(FROZEN, 0, channels, *normalisation(images, problem.learnt_from, pretrained=True))
-    weights = find_weights(problem.pretrained_uri, FROZEN)
+    architecture = features.removeprefix(FROZEN)
+    network = NetworkClassifier(architecture, 0, channels, *normalisation(images, problem.learnt_from, pretrained=True))
+    weights = find_weights(problem.pretrained_uri, architecture)
     if weights is None:
-        raise FileNotFoundError(f"there are no weights of {FROZEN} at {problem.pretrained_uri}")
+        raise FileNotFoundError(f"there are no weights of {architecture} at {problem.pretrained_uri}")
     load_weights(network.network, weights)
     return network.eval(), weights.source
 
