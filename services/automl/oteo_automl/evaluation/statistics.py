@@ -191,16 +191,22 @@ def fold_table(
     ScoreTable or None
         None where fewer than two candidates share two folds.
     """
-    finite = {name: {fold: float(value) for fold, value in folds.items() if math.isfinite(value)} for name, folds in scores.items()}
+    finite: dict[str, dict[int, float]] = {
+        name: {fold: float(value) for fold, value in folds.items() if math.isfinite(value)} for name, folds in scores.items()
+    }
     if not finite:
         return None
-    columns = sorted(max(finite.values(), key=lambda folds: len(folds)))
+    columns = sorted(max(finite.values(), key=_length))
     names = tuple(name for name, folds in finite.items() if set(columns) <= set(folds))
     if len(columns) < 2 or len(names) < 2:
         return None
     values = np.array([[finite[name][column] for column in columns] for name in names], dtype=np.float64)
     share = 1.0 / (len(columns) - 1) if test_share is None else test_share
     return ScoreTable(names, values, metric, larger_is_better, shared=True, test_share=share, unit=unit)
+
+
+def _length(folds: Mapping[int, float]) -> int:
+    return len(folds)
 
 
 def judge(table: ScoreTable, *, baseline: str = "", words: str = "") -> Significance:
