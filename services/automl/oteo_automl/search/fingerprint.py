@@ -62,7 +62,7 @@ class Fingerprint:
 def take_fingerprint(data: TrainingData) -> Fingerprint:
     """Look at a dataset's table; no pixels are read."""
     chosen = data.part("train", "validation")
-    counts = np.bincount(data.labels[chosen], minlength=len(data.classes))
+    counts = class_counts(data.labels[chosen], len(data.classes))
     widths, heights = np.maximum(data.sizes[:, 0], 1), np.maximum(data.sizes[:, 1], 1)
     low, high = np.percentile(widths / heights, [5, 95])
     return Fingerprint(
@@ -80,6 +80,12 @@ def take_fingerprint(data: TrainingData) -> Fingerprint:
         left_out=dict(data.left_out),
         bit_depth=data.bit_depth,
     )
+
+
+def class_counts(labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """Give the samples of each class, of labels ``(N,)`` or ``(N, K)``."""
+    counts: NDArray[np.int64] = labels.sum(axis=0) if labels.ndim == 2 else np.bincount(labels, minlength=classes)
+    return counts
 
 
 def choose_policy(fingerprint: Fingerprint, *, gpu: bool, budget: float, largest: int = 0) -> InputPolicy:
