@@ -58,8 +58,9 @@ class Served:
         self.loaded[name] = files["1/model.onnx"]
         self.config = config
 
-    def infer(self, name, images):
-        return run_onnx(self.loaded[name], images)[0] + np.float32(self.spoil)
+    def infer(self, name, images, outputs):
+        probabilities, *others = run_onnx(self.loaded[name], images)
+        return [probabilities + np.float32(self.spoil), *others]
 
     def unload(self, name):
         self.loaded.pop(name, None)

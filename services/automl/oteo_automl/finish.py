@@ -31,10 +31,11 @@ from oteo_automl.evaluation.conformal import ConformalCheck, check_conformal, fi
 from oteo_automl.evaluation.operating import OperatingRequest, choose_points, rates_at
 from oteo_automl.packaging.config import LABELS, config_pbtxt, labels_txt
 from oteo_automl.packaging.export import Exported, export_onnx
+from oteo_automl.packaging.outputs import classification_outputs
 from oteo_automl.packaging.parity import ParityClient, check_parity, parity_name
 from oteo_automl.packaging.served import ServedClassifier, run_torch
 from oteo_automl.report.charts import LearningCurve
-from oteo_automl.report.data import Case, PointCheck, ReportData, choose_cases
+from oteo_automl.report.data import Case, ClassificationPart, PointCheck, ReportData, choose_cases
 from oteo_automl.report.page import write_card, write_html, write_predictions
 from oteo_automl.report.pictures import thumbnail
 from oteo_core.artifacts import ArtifactStore
@@ -337,13 +338,14 @@ def finish(
     held_out = winner.test.images[np.unique(np.linspace(0, len(labels) - 1, min(_PARITY_IMAGES, len(labels))).astype(int))]
     with step("export", 0.35):
         words = {"oteo.model": package.name, "oteo.operation": package.operation, "oteo.classes": json.dumps(classes)}
-        exported = export_onnx(served, winner.policy, len(classes), held_out, metadata=words)
+        outputs = classification_outputs(len(classes))
+        exported = export_onnx(served, winner.policy, outputs, held_out, metadata=words)
         graph_sha256 = hashlib.sha256(exported.data).hexdigest()
         package.digest = package.serving_digest(graph_sha256)
         config = config_pbtxt(
             package.triton_model,
             winner.policy,
-            len(classes),
+            outputs,
             parameters={"oteo_digest": package.digest, "oteo_model": package.name},
         )
         files = {"1/model.onnx": exported.data, LABELS: labels_txt(classes).encode()}
@@ -360,7 +362,8 @@ def finish(
             config,
             files,
             held_out,
-            run_torch(served, held_out)[0],
+            outputs,
+            run_torch(served, held_out),
             remaining=lambda: deadline - time.time() - _REPORT_SECONDS,
             sleep=wait,
         )
@@ -505,23 +508,26 @@ def _report_data(
     return ReportData(
         package=package,
         dataset=winner.dataset,
-        labels=labels,
-        probabilities=probabilities,
-        before=before,
+        part=ClassificationPart(
+            labels=labels,
+            probabilities=probabilities,
+            before=before,
+            conformal=judged.conformal,
+            points=[
+                PointCheck(point, *rates_at(labels, probabilities, classes.index(point.class_name), point.threshold))
+                for point in package.operating_points
+            ],
+            worst=[case(index) for index in worst],
+            unsure=[case(index) for index in unsure],
+        ),
+        count=len(labels),
         group_count=judged.group_count,
-        conformal=judged.conformal,
         training_counts=list(winner.training_counts),
         comparisons=[
             compare(labels, probabilities, rival.probabilities, (winner.candidate, rival.name), groups=winner.test.groups, seed=winner.seed)
             for rival in winner.rivals
         ],
-        points=[
-            PointCheck(point, *rates_at(labels, probabilities, classes.index(point.class_name), point.threshold))
-            for point in package.operating_points
-        ],
         curves=list(winner.curves),
-        worst=[case(index) for index in worst],
-        unsure=[case(index) for index in unsure],
         calibrated_on=winner.calibration.description,
         objective=winner.objective,
         plan=winner.plan,

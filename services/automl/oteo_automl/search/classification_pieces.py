@@ -19,10 +19,11 @@ import torch
 from numpy.typing import NDArray
 
 from oteo_automl.candidates import classical
+from oteo_automl.candidates.bank import normalisation, some_rows
 from oteo_automl.candidates.classification import ClassificationLesson, TrainingRows
-from oteo_automl.candidates.descriptors import Descriptors
+from oteo_automl.candidates.descriptors import DESCRIPTORS, Descriptors
 from oteo_automl.candidates.modules import Chain, SavedModule, build, dump_module, load_module
-from oteo_automl.candidates.networks import IMAGENET_MEAN, IMAGENET_SPREAD, NetworkClassifier
+from oteo_automl.candidates.networks import NetworkClassifier
 from oteo_automl.candidates.patches import fit_patches
 from oteo_automl.candidates.portfolio import find_architecture
 from oteo_automl.candidates.registry import FROZEN, Candidate
@@ -39,6 +40,7 @@ from oteo_automl.search.scoring import score
 
 PATCH_CENTRES = 160
 _FEATURE_BATCH = 8
+_PATCH_IMAGES = 1024
 
 
 @dataclass(frozen=True)
@@ -198,29 +200,24 @@ def _check_folds(problem: Problem, logits: NDArray[np.float32], labels: NDArray[
 
 def _extractor(problem: Problem, features: str, images: NDArray[Any]) -> tuple[SavedModule, str]:
     height, width, channels = images.shape[1:]
-    if features == "classical":
-        return Descriptors(height, width, channels).eval(), "scratch"
+    if features in DESCRIPTORS:
+        return Descriptors(height, width, channels, DESCRIPTORS[features]).eval(), "scratch"
     if features == "patches":
         name = "features/patches.pt"
         stored = problem.checkpoints.load(name)
         if stored is not None:
             return load_module(stored), "scratch"
         # Only images that are not held out, though no label is looked at.
-        module = fit_patches(_some(images, problem.learnt_from), centres=PATCH_CENTRES, seed=problem.seed)
+        module = fit_patches(some_rows(images, problem.learnt_from, _PATCH_IMAGES), centres=PATCH_CENTRES, seed=problem.seed)
         problem.checkpoints.save(name, dump_module(module))
         return module, "scratch"
-    network = NetworkClassifier(FROZEN, 0, channels, *_imagenet(channels))
-    weights = find_weights(problem.pretrained_uri, FROZEN)
+    architecture = features.removeprefix(FROZEN)
+    network = NetworkClassifier(architecture, 0, channels, *normalisation(images, problem.learnt_from, pretrained=True))
+    weights = find_weights(problem.pretrained_uri, architecture)
     if weights is None:
-        raise FileNotFoundError(f"there are no weights of {FROZEN} at {problem.pretrained_uri}")
+        raise FileNotFoundError(f"there are no weights of {architecture} at {problem.pretrained_uri}")
     load_weights(network.network, weights)
     return network.eval(), weights.source
-
-
-def _some(images: NDArray[Any], rows: NDArray[np.int64], most: int = 1024) -> NDArray[Any]:
-    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(np.int64))]
-    picked: NDArray[Any] = np.ascontiguousarray(images[chosen])
-    return picked
 
 
 def _features(problem: Problem, name: str, extractor: SavedModule, images: NDArray[Any]) -> NDArray[np.float32]:
@@ -278,7 +275,7 @@ def train_network(
     model = StoredModel(trainer.result(), problem.held_out, outcome.judgement.kept["logits"], source)
     problem.checkpoints.save(model_name(trial), model.to_bytes())
     latency = measure_latency(model.module, images[problem.rows[0]])
-    result = trained_result(outcome, recipe, weights, time.time() - began, latency)
+    result = trained_result(outcome, recipe, weights.source if weights is not None else "scratch", time.time() - began, latency)
     problem.checkpoints.save(result_name(trial, rung), result.to_json())
     return result
 
@@ -326,19 +323,8 @@ def make_network(
     """Make a network for images ``(N, H, W, C)``: with pretrained weights and their normalisation, or drawn anew and with that of `rows`."""
     channels = images.shape[3]
     torch.manual_seed(seed)
+    mean, spread = normalisation(images, rows, pretrained=weights is not None)
+    network = NetworkClassifier(architecture, classes, channels, mean, spread, drop_rate=recipe.drop)
     if weights is not None:
-        network = NetworkClassifier(architecture, classes, channels, *_imagenet(channels), drop_rate=recipe.drop)
         load_weights(network.network, weights)
-        return network
-    some = _some(images, rows, 256).astype(np.float32)
-    if images.dtype == np.uint8:
-        some /= 255.0
-    mean = some.mean(axis=(0, 1, 2)).tolist()
-    spread = np.maximum(some.std(axis=(0, 1, 2)), 0.02).tolist()
-    return NetworkClassifier(architecture, classes, channels, mean, spread, drop_rate=recipe.drop)
-
-
-def _imagenet(channels: int) -> tuple[list[float], list[float]]:
-    if channels == 3:
-        return list(IMAGENET_MEAN), list(IMAGENET_SPREAD)
-    return [sum(IMAGENET_MEAN) / 3] * channels, [sum(IMAGENET_SPREAD) / 3] * channels
+    return network

@@ -14,7 +14,6 @@ from oteo_automl.search.result import EpochRecord
 
 if TYPE_CHECKING:
     from oteo_automl.candidates.training import Outcome, Recipe
-    from oteo_automl.candidates.weights import Weights
 
 _RIVALS = "rivals.json"
 _LOOK_SECONDS = 2.0
@@ -89,14 +88,14 @@ def result_name(trial: str, rung: int) -> str:
     return f"trials/{trial}/result-{rung}.json"
 
 
-def trained_result(outcome: Outcome, recipe: Recipe, weights: Weights | None, seconds: float, latency: float = 0.0) -> PieceResult:
+def trained_result(outcome: Outcome, recipe: Recipe, initial_weights: str, seconds: float, latency: float = 0.0) -> PieceResult:
     """Say how a training piece went; its time is `seconds`, that of one image at inference `latency`."""
     return PieceResult(
         scores={**outcome.judgement.scores, "loss": outcome.judgement.loss},
         seconds=seconds,
         epochs=outcome.epochs,
         parameters={**asdict(recipe), "epochs": outcome.epochs},
-        initial_weights=weights.source if weights is not None else "scratch",
+        initial_weights=initial_weights,
         curve=outcome.curve,
         stopped=outcome.out_of_time,
         message=outcome.message,

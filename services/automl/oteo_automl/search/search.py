@@ -49,8 +49,20 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """How a search stands: the best trial, how many have ended and run, what is done now, the share of its time that is used, and when all
-    will be done, seconds since 1970.
+    """How a search stands.
+
+    Parameters
+    ----------
+    best
+        The best trial.
+    finished, running
+        Trials that have ended, and that run.
+    stage
+        What is done now.
+    fraction
+        Share of its time that is used.
+    predicted_end
+        When all will be done, seconds since 1970.
     """
 
     best: TrialRecord | None
