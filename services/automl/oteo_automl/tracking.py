@@ -130,7 +130,7 @@ class MLflowTracker:
             for name, value in (
                 ("train_loss", epoch.train_loss),
                 ("validation_loss", epoch.validation_loss),
-                ("validation_accuracy", epoch.validation_accuracy),
+                ("validation_score", epoch.validation_score),
                 ("learning_rate", epoch.learning_rate),
             ):
                 if value == value:  # NaN: not measured

@@ -13,16 +13,18 @@ import torch
 
 from oteo_automl.candidates.registry import BLEND, choose, matching
 from oteo_automl.evaluation.operating import OperatingRequest
-from oteo_automl.finish import RESERVE_SECONDS, already_published, finish
+from oteo_automl.finish import finish
 from oteo_automl.handover import make_winner
+from oteo_automl.publishing import RESERVE_SECONDS, already_published
 from oteo_automl.search.budget import Budget
 from oteo_automl.search.checkpoints import StoredCheckpoints
+from oteo_automl.search.classification_pieces import Problem
+from oteo_automl.search.classification_work import ClassificationWork, Settings, make_plan
 from oteo_automl.search.data import ImageCache, TrainingData, read_table
 from oteo_automl.search.fingerprint import choose_policy, take_fingerprint
 from oteo_automl.search.folds import make_folds
 from oteo_automl.search.result import Plan, SearchResult
-from oteo_automl.search.search import Search, Settings, Snapshot, make_plan, predicted_end
-from oteo_automl.search.tasks import Problem
+from oteo_automl.search.search import Search, Snapshot, predicted_end
 from oteo_automl.search.tracker import BackgroundTracker
 from oteo_automl.tracking import MLflowTracker
 from oteo_automl.triton import TritonParityClient
@@ -175,8 +177,10 @@ def _search(
             message = f"best so far: {snapshot.best.candidate}{value}"
         context.progress(0.02 + _SEARCH_SHARE * snapshot.fraction, snapshot.stage, message, predicted_end(budget))
 
-    search = Search(problem, asked, executor, budget, plan, tracker, check=context.check, report=report)
-    return search.run()
+    search = Search(ClassificationWork(problem, asked), executor, budget, plan, tracker, check=context.check, report=report)
+    result = search.run()
+    result.trials = search.records()
+    return result
 
 
 def _finish(

@@ -9,22 +9,20 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
-from oteo_automl.candidates.augmenting import STRENGTHS, augment
-from oteo_automl.candidates.modules import to_planes
-from oteo_automl.candidates.networks import NetworkClassifier
-from oteo_automl.evaluation.calibration import fit_temperature
+from oteo_automl.candidates.lesson import Judgement, Lesson
+from oteo_automl.candidates.modules import SavedModule
 from oteo_automl.search.result import EpochRecord
 
-_RESIDENT_BYTES = 4 * 1024**3
-_STATISTICS_IMAGES = 512
+STATISTICS_IMAGES = 512
+"""So many clean training images renew batch-normalisation statistics at most."""
+
+_STATISTICS_BATCH = 64
 _SAVING_SHARE = 0.05
 
 
@@ -52,6 +50,8 @@ class Recipe:
         Images in a batch.
     mix
         Parameter of mixup (Zhang et al., ICLR 2018); 0: none.
+    half
+        False: float32 also where bfloat16 would be faster, after a training that diverged.
     """
 
     rate: float = 1e-3
@@ -61,17 +61,7 @@ class Recipe:
     drop: float = 0.0
     batch: int = 32
     mix: float = 0.0
-
-
-@dataclass(slots=True)
-class TrainingRows:
-    """Images and labels; `train` and `held_out` are rows of `images`."""
-
-    images: NDArray[Any]
-    labels: NDArray[np.int64]
-    train: NDArray[np.int64]
-    held_out: NDArray[np.int64]
-    classes: int
+    half: bool = True
 
 
 @dataclass(slots=True)
@@ -82,10 +72,8 @@ class Outcome:
     ----------
     epochs
         Whole epochs done.
-    logits
-        ``(M, K)`` of the held-out rows.
-    log_loss
-        Of those after temperature scaling.
+    judgement
+        Of the averaged network on the held-out rows.
     curve
         One record an epoch.
     out_of_time
@@ -95,15 +83,14 @@ class Outcome:
     """
 
     epochs: int
-    logits: NDArray[np.float32]
-    log_loss: float
+    judgement: Judgement
     curve: list[EpochRecord] = field(default_factory=list)
     out_of_time: bool = False
     message: str = ""
 
 
 class Trainer:
-    """One network's training.
+    """One network's training, whatever it is taught.
 
     AdamW with a warm-up and a cosine that ends when the planned epochs or the time do, whichever is first; a moving average of the
     weights is what is judged and kept; its batch-normalisation statistics are taken anew from clean training images (those of
@@ -112,9 +99,9 @@ class Trainer:
     Parameters
     ----------
     model
-        The network.
-    data
-        What it learns from.
+        The network; it has ``from_planes``.
+    lesson
+        What it is taught.
     recipe
         How.
     seed
@@ -125,22 +112,21 @@ class Trainer:
         True: bfloat16 on a processor (measured by who asks); a GPU always uses it.
     """
 
-    def __init__(
-        self, model: NetworkClassifier, data: TrainingRows, recipe: Recipe, *, seed: int, device: str = "cpu", half: bool = False
-    ) -> None:
+    def __init__(self, model: SavedModule, lesson: Lesson, recipe: Recipe, *, seed: int, device: str = "cpu", half: bool = False) -> None:
         torch.manual_seed(seed)
         self._device = torch.device(device)
         self._gpu = self._device.type == "cuda"
-        self._data = data
+        self._lesson = lesson
         self._recipe = recipe
         self._seed = seed
-        self._half = half or self._gpu
+        self._half = (half or self._gpu) and recipe.half
         self.model = model.to(self._device).to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.model).eval()
         for parameter in self.average.parameters():
             parameter.requires_grad_(False)
-        decayed = [p for p in self.model.parameters() if p.ndim > 1]
-        plain = [p for p in self.model.parameters() if p.ndim <= 1]
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        decayed = [p for p in trained if p.ndim > 1]
+        plain = [p for p in trained if p.ndim <= 1]
         self._optimiser = torch.optim.AdamW(
             [{"params": decayed, "weight_decay": recipe.decay}, {"params": plain, "weight_decay": 0.0}], lr=recipe.rate, fused=self._gpu
         )
@@ -149,48 +135,9 @@ class Trainer:
         self._position = 0.0
         self._curve: list[EpochRecord] = []
         self._generator = torch.Generator()
-        self._resident = self._load_images()
         self._step_seconds = 0.0
         self._judging_seconds = 0.0
-        self._sampled, self._offset = self._sampling()
-
-    # Data.
-
-    def _load_images(self) -> torch.Tensor | None:
-        images = self._data.images
-        if images.nbytes > _RESIDENT_BYTES:
-            return None
-        # One copy out of the map: reading a row at a time through it costs more than the memory.
-        whole = torch.from_numpy(np.array(images))
-        return whole.to(self._device) if self._gpu else whole
-
-    def _batch(self, rows: NDArray[np.int64]) -> torch.Tensor:
-        index = torch.from_numpy(rows)
-        if self._resident is not None:
-            images = self._resident[index.to(self._resident.device)]
-        else:
-            images = torch.from_numpy(self._data.images[np.sort(rows)][np.argsort(np.argsort(rows))])
-            if self._gpu:
-                images = images.pin_memory().to(self._device, non_blocking=True)
-        return to_planes(images).contiguous(memory_format=torch.channels_last)
-
-    def _sampling(self) -> tuple[NDArray[np.float64], torch.Tensor]:
-        """Give each training row's chance, and what is added to logits in the loss so that they still speak of the true shares."""
-        labels = self._data.labels[self._data.train]
-        counts = np.maximum(np.bincount(labels, minlength=self._data.classes), 1).astype(np.float64)
-        power = 0.5 if counts.max() / counts.min() > 3.0 else 0.0
-        weights = counts[labels] ** -power
-        chances = weights / weights.sum()
-        true = counts / counts.sum()
-        drawn = counts ** (1.0 - power) / (counts ** (1.0 - power)).sum()
-        return chances, torch.tensor(np.log(drawn / true), dtype=torch.float32, device=self._device)
-
-    def _order(self) -> NDArray[np.int64]:
-        rng = np.random.Generator(np.random.Philox(key=self._seed, counter=[0, 0, 0, self._epoch]))
-        rows = self._data.train
-        if np.ptp(self._sampled) < 1e-12:
-            return np.asarray(rng.permutation(rows), dtype=np.int64)
-        return np.asarray(rng.choice(rows, size=len(rows), p=self._sampled), dtype=np.int64)
+        lesson.place(self._device)
 
     # State.
 
@@ -205,9 +152,7 @@ class Trainer:
                 "epoch": self._epoch,
                 "step": self._step,
                 "position": self._position,
-                "curve": [
-                    [r.epoch, r.train_loss, r.validation_loss, r.validation_accuracy, r.learning_rate, r.seconds] for r in self._curve
-                ],
+                "curve": [[r.epoch, r.train_loss, r.validation_loss, r.validation_score, r.learning_rate, r.seconds] for r in self._curve],
             },
             buffer,
         )
@@ -258,7 +203,7 @@ class Trainer:
         """
         saved_at, saving = time.time(), 0.0
         out_of_time = False
-        judged: tuple[NDArray[np.float32], float] | None = None
+        judged: Judgement | None = None
         while self._epoch < target and not out_of_time:
             began = time.time()
             loss, out_of_time = self._one_epoch(total, deadline)
@@ -269,11 +214,8 @@ class Trainer:
             judged = None
             if last or self._epoch % max(1, judge_every) == 0:
                 judged = self._judge()
-            held_loss, accuracy = math.nan, math.nan
-            if judged is not None:
-                held_loss = judged[1]
-                accuracy = float((judged[0].argmax(axis=1) == self._data.labels[self._data.held_out]).mean())
-            record = EpochRecord(self._epoch, loss, held_loss, accuracy, self._optimiser.param_groups[0]["lr"], time.time() - began)
+            held_loss, figure = (judged.loss, judged.score) if judged is not None else (math.nan, math.nan)
+            record = EpochRecord(self._epoch, loss, held_loss, figure, self._optimiser.param_groups[0]["lr"], time.time() - began)
             self._curve.append(record)
             if on_epoch is not None:
                 on_epoch(record)
@@ -283,12 +225,13 @@ class Trainer:
                 saved_at, saving = time.time(), time.time() - started
         if judged is None:
             judged = self._judge()
-        return Outcome(self._epoch, judged[0], judged[1], list(self._curve), out_of_time, self._verdict(judged[0]))
+        message = judged.message if self._epoch >= 3 else ""
+        return Outcome(self._epoch, judged, list(self._curve), out_of_time, message)
 
     def _one_epoch(self, total: int, deadline: float) -> tuple[float, bool]:
         self.model.train()
         self._generator.manual_seed((self._seed * 1_000_003 + self._epoch) % 2**63)
-        order = self._order()
+        order = self._lesson.order(self._epoch)
         size = min(self._recipe.batch, len(order))
         # A last batch of one breaks batch normalisation: what does not fill a batch waits for another epoch.
         starts = range(0, max(1, len(order) - size + 1), size)
@@ -317,22 +260,14 @@ class Trainer:
         return float(torch.stack(losses).mean()) if losses else math.nan
 
     def _one_step(self, rows: NDArray[np.int64], steps_left: float) -> torch.Tensor:
-        recipe = self._recipe
         warm = min(1.0, (self._step + 1) / 20.0)
-        rate = recipe.rate * warm * 0.5 * (1.0 + math.cos(math.pi * min(1.0, self._position)))
+        rate = self._recipe.rate * warm * 0.5 * (1.0 + math.cos(math.pi * min(1.0, self._position)))
         for group in self._optimiser.param_groups:
             group["lr"] = max(rate, 1e-6)
         self._position += (1.0 - self._position) / max(1.0, steps_left)
-        planes = augment(self._batch(rows), STRENGTHS[recipe.strength], self._generator)
-        planes = planes.contiguous(memory_format=torch.channels_last)
-        target = F.one_hot(torch.from_numpy(self._data.labels[rows]), self._data.classes).float().to(self._device, non_blocking=True)
-        if recipe.mix > 0 and len(rows) > 1:
-            share = float(torch.distributions.Beta(recipe.mix, recipe.mix).sample())
-            planes = share * planes + (1 - share) * planes.flip(0)
-            target = share * target + (1 - share) * target.flip(0)
+        batch = self._lesson.batch(rows)
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._half):
-            logits = self.model.from_planes(planes)
-        loss = F.cross_entropy(logits.float() + self._offset, target, label_smoothing=recipe.smoothing)
+            loss = self._lesson.loss(self.model, batch, self._recipe, self._generator)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), 3.0)
@@ -350,53 +285,37 @@ class Trainer:
 
     # Judging.
 
-    def _judge(self) -> tuple[NDArray[np.float32], float]:
+    def _judge(self) -> Judgement:
         began = time.time()
         self._renew_statistics()
-        logits = self.predict(self._data.held_out)
-        if not np.isfinite(logits).all():
+        judgement = self._lesson.judge(self.average)
+        if not math.isfinite(judgement.loss):
             raise Diverged("the network's answers are not finite")
-        loss = fit_temperature(logits, self._data.labels[self._data.held_out]).log_loss_after
-        seconds = time.time() - began
-        self._judging_seconds = max(self._judging_seconds * 0.7, seconds)
-        return logits, loss
+        self._judging_seconds = max(self._judging_seconds * 0.7, time.time() - began)
+        return judgement
 
     @torch.no_grad()
     def _renew_statistics(self) -> None:
         norms = [module for module in self.average.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
         if not norms:
             return
-        rows = self._data.train
-        if len(rows) > _STATISTICS_IMAGES:
-            rng = np.random.Generator(np.random.Philox(key=self._seed))
-            rows = np.sort(rng.choice(rows, _STATISTICS_IMAGES, replace=False))
+        rows = self._lesson.clean_rows()
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None
             norm.train()
-        size = min(64, len(rows))
+        size = min(_STATISTICS_BATCH, 2 * self._recipe.batch, len(rows))
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._half):
             for start in range(0, max(1, len(rows) - size + 1), size):
-                self.average.from_planes(self._batch(rows[start : start + size]))
+                self.average.from_planes(self._lesson.batch(rows[start : start + size])[0])  # type: ignore[operator]
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
             norm.eval()
 
-    @torch.no_grad()
-    def predict(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Give ``(M, K)`` logits of the averaged network for rows of the images, in full precision."""
-        parts = [self.average.from_planes(self._batch(rows[start : start + 64])).float().cpu().numpy() for start in range(0, len(rows), 64)]
-        return np.concatenate(parts) if parts else np.zeros((0, self._data.classes), dtype=np.float32)
-
-    def _verdict(self, logits: NDArray[np.float32]) -> str:
-        if self._epoch >= 3 and len(logits) >= 10 and len(np.unique(logits.argmax(axis=1))) == 1:
-            return "it gives every held-out image the same class"
-        return ""
-
-    def result(self) -> NetworkClassifier:
+    def result(self) -> SavedModule:
         """Give the averaged network on the processor, in evaluation mode."""
-        network: NetworkClassifier = copy.deepcopy(self.average).cpu().eval()
+        network: SavedModule = copy.deepcopy(self.average).cpu().eval()
         return network.to(memory_format=torch.contiguous_format)
 
 

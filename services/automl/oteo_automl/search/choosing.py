@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 from oteo_automl.candidates.modules import Blend
 from oteo_automl.candidates.registry import BASELINE, BLEND
 from oteo_automl.evaluation.calibration import fit_temperature, softmax
+from oteo_automl.search.classification_pieces import Problem, StoredModel
+from oteo_automl.search.pieces import PieceResult, model_name
 from oteo_automl.search.result import FittedCandidate, Plan, Predictions, SearchResult
 from oteo_automl.search.scoring import objective_loss, score
-from oteo_automl.search.tasks import PieceResult, Problem, StoredModel, model_name
 from oteo_automl.search.trial import FINISHED, Trial
 from oteo_core.errors import Internal
 
 if TYPE_CHECKING:
-    from oteo_automl.search.search import Settings
+    from oteo_automl.search.classification_work import Settings
 
 _ENOUGH = 16
 """Held-out samples below which weights cannot be told apart from luck."""

@@ -7,7 +7,6 @@ from dataclasses import replace
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from oteo_automl.candidates.portfolio import find_architecture
 from oteo_automl.candidates.training import Recipe
 
 _FACTOR = 4.0
@@ -47,9 +46,8 @@ class Proposals:
             "mix": CategoricalDistribution((0.0, 0.2)),
         }
 
-    def tell(self, architecture: str, recipe: Recipe, loss: float) -> None:
-        """Say how settings did; smaller is better."""
-        base = find_architecture(architecture).rate
+    def tell(self, architecture: str, recipe: Recipe, loss: float, base: float) -> None:
+        """Say how settings did; smaller is better. `base` is the network's usual learning rate."""
         parameters = {
             "rate": min(_FACTOR, max(1 / _FACTOR, recipe.rate / base)),
             "decay": min(0.3, max(0.005, recipe.decay)),
@@ -60,8 +58,8 @@ class Proposals:
         }
         self._study(architecture).add_trial(optuna.create_trial(params=parameters, distributions=self._space(), value=loss))
 
-    def ask(self, architecture: str, base: Recipe) -> Recipe:
-        """Give new settings for a network; its batch is kept."""
+    def ask(self, architecture: str, base: Recipe, base_rate: float) -> Recipe:
+        """Give new settings for a network of this usual learning rate; its batch is kept."""
         study = self._study(architecture)
         trial = study.ask(self._space())
         # It is told by `tell`, when and if it has a figure.
@@ -69,7 +67,7 @@ class Proposals:
         drawn = trial.params
         return replace(
             base,
-            rate=float(f"{find_architecture(architecture).rate * drawn['rate']:.3g}"),
+            rate=float(f"{base_rate * drawn['rate']:.3g}"),
             decay=float(f"{drawn['decay']:.3g}"),
             strength=str(drawn["strength"]),
             smoothing=round(drawn["smoothing"], 3),

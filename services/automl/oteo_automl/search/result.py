@@ -49,9 +49,10 @@ class EpochRecord:
     train_loss
         Mean training loss (with label smoothing and augmentation), nats.
     validation_loss
-        Log loss on the validation part after temperature scaling, nats; NaN where it was not measured.
-    validation_accuracy
-        0 to 1; NaN where it was not measured.
+        On the validation part: the log loss after temperature scaling, nats, for classification, else the task's loss; NaN where it was not
+        measured.
+    validation_score
+        The task's usual figure there (`oteo_automl.candidates.lesson.Judgement`), 0 to 1; NaN where it was not measured.
     learning_rate
         At the end of the epoch.
     seconds
@@ -61,7 +62,7 @@ class EpochRecord:
     epoch: int
     train_loss: float
     validation_loss: float
-    validation_accuracy: float
+    validation_score: float
     learning_rate: float
     seconds: float
 

@@ -13,23 +13,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Generic, TypeVar
 
-from oteo_automl.candidates.networks import flops
-from oteo_automl.candidates.portfolio import find_architecture
-from oteo_automl.candidates.registry import BASELINE, BLEND, CANDIDATES, Candidate
+from oteo_automl.candidates.registry import BLEND
 from oteo_automl.candidates.training import Recipe
-from oteo_automl.candidates.weights import find_weights
 from oteo_automl.search.budget import Budget
-from oteo_automl.search.choosing import choose_result
+from oteo_automl.search.pieces import PieceResult
 from oteo_automl.search.proposals import Proposals
-from oteo_automl.search.result import Plan, PlannedCandidate, SearchResult
+from oteo_automl.search.result import Plan
 from oteo_automl.search.schedule import plan_rungs
-from oteo_automl.search.tasks import PieceResult, Problem, fit_classifier, train_network
 from oteo_automl.search.tracker import Tracker
 from oteo_automl.search.trial import FAILED, FINISHED, PAUSED, PRUNED, RUNNING, STOPPED, WAITING, Trial
+from oteo_automl.search.work import Entry, Work
 from oteo_core.errors import Internal
-from oteo_core.images import InputPolicy
 from oteo_core.jobs.executor import Executor, Task
 from oteo_core.packages import TrialRecord
 
@@ -40,9 +36,10 @@ _TRIALS = "trials.json"
 _LATE_SECONDS = 4.0
 _SHORTEST = 8.0
 _MOST_TRIALS = 200
-_SAME_COST = 0.013
 
 _log = logging.getLogger(__name__)
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,47 +53,13 @@ class Snapshot:
     fraction: float
 
 
-@dataclass(slots=True)
-class Settings:
-    """What a search is asked for.
-
-    Parameters
-    ----------
-    candidates
-        In the order in which they are tried; the baseline first.
-    objective
-        One of `oteo_automl.search.scoring.OBJECTIVES`.
-    policy
-        How images are prepared.
-    classes
-        Names, in the order of the labels.
-    ids, groups
-        Of all samples of the data.
-    gpu_share
-        Part of a GPU that a network's training takes; 0: none.
-    blend
-        True: the mean of the best of several kinds may win.
-    """
-
-    candidates: Sequence[Candidate]
-    objective: str
-    policy: InputPolicy
-    classes: tuple[str, ...]
-    ids: Sequence[str]
-    groups: Sequence[str]
-    gpu_share: float = 0.0
-    blend: bool = True
-
-
-class Search:
+class Search(Generic[R]):
     """One search.
 
     Parameters
     ----------
-    problem
-        Images, labels, folds, checkpoints.
-    settings
-        What is asked for.
+    work
+        What can be tried, and the pieces.
     executor
         Where pieces run.
     budget
@@ -113,8 +76,7 @@ class Search:
 
     def __init__(
         self,
-        problem: Problem,
-        settings: Settings,
+        work: Work[R],
         executor: Executor,
         budget: Budget,
         plan: Plan,
@@ -123,8 +85,7 @@ class Search:
         check: Callable[[], None] = lambda: None,
         report: Callable[[Snapshot], None] = lambda _: None,
     ) -> None:
-        self._problem = problem
-        self._settings = settings
+        self._work = work
         self._executor = executor
         self._budget = budget
         self._plan = plan
@@ -133,20 +94,15 @@ class Search:
         self._report = report
         self._trials: list[Trial] = []
         self._running: dict[str, tuple[Task[PieceResult], Trial]] = {}
-        self._proposals = Proposals(problem.seed)
-        self._gpu = settings.gpu_share > 0
+        self._proposals = Proposals(work.seed)
+        self._gpu = work.gpu_share > 0
         self._slots = max(1, int(executor.cpus))
-        self._network_slots = max(1, int(executor.gpus / settings.gpu_share)) if self._gpu else self._slots
+        self._network_slots = max(1, int(executor.gpus / work.gpu_share)) if self._gpu else self._slots
         self._kept = 0.0
-        self._pretrained = {
-            one.architecture: find_weights(problem.pretrained_uri, one.architecture) is not None
-            for one in settings.candidates
-            if one.architecture and problem.pretrained_uri
-        }
 
     # The loop.
 
-    def run(self) -> SearchResult:
+    def run(self) -> R:
         """Search until the time is up or nothing is left to try.
 
         Raises
@@ -175,7 +131,7 @@ class Search:
 
     def _keep(self, *, force: bool = False) -> None:
         if force or time.monotonic() - self._kept > 2.0:
-            self._budget.keep(self._problem.checkpoints)
+            self._budget.keep(self._work.checkpoints)
             self._kept = time.monotonic()
 
     def _answered(self) -> bool:
@@ -214,28 +170,29 @@ class Search:
         return self._network() if networks < self._network_slots else None
 
     def _baseline(self) -> tuple[Trial, int] | None:
-        if any(trial.candidate == BASELINE and trial.state != FAILED for trial in self._trials):
+        if any(trial.state == RUNNING for trial in self._trials):
             return None
-        others = [one for one in self._settings.candidates if one.family and not self._tried(one.name)]
-        return (self._add(others[0]), 0) if others else None
+        others = [one for one in self._work.entries if not self._tried(one.name)]
+        cheap = [one for one in others if one.cheap]
+        return (self._add((cheap or others)[0]), 0) if others else None
 
     def _tried(self, name: str) -> bool:
         return any(trial.candidate == name for trial in self._trials)
 
     def _cheap(self, running: Sequence[Trial]) -> tuple[Trial, int] | None:
-        busy = {CANDIDATES[trial.candidate].features for trial in running if trial.recipe is None}
-        ready = {CANDIDATES[trial.candidate].features for trial in self._trials if trial.recipe is None and trial.results}
-        for one in self._settings.candidates:
+        busy = {self._work.entry(trial.candidate).shares for trial in running if trial.recipe is None}
+        ready = {self._work.entry(trial.candidate).shares for trial in self._trials if trial.recipe is None and trial.results}
+        for one in self._work.entries:
             # Its features may be on their way: waiting is quicker than computing them twice.
-            if one.family and not self._tried(one.name) and (one.features in ready or one.features not in busy):
+            if one.cheap and not self._tried(one.name) and (one.shares in ready or one.shares not in busy):
                 return self._add(one), 0
         return None
 
     def _network(self) -> tuple[Trial, int] | None:
-        networks = [one for one in self._settings.candidates if one.architecture]
+        networks = [one for one in self._work.entries if not one.cheap]
         alive = [trial for trial in self._trials if trial.recipe is not None and trial.state == PAUSED and self._fits(trial)]
-        unstarted = [one for one in networks if not self._tried(one.name) and self._worth(one.architecture)]
-        objective = self._settings.objective
+        unstarted = [one for one in networks if not self._tried(one.name) and self._worth(one)]
+        objective = self._work.objective
         # The better half of a rung goes on, once the portfolio has come so far.
         for rung in (1, 0):
             peers = sorted(
@@ -259,67 +216,57 @@ class Search:
         """Give a new trial around the leading networks where there is time to train it to its end."""
         leaders = sorted(
             (trial for trial in self._trials if trial.recipe is not None and trial.results and trial.state in (FINISHED, PAUSED)),
-            key=lambda trial: trial.loss(self._settings.objective),
+            key=lambda trial: trial.loss(self._work.objective),
         )
         if not leaders or len(self._trials) >= _MOST_TRIALS:
             return None
         leader = leaders[len(self._trials) % min(2, len(leaders))]
-        architecture = CANDIDATES[leader.candidate].architecture
-        if leader.recipe is None or self._epoch_seconds(architecture) * leader.rungs[-1] > 0.8 * self._budget.left:
+        entry = self._work.entry(leader.candidate)
+        if leader.recipe is None or self._epoch_seconds(entry) * leader.rungs[-1] > 0.8 * self._budget.left:
             return None
-        return self._add(CANDIDATES[leader.candidate], self._proposals.ask(architecture, leader.recipe)), 0
+        return self._add(entry, self._proposals.ask(entry.model, leader.recipe, self._work.base_rate(entry))), 0
 
-    def _worth(self, architecture: str) -> bool:
-        return self._budget.left > max(_SHORTEST, 3 * self._epoch_seconds(architecture))
+    def _worth(self, entry: Entry) -> bool:
+        return self._budget.left > max(_SHORTEST, 3 * self._epoch_seconds(entry))
 
     def _fits(self, trial: Trial) -> bool:
         """Say whether at least a twentieth of what is missing can still be learnt."""
         missing = trial.rungs[-1] - (trial.last.epochs if trial.last else 0)
-        return self._budget.left > max(4.0, 0.05 * missing * self._epoch_seconds(CANDIDATES[trial.candidate].architecture))
+        return self._budget.left > max(4.0, 0.05 * missing * self._epoch_seconds(self._work.entry(trial.candidate)))
 
-    def _epoch_seconds(self, architecture: str) -> float:
+    def _epoch_seconds(self, entry: Entry) -> float:
         """Give the measured time of an epoch of this network, or a guess from others' or from none."""
-        measured: dict[str, float] = {}
+        measured: dict[str, tuple[float, float]] = {}
         for trial in self._trials:
             records = trial.curve
             if records:
-                measured[CANDIDATES[trial.candidate].architecture] = sum(record.seconds for record in records) / len(records)
-        if architecture in measured:
-            return measured[architecture]
-        size = self._settings.policy.width
-        cost = flops(architecture, size)
-        ratios = [seconds / flops(other, size) for other, seconds in measured.items()]
-        if ratios:
-            return cost * sum(ratios) / len(ratios)
-        return cost * len(self._problem.learnt_from) * _SAME_COST * (0.02 if self._gpu else 1.0)
+                known = self._work.entry(trial.candidate)
+                measured[known.model] = sum(record.seconds for record in records) / len(records), self._work.cost(known)
+        if entry.model in measured:
+            return measured[entry.model][0]
+        ratios = [seconds / cost for seconds, cost in measured.values()]
+        return self._work.cost(entry) * (sum(ratios) / len(ratios) if ratios else 1.0)
 
     # Trials.
 
-    def _add(self, candidate: Candidate, recipe: Recipe | None = None) -> Trial:
-        trial = Trial(f"t{len(self._trials):03d}-{candidate.name}".replace("_", "-"), candidate.name)
-        if candidate.architecture:
-            pretrained = self._pretrained.get(candidate.architecture, False)
-            trial.recipe = recipe or self._recipe(candidate.architecture, pretrained)
+    def _add(self, entry: Entry, recipe: Recipe | None = None) -> Trial:
+        trial = Trial(f"t{len(self._trials):03d}-{entry.name}".replace("_", "-").replace("+", "p"), entry.name)
+        if not entry.cheap:
+            trial.recipe = recipe or self._work.recipe(entry)
             trial.rungs = plan_rungs(
-                len(self._problem.learnt_from),
+                self._work.train_count,
                 budget=self._budget.total - self._budget.reserve,
-                pretrained=pretrained,
-                epoch_seconds=self._epoch_seconds(candidate.architecture),
+                pretrained=self._work.pretrained(entry),
+                epoch_seconds=self._epoch_seconds(entry),
+                images=self._work.images_wanted,
+                most=self._work.most_epochs,
             )
         self._trials.append(trial)
         return trial
 
-    def _recipe(self, architecture: str, pretrained: bool) -> Recipe:
-        rate = find_architecture(architecture).rate
-        count = len(self._problem.learnt_from)
-        batch = 8 if count < 64 else 16 if count < 128 else 32
-        if self._gpu and count >= 2000:
-            batch, rate = 128, rate * 2
-        return Recipe(rate=rate * 0.3 if pretrained else rate, batch=batch)
-
     def _start(self, trial: Trial, rung: int) -> None:
         trial.rung, trial.state = rung, RUNNING
-        candidate = CANDIDATES[trial.candidate]
+        entry = self._work.entry(trial.candidate)
         deadline = self._budget.deadline
         task: Task[PieceResult]
         self._running[trial.id] = (None, trial)  # type: ignore[assignment]
@@ -328,21 +275,10 @@ class Search:
             # A tenth of the time for each family, so that none keeps the others from their turn.
             share = 0.1 * (self._budget.total - self._budget.reserve)
             limit = min(deadline, time.time() + max(3.0, share))
-            task = self._executor.submit(fit_classifier, self._problem, trial.id, candidate, 40, limit, cpus=1.0)
+            task = self._work.fit(self._executor, trial.id, entry, limit)
         else:
-            task = self._executor.submit(
-                train_network,
-                self._problem,
-                trial.id,
-                rung,
-                candidate.architecture,
-                trial.recipe,
-                trial.rungs[rung],
-                trial.rungs[-1],
-                deadline - 1.0,
-                cpus=1.0,
-                gpus=self._settings.gpu_share,
-            )
+            target, total = trial.rungs[rung], trial.rungs[-1]
+            task = self._work.train(self._executor, trial.id, rung, entry, trial.recipe, target, total, deadline - 1.0)
         self._running[trial.id] = (task, trial)
 
     def _finish(self, task: Task[PieceResult]) -> None:
@@ -360,24 +296,30 @@ class Search:
             last = trial.recipe is None or trial.rung >= len(trial.rungs) - 1
             trial.state = STOPPED if result.stopped else FINISHED if last else PAUSED
             if trial.recipe is not None:
-                self._proposals.tell(CANDIDATES[trial.candidate].architecture, trial.recipe, trial.loss(self._settings.objective))
+                self._tell(trial)
         trial.run_id = self._tracker.trial(self._record(trial), trial.curve) or trial.run_id
         self._remember()
 
+    def _tell(self, trial: Trial) -> None:
+        entry = self._work.entry(trial.candidate)
+        loss = trial.loss(self._work.objective)
+        if trial.recipe is not None and math.isfinite(loss):
+            self._proposals.tell(entry.model, trial.recipe, loss, self._work.base_rate(entry))
+
     def _record(self, trial: Trial) -> TrialRecord:
-        return trial.record(self._settings.objective, len(self._problem.held_out))
+        return trial.record(self._work.objective, self._work.held_out_count)
 
     def _ranked(self) -> list[Trial]:
-        return sorted(self._trials, key=lambda trial: trial.loss(self._settings.objective))
+        return sorted(self._trials, key=lambda trial: trial.loss(self._work.objective))
 
     def _remember(self) -> None:
         """Write down which trials there are and how they stand, for a rerun and for whoever asks."""
-        checkpoints = self._problem.checkpoints
+        checkpoints = self._work.checkpoints
         checkpoints.save(_TRIALS, json.dumps([trial.to_dict() for trial in self._trials]).encode())
         checkpoints.save(LEADERBOARD, json.dumps([self._record(trial).to_dict() for trial in self._ranked()]).encode())
 
     def _recall(self) -> None:
-        stored = self._problem.checkpoints.load(_TRIALS)
+        stored = self._work.checkpoints.load(_TRIALS)
         for values in json.loads(stored) if stored else []:
             trial = Trial.from_dict(values)
             if trial.candidate == BLEND:
@@ -385,7 +327,7 @@ class Search:
                 continue
             self._trials.append(trial)
             if trial.recipe is not None and trial.results:
-                self._proposals.tell(CANDIDATES[trial.candidate].architecture, trial.recipe, trial.loss(self._settings.objective))
+                self._tell(trial)
 
     # Telling.
 
@@ -398,7 +340,7 @@ class Search:
         stage = f"training {', '.join(names)}" if names else "choosing"
         self._report(Snapshot(self._record(best) if best else None, ended, len(self._running), stage, used))
 
-    def _result(self) -> SearchResult:
+    def _result(self) -> R:
         for trial in self._trials:
             if trial.state in (PAUSED, WAITING):
                 trial.state, trial.message = PRUNED, trial.message or "others were better at the same epoch"
@@ -406,14 +348,17 @@ class Search:
             reasons = "; ".join(f"{trial.candidate}: {trial.message}" for trial in self._trials)
             raise Internal(f"nothing could be fitted to this dataset ({reasons or 'the time was up'})", reason="NO_CANDIDATE")
         self._complete_plan()
-        settings = self._settings
-        result = choose_result(self._trials, self._problem, settings, self._plan, seconds=self._budget.spent)
-        for trial in self._trials:
-            if trial.state == PRUNED or trial.candidate == BLEND:
+        before = len(self._trials)
+        result = self._work.result(self._trials, self._plan, self._budget.spent)
+        for number, trial in enumerate(self._trials):
+            if trial.state == PRUNED or number >= before:
                 trial.run_id = self._tracker.trial(self._record(trial), trial.curve) or trial.run_id
         self._remember()
-        result.trials = [self._record(trial) for trial in self._ranked()]
         return result
+
+    def records(self) -> list[TrialRecord]:
+        """Give everything that was tried, best first."""
+        return [self._record(trial) for trial in self._ranked()]
 
     def _complete_plan(self) -> None:
         """Put measured times in the plan."""
@@ -425,50 +370,9 @@ class Search:
             entry.initial_weights = trial.results[-1].initial_weights
             if trial.recipe is not None:
                 entry.batch_size, entry.epochs = trial.recipe.batch, trial.rungs[-1]
-                entry.epoch_seconds = self._epoch_seconds(CANDIDATES[trial.candidate].architecture)
+                entry.epoch_seconds = self._epoch_seconds(self._work.entry(trial.candidate))
 
 
 def predicted_end(budget: Budget) -> datetime:
     """Say when all will be done if the search uses its time."""
     return datetime.fromtimestamp(budget.end, UTC)
-
-
-def make_plan(
-    settings: Settings,
-    reasons: dict[str, str],
-    budget: Budget,
-    *,
-    fingerprint: dict[str, Any],
-    device: str,
-    folds: int,
-    train_count: int,
-    steps: dict[str, float],
-) -> Plan:
-    """Say what a search means to do, before it has measured anything but what `steps` holds."""
-    search_seconds = budget.total - budget.reserve
-    planned = []
-    chosen = {one.name for one in settings.candidates}
-    for name, reason in reasons.items():
-        one = CANDIDATES[name]
-        entry = PlannedCandidate(name, input_size=settings.policy.width, reason=reason if name in chosen else f"left out: {reason}")
-        if one.architecture and name in chosen:
-            guess = flops(one.architecture, settings.policy.width) * train_count * _SAME_COST * (0.02 if settings.gpu_share else 1.0)
-            entry.epoch_seconds = guess
-            entry.epochs = plan_rungs(train_count, budget=search_seconds, pretrained=False, epoch_seconds=guess)[-1]
-        planned.append(entry)
-    networks = [one.name for one in settings.candidates if one.architecture]
-    cheap = [one.name for one in settings.candidates if one.family]
-    words = (
-        f"Cheap classifiers first ({', '.join(cheap)}), so that there is an answer; "
-        + (
-            f"beside them {', '.join(networks)} under successive halving; then new settings around the leaders; "
-            if networks
-            else "no networks; "
-        )
-        + f"until {search_seconds:.0f} of {budget.total:.0f} s. The rest is for calibration, export, the check on Triton and the report."
-    )
-    if folds > 1:
-        words += f" Cheap classifiers are cross-validated ({folds} folds by group, the validation part one of them)."
-    if math.isfinite(train_count) and folds == 0:
-        words += " There are too few images to hold any out: figures of the search are of the training images themselves."
-    return Plan(words, planned, fingerprint, device, max(1, folds), steps)

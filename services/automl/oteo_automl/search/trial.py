@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from oteo_automl.candidates.training import Recipe
+from oteo_automl.search.pieces import PieceResult
 from oteo_automl.search.result import EpochRecord
 from oteo_automl.search.scoring import objective_loss
-from oteo_automl.search.tasks import PieceResult
 from oteo_core.packages import MetricValue, TrialRecord
 
 WAITING, RUNNING, PAUSED, FINISHED, PRUNED, FAILED, STOPPED = "waiting", "running", "paused", "finished", "pruned", "failed", "stopped"
@@ -97,7 +97,7 @@ class Trial:
             parameters=parameters,
             state=states.get(self.state, self.state),
             metrics=[MetricValue(name, value, split="validation", sample_count=held_out) for name, value in scores.items()],
-            objective=scores.get(objective, scores.get("log_loss")),
+            objective=scores.get(objective, scores.get("log_loss", scores.get("loss"))),
             duration=self.seconds,
             run_id=self.run_id,
             message=self.message,

@@ -7,10 +7,9 @@ not pay for it twice.
 from __future__ import annotations
 
 import io
-import json
 import os
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +18,24 @@ import torch
 from numpy.typing import NDArray
 
 from oteo_automl.candidates import classical
-from oteo_automl.candidates.descriptors import Descriptors
+from oteo_automl.candidates.bank import normalisation, some_rows
+from oteo_automl.candidates.classification import ClassificationLesson, TrainingRows
+from oteo_automl.candidates.descriptors import DESCRIPTORS, Descriptors
 from oteo_automl.candidates.modules import Chain, SavedModule, build, dump_module, load_module
-from oteo_automl.candidates.networks import IMAGENET_MEAN, IMAGENET_SPREAD, NetworkClassifier
+from oteo_automl.candidates.networks import NetworkClassifier
 from oteo_automl.candidates.patches import fit_patches
 from oteo_automl.candidates.portfolio import find_architecture
 from oteo_automl.candidates.registry import FROZEN, Candidate
-from oteo_automl.candidates.training import Diverged, Outcome, Recipe, Trainer, TrainingRows, has_bfloat16
+from oteo_automl.candidates.training import Recipe, Trainer, has_bfloat16
 from oteo_automl.candidates.weights import Weights, find_weights, load_weights
 from oteo_automl.search.checkpoints import Checkpoints
 from oteo_automl.search.data import ArrayCache, ImageCache
-from oteo_automl.search.result import EpochRecord
+from oteo_automl.search.pieces import PieceResult, model_name, result_name, state_name, trained_result
 from oteo_automl.search.scoring import score
 
 PATCH_CENTRES = 160
 _FEATURE_BATCH = 8
+_PATCH_IMAGES = 1024
 
 
 @dataclass(frozen=True)
@@ -88,51 +90,6 @@ class Problem:
 
 
 @dataclass(slots=True)
-class PieceResult:
-    """What a piece gives back; the network itself lies among the checkpoints.
-
-    Parameters
-    ----------
-    scores
-        On the rows that candidates are compared on; see `oteo_automl.search.scoring.score`.
-    seconds
-        That the piece took.
-    epochs
-        Done in all; 0 for classifiers on features.
-    parameters
-        Settled while fitting.
-    initial_weights
-        See `oteo_automl.search.result.FittedCandidate`.
-    curve
-        Learning curve so far.
-    stopped
-        True where the time was up first.
-    message
-        For people.
-    """
-
-    scores: dict[str, float]
-    seconds: float
-    epochs: int = 0
-    parameters: dict[str, Any] = field(default_factory=dict)
-    initial_weights: str = "scratch"
-    curve: list[EpochRecord] = field(default_factory=list)
-    stopped: bool = False
-    message: str = ""
-
-    def to_json(self) -> bytes:
-        """Write it."""
-        return json.dumps(asdict(self)).encode()
-
-    @classmethod
-    def from_json(cls, data: bytes) -> PieceResult:
-        """Read what `to_json` wrote."""
-        values = json.loads(data)
-        values["curve"] = [EpochRecord(**record) for record in values["curve"]]
-        return cls(**values)
-
-
-@dataclass(slots=True)
 class StoredModel:
     """A fitted module with its held-out logits, as it lies among the checkpoints.
 
@@ -166,21 +123,6 @@ class StoredModel:
         module = build(content["spec"])
         module.load_state_dict(content["state"])
         return cls(module.eval(), content["rows"].numpy(), content["logits"].numpy(), content["source"])
-
-
-def model_name(trial: str) -> str:
-    """Give the checkpoint's name of a trial's newest model."""
-    return f"trials/{trial}/model.pt"
-
-
-def state_name(trial: str) -> str:
-    """Give the checkpoint's name of a trial's training state."""
-    return f"trials/{trial}/state.pt"
-
-
-def result_name(trial: str, rung: int) -> str:
-    """Give the checkpoint's name of a piece's result."""
-    return f"trials/{trial}/result-{rung}.json"
 
 
 # Classifiers on fixed features.
@@ -222,29 +164,24 @@ def fit_classifier(problem: Problem, trial: str, candidate: Candidate, tries: in
 
 def _extractor(problem: Problem, features: str, images: NDArray[Any]) -> tuple[SavedModule, str]:
     height, width, channels = images.shape[1:]
-    if features == "classical":
-        return Descriptors(height, width, channels).eval(), "scratch"
+    if features in DESCRIPTORS:
+        return Descriptors(height, width, channels, DESCRIPTORS[features]).eval(), "scratch"
     if features == "patches":
         name = "features/patches.pt"
         stored = problem.checkpoints.load(name)
         if stored is not None:
             return load_module(stored), "scratch"
         # Only images that are not held out, though no label is looked at.
-        module = fit_patches(_some(images, problem.learnt_from), centres=PATCH_CENTRES, seed=problem.seed)
+        module = fit_patches(some_rows(images, problem.learnt_from, _PATCH_IMAGES), centres=PATCH_CENTRES, seed=problem.seed)
         problem.checkpoints.save(name, dump_module(module))
         return module, "scratch"
-    network = NetworkClassifier(FROZEN, 0, channels, *_imagenet(channels))
-    weights = find_weights(problem.pretrained_uri, FROZEN)
+    architecture = features.removeprefix(FROZEN)
+    network = NetworkClassifier(architecture, 0, channels, *normalisation(images, problem.learnt_from, pretrained=True))
+    weights = find_weights(problem.pretrained_uri, architecture)
     if weights is None:
-        raise FileNotFoundError(f"there are no weights of {FROZEN} at {problem.pretrained_uri}")
+        raise FileNotFoundError(f"there are no weights of {architecture} at {problem.pretrained_uri}")
     load_weights(network.network, weights)
     return network.eval(), weights.source
-
-
-def _some(images: NDArray[Any], rows: NDArray[np.int64], most: int = 1024) -> NDArray[Any]:
-    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(np.int64))]
-    picked: NDArray[Any] = np.ascontiguousarray(images[chosen])
-    return picked
 
 
 def _features(problem: Problem, name: str, extractor: SavedModule, images: NDArray[Any]) -> NDArray[np.float32]:
@@ -289,7 +226,8 @@ def train_network(
     rows = TrainingRows(images, problem.labels, problem.learnt_from, problem.held_out, problem.classes)
     gpu = torch.cuda.is_available()
     half = find_architecture(architecture).half and has_bfloat16()
-    trainer = Trainer(network, rows, recipe, seed=problem.seed, device="cuda" if gpu else "cpu", half=half)
+    lesson = ClassificationLesson(rows, problem.seed)
+    trainer = Trainer(network, lesson, recipe, seed=problem.seed, device="cuda" if gpu else "cpu", half=half)
     state = problem.checkpoints.load(state_name(trial))
     if state is not None:
         trainer.restore(state)
@@ -300,24 +238,11 @@ def train_network(
     judge_every = max(1, round(len(problem.held_out) / max(1, len(problem.learnt_from))))
     outcome = trainer.run(target, total, deadline, keep, judge_every=judge_every)
     source = "the training images themselves (there are too few to hold any out)" if problem.fold_count == 0 else "the validation part"
-    model = StoredModel(trainer.result(), problem.held_out, outcome.logits, source)
+    model = StoredModel(trainer.result(), problem.held_out, outcome.judgement.kept["logits"], source)
     problem.checkpoints.save(model_name(trial), model.to_bytes())
-    result = _result(problem, outcome, recipe, weights, time.time() - began)
+    result = trained_result(outcome, recipe, weights.source if weights is not None else "scratch", time.time() - began)
     problem.checkpoints.save(result_name(trial, rung), result.to_json())
     return result
-
-
-def _result(problem: Problem, outcome: Outcome, recipe: Recipe, weights: Weights | None, seconds: float) -> PieceResult:
-    return PieceResult(
-        scores=score(outcome.logits, problem.labels[problem.held_out]),
-        seconds=seconds,
-        epochs=outcome.epochs,
-        parameters={**asdict(recipe), "epochs": outcome.epochs},
-        initial_weights=weights.source if weights is not None else "scratch",
-        curve=outcome.curve,
-        stopped=outcome.out_of_time,
-        message=outcome.message,
-    )
 
 
 def make_network(
@@ -332,33 +257,8 @@ def make_network(
     """Make a network for images ``(N, H, W, C)``: with pretrained weights and their normalisation, or drawn anew and with that of `rows`."""
     channels = images.shape[3]
     torch.manual_seed(seed)
+    mean, spread = normalisation(images, rows, pretrained=weights is not None)
+    network = NetworkClassifier(architecture, classes, channels, mean, spread, drop_rate=recipe.drop)
     if weights is not None:
-        network = NetworkClassifier(architecture, classes, channels, *_imagenet(channels), drop_rate=recipe.drop)
         load_weights(network.network, weights)
-        return network
-    some = _some(images, rows, 256).astype(np.float32)
-    if images.dtype == np.uint8:
-        some /= 255.0
-    mean = some.mean(axis=(0, 1, 2)).tolist()
-    spread = np.maximum(some.std(axis=(0, 1, 2)), 0.02).tolist()
-    return NetworkClassifier(architecture, classes, channels, mean, spread, drop_rate=recipe.drop)
-
-
-def _imagenet(channels: int) -> tuple[list[float], list[float]]:
-    if channels == 3:
-        return list(IMAGENET_MEAN), list(IMAGENET_SPREAD)
-    return [sum(IMAGENET_MEAN) / 3] * channels, [sum(IMAGENET_SPREAD) / 3] * channels
-
-
-__all__ = [
-    "Diverged",
-    "PieceResult",
-    "Problem",
-    "StoredModel",
-    "fit_classifier",
-    "make_network",
-    "model_name",
-    "result_name",
-    "state_name",
-    "train_network",
-]
+    return network

@@ -1,0 +1,141 @@
+"""The lesson of classification: one class an image."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from oteo_automl.candidates.augmenting import STRENGTHS, augment
+from oteo_automl.candidates.bank import ImageBank
+from oteo_automl.candidates.lesson import Judgement
+from oteo_automl.candidates.training import STATISTICS_IMAGES, Diverged, Recipe
+from oteo_automl.evaluation.calibration import fit_temperature
+from oteo_automl.search.scoring import score
+
+_JUDGING_BATCH = 64
+
+
+@dataclass(slots=True)
+class TrainingRows:
+    """Images and labels; `train` and `held_out` are rows of `images`."""
+
+    images: NDArray[Any]
+    labels: NDArray[np.int64]
+    train: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+    classes: int
+
+
+class ClassificationLesson:
+    """Cross-entropy with label smoothing and mixup; classes that are rare are drawn more often, and the loss is told so.
+
+    Networks give logits ``(N, K)`` from planes. `Judgement.kept` holds ``logits`` ``(M, K)`` float32 of the held-out rows.
+
+    Parameters
+    ----------
+    data
+        What is learnt from.
+    seed
+        Of every draw.
+    """
+
+    def __init__(self, data: TrainingRows, seed: int) -> None:
+        self._data = data
+        self._seed = seed
+        self._bank = ImageBank(data.images)
+        self._device = torch.device("cpu")
+        self._chances, self._offset = self._sampling()
+
+    def place(self, device: torch.device) -> None:
+        """Get ready to give batches on a device."""
+        self._device = device
+        self._bank.place(device)
+        self._offset = self._offset.to(device)
+
+    def _sampling(self) -> tuple[NDArray[np.float64], torch.Tensor]:
+        """Give each training row's chance, and what is added to logits in the loss so that they still speak of the true shares."""
+        labels = self._data.labels[self._data.train]
+        counts = np.maximum(np.bincount(labels, minlength=self._data.classes), 1).astype(np.float64)
+        power = 0.5 if counts.max() / counts.min() > 3.0 else 0.0
+        weights = counts[labels] ** -power
+        chances = weights / weights.sum()
+        true = counts / counts.sum()
+        drawn = counts ** (1.0 - power) / (counts ** (1.0 - power)).sum()
+        return chances, torch.tensor(np.log(drawn / true), dtype=torch.float32)
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """Give the rows of an epoch."""
+        rng = np.random.Generator(np.random.Philox(key=self._seed, counter=[0, 0, 0, epoch]))
+        rows = self._data.train
+        if np.ptp(self._chances) < 1e-12:
+            return np.asarray(rng.permutation(rows), dtype=np.int64)
+        return np.asarray(rng.choice(rows, size=len(rows), p=self._chances), dtype=np.int64)
+
+    def batch(self, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give planes and one-hot targets ``(n, K)``."""
+        target = F.one_hot(torch.from_numpy(self._data.labels[rows]), self._data.classes).float()
+        return self._bank.planes(rows), target.to(self._device, non_blocking=True)
+
+    def loss(
+        self, model: torch.nn.Module, batch: tuple[torch.Tensor, torch.Tensor], recipe: Recipe, generator: torch.Generator
+    ) -> torch.Tensor:
+        """Give the mean cross-entropy of the augmented batch."""
+        planes, target = batch
+        with torch.autocast(planes.device.type, enabled=False):
+            planes = augment(planes, STRENGTHS[recipe.strength], generator).contiguous(memory_format=torch.channels_last)
+            if recipe.mix > 0 and len(planes) > 1:
+                share = _beta(recipe.mix, generator)
+                planes = share * planes + (1 - share) * planes.flip(0)
+                target = share * target + (1 - share) * target.flip(0)
+        logits = model.from_planes(planes)  # type: ignore[operator]
+        return F.cross_entropy(logits.float() + self._offset, target, label_smoothing=recipe.smoothing)
+
+    def clean_rows(self) -> NDArray[np.int64]:
+        """Give training rows for batch-normalisation statistics."""
+        rows = self._data.train
+        if len(rows) <= STATISTICS_IMAGES:
+            return rows
+        rng = np.random.Generator(np.random.Philox(key=self._seed))
+        return np.sort(rng.choice(rows, STATISTICS_IMAGES, replace=False))
+
+    @torch.no_grad()
+    def judge(self, model: torch.nn.Module) -> Judgement:
+        """Judge on the held-out rows.
+
+        Raises
+        ------
+        Diverged
+            The answers are not finite.
+        """
+        rows = self._data.held_out
+        parts = [
+            model.from_planes(self._bank.planes(rows[start : start + _JUDGING_BATCH])).float().cpu().numpy()  # type: ignore[operator]
+            for start in range(0, len(rows), _JUDGING_BATCH)
+        ]
+        logits = np.concatenate(parts) if parts else np.zeros((0, self._data.classes), dtype=np.float32)
+        if not np.isfinite(logits).all():
+            raise Diverged("the network's answers are not finite")
+        labels = self._data.labels[rows]
+        loss = fit_temperature(logits, labels).log_loss_after
+        same = len(logits) >= 10 and len(np.unique(logits.argmax(axis=1))) == 1
+        return Judgement(
+            loss=loss,
+            score=float((logits.argmax(axis=1) == labels).mean()),
+            scores=score(logits, labels),
+            kept={"logits": logits},
+            message="it gives every held-out image the same class" if same else "",
+        )
+
+
+def _beta(alpha: float, generator: torch.Generator) -> float:
+    """Draw from Beta(alpha, alpha) with this generator alone (Jöhnk's method; alpha below 1)."""
+    while True:
+        x, y = (math.pow(float(torch.rand((), generator=generator)), 1.0 / alpha) for _ in range(2))
+        if 0.0 < x + y <= 1.0:
+            return x / (x + y)

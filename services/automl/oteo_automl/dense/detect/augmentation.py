@@ -1,0 +1,185 @@
+"""Augmentation of whole batches with their boxes: drawn once, applied to pixels and to boxes as tensors.
+
+Only what keeps boxes tight: mirrors, scales, shifts and light; a turned box is no longer the box of what is in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from oteo_automl.dense.detect.targets import BatchBoxes
+
+
+@dataclass(frozen=True, slots=True)
+class BoxStrength:
+    """How far images are changed.
+
+    Parameters
+    ----------
+    mirror
+        Mirrors left and right, half of the time.
+    upright
+        False: also upside down, where up and down mean nothing.
+    scale
+        Scales by up to so much either way, a share; one step for both sides.
+    aspect
+        Stretches one side against the other by up to so much, a share.
+    shift
+        Shifts by up to so much, a share of the side.
+    light
+        Brightness, contrast and gamma, up to so much, a share.
+    colour
+        Saturation and the balance of channels, up to so much, a share.
+    """
+
+    mirror: bool = True
+    upright: bool = True
+    scale: float = 0.25
+    aspect: float = 0.05
+    shift: float = 0.1
+    light: float = 0.15
+    colour: float = 0.1
+
+
+STRENGTHS: dict[str, BoxStrength] = {
+    "none": BoxStrength(mirror=False, scale=0.0, aspect=0.0, shift=0.0, light=0.0, colour=0.0),
+    "light": BoxStrength(),
+    "turned": BoxStrength(upright=False),
+    "strong": BoxStrength(scale=0.5, aspect=0.15, shift=0.2, light=0.35, colour=0.25),
+    "strong-turned": BoxStrength(upright=False, scale=0.5, aspect=0.15, shift=0.2, light=0.35, colour=0.25),
+}
+"""By name, as in a recipe; the "turned" ones are for images without an up."""
+
+_KEPT = 0.3
+"""Share of an object that must be left in the picture for it to count; what is less is neither object nor background."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """Where the pixels of each image of a batch go: ``x`` to ``a * x + b``, both from -1 to 1 across the image.
+
+    Parameters
+    ----------
+    scale
+        ``(N, 2)`` float32, along x and y; negative where mirrored.
+    shift
+        ``(N, 2)`` float32.
+    """
+
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+
+def draw_moves(count: int, strength: BoxStrength, generator: torch.Generator) -> Moves:
+    """Draw where the images of a batch go; the same draws on every device."""
+    drawn = torch.rand((count, 6), generator=generator) * 2.0 - 1.0
+    scale = torch.exp(drawn[:, 0] * np.log1p(strength.scale))
+    aspect = torch.exp(drawn[:, 1] * 0.5 * np.log1p(strength.aspect))
+    sides = torch.stack([scale * aspect, scale / aspect], dim=1)
+    signs = torch.ones(count, 2)
+    if strength.mirror:
+        signs[:, 0] = torch.where(drawn[:, 2] > 0, -1.0, 1.0)
+    if not strength.upright:
+        signs[:, 1] = torch.where(drawn[:, 3] > 0, -1.0, 1.0)
+    # A grown image may be shifted as far as its own borders besides.
+    room = strength.shift * 2.0 + (sides - 1.0).abs()
+    shift = drawn[:, 4:6] * (room if strength.shift else torch.zeros_like(room))
+    return Moves(sides * signs, shift)
+
+
+def move_planes(planes: torch.Tensor, moves: Moves) -> torch.Tensor:
+    """Move the pixels of ``(N, C, H, W)``; what comes in from outside is the image's mean: mirrored objects would have no boxes."""
+    scale, shift = moves.scale.to(planes.device), moves.shift.to(planes.device)
+    matrix = torch.zeros((len(planes), 2, 3), device=planes.device)
+    matrix[:, 0, 0], matrix[:, 1, 1] = 1.0 / scale[:, 0], 1.0 / scale[:, 1]
+    matrix[:, :, 2] = -shift / scale
+    grid = F.affine_grid(matrix, list(planes.shape), align_corners=False)
+    middle = planes.mean(dim=(2, 3), keepdim=True)
+    moved = F.grid_sample(planes - middle, grid.to(planes.dtype), mode="bilinear", padding_mode="zeros", align_corners=False)
+    return moved + middle
+
+
+def move_boxes(targets: BatchBoxes, moves: Moves, width: int, height: int) -> BatchBoxes:
+    """Move boxes as `move_planes` moves pixels, cut off at the borders; objects that are nearly gone become ignored regions."""
+    device = targets.boxes.device
+    size = torch.tensor([width, height], dtype=torch.float32, device=device)
+    scale, shift = moves.scale.to(device)[:, None], moves.shift.to(device)[:, None]
+
+    def moved(boxes: torch.Tensor) -> torch.Tensor:
+        first, second = (((corner / size * 2.0 - 1.0) * scale + shift + 1.0) * 0.5 * size for corner in (boxes[..., :2], boxes[..., 2:]))
+        return torch.cat([torch.minimum(first, second), torch.maximum(first, second)], dim=-1)
+
+    def cut(boxes: torch.Tensor) -> torch.Tensor:
+        return torch.minimum(boxes.clamp(min=0.0), size.repeat(2))
+
+    whole = moved(targets.boxes)
+    inside = cut(whole)
+    share = _area(inside) / _area(whole).clamp(min=1e-6)
+    sides = inside[..., 2:] - inside[..., :2]
+    gone = (share < _KEPT) | (sides.amin(dim=-1) < 1.0)
+    was = targets.labels >= 0
+    labels = torch.where(gone, torch.full_like(targets.labels, -1), targets.labels)
+    fragments = torch.where((gone & was)[..., None], inside, torch.zeros_like(inside))
+    return BatchBoxes(inside, labels, torch.cat([cut(moved(targets.ignored)), fragments], dim=1))
+
+
+def _area(boxes: torch.Tensor) -> torch.Tensor:
+    return (boxes[..., 2] - boxes[..., 0]).clamp(min=0.0) * (boxes[..., 3] - boxes[..., 1]).clamp(min=0.0)
+
+
+def relight(planes: torch.Tensor, strength: BoxStrength, generator: torch.Generator) -> torch.Tensor:
+    """Change light and, of three channels, colour of ``(N, C, H, W)`` float32 of 0 to 1."""
+    count, device = len(planes), planes.device
+    drawn = (torch.rand((count, 7), generator=generator) * 2.0 - 1.0).to(device, non_blocking=True).view(count, 7, 1, 1)
+    if strength.light > 0:
+        middle = planes.mean(dim=(1, 2, 3), keepdim=True)
+        planes = (planes - middle) * (1.0 + strength.light * drawn[:, 0:1]) + middle + 0.5 * strength.light * drawn[:, 1:2]
+        planes = (planes.clamp(0.0, 1.0) + 1e-6).pow(torch.exp(strength.light * drawn[:, 2:3]))
+    if strength.colour > 0 and planes.shape[1] == 3:
+        grey = planes.mean(dim=1, keepdim=True)
+        balance = 1.0 + 0.5 * strength.colour * drawn[:, 4:7]
+        planes = ((grey + (planes - grey) * (1.0 + strength.colour * drawn[:, 3:4])) * balance).clamp(0.0, 1.0)
+    return planes
+
+
+def augment(
+    planes: torch.Tensor, targets: BatchBoxes, strength: BoxStrength, generator: torch.Generator
+) -> tuple[torch.Tensor, BatchBoxes]:
+    """Change a batch of ``(N, C, H, W)`` float32 of 0 to 1 with its boxes; the generator, on the processor, is the only source of chance."""
+    moves = draw_moves(len(planes), strength, generator)
+    moved = move_boxes(targets, moves, planes.shape[3], planes.shape[2])
+    return relight(move_planes(planes, moves), strength, generator), moved
+
+
+def has_up(images: NDArray[Any], rows: NDArray[np.int64], most: int = 256) -> bool:
+    """Say whether images differ between up and down: a smear under a microscope does not, a chest does.
+
+    The mean image of 8 x 8 fields is compared with itself upside down, against the spread that so many images leave in it.
+
+    Parameters
+    ----------
+    images
+        ``(N, H, W, C)``.
+    rows
+        Those to look at; `most` of them are.
+    """
+    chosen = np.unique(rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(np.int64)]) if len(rows) else rows
+    if len(chosen) < 8:
+        return True
+    fields = []
+    for row in chosen:
+        grey = np.asarray(images[int(row)], dtype=np.float32).mean(axis=2)
+        height, width = grey.shape[0] // 8 * 8, grey.shape[1] // 8 * 8
+        whole = grey[:height, :width].reshape(8, height // 8, 8, width // 8).mean(axis=(1, 3))
+        fields.append(whole - whole.mean())
+    stack = np.stack(fields)
+    difference = stack - stack[:, ::-1]
+    error = difference.std(axis=0) / np.sqrt(len(stack)) + 1e-6
+    # Under no difference these are near normal and their root mean square near one.
+    return bool(np.sqrt(np.mean((difference.mean(axis=0) / error) ** 2)) > 2.0)

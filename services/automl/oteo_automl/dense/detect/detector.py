@@ -1,0 +1,73 @@
+"""What all detectors have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from oteo_automl.candidates.modules import SavedModule, to_planes
+from oteo_automl.dense.detect.targets import BatchBoxes
+
+Raw = tuple[torch.Tensor, ...]
+"""Raw heads of a detector: float32 or half tensors whose first axis is the batch."""
+
+
+class Detector(SavedModule):
+    """From images to raw heads, from those to a loss and to boxes.
+
+    Contract: `decode` is made of operations that ONNX knows, gives shapes that do not depend on values, and works on any batch;
+    `lesson_loss` may draw from torch's global generator only.
+
+    Parameters
+    ----------
+    channels
+        C.
+    mean, spread
+        Of each channel, on the scale of 0 to 1.
+    settings
+        Of the subclass, JSON values; see `SavedModule`.
+    """
+
+    mean: torch.Tensor
+    spread: torch.Tensor
+    encoder: nn.Module
+
+    def __init__(self, *, channels: int, mean: Sequence[float], spread: Sequence[float], **settings: Any) -> None:
+        super().__init__(channels=channels, mean=list(mean), spread=list(spread), **settings)
+        self.register_buffer("mean", torch.tensor(list(mean), dtype=torch.float32).view(1, -1, 1, 1))
+        self.register_buffer("spread", torch.tensor(list(spread), dtype=torch.float32).view(1, -1, 1, 1))
+
+    def forward(self, image: torch.Tensor) -> Raw:
+        """Give raw heads of ``(N, H, W, C)``."""
+        return self.from_planes(to_planes(image))
+
+    def normalised(self, planes: torch.Tensor) -> torch.Tensor:
+        """Bring planes of 0 to 1 to what the encoder takes."""
+        return (planes - self.mean) / self.spread
+
+    @abstractmethod
+    def from_planes(self, planes: torch.Tensor) -> Raw:
+        """Give raw heads of ``(N, C, H, W)`` float32 of 0 to 1."""
+
+    @abstractmethod
+    def raw_loss(self, raw: Raw, targets: BatchBoxes, height: int, width: int) -> torch.Tensor:
+        """Give the mean loss of raw heads, a scalar; in float32 whatever they are."""
+
+    @abstractmethod
+    def decode(self, raw: Raw, height: int, width: int, limit: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Give boxes ``(N, M, 4)`` in prepared pixels, scores ``(N, M)`` falling, and classes ``(N, M)`` int64; M is at most `limit`."""
+
+    def lesson_loss(self, planes: torch.Tensor, targets: BatchBoxes) -> torch.Tensor:
+        """Give the mean loss of a batch of planes."""
+        return self.raw_loss(self.from_planes(planes), targets, planes.shape[2], planes.shape[3])
+
+
+def cell_centres(height: int, width: int, stride: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give x ``(1, w)`` and y ``(h, 1)`` of the centres of a grid's cells, prepared pixels."""
+    xs = (torch.arange(width // stride, device=device, dtype=torch.float32) + 0.5) * stride
+    ys = (torch.arange(height // stride, device=device, dtype=torch.float32) + 0.5) * stride
+    return xs[None, :], ys[:, None]

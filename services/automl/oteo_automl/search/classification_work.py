@@ -1,0 +1,172 @@
+"""A classification's search: which classifiers and networks, in what order, and its plan in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from oteo_automl.candidates.networks import flops
+from oteo_automl.candidates.portfolio import find_architecture
+from oteo_automl.candidates.registry import CANDIDATES, Candidate
+from oteo_automl.candidates.training import Recipe
+from oteo_automl.candidates.weights import find_weights
+from oteo_automl.search.budget import Budget
+from oteo_automl.search.choosing import choose_result
+from oteo_automl.search.classification_pieces import Problem, fit_classifier, train_network
+from oteo_automl.search.pieces import PieceResult
+from oteo_automl.search.result import Plan, PlannedCandidate, SearchResult
+from oteo_automl.search.schedule import plan_rungs
+from oteo_automl.search.trial import Trial
+from oteo_automl.search.work import Entry, Work
+from oteo_core.images import InputPolicy
+from oteo_core.jobs.executor import Executor, Task
+
+_SAME_COST = 0.013
+"""Seconds of one image of one epoch of resnet18 at 128 pixels, on one processor core."""
+
+_GPU_GAIN = 0.02
+_TRIES = 40
+
+
+@dataclass(slots=True)
+class Settings:
+    """What a search is asked for.
+
+    Parameters
+    ----------
+    candidates
+        In the order in which they are tried; the baseline first.
+    objective
+        One of `oteo_automl.search.scoring.OBJECTIVES`.
+    policy
+        How images are prepared.
+    classes
+        Names, in the order of the labels.
+    ids, groups
+        Of all samples of the data.
+    gpu_share
+        Part of a GPU that a network's training takes; 0: none.
+    blend
+        True: the mean of the best of several kinds may win.
+    """
+
+    candidates: Sequence[Candidate]
+    objective: str
+    policy: InputPolicy
+    classes: tuple[str, ...]
+    ids: Sequence[str]
+    groups: Sequence[str]
+    gpu_share: float = 0.0
+    blend: bool = True
+
+
+class ClassificationWork(Work[SearchResult]):
+    """Classifiers on fixed features, and timm's networks.
+
+    Parameters
+    ----------
+    problem
+        Images, labels, folds, checkpoints.
+    settings
+        What is asked for.
+    """
+
+    def __init__(self, problem: Problem, settings: Settings) -> None:
+        self._problem = problem
+        self._settings = settings
+        self.entries = [Entry(one.name, bool(one.family), one.features, one.architecture) for one in settings.candidates]
+        self.objective = settings.objective
+        self.checkpoints = problem.checkpoints
+        self.seed = problem.seed
+        self.train_count = len(problem.learnt_from)
+        self.held_out_count = len(problem.held_out)
+        self.gpu_share = settings.gpu_share
+        self._pretrained = {
+            one.architecture: find_weights(problem.pretrained_uri, one.architecture) is not None
+            for one in settings.candidates
+            if one.architecture and problem.pretrained_uri
+        }
+
+    def fit(self, executor: Executor, trial: str, entry: Entry, deadline: float) -> Task[PieceResult]:
+        """Search a family of classifiers on one kind of features."""
+        return executor.submit(fit_classifier, self._problem, trial, CANDIDATES[entry.name], _TRIES, deadline, cpus=1.0)
+
+    def train(
+        self, executor: Executor, trial: str, rung: int, entry: Entry, recipe: Recipe, target: int, total: int, deadline: float
+    ) -> Task[PieceResult]:
+        """Train a network up to an epoch."""
+        return executor.submit(
+            train_network, self._problem, trial, rung, entry.model, recipe, target, total, deadline, cpus=1.0, gpus=self.gpu_share
+        )
+
+    def pretrained(self, entry: Entry) -> bool:
+        """Say whether there are weights for it."""
+        return self._pretrained.get(entry.model, False)
+
+    def recipe(self, entry: Entry) -> Recipe:
+        """Give the recipe that is tried first."""
+        rate = self.base_rate(entry)
+        count = self.train_count
+        batch = 8 if count < 64 else 16 if count < 128 else 32
+        if self.gpu_share and count >= 2000:
+            batch, rate = 128, rate * 2
+        return Recipe(rate=rate * 0.3 if self.pretrained(entry) else rate, batch=batch)
+
+    def base_rate(self, entry: Entry) -> float:
+        """Give the learning rate from scratch."""
+        return find_architecture(entry.model).rate
+
+    def cost(self, entry: Entry) -> float:
+        """Guess the seconds of an epoch."""
+        return _epoch_guess(entry.model, self._settings.policy, self.train_count, gpu=self.gpu_share > 0)
+
+    def result(self, trials: list[Trial], plan: Plan, seconds: float) -> SearchResult:
+        """Choose the best, or a blend."""
+        return choose_result(trials, self._problem, self._settings, plan, seconds=seconds)
+
+
+def _epoch_guess(architecture: str, policy: InputPolicy, count: int, *, gpu: bool) -> float:
+    return flops(architecture, policy.width) * count * _SAME_COST * (_GPU_GAIN if gpu else 1.0)
+
+
+def make_plan(
+    settings: Settings,
+    reasons: dict[str, str],
+    budget: Budget,
+    *,
+    fingerprint: dict[str, Any],
+    device: str,
+    folds: int,
+    train_count: int,
+    steps: dict[str, float],
+) -> Plan:
+    """Say what a search means to do, before it has measured anything but what `steps` holds."""
+    search_seconds = budget.total - budget.reserve
+    planned = []
+    chosen = {one.name for one in settings.candidates}
+    for name, reason in reasons.items():
+        one = CANDIDATES[name]
+        entry = PlannedCandidate(name, input_size=settings.policy.width, reason=reason if name in chosen else f"left out: {reason}")
+        if one.architecture and name in chosen:
+            guess = _epoch_guess(one.architecture, settings.policy, train_count, gpu=settings.gpu_share > 0)
+            entry.epoch_seconds = guess
+            entry.epochs = plan_rungs(train_count, budget=search_seconds, pretrained=False, epoch_seconds=guess)[-1]
+        planned.append(entry)
+    networks = [one.name for one in settings.candidates if one.architecture]
+    cheap = [one.name for one in settings.candidates if one.family]
+    words = (
+        f"Cheap classifiers first ({', '.join(cheap)}), so that there is an answer; "
+        + (
+            f"beside them {', '.join(networks)} under successive halving; then new settings around the leaders; "
+            if networks
+            else "no networks; "
+        )
+        + f"until {search_seconds:.0f} of {budget.total:.0f} s. The rest is for calibration, export, the check on Triton and the report."
+    )
+    if folds > 1:
+        words += f" Cheap classifiers are cross-validated ({folds} folds by group, the validation part one of them)."
+    if math.isfinite(train_count) and folds == 0:
+        words += " There are too few images to hold any out: figures of the search are of the training images themselves."
+    return Plan(words, planned, fingerprint, device, max(1, folds), steps)
