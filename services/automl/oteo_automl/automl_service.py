@@ -11,6 +11,7 @@ from google.longrunning import operations_pb2
 from google.protobuf import empty_pb2
 
 from oteo_automl.candidates.registry import check_names
+from oteo_automl.exporting.catalogue import check_form
 from oteo_automl.objectives import OBJECTIVES
 from oteo_automl.settings import AutoMLSettings
 from oteo_core import context as call_context
@@ -18,12 +19,13 @@ from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import DatasetInfo, DatasetReader, new_id
 from oteo_core.datasets.proto import TASKS, name_of
 from oteo_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unimplemented
+from oteo_core.exports import EXPORTS, parse_destination
 from oteo_core.operations import OperationManager
 from oteo_core.packages import MANIFEST, ModelPackage, TrialRecord, delete_model, list_models, model_prefix, read_model
 from oteo_core.pagination import page_size, paginate
 from oteo_protos.automl.v1 import automl_pb2, automl_pb2_grpc
 
-_TRAIN = "TrainModel"
+_TRAIN, _EXPORT = "TrainModel", "ExportModel"
 _REPLAYS = "requests"
 LEADERBOARD = "leaderboard.json"
 """Checkpoint in which a running training keeps its trials, best first: a JSON list of `TrialRecord.to_dict`."""
@@ -86,11 +88,24 @@ class AutoMLService(automl_pb2_grpc.AutoMLServiceServicer):
             reason="NOT_IN_THIS_RELEASE",
         )
 
-    def ExportModel(self, request: automl_pb2.ExportModelRequest, context: grpc.ServicerContext) -> NoReturn:
-        """Not yet."""
-        raise Unimplemented(
-            "ExportModel comes with a later release; a model's package_uri holds the ONNX graph and a Triton repository",
-            reason="NOT_IN_THIS_RELEASE",
+    def ExportModel(self, request: automl_pb2.ExportModelRequest, context: grpc.ServicerContext) -> operations_pb2.Operation:
+        """Refuse what cannot be written, then start the export."""
+        resource = ""
+        if not (request.request_id and self._operations.find_request(_EXPORT, request.request_id) is not None):
+            check_form(
+                read_model(self._artifacts, request.name), automl_pb2.ModelFormat.Name(request.format).removeprefix("MODEL_FORMAT_").lower()
+            )
+            if request.destination_uri:
+                destination = parse_destination(request.destination_uri, self._artifacts)
+                destination.refuse_if_taken()
+                # Two exports to one place at a time: the second is told so at once.
+                resource = f"{EXPORTS}/{hashlib.sha256(destination.uri.encode()).hexdigest()[:32]}"
+        return self._operations.start(
+            _EXPORT,
+            request,
+            metadata=automl_pb2.ExportModelMetadata(model=request.name),
+            request_id=request.request_id,
+            resource=resource,
         )
 
     def ListTrials(self, request: automl_pb2.ListTrialsRequest, context: grpc.ServicerContext) -> automl_pb2.ListTrialsResponse:

@@ -24,6 +24,7 @@ from oteo_automl.evaluation.classification import evaluate
 from oteo_automl.evaluation.comparison import compare
 from oteo_automl.evaluation.conformal import ConformalCheck, check_conformal, fit_conformal, prediction_sets
 from oteo_automl.evaluation.operating import OperatingRequest, choose_points, rates_at
+from oteo_automl.exporting.network_file import network_files
 from oteo_automl.packaging.config import LABELS, config_pbtxt, labels_txt
 from oteo_automl.packaging.export import Exported, export_onnx
 from oteo_automl.packaging.outputs import classification_outputs
@@ -298,6 +299,7 @@ def finish(
             "reference.npz": statistics,
             f"{package.triton_path}/config.pbtxt": config.encode(),
             **{f"{package.triton_path}/{name}": data for name, data in files.items()},
+            **network_files(served),
         }
 
     with step("publish", 0.95):
