@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from oteo_augment.exporting import Exported, FolderSink, export_dataset
+from oteo_augment.exporting import Exported, export_dataset
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import Sample
+from oteo_core.exports import FolderSink
 
 
 def export(store: ArtifactStore, dataset: str, name: str, folder: Path, splits: tuple[str, ...] = (), *, stacks: bool = False) -> Exported:

@@ -18,12 +18,13 @@ from oteo_augment.auditing import AuditPlan, audit_dataset
 from oteo_augment.augmentation import AugmentationPlan, augment_dataset
 from oteo_augment.augmentation.preview import preview_sheet
 from oteo_augment.augmentation.requests import policy_from_proto
-from oteo_augment.exporting import FolderSink, export_dataset
+from oteo_augment.exporting import export_dataset
 from oteo_augment.importing import SplitOptions
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.augmentation import Policy, Step, check_policy, default_policy
 from oteo_core.datasets import DatasetInfo, DatasetReader
 from oteo_core.errors import InvalidArgument
+from oteo_core.exports import FolderSink
 from oteo_core.images import ImageLimits, encode_png
 from oteo_core.jobs.executor import InlineExecutor
 from oteo_protos.augment.v1 import augment_pb2

@@ -13,10 +13,11 @@ import yaml
 from export_tools import boxes, by_pixels, codes, export
 from import_sources import class_folders, picture, write_json, write_picture
 
-from oteo_augment.exporting import WRITERS, FolderSink, check_export, export_dataset
+from oteo_augment.exporting import WRITERS, check_export, export_dataset
 from oteo_augment.exporting.objects import fill, largest_contour
 from oteo_core.datasets import DatasetInfo, DatasetReader, DatasetWriter, Sample, SplitCount, Task
 from oteo_core.errors import FailedPrecondition, InvalidArgument
+from oteo_core.exports import FolderSink
 from oteo_core.images import decode_labels, encode_png
 
 HOLE = (0.0, 0.0, 20.0, 0.0, 20.0, 20.0, 0.0, 20.0)

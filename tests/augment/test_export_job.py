@@ -11,14 +11,14 @@ import pytest
 from import_sources import class_folders
 
 from oteo_augment import export_job
-from oteo_augment.exporting import destinations, sinks
-from oteo_augment.exporting.destinations import parse
 from oteo_augment.exporting.writers import ClassFolders
 from oteo_augment.importing import Hooks, ImportOptions, Limits, import_dataset
 from oteo_augment.settings import AugmentSettings
 from oteo_core.artifacts import ArtifactStore, open_store
 from oteo_core.datasets import DatasetReader
 from oteo_core.errors import OteoError
+from oteo_core.exports import destinations, sinks
+from oteo_core.exports.destinations import parse
 from oteo_core.jobs.testing import run_handler
 from oteo_core.operations.ids import new_operation_id
 from oteo_protos.augment.v1 import dataset_pb2 as pb

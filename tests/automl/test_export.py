@@ -9,6 +9,7 @@ import torch
 
 from oteo_automl.packaging import export
 from oteo_automl.packaging.config import MAX_BATCH, config_pbtxt, labels_txt
+from oteo_automl.packaging.outputs import classification_outputs
 from oteo_automl.packaging.served import ServedClassifier, run_torch
 from oteo_core.errors import Internal
 from oteo_core.images import InputPolicy
@@ -50,7 +51,7 @@ def test_graph_answers_as_the_network_for_any_batch(dtype, channels, classes):
     given = policy(dtype, channels)
     served = ServedClassifier(Small(channels, classes, 255 if dtype == "uint8" else 1), 1.7)
     batch = images(given)
-    exported = export.export_onnx(served, given, classes, batch, metadata={"oteo.model": "m"})
+    exported = export.export_onnx(served, given, classification_outputs(classes), batch, metadata={"oteo.model": "m"})
     assert (exported.exporter, exported.fallback_reason) == ("torchscript", "")
     assert exported.error < 1e-5
     expected, logits = run_torch(served, batch)
@@ -87,7 +88,7 @@ def test_other_exporter_takes_over_and_it_is_said(monkeypatch):
     monkeypatch.setattr(export, "_export_torchscript", broken)
     batch = images(policy())
     served = ServedClassifier(Small(3, 3, 255), 1.0)
-    exported = export.export_onnx(served, policy(), 3, batch)
+    exported = export.export_onnx(served, policy(), classification_outputs(3), batch)
     assert exported.exporter == "dynamo"
     assert exported.fallback_reason == "RuntimeError: an operator that it does not know"
     assert exported.error < 1e-5
@@ -101,14 +102,14 @@ def test_a_graph_that_is_not_the_network_is_refused(monkeypatch):
     honest = export._export_torchscript
     asked = []
 
-    def forged(served, example):
+    def forged(served, example, names):
         asked.append(True)
-        return honest(ServedClassifier(served.network, 3.0).eval(), example)
+        return honest(ServedClassifier(served.network, 3.0).eval(), example, names)
 
     monkeypatch.setattr(export, "_export_torchscript", forged)
     monkeypatch.setattr(export, "_export_dynamo", forged)
     with pytest.raises(Internal, match="differ") as caught:
-        export.export_onnx(ServedClassifier(Small(3, 3, 255), 1.0), policy(), 3, images(policy()))
+        export.export_onnx(ServedClassifier(Small(3, 3, 255), 1.0), policy(), classification_outputs(3), images(policy()))
     assert caught.value.reason == "EXPORT_FAILED"
     assert len(asked) == 2
 
@@ -117,7 +118,7 @@ def test_configuration_is_what_triton_reads():
     from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2
 
-    text = config_pbtxt("cells", policy("float32", 1), 4, parameters={"oteo_digest": 'ab"c'})
+    text = config_pbtxt("cells", policy("float32", 1), classification_outputs(4), parameters={"oteo_digest": 'ab"c'})
     config = text_format.Parse(text, model_config_pb2.ModelConfig())
     assert (config.name, config.backend, config.max_batch_size) == ("cells", "onnxruntime", MAX_BATCH)
     assert [(i.name, i.data_type, list(i.dims)) for i in config.input] == [("image", model_config_pb2.TYPE_FP32, [24, 40, 1])]

@@ -58,8 +58,9 @@ class Served:
         self.loaded[name] = files["1/model.onnx"]
         self.config = config
 
-    def infer(self, name, images):
-        return run_onnx(self.loaded[name], images)[0] + np.float32(self.spoil)
+    def infer(self, name, images, outputs):
+        probabilities, *others = run_onnx(self.loaded[name], images)
+        return [probabilities + np.float32(self.spoil), *others]
 
     def unload(self, name):
         self.loaded.pop(name, None)
@@ -276,7 +277,7 @@ def test_killed_at_any_step_it_leaves_no_model_and_a_rerun_publishes(world, monk
         if when == "publish":
             patch.setattr("oteo_core.jobs.context.JobContext.publish", killed)
         else:
-            patch.setattr(finishing, {"parity": "check_parity", "report": "write_html"}[when], killed)
+            patch.setattr(finishing, {"parity": "prove", "report": "write_html"}[when], killed)
         with pytest.raises(RuntimeError, match="without a result"):
             publish(world, Served(), operation=operation, model=model)
     with pytest.raises(NotFound):

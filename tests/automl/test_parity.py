@@ -8,6 +8,7 @@ import torch
 
 from oteo_automl.packaging import export
 from oteo_automl.packaging.config import config_pbtxt, labels_txt
+from oteo_automl.packaging.outputs import Output, classification_outputs, compare_outputs
 from oteo_automl.packaging.parity import TritonAway, check_parity, parity_name
 from oteo_automl.packaging.served import ServedClassifier, run_torch
 from oteo_automl.triton import TritonParityClient
@@ -15,6 +16,7 @@ from oteo_core.errors import DeadlineExceeded, FailedPrecondition
 from oteo_core.images import InputPolicy
 
 POLICY = InputPolicy(width=32, height=24, channels=3, dtype="uint8", resize="stretch", interpolation="area")
+OUTPUTS = (Output("probabilities", (3,)),)
 
 
 class FakeTriton:
@@ -36,12 +38,12 @@ class FakeTriton:
             raise ValueError(self.refuse)
         self.loaded.add(name)
 
-    def infer(self, name, images):
+    def infer(self, name, images, outputs):
         self._arrive("infer")
         assert name in self.loaded
         self.sizes.append(len(images))
         places = images[:, 0, 0, 0].astype(int)
-        return self.answers[places] + self.shift
+        return [self.answers[places] + self.shift]
 
     def unload(self, name):
         self._arrive("unload")
@@ -62,7 +64,8 @@ def ask(client, count=20, seconds=5.0, expected=None):
         "",
         {"1/model.onnx": b""},
         images,
-        client.answers[:count] if expected is None else expected,
+        OUTPUTS,
+        [client.answers[:count] if expected is None else expected],
         remaining=lambda: clock[0],
         sleep=sleep,
     )
@@ -131,7 +134,7 @@ def test_a_stopped_job_does_not_wait():
     client = FakeTriton(answers(), away=10_000)
     images = np.zeros((1, 24, 32, 3), np.uint8)
     with pytest.raises(Stopped):
-        check_parity(client, "n", "", {}, images, client.answers[:1], remaining=lambda: 100.0, sleep=sleep)
+        check_parity(client, "n", "", {}, images, OUTPUTS, [client.answers[:1]], remaining=lambda: 100.0, sleep=sleep)
 
 
 def test_nobody_listening_is_away_and_not_a_refusal():
@@ -172,27 +175,73 @@ def graph():
 
     served = ServedClassifier(Network(), 1.5).eval()
     images = np.random.default_rng(1).integers(0, 256, (20, 24, 32, 3), dtype=np.uint8)
-    data = export.finalise(export._export_torchscript(served, torch.zeros((2, 24, 32, 3), dtype=torch.uint8)), POLICY, 3, {})
-    return data, images, run_torch(served, images)[0]
+    data = export.finalise(
+        export._export_torchscript(served, torch.zeros((2, 24, 32, 3), dtype=torch.uint8), ["probabilities", "logits"]),
+        POLICY,
+        classification_outputs(3),
+        {},
+    )
+    return data, images, run_torch(served, images)
 
 
 def test_real_triton_serves_the_package_as_it_is(triton):
     data, images, expected = graph()
-    config = config_pbtxt("cells", POLICY, 3, parameters={"oteo_digest": "d"})
+    config = config_pbtxt("cells", POLICY, classification_outputs(3), parameters={"oteo_digest": "d"})
     files = {"1/model.onnx": data, "labels.txt": labels_txt(["a", "b", "c"]).encode()}
     client = TritonParityClient(triton)
     try:
         for _ in range(2):  # A rerun after a crash loads under the same name again.
-            found = check_parity(client, "oteo-parity-real", config, files, images, expected, remaining=lambda: 30.0, sleep=lambda _: None)
+            found = check_parity(
+                client,
+                "oteo-parity-real",
+                config,
+                files,
+                images,
+                classification_outputs(3),
+                expected,
+                remaining=lambda: 30.0,
+                sleep=lambda _: None,
+            )
             assert found.error < 1e-5
         index = client._client.get_model_repository_index()
         assert not [model for model in index.models if model.state == "READY"]
         with pytest.raises(FailedPrecondition) as caught:
-            check_parity(client, "oteo-parity-real", config, files, images, expected[::-1], remaining=lambda: 30.0, sleep=lambda _: None)
+            check_parity(
+                client,
+                "oteo-parity-real",
+                config,
+                files,
+                images,
+                classification_outputs(3),
+                [one[::-1] for one in expected],
+                remaining=lambda: 30.0,
+                sleep=lambda _: None,
+            )
         assert caught.value.reason == "PARITY_FAILED"
         broken = {**files, "1/model.onnx": data[: len(data) // 2]}
         with pytest.raises(FailedPrecondition) as caught:
-            check_parity(client, "oteo-parity-real", config, broken, images, expected, remaining=lambda: 30.0, sleep=lambda _: None)
+            check_parity(
+                client,
+                "oteo-parity-real",
+                config,
+                broken,
+                images,
+                classification_outputs(3),
+                expected,
+                remaining=lambda: 30.0,
+                sleep=lambda _: None,
+            )
         assert caught.value.reason == "PARITY_FAILED"
     finally:
         client.close()
+
+
+def test_a_few_decisions_may_fall_the_other_way_and_no_more():
+    output = Output("label_map", (10, 10), "UINT8", tolerance=0.0, spare=0.02)
+    expected = np.zeros((1, 10, 10), np.uint8)
+    near, far = expected.copy(), expected.copy()
+    near[0, 0, :2] = 1
+    far[0, 0, :3] = 1
+    assert compare_outputs([output], [near], [expected])[1] == ""
+    assert "label_map differs" in compare_outputs([output], [far], [expected])[1]
+    assert "shape" in compare_outputs([output], [near[:, :5]], [expected])[1]

@@ -16,7 +16,7 @@ from oteo_automl.evaluation.classification import evaluate
 from oteo_automl.evaluation.conformal import check_conformal, fit_conformal
 from oteo_automl.evaluation.operating import choose_points, rates_at
 from oteo_automl.report.charts import LearningCurve
-from oteo_automl.report.data import Case, PointCheck, ReportData, choose_cases
+from oteo_automl.report.data import Case, ClassificationPart, PointCheck, ReportData, choose_cases
 from oteo_automl.report.page import write_card, write_html, write_predictions
 from oteo_automl.report.pictures import thumbnail
 from oteo_automl.report.words import limits, listing, verdict
@@ -82,16 +82,19 @@ def report(sharpness=2.0, classes=("no", "yes"), count=120, seed=0, trials=(), c
             exact_duplicate_groups=duplicates,
             near_duplicate_groups=duplicates,
         ),
-        labels=labels,
-        probabilities=probabilities,
-        before=probabilities**1.4 / (probabilities**1.4).sum(axis=1, keepdims=True),
+        part=ClassificationPart(
+            labels=labels,
+            probabilities=probabilities,
+            before=probabilities**1.4 / (probabilities**1.4).sum(axis=1, keepdims=True),
+            conformal=check_conformal(labels, probabilities, conformal),
+            points=[PointCheck(p, *rates_at(labels, probabilities, classes.index(p.class_name), p.threshold)) for p in points],
+            worst=[case(i) for i in worst],
+            unsure=[case(i) for i in unsure],
+        ),
+        count=count,
         group_count=count,
-        conformal=check_conformal(labels, probabilities, conformal),
         training_counts=list(training or [100] * k),
-        points=[PointCheck(p, *rates_at(labels, probabilities, classes.index(p.class_name), p.threshold)) for p in points],
         curves=list(curves),
-        worst=[case(i) for i in worst],
-        unsure=[case(i) for i in unsure],
         exporter="written by a test",
     )
 

@@ -14,7 +14,7 @@ from google.protobuf import empty_pb2
 
 from oteo_augment.auditing.catalogue import choose as choose_checks
 from oteo_augment.conversion import import_limits, import_options
-from oteo_augment.exporting import check_export, parse_destination
+from oteo_augment.exporting import check_export
 from oteo_augment.importing import inspect
 from oteo_augment.importing.source import check_source
 from oteo_augment.settings import AugmentSettings
@@ -24,6 +24,7 @@ from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import DatasetReader, dataset_prefix, delete_dataset, list_datasets, new_id
 from oteo_core.datasets.proto import FORMATS, SPLITS, TASKS, dataset_to_proto, name_of, sample_to_proto
 from oteo_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from oteo_core.exports import parse_destination
 from oteo_core.operations import OperationManager
 from oteo_core.pagination import decode_token, encode_token, page_size, paginate
 from oteo_protos.augment.v1 import augment_pb2, dataset_pb2, dataset_pb2_grpc

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import IO
 
 from oteo_augment.conversion import UPLOADS
-from oteo_augment.importing.archives import archive_kind
 from oteo_core.artifacts import ArtifactStore, check_path
 from oteo_core.errors import AlreadyExists, InvalidArgument, OteoError, ResourceExhausted, from_exception
+from oteo_core.exports import archive_kind
 from oteo_protos.augment.v1 import dataset_pb2
 
 _ABANDONED = timedelta(days=1)

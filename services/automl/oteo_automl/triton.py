@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,15 +56,18 @@ class TritonParityClient:
             files={f"file:{path}": data for path, data in files.items()},
         )
 
-    def infer(self, name: str, images: NDArray[Any]) -> NDArray[np.float32]:
-        """Give probabilities; see the base class."""
+    def infer(self, name: str, images: NDArray[Any], outputs: Sequence[str]) -> list[NDArray[Any]]:
+        """Give outputs; see the base class."""
         tensor = tc.InferInput("image", list(images.shape), np_to_triton_dtype(images.dtype))
         tensor.set_data_from_numpy(np.ascontiguousarray(images))
-        result = self._call(self._client.infer, name, [tensor], outputs=[tc.InferRequestedOutput("probabilities")])
-        answer: NDArray[np.float32] | None = result.as_numpy("probabilities")
-        if answer is None:
-            raise ValueError("it gives no output named probabilities")
-        return answer
+        result = self._call(self._client.infer, name, [tensor], outputs=[tc.InferRequestedOutput(one) for one in outputs])
+        answers: list[NDArray[Any]] = []
+        for one in outputs:
+            answer = result.as_numpy(one)
+            if answer is None:
+                raise ValueError(f"it gives no output named {one}")
+            answers.append(answer)
+        return answers
 
     def unload(self, name: str) -> None:
         """Unload the model; see the base class."""

@@ -1,1 +1,1 @@
-"""From a served graph's outputs to answers in original pixels: the same code in training, evaluation and the gateway. NumPy alone."""
+"""From the outputs of served graphs to answers in pixels of the original: the same code for held-out images, evaluation and the gateway."""

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from oteo_augment.exporting.losses import Losses
-from oteo_augment.exporting.sinks import Sink
 from oteo_augment.exporting.stacks import Collector, alike
 from oteo_augment.exporting.writers import WRITERS, Job
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import DatasetInfo, DatasetReader, Finding, Sample, Severity
 from oteo_core.errors import DataLoss, FailedPrecondition, InvalidArgument
+from oteo_core.exports import Sink
 
 _REPORT_EVERY = 64
 

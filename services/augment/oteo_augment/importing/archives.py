@@ -18,17 +18,8 @@ from pathlib import Path
 from typing import IO
 
 from oteo_core.errors import InvalidArgument, ResourceExhausted
+from oteo_core.exports.kinds import archive_kind
 
-_ENDINGS = {
-    ".zip": "zip",
-    ".tar": "tar",
-    ".tar.gz": "tar",
-    ".tgz": "tar",
-    ".tar.bz2": "tar",
-    ".tbz2": "tar",
-    ".tar.xz": "tar",
-    ".txz": "tar",
-}
 _BLOCK = 1 << 20
 
 
@@ -49,12 +40,6 @@ class ArchiveLimits:
     max_bytes: int = 1 << 40
     max_members: int = 10_000_000
     max_ratio: float = 500.0
-
-
-def archive_kind(name: str) -> str:
-    """Tell by its name whether a file is an archive: "zip", "tar" or ""."""
-    lower = name.lower()
-    return next((kind for ending, kind in _ENDINGS.items() if lower.endswith(ending)), "")
 
 
 def unpack(archive: Path, goal: Path, limits: ArchiveLimits, check: Callable[[], None] = lambda: None, *, name: str | None = None) -> None:

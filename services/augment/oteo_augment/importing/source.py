@@ -14,11 +14,12 @@ from functools import cached_property
 from pathlib import Path
 
 from oteo_augment.importing import hdf5
-from oteo_augment.importing.archives import ArchiveLimits, archive_kind, judge_zip, unpack
+from oteo_augment.importing.archives import ArchiveLimits, judge_zip, unpack
 from oteo_augment.importing.arrays import expand, folder_of, holds_pictures
 from oteo_augment.importing.downloads import check_download, fetch, is_download
 from oteo_core.artifacts import ArtifactStore, split_uri
 from oteo_core.errors import InvalidArgument, NotFound, OteoError
+from oteo_core.exports import archive_kind
 from oteo_core.images import FORMATS as IMAGE_FORMATS
 from oteo_core.images.sequences import ENDINGS as SEQUENCE_ENDINGS
 

@@ -43,3 +43,29 @@ class ImageBank:
             if self._device.type == "cuda":
                 images = images.pin_memory().to(self._device, non_blocking=True)
         return to_planes(images).contiguous(memory_format=torch.channels_last)
+
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_SPREAD = (0.229, 0.224, 0.225)
+
+_STATISTICS_SAMPLE = 256
+
+
+def some_rows(images: NDArray[Any], rows: NDArray[np.int64], most: int) -> NDArray[Any]:
+    """Give at most so many images, evenly spread over the rows."""
+    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(np.int64))]
+    picked: NDArray[Any] = np.ascontiguousarray(images[chosen])
+    return picked
+
+
+def normalisation(images: NDArray[Any], rows: NDArray[np.int64], *, pretrained: bool) -> tuple[list[float], list[float]]:
+    """Give mean and spread of each channel, on the scale of 0 to 1: ImageNet's for pretrained weights, else those of the rows' images."""
+    channels = images.shape[3]
+    if pretrained:
+        if channels == 3:
+            return list(IMAGENET_MEAN), list(IMAGENET_SPREAD)
+        return [sum(IMAGENET_MEAN) / 3] * channels, [sum(IMAGENET_SPREAD) / 3] * channels
+    some = some_rows(images, rows, _STATISTICS_SAMPLE).astype(np.float32)
+    if images.dtype == np.uint8:
+        some /= 255.0
+    return some.mean(axis=(0, 1, 2)).tolist(), np.maximum(some.std(axis=(0, 1, 2)), 0.02).tolist()

@@ -12,18 +12,31 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.ensemble import ExtraTreesClassifier, GradientBoostingClassifier, RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.svm import SVC
 
-from oteo_automl.candidates.heads import ForestHead, KernelHead, LinearHead, PerceptronHead, Standardise
+from oteo_automl.candidates.heads import (
+    BoostedHead,
+    ForestHead,
+    KernelHead,
+    LinearHead,
+    NeighboursHead,
+    OneAgainstRest,
+    PerceptronHead,
+    Standardise,
+    dudani_weights,
+)
 from oteo_automl.candidates.modules import Chain, SavedModule
 from oteo_automl.evaluation.calibration import fit_temperature
+from oteo_automl.evaluation.label_calibration import fit_labels
 
 Parameters = dict[str, Any]
-_SVM_LIMIT = 6000
+_LIMITS = {"svm": 6000, "neighbours": 6000}
+"""Images beyond which a family is not tried: machines would take too long, and a graph that holds every training image would be too large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +89,37 @@ def _fit_trees(x: NDArray[np.float32], y: NDArray[np.int64], settings: Mapping[s
     return ForestHead.from_sklearn(model.fit(x, y))
 
 
+def _fit_forest(x: NDArray[np.float32], y: NDArray[np.int64], settings: Mapping[str, Any], classes: int, seed: int) -> SavedModule:
+    model = RandomForestClassifier(
+        n_estimators=settings["trees"],
+        max_features=settings["max_features"],
+        min_samples_leaf=settings["min_leaf"],
+        max_depth=14,
+        random_state=seed % 2**32,
+        n_jobs=1,
+    )
+    return ForestHead.from_sklearn(model.fit(x, y))
+
+
+def _fit_boosting(x: NDArray[np.float32], y: NDArray[np.int64], settings: Mapping[str, Any], classes: int, seed: int) -> SavedModule:
+    # Stochastic (Friedman, Computational Statistics & Data Analysis 38, 2002): a few features a split, half of the samples a tree.
+    model = GradientBoostingClassifier(
+        n_estimators=settings["trees"],
+        learning_rate=settings["rate"],
+        max_depth=settings["depth"],
+        subsample=0.6,
+        max_features=settings["max_features"],
+        random_state=seed % 2**32,
+    )
+    return BoostedHead.from_sklearn(model.fit(x, y), x[:1])
+
+
+def _fit_neighbours(x: NDArray[np.float32], y: NDArray[np.int64], settings: Mapping[str, Any], classes: int, seed: int) -> SavedModule:
+    count = min(settings["neighbours"], len(x))
+    model = KNeighborsClassifier(count, weights=dudani_weights, algorithm="brute")
+    return NeighboursHead.from_sklearn(model.fit(x, y), x, y)
+
+
 def _fit_perceptron(x: NDArray[np.float32], y: NDArray[np.int64], settings: Mapping[str, Any], classes: int, seed: int) -> SavedModule:
     model = MLPClassifier(
         hidden_layer_sizes=(settings["hidden"],),
@@ -113,6 +157,29 @@ FAMILIES: dict[str, Family] = {
                 "epochs": int(rng.choice([20, 40, 80])),
             },
             _fit_perceptron,
+        ),
+        Family(
+            "neighbours",
+            {"neighbours": 9},
+            lambda rng: {"neighbours": int(rng.choice([2, 3, 5, 7, 13, 19, 29, 43]))},
+            _fit_neighbours,
+        ),
+        Family(
+            "forest",
+            {"trees": 200, "max_features": 0.1, "min_leaf": 1},
+            lambda rng: {"trees": 200, "max_features": float(rng.choice([0.03, 0.1, 0.3])), "min_leaf": int(rng.choice([1, 2, 4]))},
+            _fit_forest,
+        ),
+        Family(
+            "boosting",
+            {"trees": 150, "rate": 0.1, "depth": 3, "max_features": 0.05},
+            lambda rng: {
+                "trees": int(rng.choice([75, 150, 300])),
+                "rate": _log_uniform(rng, 0.03, 0.2),
+                "depth": int(rng.choice([2, 3, 4])),
+                "max_features": float(rng.choice([0.02, 0.05, 0.15])),
+            },
+            _fit_boosting,
         ),
     )
 }
@@ -178,12 +245,36 @@ def _fit(
     family: Family, features: NDArray[np.float32], labels: NDArray[np.int64], settings: Mapping[str, Any], classes: int, seed: int
 ) -> SavedModule:
     standardise = Standardise.fit(features)
+    if labels.ndim == 2:
+        return Chain([standardise, _fit_labels(family, standardise.apply_numpy(features), labels, settings, seed)]).eval()
     with warnings.catch_warnings():
         # Neither matters for choosing by held-out loss.
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.simplefilter("ignore", UserWarning)
         head = family.fit(standardise.apply_numpy(features), labels, settings, classes, seed)
     return Chain([standardise, head]).eval()
+
+
+def _fit_labels(
+    family: Family, features: NDArray[np.float32], labels: NDArray[np.int64], settings: Mapping[str, Any], seed: int
+) -> OneAgainstRest:
+    parts: list[SavedModule | None] = []
+    constants = np.zeros(labels.shape[1])
+    for index in range(labels.shape[1]):
+        column = labels[:, index]
+        count = int(column.sum())
+        if 0 < count < len(column):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                warnings.simplefilter("ignore", UserWarning)
+                parts.append(family.fit(features, column, settings, 2, seed))
+        else:
+            # All have it, or none: that is all there is to say of it.
+            parts.append(None)
+            constants[index] = math.log((count + 0.5) / (len(column) - count + 0.5))
+    head = OneAgainstRest(parts)
+    head.constant.copy_(torch.from_numpy(constants))
+    return head
 
 
 def search_family(
@@ -206,7 +297,7 @@ def search_family(
     features
         ``(N, D)`` float32.
     labels
-        ``(N,)``, from 0.
+        ``(N,)``, from 0; or ``(N, K)`` of 0 and 1 where a sample may have several: one classifier against the rest for each.
     folds
         ``(N,)``; see `oteo_automl.search.folds.make_folds`.
     classes
@@ -224,8 +315,8 @@ def search_family(
         The family is not meant for so many samples.
     """
     family = FAMILIES[name]
-    if name == "svm" and len(labels) > _SVM_LIMIT:
-        raise ValueError(f"support-vector machines on {len(labels)} images would take too long; {_SVM_LIMIT} at most")
+    if len(labels) > _LIMITS.get(name, len(labels)):
+        raise ValueError(f"{name} on {len(labels)} images would take too long to fit or to answer; {_LIMITS[name]} at most")
     rng = np.random.Generator(np.random.Philox(key=seed))
     best: tuple[float, Parameters, NDArray[np.float32]] | None = None
     tried, begun, dearest = 0, time.time(), 0.0
@@ -245,6 +336,8 @@ def search_family(
 
 
 def held_out_loss(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """Give the log loss after temperature scaling over the samples that have logits, nats."""
+    """Give the log loss after temperature (several labels: Platt's) scaling over the samples that have logits, nats."""
     known = np.isfinite(logits).all(axis=1)
+    if labels.ndim == 2:
+        return fit_labels(logits[known], labels[known]).log_loss_after
     return fit_temperature(logits[known], labels[known]).log_loss_after

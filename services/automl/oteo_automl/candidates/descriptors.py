@@ -2,16 +2,19 @@
 
 Local binary patterns (Ojala et al., IEEE TPAMI 24, 2002; the rotation-invariant uniform ones), histograms of oriented gradients (Dalal
 and Triggs, CVPR 2005), Haralick's texture features of grey-level co-occurrence (IEEE Trans. SMC 3, 1973), histograms and moments of
-brightness and colour, energies of a band-pass pyramid, and a tiny copy of the image.
+brightness and colour, energies of a band-pass pyramid, and a tiny copy of the image. Each of FrImCla's descriptors (Garcia-Dominguez et
+al., IEEE Access 7, 2019: LBP, HOG, Haralick's, histograms in Lab and in HSV) can also be had alone.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 
+from oteo_automl.candidates.colour import colour_histogram, to_hsv, to_lab
 from oteo_automl.candidates.modules import SavedModule, saved, to_planes
 
 _LEVELS = 16
@@ -19,6 +22,16 @@ _NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, 
 _DIRECTIONS = ((0, 1), (1, 1), (1, 0), (1, -1))
 _EPSILON = 1e-6
 """Never below 1e-7: the ONNX exporter takes the addition of 1e-8 for an addition of nothing and leaves it out."""
+
+DESCRIPTORS: dict[str, tuple[str, ...]] = {
+    "classical": ("histograms", "moments", "lbp", "hog", "haralick", "bands", "thumbnail"),
+    "lbp": ("lbp",),
+    "hog": ("hog",),
+    "haralick": ("haralick",),
+    "lab": ("lab",),
+    "hsv": ("hsv",),
+}
+"""Sets of descriptors by the name that candidates have them under."""
 
 
 @saved
@@ -31,6 +44,14 @@ class Descriptors(SavedModule):
         Of the images, pixels; at least 16.
     channels
         Of the images.
+    parts
+        Which descriptors, in this order: ``"histograms"``, ``"moments"``, ``"lbp"``, ``"hog"``, ``"haralick"``, ``"bands"``, ``"thumbnail"``,
+        ``"lab"``, ``"hsv"``.
+
+    Raises
+    ------
+    ValueError
+        Images too small, or a part that is not known.
     """
 
     kind = "descriptors"
@@ -39,11 +60,15 @@ class Descriptors(SavedModule):
     _levels: torch.Tensor
     _codes: torch.Tensor
 
-    def __init__(self, height: int, width: int, channels: int) -> None:
-        super().__init__(height=height, width=width, channels=channels)
+    def __init__(self, height: int, width: int, channels: int, parts: Sequence[str] = DESCRIPTORS["classical"]) -> None:
+        super().__init__(height=height, width=width, channels=channels, parts=list(parts))
         if min(height, width) < 16:
             raise ValueError(f"images of {width} x {height} are too small for descriptors; at least 16 x 16")
+        unknown = sorted(set(parts) - {part for known in DESCRIPTORS.values() for part in known})
+        if unknown or not parts:
+            raise ValueError(f"no descriptors, or unknown ones: {unknown}")
         self._channels = channels
+        self._parts = tuple(parts)
         sides = min(height, width)
         self._radii = [radius for radius in (1, 2, 4) if 4 * radius < sides]
         self._steps = [step for step in (1, 3) if 4 * step < sides]
@@ -62,18 +87,27 @@ class Descriptors(SavedModule):
         planes = to_planes(image)
         colour = planes if self._channels in (1, 3) else planes.mean(dim=1, keepdim=True)
         grey = _grey(colour)
-        parts = [
-            self._histograms(colour, grey),
-            self._moments(colour),
-            self._patterns(grey),
-            self._gradients(grey),
-            self._cooccurrence(grey),
-            self._bands(colour),
-            F.adaptive_avg_pool2d(grey, 8).flatten(1),
-        ]
-        if colour.shape[1] == 3:
-            parts.append(F.adaptive_avg_pool2d(colour, 4).flatten(1))
-        return torch.cat(parts, dim=1)
+        return torch.cat([self._part(part, colour, grey) for part in self._parts], dim=1)
+
+    def _part(self, name: str, colour: torch.Tensor, grey: torch.Tensor) -> torch.Tensor:
+        if name == "histograms":
+            return self._histograms(colour, grey)
+        if name == "moments":
+            return self._moments(colour)
+        if name == "lbp":
+            return self._patterns(grey)
+        if name == "hog":
+            return self._gradients(grey)
+        if name == "haralick":
+            return self._cooccurrence(grey)
+        if name == "bands":
+            return self._bands(colour)
+        if name == "lab":
+            return colour_histogram(to_lab(colour), circular=False)
+        if name == "hsv":
+            return colour_histogram(to_hsv(colour), circular=True)
+        small = F.adaptive_avg_pool2d(grey, 8).flatten(1)
+        return torch.cat([small, F.adaptive_avg_pool2d(colour, 4).flatten(1)], dim=1) if colour.shape[1] == 3 else small
 
     def _histograms(self, colour: torch.Tensor, grey: torch.Tensor) -> torch.Tensor:
         planes = [grey]

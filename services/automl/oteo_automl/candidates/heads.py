@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from oteo_automl.candidates.modules import SavedModule, saved
+from oteo_automl.candidates.modules import SavedModule, build, saved
 
 _FLOOR = 1e-3
 """Least probability that a forest gives: where no tree says a class, that is no certainty."""
@@ -142,11 +143,7 @@ class ForestHead(SavedModule):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Give ``(N, K)``: logarithms of the mean probabilities, none below a thousandth."""
-        node = self.roots[None, :] + torch.zeros_like(features[:, :1], dtype=torch.int64)
-        for _ in range(self.settings["depth"]):
-            chosen = torch.gather(features, 1, self.feature[node])
-            node = torch.where(chosen <= self.threshold[node], self.left[node], self.right[node])
-        return torch.log(self.value[node].mean(dim=1).clamp(min=_FLOOR))
+        return torch.log(self.value[_walk(self, features)].mean(dim=1).clamp(min=_FLOOR))
 
     @classmethod
     def from_sklearn(cls, model: Any) -> ForestHead:
@@ -156,19 +153,171 @@ class ForestHead(SavedModule):
         head = cls(sum(tree.node_count for tree in trees), len(trees), int(depth), len(model.classes_))
         start = 0
         for number, tree in enumerate(trees):
-            here = slice(start, start + tree.node_count)
-            own = np.arange(tree.node_count)
-            leaf = tree.children_left < 0
-            head.roots[number] = start
-            head.feature[here] = torch.from_numpy(np.where(leaf, 0, tree.feature).astype(np.int64))
-            head.threshold[here] = torch.from_numpy(_round_down(tree.threshold))
-            # A leaf leads to itself, so that shallow trees wait for deep ones.
-            head.left[here] = torch.from_numpy((np.where(leaf, own, tree.children_left) + start).astype(np.int64))
-            head.right[here] = torch.from_numpy((np.where(leaf, own, tree.children_right) + start).astype(np.int64))
+            _plant(head, number, tree, start)
             counts = tree.value[:, 0, :]
-            head.value[here] = torch.from_numpy((counts / counts.sum(axis=1, keepdims=True)).astype(np.float32))
+            head.value[start : start + tree.node_count] = torch.from_numpy((counts / counts.sum(axis=1, keepdims=True)).astype(np.float32))
             start += tree.node_count
         return head.eval()
+
+
+@saved
+class BoostedHead(SavedModule):
+    """A sum of regression trees for each class, walked through as a forest is."""
+
+    kind = "boosted"
+    feature: torch.Tensor
+    threshold: torch.Tensor
+    left: torch.Tensor
+    right: torch.Tensor
+    value: torch.Tensor
+    roots: torch.Tensor
+    bias: torch.Tensor
+
+    def __init__(self, nodes: int, trees: int, depth: int, classes: int) -> None:
+        super().__init__(nodes=nodes, trees=trees, depth=depth, classes=classes)
+        self.register_buffer("feature", torch.zeros(nodes, dtype=torch.int64))
+        self.register_buffer("threshold", torch.zeros(nodes))
+        self.register_buffer("left", torch.zeros(nodes, dtype=torch.int64))
+        self.register_buffer("right", torch.zeros(nodes, dtype=torch.int64))
+        self.register_buffer("value", torch.zeros(nodes))
+        self.register_buffer("roots", torch.zeros(trees, dtype=torch.int64))
+        self.register_buffer("bias", torch.zeros(classes))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Give ``(N, K)``; with two classes, the first one's are zero."""
+        columns = 1 if self.settings["classes"] == 2 else self.settings["classes"]
+        rounds = self.settings["trees"] // columns
+        # Trees lie class by class.
+        sums = self.value[_walk(self, features)].reshape(-1, columns, rounds).sum(dim=2)
+        logits = torch.cat([torch.zeros_like(sums), sums], dim=1) if columns == 1 else sums
+        return logits + self.bias
+
+    @classmethod
+    def from_sklearn(cls, model: Any, sample: NDArray[np.float32]) -> BoostedHead:
+        """Take over a fitted ``GradientBoostingClassifier(loss="log_loss")``: the softmax of the logits is its ``predict_proba``.
+
+        `sample` ``(1, D)`` is any one row of features: what the model starts from is its decision there less its trees'.
+        """
+        columns = model.estimators_.shape[1]
+        trees = [model.estimators_[turn, column].tree_ for column in range(columns) for turn in range(len(model.estimators_))]
+        depth = max(max(tree.max_depth for tree in trees), 1)
+        head = cls(sum(tree.node_count for tree in trees), len(trees), int(depth), len(model.classes_))
+        start = 0
+        for number, tree in enumerate(trees):
+            _plant(head, number, tree, start)
+            values = model.learning_rate * tree.value[:, 0, 0]
+            head.value[start : start + tree.node_count] = torch.from_numpy(values.astype(np.float32))
+            start += tree.node_count
+        decision = np.atleast_1d(np.squeeze(model.decision_function(sample), axis=0))
+        sums = [sum(model.learning_rate * tree.predict(sample)[0] for tree in model.estimators_[:, column]) for column in range(columns)]
+        head.bias[-columns:] = torch.from_numpy((decision - np.asarray(sums)).astype(np.float32))
+        return head.eval()
+
+
+@saved
+class NeighboursHead(SavedModule):
+    """The classes of the nearest training samples, nearer ones counting more.
+
+    Weighted by how much nearer than the furthest of them each is (Dudani, IEEE Trans. SMC 6, 1976): a neighbour fades out as it is
+    overtaken, so that rounding, which may swap two neighbours equally far, changes nothing that can be seen. With equal weights it would.
+    """
+
+    kind = "neighbours"
+    vectors: torch.Tensor
+    members: torch.Tensor
+
+    def __init__(self, features: int, classes: int, vectors: int, neighbours: int) -> None:
+        super().__init__(features=features, classes=classes, vectors=vectors, neighbours=neighbours)
+        self.register_buffer("vectors", torch.zeros(vectors, features))
+        self.register_buffer("members", torch.zeros(vectors, classes))
+
+    def probabilities(self, features: torch.Tensor) -> torch.Tensor:
+        """Give ``(N, K)``: shares of the weight."""
+        squares = (features * features).sum(dim=1, keepdim=True) + (self.vectors * self.vectors).sum(dim=1)
+        distance = torch.sqrt((squares - 2.0 * torch.matmul(features, self.vectors.t())).clamp(min=0.0))
+        near, which = torch.topk(distance, self.settings["neighbours"], dim=1, largest=False, sorted=True)
+        weight = near[:, -1:] - near + NEAREST * (near[:, -1:] + 1.0)
+        return (self.members[which] * weight[:, :, None]).sum(dim=1) / weight.sum(dim=1, keepdim=True)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Give ``(N, K)``: logarithms of the shares, with a share of one sample spread over all classes."""
+        classes, neighbours = self.settings["classes"], self.settings["neighbours"]
+        return torch.log((self.probabilities(features) * neighbours + 1.0 / classes) / (neighbours + 1.0))
+
+    @classmethod
+    def from_sklearn(cls, model: Any, features: NDArray[np.float32], labels: NDArray[np.int64]) -> NeighboursHead:
+        """Take over a fitted ``KNeighborsClassifier(weights=dudani_weights)``: `probabilities` are its ``predict_proba``."""
+        classes = len(model.classes_)
+        head = cls(features.shape[1], classes, len(features), int(model.n_neighbors))
+        head.vectors.copy_(torch.from_numpy(features))
+        places = np.searchsorted(model.classes_, labels)
+        head.members.copy_(torch.from_numpy(np.eye(classes, dtype=np.float32)[places]))
+        return head.eval()
+
+
+NEAREST = 1e-4
+"""Share of the largest distance that is added to every neighbour's weight: were all equally far, each would still count."""
+
+
+def dudani_weights(distances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give the weights ``(N, k)`` of neighbours at distances ``(N, k)``; see `NeighboursHead`."""
+    furthest = distances.max(axis=1, keepdims=True)
+    weights: NDArray[np.float64] = furthest - distances + NEAREST * (furthest + 1.0)
+    return weights
+
+
+@saved
+class OneAgainstRest(SavedModule):
+    """For several labels at once: classifiers of two classes, "not" and "has", one for each label.
+
+    Parameters
+    ----------
+    parts
+        K of them; None where the training samples all had the label, or none had it.
+    """
+
+    kind = "one-against-rest"
+    constant: torch.Tensor
+
+    def __init__(self, parts: Sequence[Any]) -> None:
+        modules = [part if part is None or isinstance(part, SavedModule) else build(part) for part in parts]
+        super().__init__(parts=[None if module is None else module.spec() for module in modules])
+        self.parts = nn.ModuleList([module for module in modules if module is not None])
+        self.register_buffer("constant", torch.zeros(len(modules)))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Give ``(N, K)``: the logit of having each label."""
+        columns, taken = [], 0
+        for index, spec in enumerate(self.settings["parts"]):
+            if spec is None:
+                columns.append(torch.zeros_like(features[:, :1]) + self.constant[index])
+                continue
+            logits = self.parts[taken](features)
+            columns.append(logits[:, 1:2] - logits[:, 0:1] + self.constant[index])
+            taken += 1
+        return torch.cat(columns, dim=1)
+
+
+def _walk(head: Any, features: torch.Tensor) -> torch.Tensor:
+    """Give the leaf ``(N, T)`` that each sample reaches in each tree."""
+    node: torch.Tensor = head.roots[None, :] + torch.zeros_like(features[:, :1], dtype=torch.int64)
+    for _ in range(head.settings["depth"]):
+        chosen = torch.gather(features, 1, head.feature[node])
+        node = torch.where(chosen <= head.threshold[node], head.left[node], head.right[node])
+    return node
+
+
+def _plant(head: Any, number: int, tree: Any, start: int) -> None:
+    """Write a tree's nodes from `start` on."""
+    here = slice(start, start + tree.node_count)
+    own = np.arange(tree.node_count)
+    leaf = tree.children_left < 0
+    head.roots[number] = start
+    head.feature[here] = torch.from_numpy(np.where(leaf, 0, tree.feature).astype(np.int64))
+    head.threshold[here] = torch.from_numpy(_round_down(tree.threshold))
+    # A leaf leads to itself, so that shallow trees wait for deep ones.
+    head.left[here] = torch.from_numpy((np.where(leaf, own, tree.children_left) + start).astype(np.int64))
+    head.right[here] = torch.from_numpy((np.where(leaf, own, tree.children_right) + start).astype(np.int64))
 
 
 @saved

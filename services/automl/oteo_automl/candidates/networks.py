@@ -10,9 +10,6 @@ import torch
 
 from oteo_automl.candidates.modules import SavedModule, saved, to_planes
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_SPREAD = (0.229, 0.224, 0.225)
-
 
 @saved
 class NetworkClassifier(SavedModule):

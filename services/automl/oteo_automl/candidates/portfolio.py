@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FAMILIES = ("logistic", "svm", "trees", "perceptron")
-"""Classifiers on fixed features; `oteo_automl.candidates.classical` fits them."""
+FAMILIES = ("logistic", "svm", "trees", "perceptron", "neighbours", "forest", "boosting")
+"""Classifiers on fixed features; `oteo_automl.candidates.classical` fits them: logistic regression, support-vector machines, extremely
+randomised trees, a perceptron, nearest neighbours, a random forest, gradient boosting."""
+
+DESCRIPTOR_SETS = ("classical", "lbp", "hog", "haralick", "lab", "hsv")
+"""Descriptors that are computed, not learnt: all together, and each of FrImCla's alone."""
 
 
 @dataclass(frozen=True, slots=True)

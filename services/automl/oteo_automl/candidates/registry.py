@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from oteo_automl.candidates.portfolio import FAMILIES, PORTFOLIO
+from oteo_automl.candidates.portfolio import DESCRIPTOR_SETS, FAMILIES, PORTFOLIO
 from oteo_core.errors import InvalidArgument
 
 BASELINE = "classical-logistic"
@@ -14,8 +14,8 @@ BASELINE = "classical-logistic"
 BLEND = "blend"
 """The mean of the best of several kinds; made at the end."""
 
-FROZEN = "resnet18"
-"""The network whose frozen features are tried where weights for it are given."""
+FROZEN = "frozen-"
+"""What features of a network with given weights begin with; its name follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,8 @@ class Candidate:
     name
         As users and reports call it.
     features
-        For a classifier on fixed features: ``"classical"``, ``"patches"`` or ``"frozen"``; empty for a network that is trained.
+        For a classifier on fixed features: one of `oteo_automl.candidates.portfolio.DESCRIPTOR_SETS`, ``"patches"``, or `FROZEN` and a
+        network's name; empty for a network that is trained.
     family
         For such: one of `oteo_automl.candidates.portfolio.FAMILIES`.
     architecture
@@ -41,7 +42,8 @@ class Candidate:
 
 
 def _make() -> dict[str, Candidate]:
-    found = [Candidate(f"{features}-{family}", features, family) for features in ("classical", "patches", "frozen") for family in FAMILIES]
+    sets = (*DESCRIPTOR_SETS, "patches", *(f"{FROZEN}{one.name}" for one in PORTFOLIO))
+    found = [Candidate(f"{features}-{family}", features, family) for features in sets for family in FAMILIES]
     found += [Candidate(f"timm-{one.name}", architecture=one.name) for one in PORTFOLIO]
     return {one.name: one for one in found}
 
@@ -49,7 +51,15 @@ def _make() -> dict[str, Candidate]:
 CANDIDATES: dict[str, Candidate] = _make()
 """Every candidate but the blend."""
 
-_USUAL = (BASELINE, "classical-svm", "classical-trees", "patches-svm", "patches-logistic", "frozen-logistic", "frozen-svm")
+_USUAL = (
+    BASELINE,
+    "classical-svm",
+    "classical-trees",
+    "patches-svm",
+    "patches-logistic",
+    *(f"{FROZEN}{one.name}-{family}" for one in PORTFOLIO for family in ("logistic", "svm")),
+)
+"""Measured on `brain_mri_yesno` and `wbc_zheng` (docs/benchmarks.md): the others are slower, or worse, or seldom add anything to a blend."""
 
 
 def names() -> tuple[str, ...]:
@@ -58,7 +68,13 @@ def names() -> tuple[str, ...]:
 
 
 def choose(
-    asked: Sequence[str], *, gpu: bool, pretrained: bool, budget: float, smallest_side: int = 224
+    asked: Sequence[str],
+    *,
+    gpu: bool,
+    pretrained: bool,
+    budget: float,
+    smallest_side: int = 224,
+    weights: Collection[str] | None = None,
 ) -> tuple[list[Candidate], dict[str, str]]:
     """Choose what is tried, in order.
 
@@ -74,6 +90,8 @@ def choose(
         Seconds for everything.
     smallest_side
         Of the inputs, pixels.
+    weights
+        Networks whose weights were found where `pretrained` says; None: not looked for yet.
 
     Returns
     -------
@@ -109,8 +127,14 @@ def choose(
             reason = "learns badly from scratch on few images, and no pretrained weights were given"
         elif budget < 60 and one.name not in _USUAL[:3]:
             reason = "the budget is too short for it"
-        if not reason and one.features == "frozen" and not pretrained:
-            reason = "no pretrained weights were given; patches learnt from the images take its place"
+        if not reason and one.features.startswith(FROZEN):
+            network = one.features.removeprefix(FROZEN)
+            if not pretrained:
+                reason = "no pretrained weights were given; patches learnt from the images take its place"
+            elif weights is not None and network not in weights:
+                reason = f"no weights of {network} were found where pretrained ones lie"
+            elif not wanted and network in large and not gpu:
+                reason = "too slow without a GPU"
         if not reason and one.features == "patches" and smallest_side < 32:
             reason = "the images are too small for patches"
         if reason:

@@ -41,6 +41,14 @@ def find_weights(uri: str, name: str) -> Weights | None:
     return None
 
 
+def has_weights(uri: str, name: str) -> bool:
+    """Say whether `find_weights` would find any, without reading them."""
+    if not uri:
+        return False
+    store, prefix = split_uri(uri)
+    return any(store.exists("/".join(part for part in (prefix, f"{name}{suffix}") if part)) for suffix in SUFFIXES)
+
+
 def load_weights(network: nn.Module, weights: Weights) -> None:
     """Put weights into a network; its last layer, and a first one for other channels, may differ.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
+from oteo_automl.packaging.outputs import Output
 from oteo_core.images import InputPolicy
 
 MAX_BATCH = 32
@@ -12,13 +13,14 @@ PREFERRED_BATCHES = (4, 8, 16)
 QUEUE_DELAY_MICROSECONDS = 500
 """Longest wait for others to share a batch: small against the 5 to 50 ms that a network takes on a processor."""
 
+_OUTPUT_TYPES = {"FP32": "TYPE_FP32", "INT64": "TYPE_INT64", "UINT8": "TYPE_UINT8"}
 _TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
 
 
 def config_pbtxt(
     name: str,
     policy: InputPolicy,
-    class_count: int,
+    outputs: Sequence[Output],
     *,
     parameters: Mapping[str, str],
     max_batch: int = MAX_BATCH,
@@ -33,8 +35,8 @@ def config_pbtxt(
         Triton's name of the model.
     policy
         What it takes.
-    class_count
-        Number of classes.
+    outputs
+        What the graph gives.
     parameters
         Words for the gateway; ``oteo_digest`` is the package's digest.
     max_batch, preferred, queue_delay
@@ -61,13 +63,18 @@ def config_pbtxt(
         f"    value: {{ data_type: {kind} dims: {dims} zero_data: true }}\n  }}\n}}\n"
         for size in sorted({1, *sizes[:1]})
     )
+    given = "".join(
+        f'output {{\n  name: "{output.name}"\n  data_type: {_OUTPUT_TYPES[output.datatype]}\n  dims: [ {", ".join(map(str, output.shape))} ]\n'
+        + (f'  label_filename: "{LABELS}"\n' if output.labelled else "")
+        + "}\n"
+        for output in outputs
+    )
     return (
         f"name: {json.dumps(name)}\n"
         'backend: "onnxruntime"\n'
         f"max_batch_size: {max_batch}\n"
         f'input {{\n  name: "image"\n  data_type: {kind}\n  dims: {dims}\n}}\n'
-        f'output {{\n  name: "probabilities"\n  data_type: TYPE_FP32\n  dims: [ {class_count} ]\n  label_filename: "{LABELS}"\n}}\n'
-        f'output {{\n  name: "logits"\n  data_type: TYPE_FP32\n  dims: [ {class_count} ]\n}}\n'
+        f"{given}"
         "version_policy { specific { versions: [ 1 ] } }\n"
         "instance_group {\n  count: 1\n  kind: KIND_AUTO\n}\n"
         f"dynamic_batching {{\n{batching}}}\n"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from oteo_automl.packaging.served import ServedClassifier, batches, run_torch
+from oteo_automl.packaging.outputs import Output, compare_outputs
+from oteo_automl.packaging.served import batches, run_torch
 from oteo_core.errors import Internal
 from oteo_core.images import InputPolicy
 
@@ -30,9 +31,6 @@ OPSET = 18
 
 IR_VERSION = 8
 """The file format that belongs to operator set 18; the onnx package would write a newer one that older servers refuse."""
-
-TOLERANCE = 1e-4
-"""Largest difference of a probability that counts as the same."""
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +48,7 @@ class Exported:
     fallback_reason
         Why the first exporter failed; empty where it did not.
     error
-        Largest difference of a probability between ONNX Runtime and PyTorch on the images checked.
+        Largest difference of the first output between ONNX Runtime and PyTorch on the images checked.
     """
 
     data: bytes
@@ -60,9 +58,9 @@ class Exported:
 
 
 def export_onnx(
-    served: ServedClassifier,
+    served: torch.nn.Module,
     policy: InputPolicy,
-    class_count: int,
+    outputs: Sequence[Output],
     check_images: NDArray[Any],
     *,
     metadata: Mapping[str, str] | None = None,
@@ -75,8 +73,8 @@ def export_onnx(
         The network; put into evaluation mode and on the processor.
     policy
         What it takes.
-    class_count
-        Number of classes, K.
+    outputs
+        What it gives, a tuple in this order.
     check_images
         Prepared images ``(N, H, W, C)`` to compare on, N >= 1.
     metadata
@@ -85,12 +83,12 @@ def export_onnx(
     Returns
     -------
     Exported
-        A graph with input ``image`` ``[N, H, W, C]`` and outputs ``probabilities`` and ``logits`` ``[N, K]`` float32, N free.
+        A graph with input ``image`` ``[N, H, W, C]`` and the outputs, N free.
 
     Raises
     ------
     Internal
-        ``EXPORT_FAILED``: neither exporter can write it, or its answers differ by more than `TOLERANCE`.
+        ``EXPORT_FAILED``: neither exporter can write it, or its answers differ by more than the outputs' tolerances.
     """
     served = served.cpu().float().eval()
     # Two images and not one: a batch of one is taken for a constant by the tracer.
@@ -99,10 +97,10 @@ def export_onnx(
     failures: list[str] = []
     for exporter, write in (("torchscript", _export_torchscript), ("dynamo", _export_dynamo)):
         try:
-            data = finalise(write(served, example), policy, class_count, metadata or {})
-            error = compare_runtime(data, served, check_images)
-            if not error <= TOLERANCE:
-                raise ValueError(f"the graph's probabilities differ by {error:.2g} from PyTorch's, more than {TOLERANCE:g}")  # noqa: TRY301
+            data = finalise(write(served, example, [output.name for output in outputs]), policy, outputs, metadata or {})
+            error, complaint = compare_runtime(data, served, outputs, check_images)
+            if complaint:
+                raise ValueError(f"the graph does not answer as PyTorch does: {complaint}")  # noqa: TRY301
             return Exported(data, exporter, "; ".join(failures), error)
         except Exception as failure:  # noqa: BLE001 (exporters raise whatever the network provokes; the other one is tried, and it is said)
             said = f"{type(failure).__name__}: {str(failure).splitlines()[0][:300] if str(failure) else ''}"
@@ -111,7 +109,7 @@ def export_onnx(
     raise Internal(f"the network cannot be written as ONNX: {'; '.join(failures)}", reason="EXPORT_FAILED")
 
 
-def _export_dynamo(served: ServedClassifier, example: torch.Tensor) -> bytes:
+def _export_dynamo(served: torch.nn.Module, example: torch.Tensor, names: list[str]) -> bytes:
     with warnings.catch_warnings(), tempfile.TemporaryDirectory(prefix="oteo-export-") as folder:
         warnings.simplefilter("ignore")
         path = Path(folder) / "model.onnx"
@@ -121,7 +119,7 @@ def _export_dynamo(served: ServedClassifier, example: torch.Tensor) -> bytes:
             dynamo=True,
             opset_version=OPSET,
             input_names=["image"],
-            output_names=["probabilities", "logits"],
+            output_names=names,
             dynamic_shapes={"image": {0: torch.export.Dim("batch", min=1, max=4096)}},
             verbose=False,
         )
@@ -131,7 +129,7 @@ def _export_dynamo(served: ServedClassifier, example: torch.Tensor) -> bytes:
         return path.read_bytes()
 
 
-def _export_torchscript(served: ServedClassifier, example: torch.Tensor) -> bytes:
+def _export_torchscript(served: torch.nn.Module, example: torch.Tensor, names: list[str]) -> bytes:
     with warnings.catch_warnings(), tempfile.TemporaryDirectory(prefix="oteo-export-") as folder:
         warnings.simplefilter("ignore")
         path = Path(folder) / "model.onnx"
@@ -142,13 +140,13 @@ def _export_torchscript(served: ServedClassifier, example: torch.Tensor) -> byte
             dynamo=False,
             opset_version=17,
             input_names=["image"],
-            output_names=["probabilities", "logits"],
-            dynamic_axes={"image": {0: "batch"}, "probabilities": {0: "batch"}, "logits": {0: "batch"}},
+            output_names=names,
+            dynamic_axes={name: {0: "batch"} for name in ("image", *names)},
         )
         return path.read_bytes()
 
 
-def finalise(data: bytes, policy: InputPolicy, class_count: int, metadata: Mapping[str, str]) -> bytes:
+def finalise(data: bytes, policy: InputPolicy, outputs: Sequence[Output], metadata: Mapping[str, str]) -> bytes:
     """Check a graph's form and write what belongs to every package: fixed shapes, file version, words.
 
     Raises
@@ -158,12 +156,12 @@ def finalise(data: bytes, policy: InputPolicy, class_count: int, metadata: Mappi
     """
     model = onnx.load_model_from_string(data)
     names = [value.name for value in model.graph.input], [value.name for value in model.graph.output]
-    if names != (["image"], ["probabilities", "logits"]):
+    if names != (["image"], [output.name for output in outputs]):
         raise ValueError(f"a graph with inputs {names[0]} and outputs {names[1]}")
     model.ir_version = min(model.ir_version, IR_VERSION)
     _set_shape(model.graph.input[0], ["batch", policy.height, policy.width, policy.channels])
-    for output in model.graph.output:
-        _set_shape(output, ["batch", class_count])
+    for value, output in zip(model.graph.output, outputs, strict=True):
+        _set_shape(value, ["batch", *output.shape])
     # Where the network was written down, line by line: of no use to who serves it, and it names folders of this machine.
     for node in model.graph.node:
         del node.metadata_props[:]
@@ -193,19 +191,17 @@ def session(data: bytes, threads: int = 0) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
-def run_onnx(data: bytes, images: NDArray[Any], batch: int = 64) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Run a graph in ONNX Runtime on prepared images ``(N, H, W, C)``; give probabilities and logits ``(N, K)``."""
+def run_onnx(data: bytes, images: NDArray[Any], batch: int = 64) -> tuple[NDArray[Any], ...]:
+    """Run a graph in ONNX Runtime on prepared images ``(N, H, W, C)``; give its outputs in their order."""
     runtime = session(data)
-    parts = [runtime.run(["probabilities", "logits"], {"image": np.ascontiguousarray(part)}) for part in batches(images, batch)]
-    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+    parts = [runtime.run(None, {"image": np.ascontiguousarray(part)}) for part in batches(images, batch)]
+    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
 
-def compare_runtime(data: bytes, served: ServedClassifier, images: NDArray[Any]) -> float:
-    """Give the largest difference of a probability between ONNX Runtime and PyTorch, with batches of one and of all."""
-    expected, _ = run_torch(served, images)
-    runtime = session(data)
-    whole = runtime.run(["probabilities"], {"image": np.ascontiguousarray(images)})[0]
-    single = runtime.run(["probabilities"], {"image": np.ascontiguousarray(images[:1])})[0]
-    if whole.shape != expected.shape or not np.isfinite(whole).all():
-        return float("inf")
-    return float(max(np.abs(whole - expected).max(), np.abs(single - expected[:1]).max()))
+def compare_runtime(data: bytes, served: torch.nn.Module, outputs: Sequence[Output], images: NDArray[Any]) -> tuple[float, str]:
+    """Compare ONNX Runtime and PyTorch, with batches of one and of all; see `oteo_automl.packaging.outputs.compare_outputs`."""
+    expected = run_torch(served, images)
+    error, complaint = compare_outputs(outputs, run_onnx(data, images, len(images)), expected)
+    first = [one[:1] for one in expected]
+    error_alone, complaint_alone = compare_outputs(outputs, run_onnx(data, images[:1]), first)
+    return max(error, error_alone), complaint or complaint_alone

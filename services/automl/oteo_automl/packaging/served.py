@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
-
 
 class ServedClassifier(torch.nn.Module):
     """A network with its calibration, as the exported graph computes it.
@@ -37,13 +35,13 @@ class ServedClassifier(torch.nn.Module):
         return torch.softmax(logits, dim=1), logits
 
 
-def run_torch(module: torch.nn.Module, images: NDArray[Any], batch: int = 64) -> tuple[Floats, Floats]:
+def run_torch(module: torch.nn.Module, images: NDArray[Any], batch: int = 64) -> tuple[NDArray[Any], ...]:
     """Run a served network in PyTorch, in float32, on the processor.
 
     Parameters
     ----------
     module
-        A `ServedClassifier` in evaluation mode.
+        Gives a tuple of tensors, in evaluation mode: a `ServedClassifier`, or what `oteo_automl.dense.DenseTask.serve` gives.
     images
         ``(N, H, W, C)``.
     batch
@@ -51,16 +49,14 @@ def run_torch(module: torch.nn.Module, images: NDArray[Any], batch: int = 64) ->
 
     Returns
     -------
-    probabilities, logits
-        ``(N, K)`` float32.
+    tuple of ndarray
+        One ``(N, ...)`` for each output: probabilities and logits ``(N, K)`` float32 of a classifier.
     """
-    probabilities, logits = [], []
+    parts: list[list[NDArray[Any]]] = []
     with torch.inference_mode():
         for part in batches(images, batch):
-            first, second = module(torch.from_numpy(np.ascontiguousarray(part)))
-            probabilities.append(first.numpy())
-            logits.append(second.numpy())
-    return np.concatenate(probabilities), np.concatenate(logits)
+            parts.append([one.numpy() for one in module(torch.from_numpy(np.ascontiguousarray(part)))])
+    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
 
 def batches(images: NDArray[Any], size: int) -> Iterator[NDArray[Any]]:

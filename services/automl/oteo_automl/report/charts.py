@@ -61,11 +61,13 @@ class LearningCurve:
     name
         Of the trial.
     steps, train_loss
-        Epochs, ascending, and the mean training loss of each, nats; may be empty.
+        Epochs, ascending, and the mean training loss of each (nats, for classifiers); may be empty.
     validation_steps, validation_loss
         The same for the validation part, which need not be measured after every epoch.
     best
         True for the trial that won.
+    score_steps, score, score_name
+        A figure of the validation part over the epochs, where one was measured (dense tasks: the objective), and its name.
     """
 
     name: str
@@ -74,6 +76,9 @@ class LearningCurve:
     validation_steps: Sequence[float]
     validation_loss: Sequence[float]
     best: bool = False
+    score_steps: Sequence[float] = ()
+    score: Sequence[float] = ()
+    score_name: str = ""
 
 
 def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:

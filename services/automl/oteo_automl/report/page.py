@@ -110,10 +110,11 @@ def write_predictions(
 
 
 def _charts(data: ReportData) -> dict[str, str]:
-    package, labels, probabilities = data.package, data.labels, data.probabilities
+    part = words.classification(data)
+    package, labels, probabilities = data.package, part.labels, part.probabilities
     predicted = probabilities.argmax(axis=1)
     named: dict[tuple[float, float], list[str]] = {}
-    for check in data.points:
+    for check in part.points:
         if len(package.classes) == 2 and check.point.class_name == package.classes[1] and math.isfinite(check.test_sensitivity):
             named.setdefault((check.test_specificity, check.test_sensitivity), []).append(_criterion(check.point.criterion))
     marks = [(*place, ", ".join(names)) for place, names in named.items()]
@@ -122,7 +123,7 @@ def _charts(data: ReportData) -> dict[str, str]:
         metric = package.metric(name)
         if metric is not None and metric.lower is not None and metric.upper is not None:
             rows.append((words.METRICS[name][0], metric.value, metric.lower, metric.upper))
-    errors = expected_calibration_error(labels, data.before), expected_calibration_error(labels, probabilities)
+    errors = expected_calibration_error(labels, part.before), expected_calibration_error(labels, probabilities)
     present = len(np.unique(labels))
     return {
         "metrics": charts.metric_chart(rows, 1 / present, "constant answer"),
@@ -130,8 +131,8 @@ def _charts(data: ReportData) -> dict[str, str]:
         "roc": charts.roc_chart(labels, probabilities, package.classes, marks),
         "pr": charts.precision_recall_chart(labels, probabilities, package.classes),
         "certainty": charts.certainty_chart(labels, probabilities),
-        "calibration": charts.calibration_chart(labels, data.before, probabilities, errors),
-        "sets": charts.set_size_chart(data.conformal.size_shares),
+        "calibration": charts.calibration_chart(labels, part.before, probabilities, errors),
+        "sets": charts.set_size_chart(part.conformal.size_shares),
         "learning": charts.learning_chart(data.curves) if data.curves else "",
     }
 
@@ -141,13 +142,13 @@ def _cell(metric: MetricValue | None) -> dict[str, str]:
 
 
 def _context(data: ReportData) -> dict[str, Any]:
-    package, dataset = data.package, data.dataset
+    package, dataset, part = data.package, data.dataset, words.classification(data)
     overall = [metric for name in OVERALL if (metric := package.metric(name))]
     splits = [split for split in dataset.splits if split.split]
     return {
         "d": data,
         "p": package,
-        "n": len(data.labels),
+        "n": data.count,
         "curve_limit": len(charts.PALETTE),
         "verdict": words.verdict(data),
         "limits": words.limits(data),
@@ -174,7 +175,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "class_metric_rows": [
             {
                 "name": name,
-                "count": int((data.labels == index).sum()),
+                "count": int((part.labels == index).sum()),
                 "cells": [_cell(package.metric(metric, class_name=name)) for metric in PER_CLASS],
             }
             for index, name in enumerate(package.classes)
@@ -183,7 +184,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "calibration_rows": _calibration_rows(data),
         "coverage_rows": [
             {"name": name, "value": words.percent(value)}
-            for name, value in zip(package.classes, data.conformal.class_coverage, strict=True)
+            for name, value in zip(package.classes, part.conformal.class_coverage, strict=True)
             if math.isfinite(value)
         ],
         "points": [
@@ -196,7 +197,7 @@ def _context(data: ReportData) -> dict[str, Any]:
                 "test_sensitivity": words.percent(check.test_sensitivity) if math.isfinite(check.test_sensitivity) else "–",
                 "test_specificity": words.percent(check.test_specificity) if math.isfinite(check.test_specificity) else "–",
             }
-            for check in data.points
+            for check in part.points
         ],
         "trial_metric_names": [words.column(name) for name in _trial_metrics(data)],
         "trial_rows": _trial_rows(data),
@@ -255,8 +256,9 @@ def _calibration_words(data: ReportData) -> str:
 
 
 def _calibration_outcome(data: ReportData) -> str:
-    before, after = (expected_calibration_error(data.labels, p, equal_mass=True) for p in (data.before, data.probabilities))
-    losses = [float(log_loss_terms(data.labels, p).mean()) for p in (data.before, data.probabilities)]
+    part = words.classification(data)
+    before, after = (expected_calibration_error(part.labels, p, equal_mass=True) for p in (part.before, part.probabilities))
+    losses = [float(log_loss_terms(part.labels, p).mean()) for p in (part.before, part.probabilities)]
     if losses[1] < losses[0] - 0.002 or (after < before - 0.005 and losses[1] <= losses[0] + 0.002):
         return "On the test part that made its probabilities better."
     if losses[1] > losses[0] + 0.002:
@@ -265,12 +267,12 @@ def _calibration_outcome(data: ReportData) -> str:
 
 
 def _calibration_rows(data: ReportData) -> list[dict[str, str]]:
-    rows = []
+    part, rows = words.classification(data), []
     for name, equal_mass in (("calibration error (ECE), 15 bins of equal width", False), ("calibration error, bins of equal count", True)):
-        before, after = (expected_calibration_error(data.labels, p, equal_mass=equal_mass) for p in (data.before, data.probabilities))
+        before, after = (expected_calibration_error(part.labels, p, equal_mass=equal_mass) for p in (part.before, part.probabilities))
         rows.append({"name": name, "before": f"{before:.3f}", "after": f"{after:.3f}"})
     for name, terms in (("log-loss", log_loss_terms), ("Brier score", brier_terms)):
-        before, after = (float(terms(data.labels, p).mean()) for p in (data.before, data.probabilities))
+        before, after = (float(terms(part.labels, p).mean()) for p in (part.before, part.probabilities))
         rows.append({"name": name, "before": f"{before:.3f}", "after": f"{after:.3f}"})
     return rows
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from oteo_automl.report.data import ReportData
+import numpy as np
+
+from oteo_automl.report.data import ClassificationPart, ReportData
 from oteo_core.packages.manifest import MetricValue, ModelPackage
 
 METRICS = {
@@ -93,18 +95,31 @@ def _needed(package: ModelPackage, name: str) -> MetricValue:
     return metric
 
 
+def classification(data: ReportData) -> ClassificationPart:
+    """Give the part of a classifier's report."""
+    if not isinstance(data.part, ClassificationPart):
+        raise TypeError(f"a report on a classifier was asked for, and this one has a {type(data.part).__name__}")
+    return data.part
+
+
+def majority(data: ReportData) -> tuple[str, float]:
+    """Give the most common class in training, and how often answering nothing else would be right on the test part."""
+    index = int(np.argmax(data.training_counts))
+    return data.package.classes[index], float((classification(data).labels == index).mean())
+
+
 def verdict(data: ReportData) -> Verdict:
     """Say what the model is worth, in a headline and a few sentences."""
-    package, count = data.package, len(data.labels)
+    package, count, part = data.package, data.count, classification(data)
     accuracy, balanced = _needed(package, "accuracy"), _needed(package, "balanced_accuracy")
-    present = len(set(data.labels.tolist()))
+    present = len(set(part.labels.tolist()))
     guess = 1 / max(present, 1)
     better = present > 1 and balanced.lower is not None and balanced.lower > guess
     sentences = [
         f"On {plural(count, 'test image')}{_of_groups(data)} that took no part in training or in any choice, the model named the right class "
-        f"for {data.correct} ({percent(accuracy.value)}; 95\N{NO-BREAK SPACE}% interval {span(accuracy)})."
+        f"for {part.correct} ({percent(accuracy.value)}; 95\N{NO-BREAK SPACE}% interval {span(accuracy)})."
     ]
-    name, share = data.majority
+    name, share = majority(data)
     sentences.append(f"Always answering “{name}”, the most common class, would be right for {percent(share)}.")
     roc = package.metric("auroc")
     if roc is not None:
@@ -127,7 +142,7 @@ def verdict(data: ReportData) -> Verdict:
 
 
 def _of_groups(data: ReportData) -> str:
-    count = len(data.labels)
+    count = data.count
     return f" from {plural(data.group_count, 'group')} (patients, slides or copies)" if data.group_count < count else ""
 
 
@@ -143,7 +158,7 @@ def _on_calibration(data: ReportData) -> str:
 
 
 def _on_sets(data: ReportData) -> str:
-    conformal, check = data.package.conformal, data.conformal
+    conformal, check = data.package.conformal, classification(data).conformal
     if conformal is None:
         return ""
     held = round(check.coverage * check.count)
@@ -156,7 +171,7 @@ def _on_sets(data: ReportData) -> str:
 
 def limits(data: ReportData) -> list[str]:
     """Say where the model must not be trusted, from the figures at hand."""
-    package = data.package
+    package, part = data.package, classification(data)
     sentences = [
         "It knows only what it was shown: images of another scanner, stain, magnification, population or file treatment may be answered "
         "wrongly and surely. The gateway gives with every answer how usual the image is (a p-value against the training images); small "
@@ -166,7 +181,7 @@ def limits(data: ReportData) -> list[str]:
     ]
     rare = [
         f"“{name}” ({count})"
-        for name, count in zip(package.classes, _counts(data.labels.tolist(), len(package.classes)), strict=True)
+        for name, count in zip(package.classes, _counts(part.labels.tolist(), len(package.classes)), strict=True)
         if count < FEW
     ]
     if rare:
@@ -181,7 +196,7 @@ def limits(data: ReportData) -> list[str]:
         )
     else:
         sentences.append("Its probabilities assume that the classes come in the same mix as in the data given.")
-    conformal, check = package.conformal, data.conformal
+    conformal, check = package.conformal, part.conformal
     if conformal is not None and conformal.quantile >= 1:
         sentences.append(
             f"{plural(conformal.calibration_count, 'calibration image')} are too few for sets of {percent(conformal.coverage, 0)}: every set holds every class."
@@ -191,7 +206,7 @@ def limits(data: ReportData) -> list[str]:
             f"Its prediction sets hold the truth less often than asked ({percent(check.coverage)} instead of {percent(conformal.coverage, 0)}): "
             "the test part differs from the part that they were found on."
         )
-    if data.group_count == len(data.labels) and not data.dataset.exact_duplicate_groups:
+    if data.group_count == data.count and not data.dataset.exact_duplicate_groups:
         sentences.append(
             "No groups (patients, slides) were given. If several images come from one patient, the figures are too good and the intervals too narrow: "
             "import again with a group column."

@@ -23,7 +23,7 @@ def make_folds(
     Parameters
     ----------
     labels, training, groups
-        Of the samples.
+        Of the samples; labels ``(N,)``, or ``(N, K)`` of 0 and 1.
     seed
         Of the draw.
     cheap_limit
@@ -37,10 +37,9 @@ def make_folds(
         Number of folds; 1 where only the validation part is used.
     """
     count = len(labels)
-    classes = np.unique(labels)
     held_out = ~training
-    usable = all((labels[held_out] == one).sum() >= 1 and (labels[training] == one).sum() >= 1 for one in classes)
-    usable = usable and int(held_out.sum()) >= _ENOUGH * len(classes)
+    usable = _complete(labels[held_out], labels) and _complete(labels[training], labels)
+    usable = usable and int(held_out.sum()) >= _ENOUGH * (labels.shape[1] if labels.ndim == 2 else len(np.unique(labels)))
     folds = np.full(count, -1, dtype=np.int64)
     if usable:
         folds[held_out] = 0
@@ -63,7 +62,9 @@ def make_folds(
 
 def _cut(labels: NDArray[np.int64], groups: list[str], most: int, seed: int) -> NDArray[np.int64] | None:
     """Cut into at most so many folds, such that each fold's complement has every class; None where that cannot be."""
-    numbers = np.unique(groups, return_inverse=True)[1]
+    numbers = np.unique(groups, return_inverse=True)[1].astype(np.int64)
+    if labels.ndim == 2:
+        return _cut_labels(labels, numbers, most, seed)
     classes = np.unique(labels)
     least = min(len(np.unique(numbers[labels == one])) for one in classes)
     for count in range(min(most, least), 1, -1):
@@ -76,3 +77,75 @@ def _cut(labels: NDArray[np.int64], groups: list[str], most: int, seed: int) -> 
         if all(len(np.unique(labels[folds != number])) == len(classes) for number in range(count)):
             return folds
     return None
+
+
+def _complete(part: NDArray[np.int64], labels: NDArray[np.int64]) -> bool:
+    """Say whether a part has a sample of every class that there is."""
+    if labels.ndim == 1:
+        return len(np.unique(part)) == len(np.unique(labels))
+    return bool((part.any(axis=0) == labels.any(axis=0)).all())
+
+
+def _cut_labels(labels: NDArray[np.int64], numbers: NDArray[np.int64], most: int, seed: int) -> NDArray[np.int64] | None:
+    least = min((len(np.unique(numbers[labels[:, one] == 1])) for one in range(labels.shape[1]) if labels[:, one].any()), default=0)
+    for count in range(min(most, max(2, least), int(numbers.max()) + 1), 1, -1):
+        folds = stratify_labels(labels, numbers, count, seed=seed)
+        # A label of a single group cannot be on both sides: its figures will say so.
+        if len(np.unique(folds)) == count and (least < 2 or all(_complete(labels[folds != number], labels) for number in range(count))):
+            return folds
+    return None
+
+
+def stratify_labels(labels: NDArray[np.int64], groups: NDArray[np.int64], count: int, *, seed: int) -> NDArray[np.int64]:
+    """Cut samples of several labels into folds such that each has its share of each label, groups together.
+
+    Iterative stratification (Sechidis, Tsoumakas and Vlahavas, ECML 2011), with whole groups in the place of samples: the rarest label first, each group
+    to the fold that lacks it most.
+
+    Parameters
+    ----------
+    labels
+        ``(N, K)`` of 0 and 1; samples without any are shared out last.
+    groups
+        ``(N,)`` numbers.
+    count
+        Number of folds.
+    seed
+        Of the draws between equals.
+
+    Returns
+    -------
+    ndarray
+        ``(N,)`` int64, 0 to `count` - 1.
+    """
+    rng = np.random.Generator(np.random.Philox(key=seed))
+    units, place = np.unique(groups, return_inverse=True)
+    has = np.zeros((len(units), labels.shape[1]), dtype=np.float64)
+    np.add.at(has, place, labels.astype(np.float64))
+    sizes = np.bincount(place).astype(np.float64)
+    wanted = np.tile(has.sum(axis=0) / count, (count, 1))
+    room = np.full(count, sizes.sum() / count)
+    fold = np.full(len(units), -1, dtype=np.int64)
+
+    def put(unit: int, lacking: NDArray[np.float64]) -> None:
+        keys = np.lexsort((rng.random(count), -room, -lacking))
+        chosen = int(keys[0])
+        fold[unit] = chosen
+        wanted[chosen] -= has[unit]
+        room[chosen] -= sizes[unit]
+
+    while True:
+        free = fold < 0
+        left = (has[free] > 0).sum(axis=0)
+        if not left.any():
+            break
+        rarest = int(np.argmin(np.where(left > 0, left, np.iinfo(np.int64).max)))
+        waiting = np.flatnonzero(free & (has[:, rarest] > 0))
+        # Large groups first: small ones even out what they leave.
+        for unit in waiting[np.lexsort((rng.random(len(waiting)), -has[waiting, rarest]))]:
+            put(int(unit), wanted[:, rarest])
+    rest = np.flatnonzero(fold < 0)
+    for unit in rest[np.lexsort((rng.random(len(rest)), -sizes[rest]))]:
+        put(int(unit), room)
+    result: NDArray[np.int64] = fold[place]
+    return result

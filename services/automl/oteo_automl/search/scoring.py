@@ -6,16 +6,20 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
+from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, roc_auc_score
 
 from oteo_automl.evaluation.calibration import fit_temperature, softmax
+from oteo_automl.evaluation.label_calibration import choose_thresholds, fit_labels, sigmoid
 
 OBJECTIVES = ("log_loss", "auroc", "balanced_accuracy", "accuracy", "f1")
 """What can be chosen by; the first is the usual one."""
 
+LABEL_OBJECTIVES = ("mean_average_precision", "auroc", "f1", "accuracy", "log_loss")
+"""The same where images have several labels."""
+
 
 def score(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, float]:
-    """Score held-out logits ``(N, K)``.
+    """Score held-out logits ``(N, K)``; labels ``(N, K)`` of 0 and 1 are scored by `score_labels`.
 
     Returns
     -------
@@ -23,6 +27,8 @@ def score(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, f
         ``log_loss`` after temperature scaling, nats; ``accuracy``, ``balanced_accuracy``, ``f1`` (macro), 0 to 1; ``auroc`` (macro, one
         class against the rest) where every class is present.
     """
+    if labels.ndim == 2:
+        return score_labels(logits, labels)
     temperature = fit_temperature(logits, labels)
     probabilities = softmax(logits, temperature.temperature)
     predicted = probabilities.argmax(axis=1)
@@ -41,6 +47,31 @@ def score(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, f
             scores["auroc"] = float(roc_auc_score(labels, probabilities[:, 1]))
         else:
             scores["auroc"] = float(np.mean([roc_auc_score(labels == one, probabilities[:, one]) for one in present]))
+    return scores
+
+
+def score_labels(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, float]:
+    """Score held-out logits of several labels, both ``(N, K)``.
+
+    Returns
+    -------
+    dict
+        ``log_loss``: mean binary cross-entropy after Platt's scaling of each label, nats; ``mean_average_precision`` and ``auroc`` (means over
+        the labels that some of these samples have and some have not; left out where there is none), ``f1`` (macro) and ``accuracy`` (share of
+        labels that are right), both at the thresholds that suit these samples best, 0 to 1.
+    """
+    calibration = fit_labels(logits, labels)
+    probabilities = sigmoid(calibration.apply(logits))
+    said = probabilities >= choose_thresholds(labels, probabilities)
+    scores = {
+        "log_loss": calibration.log_loss_after,
+        "accuracy": float((said == (labels == 1)).mean()),
+        "f1": float(f1_score(labels, said.astype(np.int64), average="macro", zero_division=0)),
+    }
+    told = [index for index in range(labels.shape[1]) if 0 < labels[:, index].sum() < len(labels)]
+    if told:
+        scores["mean_average_precision"] = float(np.mean([average_precision_score(labels[:, k], probabilities[:, k]) for k in told]))
+        scores["auroc"] = float(np.mean([roc_auc_score(labels[:, k], probabilities[:, k]) for k in told]))
     return scores
 
 

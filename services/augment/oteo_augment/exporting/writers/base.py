@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from oteo_augment.exporting.losses import Losses
 from oteo_augment.exporting.naming import Names, ending
 from oteo_augment.exporting.objects import Thing, things_of, things_of_labels
-from oteo_augment.exporting.sinks import Sink
 from oteo_augment.exporting.stacks import write_stack
 from oteo_augment.importing.paths import stem
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import Box, DatasetInfo, DatasetReader, Rle, Sample, Severity, Task
 from oteo_core.datasets.runs import runs_from_mask
 from oteo_core.errors import DataLoss, OteoError
+from oteo_core.exports import Sink
 from oteo_core.images import decode_labels
 
 PARTS = {"train": "train", "validation": "val", "test": "test", "": "unassigned"}

@@ -8,10 +8,10 @@ from typing import Any
 
 from oteo_augment.exporting.naming import ending
 from oteo_augment.exporting.objects import Thing
-from oteo_augment.exporting.sinks import TarSink
 from oteo_augment.exporting.writers.base import PARTS, Job, Writer, media_ending
 from oteo_augment.importing.paths import stem
 from oteo_core.datasets import Sample, Task
+from oteo_core.exports import TarSink
 
 SHARD = 1000
 """Samples of one shard."""

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from oteo_augment.exporting.sinks import ARCHIVES, FolderSink, Sink, StoreSink
-from oteo_augment.importing.archives import archive_kind
 from oteo_core.artifacts import ArtifactStore, split_uri
 from oteo_core.errors import FailedPrecondition, InvalidArgument, OteoError
+from oteo_core.exports.kinds import archive_kind
+from oteo_core.exports.sinks import ARCHIVES, FolderSink, Sink, StoreSink
 
 FIELD = "destination_uri"
 EXPORTS = "exports"

@@ -1,0 +1,171 @@
+"""The piece of a dense search as it runs in a worker: epochs of one candidate's training."""
+
+from __future__ import annotations
+
+import io
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from oteo_automl.candidates.bank import normalisation
+from oteo_automl.candidates.lesson import Lesson
+from oteo_automl.candidates.modules import SavedModule, build
+from oteo_automl.candidates.training import Recipe, Trainer, has_bfloat16
+from oteo_automl.candidates.weights import Weights, find_weights, load_weights
+from oteo_automl.dense.base import DenseCandidate, Facts, find_task
+from oteo_automl.dense.cache import DenseCache
+from oteo_automl.search.checkpoints import Checkpoints
+from oteo_automl.search.pieces import PieceResult, model_name, result_name, state_name, trained_result
+from oteo_automl.search.probe import Probe, measure, memory_limit
+
+
+@dataclass(frozen=True)
+class DenseProblem:
+    """What all pieces of a dense search share; sent to workers.
+
+    Parameters
+    ----------
+    task
+        Name of the dense task.
+    cache
+        Images and targets.
+    train, held_out
+        Rows that are learnt from and compared on; the same where there are too few images to hold any out.
+    classes
+        K.
+    facts
+        Of the training rows.
+    seed
+        Of every draw.
+    checkpoints
+        Where results and states lie.
+    pretrained_uri
+        Where weights lie; empty: none.
+    """
+
+    task: str
+    cache: DenseCache
+    train: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+    classes: int
+    facts: Facts
+    seed: int
+    checkpoints: Checkpoints
+    pretrained_uri: str = ""
+
+
+@dataclass(slots=True)
+class StoredNetwork:
+    """A trained network with its held-out answers, as it lies among the checkpoints."""
+
+    module: SavedModule
+    kept: dict[str, NDArray[Any]]
+
+    def to_bytes(self) -> bytes:
+        """Write it; no code is pickled."""
+        buffer = io.BytesIO()
+        torch.save(
+            {
+                "spec": self.module.spec(),
+                "state": {name: value.detach().cpu() for name, value in self.module.state_dict().items()},
+                "kept": {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in self.kept.items()},
+            },
+            buffer,
+        )
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> StoredNetwork:
+        """Read what `to_bytes` wrote."""
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        module = build(content["spec"])
+        module.load_state_dict(content["state"])
+        return cls(module.eval(), {name: value.numpy() for name, value in content["kept"].items()})
+
+
+def make_network(problem: DenseProblem, candidate: DenseCandidate, images: NDArray[Any], weights: Weights | None) -> SavedModule:
+    """Make a candidate's network: with pretrained weights in its encoder and their normalisation, or drawn anew and with that of the rows.
+
+    Raises
+    ------
+    InvalidArgument
+        ``BAD_WEIGHTS``.
+    """
+    mean, spread = normalisation(images, problem.train, pretrained=weights is not None)
+    torch.manual_seed(problem.seed)
+    network = find_task(problem.task).network(candidate, problem.classes, images.shape[3], mean, spread, problem.facts)
+    if weights is not None:
+        load_weights(network.get_submodule("encoder"), weights)
+    return network
+
+
+def make_lesson(problem: DenseProblem, candidate: DenseCandidate, images: NDArray[Any], targets: Any) -> Lesson:
+    """Make a candidate's lesson."""
+    return find_task(problem.task).lesson(
+        candidate, images, targets, problem.train, problem.held_out, classes=problem.classes, facts=problem.facts, seed=problem.seed
+    )
+
+
+def probe_dense(problem: DenseProblem, name: str, recipe: Recipe, deadline: float, share: float) -> Probe:
+    """Measure a candidate's training; `share` of the free memory is its own."""
+    candidate = find_task(problem.task).find(name)
+    images, targets = problem.cache.open()
+    return measure(
+        lambda: make_network(problem, candidate, images, None),
+        make_lesson(problem, candidate, images, targets),
+        recipe,
+        seed=problem.seed,
+        device=_device(),
+        half=candidate.half and has_bfloat16(),
+        deadline=deadline,
+        limit=memory_limit(_device(), share),
+    )
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def train_dense(
+    problem: DenseProblem, trial: str, rung: int, name: str, recipe: Recipe, target: int, total: int, deadline: float
+) -> PieceResult:
+    """Train a candidate up to an epoch.
+
+    Raises
+    ------
+    oteo_automl.candidates.training.Diverged
+        The loss is not finite.
+    """
+    earlier = problem.checkpoints.load(result_name(trial, rung))
+    if earlier is not None:
+        return PieceResult.from_json(earlier)
+    began = time.time()
+    candidate = find_task(problem.task).find(name)
+    images, targets = problem.cache.open()
+    weights = find_weights(problem.pretrained_uri, candidate.architecture)
+    trainer = Trainer(
+        make_network(problem, candidate, images, weights),
+        make_lesson(problem, candidate, images, targets),
+        recipe,
+        seed=problem.seed,
+        device=_device(),
+        half=candidate.half and has_bfloat16(),
+    )
+    state = problem.checkpoints.load(state_name(trial))
+    if state is not None:
+        trainer.restore(state)
+
+    def keep(data: bytes) -> None:
+        problem.checkpoints.save(state_name(trial), data)
+
+    # Judging runs the network over the held-out images: a tenth of the time at most.
+    judge_every = max(1, round(4 * len(problem.held_out) / max(1, len(problem.train))))
+    outcome = trainer.run(target, total, deadline, keep, judge_every=judge_every)
+    problem.checkpoints.save(model_name(trial), StoredNetwork(trainer.result(), outcome.judgement.kept).to_bytes())
+    result = trained_result(outcome, recipe, weights.source if weights is not None else "scratch", time.time() - began)
+    problem.checkpoints.save(result_name(trial, rung), result.to_json())
+    return result

@@ -1,0 +1,261 @@
+"""A dense task's search: its candidates under the common loop, and what it hands over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import GroupShuffleSplit
+
+from oteo_automl.candidates.modules import SavedModule
+from oteo_automl.candidates.training import Recipe
+from oteo_automl.candidates.weights import find_weights
+from oteo_automl.dense.base import DenseCandidate, DenseData, DenseTask
+from oteo_automl.dense.pieces import DenseProblem, StoredNetwork, probe_dense, train_dense
+from oteo_automl.search.pieces import PieceResult, model_name
+from oteo_automl.search.probe import Probe
+from oteo_automl.search.result import EpochRecord, Plan
+from oteo_automl.search.trial import Trial
+from oteo_automl.search.work import Entry, Work
+from oteo_core.errors import Internal, InvalidArgument
+from oteo_core.images import InputPolicy
+from oteo_core.jobs.executor import Executor, Task
+from oteo_core.packages import TrialRecord
+
+_SAME_COST = 0.015
+"""Seconds of one image of one epoch of ``unet-resnet18`` at 128 x 128 pixels, on one processor core."""
+
+_GPU_GAIN = 0.02
+_HELD_OUT_SHARE = 0.2
+_LEAST_HELD_OUT = 4
+
+
+@dataclass(slots=True)
+class FittedNetwork:
+    """A trained network of a dense search.
+
+    Parameters
+    ----------
+    trial_id, candidate
+        Last part of its trial's name; the candidate.
+    module
+        On the processor, in evaluation mode.
+    parameters, initial_weights, curve, duration
+        As in `oteo_automl.search.result.FittedCandidate`.
+    objective
+        Value on the held-out rows, in the prepared geometry.
+    """
+
+    trial_id: str
+    candidate: DenseCandidate
+    module: SavedModule
+    parameters: dict[str, Any]
+    initial_weights: str
+    curve: list[EpochRecord] = field(default_factory=list)
+    duration: float = 0.0
+    objective: float = float("nan")
+
+
+@dataclass(slots=True)
+class DenseResult:
+    """What a dense search found; see `oteo_automl.search.result.SearchResult`."""
+
+    objective: str
+    best: FittedNetwork
+    runner_up: FittedNetwork | None
+    baseline: FittedNetwork
+    curves: dict[str, list[EpochRecord]]
+    plan: Plan
+    seconds: float
+    trials: list[TrialRecord] = field(default_factory=list)
+
+
+class DenseWork(Work[DenseResult]):
+    """Networks of one dense task.
+
+    Parameters
+    ----------
+    problem
+        Images, targets, rows, checkpoints.
+    task
+        The task.
+    candidates
+        In the order in which they are tried.
+    objective
+        One of the task's objectives.
+    policy
+        How images are prepared.
+    gpu_share
+        Part of a GPU that a training takes; 0: none.
+    """
+
+    images_wanted = 24_000
+    most_epochs = 300
+
+    def __init__(
+        self,
+        problem: DenseProblem,
+        task: DenseTask,
+        candidates: Sequence[DenseCandidate],
+        objective: str,
+        policy: InputPolicy,
+        gpu_share: float = 0.0,
+    ) -> None:
+        self._problem = problem
+        self._task = task
+        self._policy = policy
+        self.entries = [Entry(one.name, model=one.name) for one in candidates]
+        self.objective = objective
+        self.checkpoints = problem.checkpoints
+        self.seed = problem.seed
+        self.train_count = len(problem.train)
+        self.held_out_count = len(problem.held_out)
+        self.gpu_share = gpu_share
+        self._pretrained = {
+            one.name: bool(problem.pretrained_uri) and find_weights(problem.pretrained_uri, one.architecture) is not None
+            for one in candidates
+        }
+
+    def train(
+        self, executor: Executor, trial: str, rung: int, entry: Entry, recipe: Recipe, target: int, total: int, deadline: float
+    ) -> Task[PieceResult]:
+        """Train a network up to an epoch."""
+        return executor.submit(
+            train_dense, self._problem, trial, rung, entry.name, recipe, target, total, deadline, cpus=1.0, gpus=self.gpu_share
+        )
+
+    def probe(self, executor: Executor, entry: Entry, recipe: Recipe, deadline: float) -> Task[Probe] | None:
+        """Measure a network's training."""
+        share = self.gpu_share or 1.0 / max(1.0, executor.cpus)
+        return executor.submit(probe_dense, self._problem, entry.name, recipe, deadline, share, cpus=1.0, gpus=self.gpu_share, retries=0)
+
+    def pretrained(self, entry: Entry) -> bool:
+        """Say whether there are weights for its encoder."""
+        return self._pretrained[entry.name]
+
+    def recipe(self, entry: Entry) -> Recipe:
+        """Give the task's first recipe."""
+        return self._task.recipe(
+            self._task.find(entry.name), train_count=self.train_count, pretrained=self.pretrained(entry), gpu=self.gpu_share > 0
+        )
+
+    def base_rate(self, entry: Entry) -> float:
+        """Give the learning rate from scratch."""
+        return self._task.find(entry.name).rate
+
+    def cost(self, entry: Entry) -> float:
+        """Guess the seconds of an epoch."""
+        pixels = self._policy.width * self._policy.height / 128**2
+        return self._task.find(entry.name).cost * self.train_count * _SAME_COST * pixels * (_GPU_GAIN if self.gpu_share else 1.0)
+
+    def result(self, trials: list[Trial], plan: Plan, seconds: float) -> DenseResult:
+        """Choose the best trial, the best of another candidate, and the baseline.
+
+        Raises
+        ------
+        Internal
+            ``NO_CANDIDATE``: no trial left a network.
+        """
+        found: dict[str, FittedNetwork] = {}
+        for trial in sorted((one for one in trials if one.results), key=lambda one: one.loss(self.objective)):
+            if trial.candidate in found or (len(found) >= 2 and trial.candidate != self.entries[0].name):
+                continue
+            data = self.checkpoints.load(model_name(trial.id))
+            if data is not None:
+                found[trial.candidate] = self._fitted(trial, StoredNetwork.from_bytes(data))
+        if not found:
+            raise Internal("no trial left a network behind", reason="NO_CANDIDATE")
+        ranked = list(found.values())
+        return DenseResult(
+            objective=self.objective,
+            best=ranked[0],
+            runner_up=ranked[1] if len(ranked) > 1 else None,
+            baseline=found.get(self.entries[0].name, ranked[0]),
+            curves={trial.id: trial.curve for trial in trials if trial.curve},
+            plan=plan,
+            seconds=seconds,
+        )
+
+    def _fitted(self, trial: Trial, stored: StoredNetwork) -> FittedNetwork:
+        last = trial.results[-1]
+        return FittedNetwork(
+            trial_id=trial.id,
+            candidate=self._task.find(trial.candidate),
+            module=stored.module,
+            parameters=dict(last.parameters),
+            initial_weights=last.initial_weights,
+            curve=list(trial.curve),
+            duration=trial.seconds,
+            objective=last.scores.get(self.objective, float("nan")),
+        )
+
+
+def choose_candidates(
+    task: DenseTask, asked: Sequence[str], *, gpu: bool, pretrained: Mapping[str, bool]
+) -> tuple[list[DenseCandidate], dict[str, str]]:
+    """Choose what is tried, in order, and say for every candidate why it is in or out.
+
+    Parameters
+    ----------
+    task
+        The task.
+    asked
+        Names; one without its last part (``"unet"``) stands for all that begin with it; empty: all that fit.
+    gpu
+        True where networks train on a GPU.
+    pretrained
+        For every candidate, whether there are weights.
+
+    Raises
+    ------
+    InvalidArgument
+        ``UNKNOWN_CANDIDATE``.
+    """
+    for name in asked:
+        if not any(_matches(name, one.name) for one in task.candidates):
+            raise InvalidArgument(
+                f"{name!r} is not a candidate for {task.name}; there are: {', '.join(one.name for one in task.candidates)}",
+                reason="UNKNOWN_CANDIDATE",
+                field="candidates",
+            )
+    chosen: list[DenseCandidate] = []
+    reasons: dict[str, str] = {}
+    for one in task.candidates:
+        if asked:
+            reason = "" if any(_matches(name, one.name) for name in asked) else "not asked for"
+        elif one.large and not gpu:
+            reason = "too slow without a GPU"
+        elif not one.scratch and not pretrained.get(one.name, False):
+            reason = "learns badly from scratch on few images, and no pretrained weights were given"
+        else:
+            reason = ""
+        if reason:
+            reasons[one.name] = reason
+        else:
+            chosen.append(one)
+            reasons[one.name] = "asked for" if asked else "in the portfolio for this machine"
+    return chosen, reasons
+
+
+def _matches(asked: str, name: str) -> bool:
+    return name == asked or name.startswith(f"{asked}-")
+
+
+def hold_out(data: DenseData, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64], str]:
+    """Give the rows that are learnt from and compared on, and in words what the latter are.
+
+    The validation part is held out; where there is none, a fifth of the training part, by group; where there are too few groups for that,
+    the training images themselves.
+    """
+    train, validation = data.part("train"), data.part("validation")
+    if len(validation):
+        return train, validation, "the validation part"
+    groups = [data.groups[row] for row in train]
+    if len(set(groups)) >= 2 * _LEAST_HELD_OUT:
+        splitter = GroupShuffleSplit(1, test_size=_HELD_OUT_SHARE, random_state=seed % 2**32)
+        learnt, held = next(splitter.split(train, groups=groups))
+        return train[np.sort(learnt)], train[np.sort(held)], "a fifth of the training part, by group"
+    return train, train, "the training images themselves (there are too few to hold any out)"

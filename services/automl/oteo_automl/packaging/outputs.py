@@ -1,0 +1,89 @@
+"""What a package's graph gives: names, shapes, types, and how nearly two runtimes must agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+TOLERANCE = 1e-4
+"""Largest difference of a probability that counts as the same."""
+
+DTYPES: dict[str, type[np.generic]] = {"FP32": np.float32, "INT64": np.int64, "UINT8": np.uint8}
+"""Of outputs, by Triton's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One output of a graph.
+
+    Parameters
+    ----------
+    name
+        In the graph and on Triton.
+    shape
+        Without the batch; fixed.
+    datatype
+        Of `DTYPES`.
+    tolerance
+        Largest difference between two runtimes that counts as the same.
+    spare
+        Share of its numbers that may differ by more: where a decision between near equals falls the other way, as at the border of a class.
+    labelled
+        True where it has a number for each class, for Triton's classification extension.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    datatype: str = "FP32"
+    tolerance: float = TOLERANCE
+    spare: float = 0.0
+    labelled: bool = False
+
+
+def classification_outputs(classes: int) -> tuple[Output, ...]:
+    """Give the outputs of a classifier of K classes."""
+    # Logits of a sure network are large: what counts of them is how they compare, which the probabilities show.
+    return (Output("probabilities", (classes,), labelled=True), Output("logits", (classes,), tolerance=1e-2))
+
+
+def difference(output: Output, found: NDArray[Any], expected: NDArray[Any]) -> float:
+    """Give the bound that all but the spare share of the differences keep; infinite where shapes differ or numbers are not finite."""
+    if found.shape != expected.shape:
+        return float("inf")
+    if not found.size:
+        return 0.0
+    wide_found, wide_expected = found.astype(np.float64), expected.astype(np.float64)
+    if not np.isfinite(wide_found).all():
+        return float("inf")
+    differences = np.abs(wide_found - wide_expected).ravel()
+    if output.spare <= 0:
+        return float(differences.max())
+    place = min(len(differences) - 1, int(np.ceil(len(differences) * (1.0 - output.spare))) - 1)
+    return float(np.partition(differences, place)[place])
+
+
+def compare_outputs(outputs: Sequence[Output], found: Sequence[NDArray[Any]], expected: Sequence[NDArray[Any]]) -> tuple[float, str]:
+    """Compare all outputs.
+
+    Returns
+    -------
+    error, complaint
+        Difference of the first output, and a sentence on the first output that differs by more than it may; empty where none does.
+    """
+    first, complaint = 0.0, ""
+    for place, (output, one, other) in enumerate(zip(outputs, found, expected, strict=True)):
+        value = difference(output, one, other)
+        if place == 0:
+            first = value
+        if not value <= output.tolerance and not complaint:
+            if one.shape != other.shape:
+                complaint = f"{output.name} has shape {one.shape} where {other.shape} is due"
+            elif np.isinf(value):
+                complaint = f"{output.name} holds numbers that are not finite"
+            else:
+                complaint = f"{output.name} differs by {value:.3g}, more than {output.tolerance:g}"
+    return first, complaint

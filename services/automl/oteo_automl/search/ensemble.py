@@ -1,0 +1,289 @@
+"""Which model, or which mixture of models, is handed over: held-out loss against milliseconds at inference.
+
+Mixtures are found by greedy selection with replacement (Caruana, Niculescu-Mizil, Crew and Ksikes, "Ensemble selection from libraries of
+models", ICML 2004), in bags of models and of samples against overfitting; what a mixture gains is judged on the samples that its bag did
+not draw. A mixture must be clearly better than the best model alone: it costs the time of its parts.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Loss = Callable[[NDArray[np.float64], NDArray[np.int64]], float]
+"""From log-probabilities ``(N, K)`` and the rows ``(N,)`` that they are of to a loss, smaller is better."""
+
+ENOUGH = 16
+"""Held-out samples below which weights cannot be told apart from luck."""
+
+MARGIN = 0.01
+"""Share by which a mixture must be better than the best model alone, on samples that its weights were not found on."""
+
+DOUBLING = 0.01
+"""Share by which a model must be better to be worth twice the time at inference."""
+
+UNFELT = 0.002
+"""Seconds at inference below which nobody notices more or less."""
+
+MOST_PARTS = 4
+_BAGS = 16
+_PICKS = 12
+_SMALLEST = 0.06
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A model that may be chosen.
+
+    Parameters
+    ----------
+    name
+        Its trial's id.
+    answers
+        ``(N, K)`` log-probabilities of the held-out samples, calibrated by the model's own temperature.
+    latency
+        Seconds for one image.
+    """
+
+    name: str
+    answers: NDArray[np.float64]
+    latency: float
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A model or mixture.
+
+    Parameters
+    ----------
+    parts
+        Places among the members, ascending.
+    weights
+        One each; they sum to one.
+    loss
+        On all held-out samples.
+    latency
+        Seconds for one image: the sum of the parts'.
+    gain
+        Share by which the mixture was better than the best of its bag's models on samples that were not drawn; 0 for a single model.
+    """
+
+    parts: tuple[int, ...]
+    weights: tuple[float, ...]
+    loss: float
+    latency: float
+    gain: float = 0.0
+
+
+def price(loss: float, latency: float, fastest: float) -> float:
+    """Give a loss with the time at inference in it: `DOUBLING` more for each doubling of the time.
+
+    Parameters
+    ----------
+    loss
+        Smaller is better; may be negative (a score turned round).
+    latency, fastest
+        Seconds of the model and of the quickest there is.
+    """
+    doublings = math.log2(max(latency, UNFELT) / max(min(fastest, latency), UNFELT))
+    return loss + DOUBLING * abs(loss) * doublings
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """Say of each (loss, latency) whether it is on the front: nothing else is at least as good in both and better in one."""
+    return [
+        math.isfinite(loss)
+        and not any(
+            (other <= loss and quicker <= latency) and (other < loss or quicker < latency)
+            for other, quicker in points
+            if math.isfinite(other)
+        )
+        for loss, latency in points
+    ]
+
+
+def mix(members: Sequence[Member], parts: Sequence[int], weights: Sequence[float]) -> NDArray[np.float64]:
+    """Give the weighted mean of log-probabilities ``(N, K)``, as the exported graph does."""
+    total = np.zeros_like(members[parts[0]].answers)
+    for part, weight in zip(parts, weights, strict=True):
+        total += weight * members[part].answers
+    return total
+
+
+def select(
+    members: Sequence[Member],
+    loss: Loss,
+    groups: Sequence[int] | NDArray[np.int64],
+    *,
+    seed: int,
+    limit: float = math.inf,
+    deadline: float = math.inf,
+) -> Choice | None:
+    """Find a mixture by bagged greedy selection.
+
+    Parameters
+    ----------
+    members
+        At least two.
+    loss
+        Of answers.
+    groups
+        ``(N,)``: samples of a group are drawn together.
+    seed
+        Of the bags.
+    limit
+        Seconds for one image that a mixture may take.
+    deadline
+        Seconds since 1970; fewer bags are made where it is near.
+
+    Returns
+    -------
+    Choice or None
+        None where no mixture fits or none has two parts.
+    """
+    numbers = np.unique(np.asarray(groups), return_inverse=True)[1]
+    count = len(members[0].answers)
+    everything = np.arange(count)
+    alone = [loss(member.answers, everything) for member in members]
+    usable = [
+        place for place in np.argsort(alone, kind="stable").tolist() if math.isfinite(alone[place]) and members[place].latency <= limit
+    ]
+    if len(usable) < 2 or count < ENOUGH:
+        return None
+    votes = np.zeros(len(members))
+    gains: list[float] = []
+    for bag in range(_BAGS):
+        if time.time() > deadline and bag:
+            break
+        rng = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 1, bag]))
+        drawn = np.isin(numbers, rng.choice(numbers.max() + 1, size=max(1, round(0.63 * (numbers.max() + 1))), replace=False))
+        inside, outside = np.flatnonzero(drawn), np.flatnonzero(~drawn)
+        if len(inside) < ENOUGH // 2:
+            inside, outside = everything, everything[:0]
+        # The best of all is in every bag; of the others a draw.
+        others = [place for place in usable[1:] if rng.random() < 0.6]
+        found = _greedy(members, [usable[0], *others], loss, inside, limit)
+        votes += found
+        if len(outside) >= ENOUGH // 2:
+            parts = np.flatnonzero(found)
+            mixed = sum(found[part] * members[part].answers[outside] for part in parts)
+            base = loss(members[usable[0]].answers[outside], outside)
+            gains.append((base - loss(np.asarray(mixed), outside)) / max(abs(base), 1e-9))
+    return _settle(members, votes, loss, everything, limit, float(np.mean(gains)) if gains else 0.0)
+
+
+def _greedy(members: Sequence[Member], places: Sequence[int], loss: Loss, rows: NDArray[np.int64], limit: float) -> NDArray[np.float64]:
+    """Add, again and again, the model that helps most; give each model's share."""
+    counts = np.zeros(len(members))
+    total = np.zeros_like(members[0].answers[rows])
+    best = math.inf
+    picked: set[int] = set()
+    for turn in range(_PICKS):
+        step: tuple[float, int] | None = None
+        for place in places:
+            if place not in picked and (
+                len(picked) >= MOST_PARTS or sum(members[one].latency for one in picked) + members[place].latency > limit
+            ):
+                continue
+            value = loss((total + members[place].answers[rows]) / (turn + 1), rows)
+            if step is None or value < step[0]:
+                step = (value, place)
+        if step is None or (turn and step[0] >= best - 1e-9):
+            break
+        best = step[0]
+        counts[step[1]] += 1
+        picked.add(step[1])
+        total += members[step[1]].answers[rows]
+    return counts / max(1.0, counts.sum())
+
+
+def _settle(
+    members: Sequence[Member], votes: NDArray[np.float64], loss: Loss, rows: NDArray[np.int64], limit: float, gain: float
+) -> Choice | None:
+    """Make one mixture of all bags': the parts with most votes that fit, without those that hardly count."""
+    shares = votes / max(votes.sum(), 1e-9)
+    chosen: list[int] = []
+    spent = 0.0
+    for place in np.argsort(-shares, kind="stable").tolist():
+        if shares[place] >= _SMALLEST and len(chosen) < MOST_PARTS and spent + members[place].latency <= limit:
+            chosen.append(place)
+            spent += members[place].latency
+    if len(chosen) < 2:
+        return None
+    parts = tuple(sorted(chosen))
+    weights = shares[list(parts)] / shares[list(parts)].sum()
+    rounded = np.round(weights, 3)
+    rounded[-1] = 1.0 - rounded[:-1].sum()
+    values = tuple(float(one) for one in rounded)
+    return Choice(parts, values, loss(mix(members, parts, values), rows), sum(members[part].latency for part in parts), gain)
+
+
+def choose(members: Sequence[Member], mixture: Choice | None, losses: Sequence[float], *, limit: float = math.inf) -> Choice:
+    """Choose between single models and a mixture.
+
+    Parameters
+    ----------
+    members
+        At least one.
+    mixture
+        What `select` found.
+    losses
+        Of each member on its own.
+    limit
+        Seconds for one image. Where no model keeps it the quickest is chosen.
+
+    Returns
+    -------
+    Choice
+        The single model of the lowest `price` among those within the limit; the mixture where it is clearly better than that: by `MARGIN`
+        on all samples and on those that its weights were not found on, and by its price.
+    """
+    fastest = min(member.latency for member in members)
+    within = [place for place in range(len(members)) if members[place].latency <= limit and math.isfinite(losses[place])]
+    if not within:
+        place = min(range(len(members)), key=lambda one: (members[one].latency, losses[one]))
+        return Choice((place,), (1.0,), losses[place], members[place].latency)
+    place = min(within, key=lambda one: (price(losses[one], members[one].latency, fastest), losses[one]))
+    single = Choice((place,), (1.0,), losses[place], members[place].latency)
+    if mixture is None or mixture.latency > limit:
+        return single
+    needed = MARGIN * max(abs(single.loss), 1e-9)
+    clearly = mixture.loss < single.loss - needed and mixture.gain > MARGIN
+    cheaper = price(mixture.loss, mixture.latency, fastest) < price(single.loss, single.latency, fastest)
+    return mixture if clearly and cheaper else single
+
+
+def measure_latency(module: torch.nn.Module, image: NDArray[np.generic], *, runs: int = 7, device: str = "cpu") -> float:
+    """Measure the time for one image on this machine, seconds.
+
+    Parameters
+    ----------
+    module
+        In evaluation mode, on `device`; takes ``(1, H, W, C)``.
+    image
+        ``(H, W, C)``, prepared.
+    runs
+        Timed runs after two that are not; their median is given.
+    device
+        Of PyTorch.
+    """
+    batch = torch.from_numpy(np.ascontiguousarray(image)[None]).to(device)
+    gpu = torch.device(device).type == "cuda"
+    times: list[float] = []
+    with torch.inference_mode():
+        for turn in range(runs + 2):
+            if gpu:
+                torch.cuda.synchronize()
+            began = time.perf_counter()
+            module(batch)
+            if gpu:
+                torch.cuda.synchronize()
+            if turn >= 2:
+                times.append(time.perf_counter() - began)
+    return float(np.median(times))
