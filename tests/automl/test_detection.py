@@ -339,15 +339,16 @@ def test_calibration_mends_boasting_scores_and_thresholds_give_the_best_f1():
     rng = np.random.default_rng(0)
     truths, found = [], []
     for _ in range(200):
-        right = rng.random(8) < 0.3
+        scores = rng.uniform(0.05, 0.99, 8)
+        odds = 2.0 * np.log(scores / (1 - scores)) - 1.5
+        right = rng.random(8) < 1 / (1 + np.exp(-odds))
         corners = np.array([[20 * i, 0, 20 * i + 10, 10] for i in range(8)], np.float32)
         truths.append(TrueBoxes(corners[right], np.zeros(right.sum(), np.int64), np.zeros(right.sum(), np.bool_)))
-        scores = np.where(right, rng.uniform(0.6, 0.99, 8), rng.uniform(0.4, 0.95, 8))
         order = np.argsort(-scores)
         found.append(Detections(corners[order], scores[order].astype(np.float32), np.zeros(8, np.int64)))
     answers = judge_answers(truths, found)
     platt, figures = calibrate(answers, 1, seed=0)
-    assert figures["ece_before"] > 0.2
+    assert figures["ece_before"] > 0.1
     assert figures["ece_after"] < 0.05
     answers.scores[:] = platt.apply(answers.scores, answers.labels)
     threshold = best_thresholds(answers, truths, 1)[0]
