@@ -66,7 +66,7 @@ class ServedDetector(torch.nn.Module):
         own = self.offsets[classes] if len(self.offsets) > 1 else self.offsets
         calibrated = torch.sigmoid(self.slope * (torch.log(sure) - torch.log1p(-sure)) + own)
         calibrated = torch.where(there, calibrated, torch.zeros_like(calibrated))
-        ordered, places = torch.topk(calibrated, scores.shape[1], dim=1)
+        ordered, places = torch.topk(calibrated, int(scores.shape[1]), dim=1)
         boxes = boxes.gather(1, places[:, :, None].expand(-1, -1, 4))
         return boxes, ordered, classes.gather(1, places)
 
