@@ -156,13 +156,14 @@ class ClassificationLesson:
                 message="it gives every held-out image the same answer" if flat else "",
             )
         loss = fit_temperature(logits, labels).log_loss_after
-        same = len(logits) >= 10 and len(np.unique(logits.argmax(axis=1))) == 1
+        same = len(logits) >= 10 and len(np.unique(logits.argmax(axis=1))) == 1 and len(np.unique(labels)) > 1
         return Judgement(
             loss=loss,
             score=float((logits.argmax(axis=1) == labels).mean()),
             scores=score(logits, labels),
             kept={"logits": logits},
             message="it gives every held-out image the same class" if same else "",
+            collapsed=same,
         )
 
 
