@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 
 import psutil
 import torch
@@ -18,10 +20,12 @@ from oteo_automl.handover import make_winner
 from oteo_automl.search.budget import Budget
 from oteo_automl.search.checkpoints import StoredCheckpoints
 from oteo_automl.search.classification_pieces import Problem
-from oteo_automl.search.classification_work import ClassificationWork, Settings, make_plan
-from oteo_automl.search.data import ImageCache, TrainingData, read_table
+from oteo_automl.search.classification_work import ClassificationWork, Settings
+from oteo_automl.search.data import ImageCache, TrainingData, check_classes, describe, leave_out, read_table
 from oteo_automl.search.fingerprint import choose_policy, take_fingerprint
 from oteo_automl.search.folds import make_folds
+from oteo_automl.search.planner import Speeds, make_plan
+from oteo_automl.search.probing import Probing
 from oteo_automl.search.result import Plan, SearchResult
 from oteo_automl.search.search import Search, Snapshot, predicted_end
 from oteo_automl.search.tracker import BackgroundTracker
@@ -65,15 +69,8 @@ def run(context: Context) -> automl_pb2.TrainModelResponse:
         context.progress(0.0, "reading the dataset", predicted_end=predicted_end(budget))
         reader = _reader(context)
         data, samples = read_table(reader)
-        if not len(data.part("test")):
-            raise FailedPrecondition(
-                f"{request.dataset} has no test part, so that nothing could be said of a model's worth: import it with one",
-                reason="NO_TEST_PART",
-            )
+        _check_test(request.dataset, data)
         fingerprint = take_fingerprint(data)
-        rows = data.part("train", "validation")
-        training = data.parts[rows] == "train"
-        folds, fold_count = make_folds(data.labels[rows], training, [data.groups[row] for row in rows], seed=request.seed)
     executor = context.executor("inline" if total < _INLINE_BUDGET and not request.validate_only else None)
     with executor:
         gpu = executor.gpus >= 1
@@ -88,6 +85,7 @@ def run(context: Context) -> automl_pb2.TrainModelResponse:
             ids=data.samples,
             groups=data.groups,
             gpu_share=_GPU_SHARE if gpu else 0.0,
+            max_latency=request.max_latency.ToTimedelta().total_seconds() if request.HasField("max_latency") else math.inf,
             blend=not request.candidates or any(BLEND in matching(name) for name in request.candidates),
         )
         cache = ImageCache(
@@ -101,18 +99,47 @@ def run(context: Context) -> automl_pb2.TrainModelResponse:
         )
         with _timed(steps, "decode the images"):
             context.progress(0.01, "decoding the images")
-            cache.build(reader, samples, check=context.check)
+            left_out = leave_out(data, cache.build(reader, samples, check=context.check))
             data.images = cache.open()
+        if left_out:
+            check_classes(data)
+            _check_test(request.dataset, data)
+            fingerprint = take_fingerprint(data)
+        rows = data.part("train", "validation")
+        training = data.parts[rows] == "train"
+        folds, fold_count = make_folds(data.labels[rows], training, [data.groups[row] for row in rows], seed=request.seed)
         device = torch.cuda.get_device_name() if gpu and torch.cuda.is_available() else "gpu" if gpu else "cpu"
+        problem = Problem(
+            cache=cache,
+            labels=data.labels,
+            rows=rows,
+            folds=folds,
+            fold_count=fold_count,
+            classes=len(data.classes),
+            seed=request.seed,
+            checkpoints=checkpoints,
+            pretrained_uri=pretrained,
+            scratch=str(context.scratch),
+            objective=asked.objective,
+        )
+        work = ClassificationWork(problem, asked)
+        probing = Probing(work, budget)
+        if request.validate_only:
+            with _timed(steps, "measure the networks"):
+                context.progress(0.5, "measuring the networks")
+                probing.run(executor)
         plan = make_plan(
-            asked,
+            work,
+            Speeds(work, probing.found, {}),
             reasons,
             budget,
-            fingerprint=fingerprint.to_dict(),
+            fingerprint={**fingerprint.to_dict(), "left_out_samples": [one.to_dict() for one in left_out]},
             device=device,
             folds=fold_count,
-            train_count=fingerprint.train_count,
+            input_size=max(policy.width, policy.height),
             steps=steps,
+            notes=[describe(left_out)] if left_out else [],
+            messages=probing.messages,
         )
         _show_plan(context, plan, budget)
         if request.validate_only:
@@ -127,22 +154,17 @@ def run(context: Context) -> automl_pb2.TrainModelResponse:
                 timeout=settings.mlflow_timeout,
             )
         )
-        problem = Problem(
-            cache=cache,
-            labels=data.labels,
-            rows=rows,
-            folds=folds,
-            fold_count=fold_count,
-            classes=len(data.classes),
-            seed=request.seed,
-            checkpoints=checkpoints,
-            pretrained_uri=pretrained,
-            scratch=str(context.scratch),
-        )
         with _timed(steps, "search"):
-            result = _search(context, problem, asked, executor, budget, plan, tracker)
+            result = _search(context, work, executor, budget, plan, tracker, probing)
     package = _finish(context, result, data, reader, budget, model_id, tracker)
     return _response(package, context.metadata.plan)
+
+
+def _check_test(dataset: str, data: TrainingData) -> None:
+    if not len(data.part("test")):
+        raise FailedPrecondition(
+            f"{dataset} has no test part, so that nothing could be said of a model's worth: import it with one", reason="NO_TEST_PART"
+        )
 
 
 def _reserve(total: float) -> float:
@@ -159,12 +181,12 @@ def _reader(context: Context) -> DatasetReader:
 
 def _search(
     context: Context,
-    problem: Problem,
-    asked: Settings,
+    work: ClassificationWork,
     executor: Executor,
     budget: Budget,
     plan: Plan,
     tracker: BackgroundTracker,
+    probing: Probing,
 ) -> SearchResult:
     def report(snapshot: Snapshot) -> None:
         metadata = context.metadata
@@ -172,11 +194,13 @@ def _search(
         message = ""
         if snapshot.best is not None:
             metadata.best_trial.CopyFrom(snapshot.best.to_proto(metadata.model.removeprefix("models/")))
-            value = "" if snapshot.best.objective is None else f", {asked.objective} {snapshot.best.objective:.3f}"
+            value = "" if snapshot.best.objective is None else f", {work.objective} {snapshot.best.objective:.3f}"
             message = f"best so far: {snapshot.best.candidate}{value}"
-        context.progress(0.02 + _SEARCH_SHARE * snapshot.fraction, snapshot.stage, message, predicted_end(budget))
+        context.progress(
+            0.02 + _SEARCH_SHARE * snapshot.fraction, snapshot.stage, message, datetime.fromtimestamp(snapshot.predicted_end, UTC)
+        )
 
-    search = Search(ClassificationWork(problem, asked), executor, budget, plan, tracker, check=context.check, report=report)
+    search = Search(work, executor, budget, plan, tracker, probing=probing, check=context.check, report=report)
     result = search.run()
     result.trials = search.records()
     return result
@@ -251,6 +275,9 @@ def _show_plan(context: Context, plan: Plan, budget: Budget) -> None:
             initial_weights=one.initial_weights,
         )
         entry.epoch_time.FromMilliseconds(round(one.epoch_seconds * 1000))
+        entry.measured, entry.peak_memory_bytes = one.measured, one.peak_memory
+        if one.step_seconds:
+            entry.step_time.FromMicroseconds(round(one.step_seconds * 1e6))
     message.predicted_end_time.FromDatetime(predicted_end(budget))
     message.fingerprint.update({**plan.fingerprint, "measured_seconds": dict(plan.steps)})
     context.metadata.plan.CopyFrom(message)

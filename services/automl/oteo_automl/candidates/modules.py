@@ -94,20 +94,29 @@ class Chain(SavedModule):
 
 @saved
 class Blend(SavedModule):
-    """Several classifiers' log-probabilities, each with its own temperature, weighted (weights sum to one)."""
+    """Several classifiers' log-probabilities, each with its own temperature, weighted (weights sum to one).
+
+    Where images have several labels it is their logits that are weighted.
+    """
 
     kind = "blend"
 
-    def __init__(self, parts: Sequence[Any], weights: Sequence[float], temperatures: Sequence[float]) -> None:
+    def __init__(self, parts: Sequence[Any], weights: Sequence[float], temperatures: Sequence[float], several_labels: bool = False) -> None:
         modules = [part if isinstance(part, SavedModule) else build(part) for part in parts]
-        super().__init__(parts=[module.spec() for module in modules], weights=list(weights), temperatures=list(temperatures))
+        super().__init__(
+            parts=[module.spec() for module in modules],
+            weights=list(weights),
+            temperatures=list(temperatures),
+            several_labels=several_labels,
+        )
         self.parts = nn.ModuleList(modules)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Give ``(N, K)``."""
         total: torch.Tensor | None = None
         for part, weight, temperature in zip(self.parts, self.settings["weights"], self.settings["temperatures"], strict=True):
-            term = torch.log_softmax(part(image) / temperature, dim=1) * weight
+            scaled = part(image) / temperature
+            term = (scaled if self.settings["several_labels"] else torch.log_softmax(scaled, dim=1)) * weight
             total = term if total is None else total + term
         if total is None:
             raise ValueError("a blend of nothing")
