@@ -5,19 +5,14 @@ Everything here can be killed and run again: files go to the operation's staging
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import importlib.metadata
 import json
-import logging
 import math
-import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,79 +24,36 @@ from oteo_automl.evaluation.classification import evaluate
 from oteo_automl.evaluation.comparison import compare
 from oteo_automl.evaluation.conformal import ConformalCheck, check_conformal, fit_conformal, prediction_sets
 from oteo_automl.evaluation.operating import OperatingRequest, choose_points, rates_at
+from oteo_automl.exporting.network_file import network_files
 from oteo_automl.packaging.config import LABELS, config_pbtxt, labels_txt
 from oteo_automl.packaging.export import Exported, export_onnx
 from oteo_automl.packaging.outputs import classification_outputs
-from oteo_automl.packaging.parity import ParityClient, check_parity, parity_name
+from oteo_automl.packaging.parity import ParityClient
 from oteo_automl.packaging.served import ServedClassifier, run_torch
+from oteo_automl.publishing import (
+    FinishContext,
+    Steps,
+    already_published,
+    exporter_words,
+    prove,
+    publish,
+    reference_of,
+    used,
+    versions,
+)
 from oteo_automl.report.charts import LearningCurve
 from oteo_automl.report.data import Case, ClassificationPart, PointCheck, ReportData, choose_cases
 from oteo_automl.report.page import write_card, write_html, write_predictions
 from oteo_automl.report.pictures import thumbnail
-from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import DatasetInfo
-from oteo_core.errors import NotFound
 from oteo_core.images import InputPolicy
 from oteo_core.packages import (
-    MANIFEST,
     MetricValue,
     ModelPackage,
-    PackageFile,
-    ReferenceStatistics,
     TrialRecord,
-    image_statistics,
-    model_prefix,
-    read_model,
-    statistic_names,
 )
 
-RESERVE_SECONDS = 20.0
-"""What a search on two processor cores should leave for `finish` with a few hundred test images: 2 to 6 s for Triton, 1 s for the export,
-2 s for the rest, and as much again for a loaded machine."""
-
-REFERENCE_IMAGES = 2000
-"""So many training images are measured for the reference statistics."""
-
-_FOLDER = "package"
 _PARITY_IMAGES = 24
-_REPORT_SECONDS = 5.0
-_LIBRARIES = (
-    "oteo-automl",
-    "oteo-core",
-    "torch",
-    "torchvision",
-    "timm",
-    "scikit-learn",
-    "scikit-image",
-    "optuna",
-    "onnx",
-    "onnxscript",
-    "onnxruntime",
-    "numpy",
-    "scipy",
-    "opencv-python-headless",
-    "mlflow",
-    "ray",
-)
-
-_log = logging.getLogger(__name__)
-
-
-class FinishContext(Protocol):
-    """What is used of `oteo_core.jobs.JobContext`."""
-
-    operation_id: str
-    artifacts: ArtifactStore
-
-    @property
-    def staging(self) -> str:
-        """Artifact prefix for files to be published."""
-
-    def check(self) -> None:
-        """Raise if the job is to stop."""
-
-    def publish(self, target: str, manifest: str, *, subdir: str = "") -> None:
-        """Make the staged files visible, the manifest last."""
 
 
 @dataclass(slots=True)
@@ -226,25 +178,6 @@ class Winner:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-class _Steps:
-    """Times the steps and tells the caller of each."""
-
-    def __init__(self, check: Callable[[], None], report: Callable[[str, float], None]) -> None:
-        self.seconds: dict[str, float] = {}
-        self._check = check
-        self._report = report
-
-    @contextmanager
-    def __call__(self, name: str, fraction: float) -> Iterator[None]:
-        self._check()
-        self._report(name, fraction)
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = time.perf_counter() - start
-
-
 def finish(
     ctx: FinishContext,
     winner: Winner,
@@ -288,7 +221,7 @@ def finish(
     published = already_published(ctx, winner.model_id)
     if published is not None:
         return published
-    step = _Steps(ctx.check, progress)
+    step = Steps(ctx.check, progress)
     classes = list(winner.classes)
     calibration_labels = np.asarray(winner.calibration.labels, dtype=np.int64)
 
@@ -305,7 +238,7 @@ def finish(
         probabilities = served_probabilities.astype(np.float64)
         before = softmax(logits.astype(np.float64), 1.0 / calibration.temperature)
         judged = _judge(winner, labels, probabilities, before, conformal)
-        reference, statistics = _reference(winner)
+        reference, statistics = reference_of(winner.training_images, winner.policy.channels)
 
     package = ModelPackage(
         id=winner.model_id,
@@ -351,26 +284,11 @@ def finish(
         files = {"1/model.onnx": exported.data, LABELS: labels_txt(classes).encode()}
 
     with step("parity", 0.6):
-
-        def wait(seconds: float) -> None:
-            ctx.check()
-            sleep(seconds)
-
-        parity = check_parity(
-            client,
-            parity_name(ctx.operation_id.removeprefix("operations/")),
-            config,
-            files,
-            held_out,
-            outputs,
-            run_torch(served, held_out),
-            remaining=lambda: deadline - time.time() - _REPORT_SECONDS,
-            sleep=wait,
-        )
+        parity = prove(ctx, client, config, files, held_out, outputs, run_torch(served, held_out), deadline=deadline, sleep=sleep)
         package.parity_error = parity.error
 
     with step("report", 0.75):
-        package.training_time = _used(winner)
+        package.training_time = used(winner.start_time)
         data = _report_data(winner, package, labels, probabilities, before, judged, exported, step.seconds)
         contents = {
             "report.html": write_html(data),
@@ -378,47 +296,14 @@ def finish(
             "predictions.csv": write_predictions(
                 winner.test.ids, winner.test.sources, winner.test.groups, labels, probabilities, classes, conformal.quantile
             ),
-            "reference.npz": _npz(statistics, reference),
+            "reference.npz": statistics,
             f"{package.triton_path}/config.pbtxt": config.encode(),
             **{f"{package.triton_path}/{name}": data for name, data in files.items()},
+            **network_files(served),
         }
 
     with step("publish", 0.95):
-        folder = f"{ctx.staging}/{_FOLDER}"
-        ctx.artifacts.delete(folder)
-        for name, content in contents.items():
-            ctx.artifacts.write_bytes(f"{folder}/{name}", content)
-            package.files[name] = PackageFile(hashlib.sha256(content).hexdigest(), len(content))
-        package.training_time = _used(winner)
-        package.create_time = datetime.now(UTC)
-        package.details["finish_seconds"] = {name: round(seconds, 3) for name, seconds in step.seconds.items()}
-        package.details["exporter"] = exported.exporter
-        package.details["graph_error"] = exported.error
-        package.details["parity_images"] = parity.count
-        ctx.artifacts.write_bytes(f"{folder}/{MANIFEST}", package.to_json())
-        ctx.publish(model_prefix(package.id), MANIFEST, subdir=_FOLDER)
-    _log.info("published %s: %s", package.name, ", ".join(f"{name} {seconds:.1f} s" for name, seconds in step.seconds.items()))
-    return dataclasses.replace(package, package_uri=ctx.artifacts.uri(model_prefix(package.id)))
-
-
-def already_published(ctx: FinishContext, model_id: str) -> ModelPackage | None:
-    """Give the package that an earlier attempt of this operation published, or None."""
-    try:
-        package = read_model(ctx.artifacts, model_id)
-    except NotFound:
-        return None
-    return package if package.operation == f"operations/{ctx.operation_id}" else None
-
-
-def versions() -> dict[str, str]:
-    """Give the versions of Python and of the libraries that matter; those not installed are left out."""
-    found = {"python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+        return publish(ctx, package, contents, step.seconds, exported, parity, winner.start_time)
 
 
 @dataclass(slots=True)
@@ -451,32 +336,6 @@ def _judge(winner: Winner, labels: Ints, probabilities: Floats, before: Floats, 
     return _Judged(metrics, check, int(encode_groups(groups, count).max()) + 1)
 
 
-def _reference(winner: Winner) -> tuple[ReferenceStatistics | None, NDArray[np.float64]]:
-    rows = []
-    for image in winner.training_images:
-        rows.append(image_statistics(image))
-        if len(rows) == REFERENCE_IMAGES:
-            break
-    names = statistic_names(winner.policy.channels)
-    if not rows:
-        return None, np.empty((0, len(names)))
-    statistics = np.stack(rows)
-    return ReferenceStatistics.fit(statistics, names), statistics
-
-
-def _npz(statistics: NDArray[np.float64], reference: ReferenceStatistics | None) -> bytes:
-    import io
-
-    buffer = io.BytesIO()
-    names = np.array(reference.names if reference else (), dtype=np.str_)
-    np.savez_compressed(buffer, statistics=statistics.astype(np.float32), names=names)
-    return buffer.getvalue()
-
-
-def _used(winner: Winner) -> float:
-    return max(0.0, time.time() - winner.start_time) if winner.start_time else 0.0
-
-
 def _report_data(
     winner: Winner,
     package: ModelPackage,
@@ -504,7 +363,6 @@ def _report_data(
         )
 
     worst, unsure = choose_cases(labels, probabilities, encode_groups(winner.test.groups, len(labels)))
-    names = {"dynamo": "written by torch.onnx (dynamo)", "torchscript": "written by torch.onnx (TorchScript)"}
     return ReportData(
         package=package,
         dataset=winner.dataset,
@@ -533,6 +391,5 @@ def _report_data(
         plan=winner.plan,
         steps=dict(seconds),
         graph_error=exported.error,
-        exporter=names[exported.exporter]
-        + (f", because the other failed ({exported.fallback_reason})" if exported.fallback_reason else ""),
+        exporter=exporter_words(exported),
     )

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from oteo_automl.evaluation.bootstrap import Floats
 from oteo_automl.evaluation.calibration import fit_temperature
 from oteo_automl.evaluation.operating import OperatingRequest
-from oteo_automl.finish import REFERENCE_IMAGES, CalibrationPart, Rival, TestPart, Winner
+from oteo_automl.finish import CalibrationPart, Rival, TestPart, Winner
 from oteo_automl.packaging.served import ServedClassifier, run_torch
+from oteo_automl.publishing import REFERENCE_IMAGES
 from oteo_automl.report.charts import LearningCurve
 from oteo_automl.search.result import EpochRecord, FittedCandidate, SearchResult
 from oteo_core.datasets import DatasetReader

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -14,12 +13,13 @@ from numpy.typing import NDArray
 
 from oteo_automl.candidates.modules import Blend
 from oteo_automl.candidates.registry import BASELINE, BLEND
-from oteo_automl.evaluation.calibration import fit_temperature, softmax
+from oteo_automl.evaluation.label_calibration import level
 from oteo_automl.search.classification_pieces import Problem, StoredModel
-from oteo_automl.search.ensemble import Choice, Member, choose, front, measure_latency, select
+from oteo_automl.search.ensemble import Choice, Member, choose, measure_latency, select
+from oteo_automl.search.front import mark_front, why_chosen
 from oteo_automl.search.pieces import PieceResult, model_name
 from oteo_automl.search.result import FittedCandidate, Plan, Predictions, SearchResult
-from oteo_automl.search.scoring import fit_scale, quick_loss, score
+from oteo_automl.search.scoring import quick_loss, score
 from oteo_automl.search.trial import FINISHED, Trial
 from oteo_core.errors import Internal
 
@@ -87,8 +87,8 @@ def choose_result(trials: list[Trial], problem: Problem, settings: Settings, pla
         best = _fitted(single, problem, settings)
         other = next((one for one in contenders if one.trial.candidate != single.trial.candidate), None)
         runner_up = None if other is None else _fitted(other, problem, settings)
-    _mark_front(trials, settings.objective)
-    plan.notes.append(_why(best, chosen, settings))
+    mark_front(trials, settings.objective)
+    plan.notes.append(why_chosen(best.candidate, chosen.latency, settings.max_latency))
     plan.summary = f"{plan.summary} {plan.notes[-1]}".strip()
     base = _baseline(best, ranked, problem, settings)
     return SearchResult(
@@ -111,34 +111,12 @@ def _baseline(best: FittedCandidate, ranked: Sequence[Trial], problem: Problem, 
     return best
 
 
-def _why(best: FittedCandidate, chosen: Choice, settings: Settings) -> str:
-    """Say what was chosen, and at what time for one image."""
-    words = f"Chosen: {best.candidate}, {1000 * chosen.latency:.3g} ms for one image on this machine."
-    if chosen.latency > settings.max_latency:
-        words += f" No model keeps the {1000 * settings.max_latency:.3g} ms that were asked for: this is the quickest."
-    return words
-
-
-def _mark_front(trials: Sequence[Trial], objective: str) -> None:
-    """Note which trials are on the front of loss and time at inference."""
-    judged = [trial for trial in trials if trial.results]
-    marks = front([(trial.loss(objective), trial.results[-1].latency or math.inf) for trial in judged])
-    for trial, mark in zip(judged, marks, strict=True):
-        trial.on_front = mark
-
-
 def _load(trial: Trial, problem: Problem) -> _Contender | None:
     data = problem.checkpoints.load(model_name(trial.id))
     if data is None:
         return None
     model = StoredModel.from_bytes(data)
-    labels = problem.labels[model.rows]
-    if labels.ndim == 2:
-        temperature = fit_scale(model.logits, labels)
-        answers = model.logits.astype(np.float64) / temperature
-    else:
-        temperature = fit_temperature(model.logits, labels).temperature
-        answers = np.log(np.clip(softmax(model.logits, temperature), 1e-12, 1.0))
+    answers, temperature = level(model.logits, problem.labels[model.rows])
     # The machine is idle now: the worker that trained it measured with others beside it.
     image = problem.cache.open()[int(problem.rows[0])]
     latency = measure_latency(model.module, image)
@@ -204,8 +182,7 @@ def _blended(
     chosen = [contenders[part] for part in choice.parts]
     shares = list(choice.weights)
     temperatures = [one.temperature for one in chosen]
-    several = problem.labels.ndim == 2
-    module = Blend([one.model.module for one in chosen], shares, temperatures, several_labels=several).eval()
+    module = Blend([one.model.module for one in chosen], shares, temperatures, several=problem.labels.ndim == 2).eval()
     shared = chosen[0].model.rows
     for one in chosen[1:]:
         shared = np.intersect1d(shared, one.model.rows)

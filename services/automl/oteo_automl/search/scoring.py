@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, roc_auc_score
 
@@ -145,14 +144,3 @@ def _auroc(values: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
     ranks = rankdata(values)
     count = int(positive.sum())
     return float((ranks[positive].sum() - count * (count + 1) / 2) / max(1, count * (len(values) - count)))
-
-
-def fit_scale(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """Find the temperature that suits logits of several labels, both ``(N, K)``, best."""
-    wide = logits.astype(np.float64)
-
-    def loss(log_temperature: float) -> float:
-        scaled = wide / math.exp(log_temperature)
-        return float((np.logaddexp(0.0, scaled) - labels * scaled).mean()) + log_temperature**2 / max(1, len(labels))
-
-    return math.exp(float(minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded").x))
