@@ -178,7 +178,14 @@ def test_every_form_says_how_its_images_are_prepared(export):
     for form in ("onnx", "torchscript", "pytorch", "triton", "mlflow"):
         folder = Path(export("network", form))
         text = (folder / "README.md").read_text()
-        for words in ("fits into 40 x 32 pixels", "uint8", "in the middle of a black image", "sensitivity>=0.95", "ünusual", "[N, 32, 40, 3]"):
+        for words in (
+            "fits into 40 x 32 pixels",
+            "uint8",
+            "in the middle of a black image",
+            "sensitivity>=0.95",
+            "ünusual",
+            "[N, 32, 40, 3]",
+        ):
             assert words in text, (form, words)
         for line in text.splitlines():
             if line.startswith("- `") and "/`" not in line:
@@ -199,7 +206,14 @@ policies = st.builds(
 
 
 @settings(max_examples=150, deadline=None)
-@given(policies, st.integers(1, 50), st.integers(1, 50), st.sampled_from([1, 3, 4]), st.sampled_from(["uint8", "uint16", "float32"]), st.randoms())
+@given(
+    policies,
+    st.integers(1, 50),
+    st.integers(1, 50),
+    st.sampled_from([1, 3, 4]),
+    st.sampled_from(["uint8", "uint16", "float32"]),
+    st.randoms(),
+)
 def test_the_script_prepares_to_the_bit_as_training_does(policy, width, height, channels, dtype, random):
     rng = np.random.default_rng(random.getrandbits(32))
     top = {"uint8": 255, "uint16": random.choice([200, 4095, 65535]), "float32": 1}[dtype]

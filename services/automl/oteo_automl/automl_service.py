@@ -12,6 +12,7 @@ from google.protobuf import empty_pb2
 
 from oteo_automl.candidates.registry import check_names
 from oteo_automl.exporting.catalogue import check_form
+from oteo_automl.objectives import OBJECTIVES
 from oteo_automl.settings import AutoMLSettings
 from oteo_core import context as call_context
 from oteo_core.artifacts import ArtifactStore
@@ -29,6 +30,7 @@ _REPLAYS = "requests"
 LEADERBOARD = "leaderboard.json"
 """Checkpoint in which a running training keeps its trials, best first: a JSON list of `TrialRecord.to_dict`."""
 _CLASSIFICATION = "classification"
+_TRAINED = (_CLASSIFICATION, "detection", "semantic_segmentation", "instance_segmentation")
 
 
 def falling(text: str) -> str:
@@ -60,7 +62,8 @@ class AutoMLService(automl_pb2_grpc.AutoMLServiceServicer):
             return self._start(request, "")
         info = self._dataset(request.dataset)
         self._check_task(request, info)
-        check_names(request.candidates)
+        if info.task == _CLASSIFICATION:
+            check_names(request.candidates)
         if request.unlabelled_dataset:
             raise Unimplemented("learning from unlabelled images comes with a later release", reason="NOT_IN_THIS_RELEASE")
         if request.HasField("max_latency"):
@@ -182,14 +185,21 @@ class AutoMLService(automl_pb2_grpc.AutoMLServiceServicer):
             raise InvalidArgument(
                 f"{request.dataset} is annotated for {info.task}, which cannot train a model for {asked}", reason="WRONG_TASK", field="task"
             )
-        if asked != _CLASSIFICATION:
+        if asked not in _TRAINED:
             raise Unimplemented(
-                f"training for {asked} comes with a later release; this one trains {_CLASSIFICATION}",
+                f"training for {asked} comes with a later release; this one trains for {', '.join(_TRAINED)}",
                 reason="NOT_IN_THIS_RELEASE",
                 field="task",
             )
+        objectives = OBJECTIVES[asked]
+        if request.objective and request.objective not in objectives:
+            raise InvalidArgument(
+                f"{request.objective!r} is not an objective for {asked}; there are: {', '.join(objectives)}",
+                reason="BAD_OBJECTIVE",
+                field="objective",
+            )
         present = [entry.name for entry in info.class_info if entry.sample_count]
-        if len(present) < 2:
+        if asked == _CLASSIFICATION and len(present) < 2:
             raise InvalidArgument(
                 f"{request.dataset} has images of one class only ({', '.join(present) or 'none'}); a classifier needs two",
                 reason="SINGLE_CLASS",

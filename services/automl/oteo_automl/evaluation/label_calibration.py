@@ -16,6 +16,7 @@ from scipy.optimize import minimize
 
 from oteo_automl.evaluation import scores
 from oteo_automl.evaluation.bootstrap import Floats, Ints
+from oteo_automl.evaluation.calibration import fit_temperature, softmax
 from oteo_automl.evaluation.classification import BINS
 from oteo_automl.evaluation.operating import NEVER, roc_curve
 
@@ -38,6 +39,30 @@ def label_log_loss(logits: NDArray[Any], labels: Ints) -> float:
     """Give the mean binary cross-entropy over samples and labels, nats; `logits` and `labels` (0 or 1) are ``(N, K)``."""
     values = np.asarray(logits, dtype=np.float64)
     return float((np.maximum(values, 0) - values * labels + np.log1p(np.exp(-np.abs(values)))).mean())
+
+
+def level(logits: NDArray[Any], labels: Ints) -> tuple[Floats, float]:
+    """Bring a model's held-out answers to the scale on which models can be mixed.
+
+    Parameters
+    ----------
+    logits
+        ``(N, K)``.
+    labels
+        ``(N,)``, or ``(N, K)`` of 0 and 1.
+
+    Returns
+    -------
+    answers, temperature
+        Log-probabilities after temperature scaling; for several labels logits divided by one temperature for all of them (the finished model's are
+        calibrated label by label). ``oteo_automl.candidates.modules.Blend`` mixes the same.
+    """
+    if labels.ndim == 1:
+        temperature = fit_temperature(logits, labels).temperature
+        return np.log(np.clip(softmax(logits, temperature), 1e-12, 1.0)), temperature
+    values = np.asarray(logits, dtype=np.float64)
+    slope = _fit_one(values.ravel(), np.asarray(labels, dtype=np.int64).ravel())[0]
+    return np.clip(values * slope, -30.0, 30.0), 1.0 / slope
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from oteo_automl.candidates.modules import Blend
 from oteo_automl.candidates.registry import BASELINE, BLEND
-from oteo_automl.evaluation.calibration import fit_temperature, softmax
+from oteo_automl.evaluation.label_calibration import level
 from oteo_automl.search.classification_pieces import Problem, StoredModel
 from oteo_automl.search.pieces import PieceResult, model_name
 from oteo_automl.search.result import FittedCandidate, Plan, Predictions, SearchResult
@@ -87,8 +87,8 @@ def _load(trial: Trial, problem: Problem) -> _Contender | None:
     if data is None:
         return None
     model = StoredModel.from_bytes(data)
-    temperature = fit_temperature(model.logits, problem.labels[model.rows]).temperature
-    return _Contender(trial, model, np.log(np.clip(softmax(model.logits, temperature), 1e-12, 1.0)), temperature)
+    answers, temperature = level(model.logits, problem.labels[model.rows])
+    return _Contender(trial, model, answers, temperature)
 
 
 def _contenders(ranked: Sequence[Trial], problem: Problem) -> list[_Contender]:
@@ -154,7 +154,7 @@ def _blend(contenders: Sequence[_Contender], trials: list[Trial], problem: Probl
     chosen = [contenders[part] for part in found[1]]
     shares = [float(weight) for weight in found[2]]
     temperatures = [one.temperature for one in chosen]
-    module = Blend([one.model.module for one in chosen], shares, temperatures).eval()
+    module = Blend([one.model.module for one in chosen], shares, temperatures, several=problem.labels.ndim == 2).eval()
     shared = chosen[0].model.rows
     for one in chosen[1:]:
         shared = np.intersect1d(shared, one.model.rows)

@@ -110,7 +110,11 @@ class FittedCandidate:
 
 @dataclass(slots=True)
 class PlannedCandidate:
-    """One line of the plan, as the contract's ``TrainingPlan.Candidate``; ``epoch_seconds`` is 0 where nothing is learnt by epochs."""
+    """One line of the plan, as the contract's ``TrainingPlan.Candidate``.
+
+    ``epoch_seconds`` is 0 where nothing is learnt by epochs; ``step_seconds`` and ``peak_memory`` (bytes) are 0 where they were not measured;
+    ``measured`` is False where times are a guess.
+    """
 
     name: str
     input_size: int = 0
@@ -119,6 +123,9 @@ class PlannedCandidate:
     epoch_seconds: float = 0.0
     reason: str = ""
     initial_weights: str = "scratch"
+    step_seconds: float = 0.0
+    peak_memory: int = 0
+    measured: bool = False
 
 
 @dataclass(slots=True)

@@ -85,6 +85,7 @@ class CentreDetector(Detector):
     """
 
     kind = "centre-detector"
+    can_mirror = True
 
     def __init__(
         self,
@@ -119,6 +120,11 @@ class CentreDetector(Detector):
         """Give logits of the heatmap ``(N, K, h, w)``, and box and predicted IoU ``(N, 5, h, w)``."""
         x = self.decoder(self.encoder(self.normalised(planes)))
         return self.heat(x), self.place(x)
+
+    def mirror_raw(self, raw: Raw) -> Raw:
+        """Mirror maps, and let left and right sides change places."""
+        place = raw[1].flip(3)
+        return raw[0].flip(3), torch.cat([place[:, 2:3], place[:, 1:2], place[:, 0:1], place[:, 3:]], dim=1)
 
     def boxes(self, place: torch.Tensor, height: int, width: int) -> torch.Tensor:
         """Give the box of every cell, ``(N, 4, h, w)`` in prepared pixels."""

@@ -36,6 +36,9 @@ class Detector(SavedModule):
     spread: torch.Tensor
     encoder: nn.Module
 
+    can_mirror = False
+    """True where raw heads of a mirrored image can be brought back by `mirror_raw`."""
+
     def __init__(self, *, channels: int, mean: Sequence[float], spread: Sequence[float], **settings: Any) -> None:
         super().__init__(channels=channels, mean=list(mean), spread=list(spread), **settings)
         self.register_buffer("mean", torch.tensor(list(mean), dtype=torch.float32).view(1, -1, 1, 1))
@@ -60,6 +63,10 @@ class Detector(SavedModule):
     @abstractmethod
     def decode(self, raw: Raw, height: int, width: int, limit: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Give boxes ``(N, M, 4)`` in prepared pixels, scores ``(N, M)`` falling, and classes ``(N, M)`` int64; M is at most `limit`."""
+
+    def mirror_raw(self, raw: Raw) -> Raw:
+        """Turn the raw heads of an image mirrored left and right into such of the image itself."""
+        raise TypeError(f"{self.kind} has no heads that can be mirrored")
 
     def lesson_loss(self, planes: torch.Tensor, targets: BatchBoxes) -> torch.Tensor:
         """Give the mean loss of a batch of planes."""
