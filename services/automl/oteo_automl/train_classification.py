@@ -9,11 +9,11 @@ from oteo_automl.evaluation.operating import OperatingRequest
 from oteo_automl.finish import finish
 from oteo_automl.handover import make_winner
 from oteo_automl.search.classification_pieces import Problem
-from oteo_automl.search.classification_work import ClassificationWork, Settings, make_plan
+from oteo_automl.search.classification_work import ClassificationWork, Settings
 from oteo_automl.search.data import ImageCache, read_table
 from oteo_automl.search.fingerprint import choose_policy, take_fingerprint
 from oteo_automl.search.folds import make_folds
-from oteo_automl.training_job import GPU_SHARE, Training, device_name
+from oteo_automl.training_job import GPU_SHARE, Training
 from oteo_automl.triton import TritonParityClient
 from oteo_core.datasets import DatasetReader
 from oteo_core.errors import FailedPrecondition
@@ -73,19 +73,6 @@ def train_classification(training: Training, reader: DatasetReader) -> ModelPack
             context.progress(0.01, "decoding the images")
             cache.build(reader, samples, check=context.check)
             data.images = cache.open()
-        plan = make_plan(
-            asked,
-            reasons,
-            budget,
-            fingerprint=fingerprint.to_dict(),
-            device=device_name(gpu=gpu),
-            folds=fold_count,
-            train_count=fingerprint.train_count,
-            steps=training.steps,
-        )
-        training.show_plan(plan)
-        if request.validate_only:
-            return None
         problem = Problem(
             cache=cache,
             labels=data.labels,
@@ -98,7 +85,11 @@ def train_classification(training: Training, reader: DatasetReader) -> ModelPack
             pretrained_uri=pretrained,
             scratch=str(context.scratch),
         )
-        result, search = training.search(ClassificationWork(problem, asked), executor, plan)
+        work = ClassificationWork(problem, asked)
+        plan = training.plan(work, executor, reasons, fingerprint=fingerprint.to_dict(), folds=fold_count, input_size=policy.width)
+        if request.validate_only:
+            return None
+        result, search = training.search(work, executor, plan)
     result.trials = search.records()
     winner = make_winner(
         result,

@@ -10,9 +10,9 @@ from oteo_automl.dense.base import DenseData, Facts, find_task
 from oteo_automl.dense.cache import DenseCache
 from oteo_automl.dense.finish import DenseWinner, finish_dense
 from oteo_automl.dense.pieces import DenseProblem
-from oteo_automl.dense.work import DenseWork, choose_candidates, hold_out, make_plan
+from oteo_automl.dense.work import DenseWork, choose_candidates, hold_out
 from oteo_automl.search.fingerprint import describe_images, input_channels
-from oteo_automl.training_job import GPU_SHARE, Training, device_name
+from oteo_automl.training_job import GPU_SHARE, Training
 from oteo_automl.triton import TritonParityClient
 from oteo_core.datasets import DatasetReader
 from oteo_core.errors import FailedPrecondition, InvalidArgument
@@ -70,23 +70,6 @@ def train_dense_task(training: Training, reader: DatasetReader) -> ModelPackage 
             cache.build(reader, data, check=context.check)
             images, targets = cache.open()
         facts = task.facts(targets, train, policy, len(data.classes))
-        plan = make_plan(
-            chosen,
-            reasons,
-            task,
-            policy,
-            budget,
-            fingerprint=_fingerprint(data, facts),
-            device=device_name(gpu=gpu),
-            train_count=len(train),
-            held_out=held_out_words,
-            gpu=gpu,
-            pretrained=pretrained,
-            steps=training.steps,
-        )
-        training.show_plan(plan)
-        if request.validate_only:
-            return None
         problem = DenseProblem(
             task=task.name,
             cache=cache,
@@ -99,6 +82,17 @@ def train_dense_task(training: Training, reader: DatasetReader) -> ModelPackage 
             pretrained_uri=training.pretrained_uri,
         )
         work = DenseWork(problem, task, chosen, objective, policy, GPU_SHARE if gpu else 0.0)
+        plan = training.plan(
+            work,
+            executor,
+            reasons,
+            fingerprint=_fingerprint(data, facts),
+            folds=0 if held_out is train else 1,
+            input_size=max(policy.width, policy.height),
+            notes=[f"Candidates are compared on {held_out_words}."],
+        )
+        if request.validate_only:
+            return None
         result, search = training.search(work, executor, plan)
     result.trials = search.records()
     winner = DenseWinner(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 import psutil
 import torch
@@ -14,6 +15,8 @@ import torch
 from oteo_automl.publishing import RESERVE_SECONDS
 from oteo_automl.search.budget import Budget
 from oteo_automl.search.checkpoints import StoredCheckpoints
+from oteo_automl.search.planner import Speeds, make_plan
+from oteo_automl.search.probing import Probing
 from oteo_automl.search.result import Plan
 from oteo_automl.search.search import Search, Snapshot, predicted_end
 from oteo_automl.search.tracker import BackgroundTracker
@@ -69,6 +72,7 @@ class Training:
         self.budget = Budget.resume(self.checkpoints, total, _reserve(total), began)
         self.steps: dict[str, float] = {"start": time.time() - began}
         self._tracker: BackgroundTracker | None = None
+        self._probing: Probing | None = None
 
     @property
     def pretrained_uri(self) -> str:
@@ -113,6 +117,42 @@ class Training:
         small = self.budget.total < _INLINE_BUDGET and not self.request.validate_only
         return self.context.executor("inline" if small else None)
 
+    def plan(
+        self,
+        work: Work[Any],
+        executor: Executor,
+        reasons: Mapping[str, str],
+        *,
+        fingerprint: Mapping[str, Any],
+        folds: int,
+        input_size: int,
+        notes: Sequence[str] = (),
+    ) -> Plan:
+        """Say what is to be done and show it; measure first where a plan is all that is asked for.
+
+        See `oteo_automl.search.planner.make_plan`; a training measures while it has begun already.
+        """
+        self._probing = probing = Probing(work, self.budget)
+        if self.request.validate_only:
+            with self.timed("measure"):
+                self.context.progress(0.1, "measuring candidates")
+                probing.run(executor)
+        plan = make_plan(
+            work,
+            Speeds(work, probing.found, {}),
+            reasons,
+            self.budget,
+            fingerprint=fingerprint,
+            device=device_name(gpu=executor.gpus >= 1),
+            folds=folds,
+            input_size=input_size,
+            steps=self.steps,
+            notes=notes,
+            messages=probing.messages,
+        )
+        self.show_plan(plan)
+        return plan
+
     def show_plan(self, plan: Plan) -> None:
         """Put the plan into the operation."""
         message = automl_pb2.TrainingPlan(summary=plan.summary, device=plan.device, folds=plan.folds)
@@ -126,6 +166,8 @@ class Training:
                 initial_weights=one.initial_weights,
             )
             entry.epoch_time.FromMilliseconds(round(one.epoch_seconds * 1000))
+            entry.step_time.FromMicroseconds(round(one.step_seconds * 1e6))
+            entry.peak_memory_bytes = one.peak_memory
         message.predicted_end_time.FromDatetime(predicted_end(self.budget))
         message.fingerprint.update({**plan.fingerprint, "measured_seconds": dict(plan.steps)})
         self.context.metadata.plan.CopyFrom(message)
@@ -152,10 +194,11 @@ class Training:
                 metadata.best_trial.CopyFrom(snapshot.best.to_proto(self.model_id))
                 value = "" if snapshot.best.objective is None else f", {objective} {snapshot.best.objective:.3f}"
                 message = f"best so far: {snapshot.best.candidate}{value}"
-            context.progress(0.02 + _SEARCH_SHARE * snapshot.fraction, snapshot.stage, message, predicted_end(self.budget))
+            end = datetime.fromtimestamp(snapshot.predicted_end, UTC)
+            context.progress(0.02 + _SEARCH_SHARE * snapshot.fraction, snapshot.stage, message, end)
 
         with self.timed("search"):
-            search = Search(work, executor, self.budget, plan, self._tracker, check=context.check, report=report)
+            search = Search(work, executor, self.budget, plan, self._tracker, probing=self._probing, check=context.check, report=report)
             result = search.run()
         self.show_plan(plan)
         # The search's own tasks are over: all processors are free again.
