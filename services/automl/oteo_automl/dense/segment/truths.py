@@ -189,9 +189,7 @@ def _read(reader: DatasetReader, sample: Sample) -> NDArray[Any]:
 def _by_class(mask: NDArray[Any], encoding: MaskEncoding, names: Sequence[str], numbers: dict[str, int]) -> NDArray[np.uint8]:
     known = {value: numbers.get(name, IGNORED) for name, value in zip(names, encoding.values, strict=True)}
     values, places = np.unique(mask, return_inverse=True)
-    order = np.array(
-        [known.get(v, 0 if v == 0 and v not in encoding.ignore else IGNORED) for v in values.tolist()], dtype=np.uint8
-    )
+    order = np.array([known.get(v, 0 if v == 0 and v not in encoding.ignore else IGNORED) for v in values.tolist()], dtype=np.uint8)
     return np.asarray(order[places].reshape(mask.shape))
 
 
