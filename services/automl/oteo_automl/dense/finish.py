@@ -18,7 +18,7 @@ from oteo_automl.dense.base import DenseData, DenseTask, Facts, Served
 from oteo_automl.dense.work import DenseResult, FittedNetwork
 from oteo_automl.packaging.config import LABELS, config_pbtxt, labels_txt
 from oteo_automl.packaging.export import export_onnx
-from oteo_automl.packaging.outputs import Output
+from oteo_automl.packaging.outputs import TOLERANCE, Output
 from oteo_automl.packaging.parity import ParityClient
 from oteo_automl.packaging.served import batches, run_torch
 from oteo_automl.publishing import (
@@ -214,7 +214,12 @@ def graph_outputs(served: Served) -> tuple[Output, ...]:
     """Give the outputs with what they may differ by between runtimes."""
     return tuple(
         Output(
-            name, shape, datatype, served.tolerance.get(name, 1e-4 if datatype == "FP32" else 0.0), 0.0 if datatype == "FP32" else _SPARE
+            name,
+            shape,
+            datatype,
+            tolerance=served.tolerance.get(name, TOLERANCE if datatype == "FP32" else 0.0),
+            spare=0.0 if datatype == "FP32" else _SPARE,
+            ranked_by=served.ranked_by if name != served.ranked_by else "",
         )
         for name, shape, datatype in served.outputs
     )
