@@ -44,7 +44,14 @@ class RuntimeParity:
 
 
 def train(
-    monkeypatch: pytest.MonkeyPatch, store: ArtifactStore, home: Path, dataset: str, *, model: str = "made", seconds: int = 30, **fields: Any
+    monkeypatch: pytest.MonkeyPatch,
+    store: ArtifactStore,
+    home: Path,
+    dataset: str,
+    *,
+    model: str = "made",
+    seconds: int = 30,
+    **fields: Any,
 ) -> automl_pb2.TrainModelResponse:
     """Train as the job does and give its response."""
     monkeypatch.setenv("OTEO_EXECUTOR", "inline")
@@ -63,7 +70,9 @@ def train(
     return response
 
 
-def draw_discs(rng: np.random.Generator, side: int = 64, channels: int = 1, most: int = 4) -> tuple[np.ndarray, list[tuple[int, int, int, int]]]:
+def draw_discs(
+    rng: np.random.Generator, side: int = 64, channels: int = 1, most: int = 4
+) -> tuple[np.ndarray, list[tuple[int, int, int, int]]]:
     """Draw light and dark discs on noise, apart from each other; give the image and (x, y, radius, kind) of each."""
     image = rng.normal(110, 12, (side, side, channels))
     discs: list[tuple[int, int, int, int]] = []
@@ -83,7 +92,9 @@ def draw_discs(rng: np.random.Generator, side: int = 64, channels: int = 1, most
 KINDS = ("dark", "light")
 
 
-def write_discs(store: ArtifactStore, task: str, *, count: int = 60, side: int = 64, channels: int = 1, name: str = "discs", seed: int = 0) -> str:
+def write_discs(
+    store: ArtifactStore, task: str, *, count: int = 60, side: int = 64, channels: int = 1, name: str = "discs", seed: int = 0
+) -> str:
     """Write a dataset of discs: boxes for detection, masks by class or by object for segmentation."""
     rng = np.random.default_rng(seed)
     encoding = {

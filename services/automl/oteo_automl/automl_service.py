@@ -66,8 +66,6 @@ class AutoMLService(automl_pb2_grpc.AutoMLServiceServicer):
             check_names(request.candidates)
         if request.unlabelled_dataset:
             raise Unimplemented("learning from unlabelled images comes with a later release", reason="NOT_IN_THIS_RELEASE")
-        if request.HasField("max_latency"):
-            raise Unimplemented("choosing by latency comes with a later release", reason="NOT_IN_THIS_RELEASE")
         if request.conformal_coverage and request.conformal_coverage < 0.5:
             raise InvalidArgument(
                 "a coverage below one half says nothing; give 0.5 to 0.999", reason="BAD_COVERAGE", field="conformal_coverage"

@@ -93,4 +93,4 @@ def overlaps(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
     common = sides[..., 0] * sides[..., 1]
     areas = [np.clip(box[..., 2] - box[..., 0], 0.0, None) * np.clip(box[..., 3] - box[..., 1], 0.0, None) for box in (one, two)]
     whole = areas[0] + areas[1] - common
-    return np.divide(common, whole, out=np.zeros_like(common), where=whole > 0)
+    return np.asarray(np.divide(common, whole, out=np.zeros_like(common), where=whole > 0))

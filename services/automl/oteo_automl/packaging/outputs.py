@@ -48,10 +48,14 @@ class Output:
     ranked_by: str = ""
 
 
-def classification_outputs(classes: int) -> tuple[Output, ...]:
-    """Give the outputs of a classifier of K classes."""
+def classification_outputs(classes: int, maps: tuple[int, int] | None = None) -> tuple[Output, ...]:
+    """Give the outputs of a classifier of K classes; `maps` is the height and width of its attention maps, None where it has none."""
     # Logits of a sure network are large: what counts of them is how they compare, which the probabilities show.
-    return (Output("probabilities", (classes,), labelled=True), Output("logits", (classes,), tolerance=1e-2))
+    usual = (Output("probabilities", (classes,), labelled=True), Output("logits", (classes,), tolerance=1e-2))
+    if maps is None:
+        return usual
+    # The map is of the first class: between two that are equally probable it may be of either.
+    return (*usual, Output("attention", maps, tolerance=1e-2, spare=0.1))
 
 
 def difference(output: Output, found: NDArray[Any], expected: NDArray[Any]) -> float:

@@ -98,8 +98,8 @@ def judge_answers(truths: Sequence[TrueBoxes], found: Sequence[Detections]) -> J
         parts.append((answer.scores[counts], answer.labels[counts], good[counts], np.full(int(counts.sum()), image)))
     if not parts:
         return Judged(np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.bool_), np.zeros(0, np.int64))
-    scores, labels, good, image = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return Judged(scores.astype(np.float64), labels.astype(np.int64), good, image.astype(np.int64))
+    scores, labels, good, place = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Judged(scores.astype(np.float64), labels.astype(np.int64), good, place.astype(np.int64))
 
 
 def fit_platt(answers: Judged, classes: int) -> Platt:

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import timm
 import torch
 from torch import nn
 
@@ -71,6 +72,22 @@ class Detector(SavedModule):
     def lesson_loss(self, planes: torch.Tensor, targets: BatchBoxes) -> torch.Tensor:
         """Give the mean loss of a batch of planes."""
         return self.raw_loss(self.from_planes(planes), targets, planes.shape[2], planes.shape[3])
+
+
+def make_encoder(architecture: str, channels: int, finest: int, coarsest: int = 32) -> tuple[nn.Module, list[int]]:
+    """Make a timm network that gives features at strides from `finest` to `coarsest`; also their channels, fine to coarse."""
+    whole = timm.create_model(architecture, pretrained=False, features_only=True, in_chans=channels)
+    kept = [index for index, stride in enumerate(whole.feature_info.reduction()) if finest <= stride <= coarsest]
+    encoder = timm.create_model(architecture, pretrained=False, features_only=True, in_chans=channels, out_indices=kept)
+    return encoder, list(encoder.feature_info.channels())
+
+
+def quiet_head(inside: int, outside: int, bias: float = 0.0) -> nn.Conv2d:
+    """Make a last 1x1 convolution that says `bias` at first."""
+    head = nn.Conv2d(inside, outside, 1)
+    nn.init.normal_(head.weight, std=0.01)
+    nn.init.constant_(head.bias, bias)  # type: ignore[arg-type]
+    return head
 
 
 def cell_centres(height: int, width: int, stride: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -133,4 +133,4 @@ def _small_side(truths: Sequence[TrueBoxes]) -> float:
 def _cost(gpu: bool) -> float:
     if gpu:
         return _SECONDS["gpu"]
-    return _SECONDS["bfloat16" if has_bfloat16() else "float32"] / torch.get_num_threads() ** 0.8
+    return float(_SECONDS["bfloat16" if has_bfloat16() else "float32"] / torch.get_num_threads() ** 0.8)

@@ -136,7 +136,7 @@ class DetectionLesson:
         found = [found_of(boxes[i], scores[i], labels[i]) for i in range(len(boxes))]
         truths = list(self._table.rows(self._held_out))
         figures = detection_scores(truths, found, self._classes)
-        kept = {
+        kept: dict[str, NDArray[Any]] = {
             "rows": self._held_out,
             "boxes": boxes[:, :_KEPT].astype(np.float32),
             "scores": scores[:, :_KEPT].astype(np.float32),

@@ -66,7 +66,7 @@ class ServedDetector(torch.nn.Module):
         own = self.offsets[classes] if len(self.offsets) > 1 else self.offsets
         calibrated = torch.sigmoid(self.slope * (torch.log(sure) - torch.log1p(-sure)) + own)
         calibrated = torch.where(there, calibrated, torch.zeros_like(calibrated))
-        ordered, places = torch.topk(calibrated, scores.shape[1], dim=1)
+        ordered, places = torch.topk(calibrated, int(scores.shape[1]), dim=1)
         boxes = boxes.gather(1, places[:, :, None].expand(-1, -1, 4))
         return boxes, ordered, classes.gather(1, places)
 
@@ -92,7 +92,9 @@ def serve(
     with torch.no_grad():
         shapes = [tuple(part.shape[1:]) for part in module(torch.from_numpy(np.zeros((1, *images.shape[1:]), images.dtype)))]
     outputs = tuple(zip(("boxes", "scores", "classes"), shapes, ("FP32", "FP32", "INT64"), strict=True))
-    return Served(module, outputs, decoding, figures, {"boxes": BOX_TOLERANCE, "scores": SCORE_TOLERANCE, "classes": 0.0}, ranked_by="scores")
+    return Served(
+        module, outputs, decoding, figures, {"boxes": BOX_TOLERANCE, "scores": SCORE_TOLERANCE, "classes": 0.0}, ranked_by="scores"
+    )
 
 
 def _precision(truths: Sequence[TrueBoxes], found: Sequence[Detections], classes: int) -> float:
