@@ -31,7 +31,9 @@ def take_checkpoints(asked: Sequence[Checkpoint], checkpoints: Checkpoints, clas
     for index, one in enumerate(asked):
         if any(one.label == other.label for other in found):
             raise InvalidArgument(
-                f"two checkpoints are called {one.label}: name them apart", reason="DUPLICATE_CHECKPOINT", field=f"checkpoints[{index}].name"
+                f"two checkpoints are called {one.label}: name them apart",
+                reason="DUPLICATE_CHECKPOINT",
+                field=f"checkpoints[{index}].name",
             )
         stored = checkpoints.load(f"given/{one.label}.json")
         if stored is not None:
