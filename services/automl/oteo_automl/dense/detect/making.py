@@ -16,6 +16,8 @@ CANDIDATES: tuple[DenseCandidate, ...] = (
     DenseCandidate("centre-mobilenetv4_conv_small", "mobilenetv4_conv_small", "centre", cost=0.6),
     DenseCandidate("fcos-resnet18", "resnet18", "fcos", half=True, cost=1.1),
     DenseCandidate("faster-rcnn-mobilenet", "mobilenetv3_large_100", "faster-rcnn", rate=5e-4, batch=4, cost=2.5),
+    DenseCandidate("rtdetr-r18", "rtdetr_r18vd", "detr", scratch=False, rate=3e-4, batch=4, cost=3.0),
+    DenseCandidate("rtdetr-r50", "rtdetr_r50vd", "detr", scratch=False, large=True, rate=3e-4, batch=4, cost=9.0),
     DenseCandidate("centre-resnet50d", "resnet50d", "centre", large=True, half=True, cost=2.6),
 )
 
@@ -43,4 +45,10 @@ def make_detector(
     if candidate.head == "faster-rcnn":
         aspects = anchor_aspects(facts["aspect"])
         return TwoStageDetector(candidate.architecture, classes, channels, mean, spread, sizes=anchor_sizes(side), aspects=aspects)
+    if candidate.head == "detr":
+        # Imported here: transformers takes seconds, and most searches have no weights for it.
+        from oteo_automl.dense.detect.transformer import TransformerDetector
+
+        width, height = (int(value) for value in facts["input"])
+        return TransformerDetector(candidate.architecture, classes, channels, mean, spread, height=height, width=width)
     raise KeyError(candidate.head)
