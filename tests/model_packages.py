@@ -15,6 +15,7 @@ from oteo_automl.candidates.networks import NetworkClassifier
 from oteo_automl.exporting.network_file import network_files
 from oteo_automl.packaging.config import LABELS, config_pbtxt, labels_txt
 from oteo_automl.packaging.export import export_onnx
+from oteo_automl.packaging.outputs import classification_outputs
 from oteo_automl.packaging.served import ServedClassifier
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.images import InputPolicy
@@ -58,7 +59,9 @@ def publish(store: ArtifactStore, model: str, module: torch.nn.Module, policy: I
     served = ServedClassifier(module, 1.7).eval()
     shape = (4, policy.height, policy.width, policy.channels)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    graph = export_onnx(served, policy, len(CLASSES), images if policy.dtype == "uint8" else (images / 255).astype(np.float32)).data
+    graph = export_onnx(
+        served, policy, classification_outputs(len(CLASSES)), images if policy.dtype == "uint8" else (images / 255).astype(np.float32)
+    ).data
     package = ModelPackage(
         id=model,
         display_name=model.title(),
@@ -77,7 +80,7 @@ def publish(store: ArtifactStore, model: str, module: torch.nn.Module, policy: I
     package.digest = package.serving_digest(hashlib.sha256(graph).hexdigest())
     contents = {
         f"{package.triton_path}/config.pbtxt": config_pbtxt(
-            model, policy, len(CLASSES), parameters={"oteo_digest": package.digest}
+            model, policy, classification_outputs(len(CLASSES)), parameters={"oteo_digest": package.digest}
         ).encode(),
         f"{package.triton_path}/{LABELS}": labels_txt(CLASSES).encode(),
         f"{package.triton_path}/1/model.onnx": graph,

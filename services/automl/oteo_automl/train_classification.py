@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from contextlib import closing
 
+from oteo_automl.candidates.portfolio import PORTFOLIO
 from oteo_automl.candidates.registry import BLEND, choose, matching
+from oteo_automl.candidates.weights import has_weights
 from oteo_automl.evaluation.operating import OperatingRequest
 from oteo_automl.finish import finish
 from oteo_automl.handover import make_winner
+from oteo_automl.objectives import OBJECTIVES
 from oteo_automl.search.classification_pieces import Problem
 from oteo_automl.search.classification_work import ClassificationWork, Settings
-from oteo_automl.search.data import ImageCache, read_table
+from oteo_automl.search.data import ImageCache, check_classes, check_parts, describe, leave_out, read_table
 from oteo_automl.search.fingerprint import choose_policy, take_fingerprint
 from oteo_automl.search.folds import make_folds
 from oteo_automl.training_job import GPU_SHARE, Training
 from oteo_automl.triton import TritonParityClient
 from oteo_core.datasets import DatasetReader
-from oteo_core.errors import FailedPrecondition
 from oteo_core.packages import ModelPackage
 from oteo_protos.automl.v1 import automl_pb2
 
@@ -29,35 +31,34 @@ def train_classification(training: Training, reader: DatasetReader) -> ModelPack
     InvalidArgument
         ``WRONG_TASK``, ``SINGLE_CLASS``, ``UNKNOWN_CANDIDATE``.
     FailedPrecondition
-        ``NO_TEST_PART``.
+        ``NO_TEST_PART``, ``UNREADABLE_IMAGES``.
     """
     context, request, settings, budget = training.context, training.request, training.settings, training.budget
     with training.timed("read the samples"):
         data, samples = read_table(reader)
-        if not len(data.part("test")):
-            raise FailedPrecondition(
-                f"{request.dataset} has no test part, so that nothing could be said of a model's worth: import it with one",
-                reason="NO_TEST_PART",
-            )
+        check_parts(data, request.dataset)
         fingerprint = take_fingerprint(data)
-        rows = data.part("train", "validation")
-        training_rows = data.parts[rows] == "train"
-        folds, fold_count = make_folds(data.labels[rows], training_rows, [data.groups[row] for row in rows], seed=request.seed)
     with training.executor() as executor:
         gpu = executor.gpus >= 1
         policy = choose_policy(fingerprint, gpu=gpu, budget=budget.total, largest=settings.largest_input)
         pretrained = training.pretrained_uri
         candidates, reasons = choose(
-            request.candidates, gpu=gpu, pretrained=bool(pretrained), budget=budget.total, smallest_side=policy.width
+            request.candidates,
+            gpu=gpu,
+            pretrained=bool(pretrained),
+            budget=budget.total,
+            smallest_side=policy.width,
+            weights={one.name for one in PORTFOLIO if has_weights(pretrained, one.name)} if pretrained else None,
         )
         asked = Settings(
             candidates=candidates,
-            objective=request.objective or "log_loss",
+            objective=request.objective or OBJECTIVES[reader.info.task][0],
             policy=policy,
             classes=data.classes,
             ids=data.samples,
             groups=data.groups,
             gpu_share=GPU_SHARE if gpu else 0.0,
+            max_latency=training.max_latency,
             blend=not request.candidates or any(BLEND in matching(name) for name in request.candidates),
         )
         cache = ImageCache(
@@ -71,8 +72,15 @@ def train_classification(training: Training, reader: DatasetReader) -> ModelPack
         )
         with training.timed("decode the images"):
             context.progress(0.01, "decoding the images")
-            cache.build(reader, samples, check=context.check)
+            left_out = leave_out(data, cache.build(reader, samples, check=context.check))
             data.images = cache.open()
+        if left_out:
+            check_classes(data)
+            check_parts(data, request.dataset)
+            fingerprint = take_fingerprint(data)
+        rows = data.part("train", "validation")
+        training_rows = data.parts[rows] == "train"
+        folds, fold_count = make_folds(data.labels[rows], training_rows, [data.groups[row] for row in rows], seed=request.seed)
         problem = Problem(
             cache=cache,
             labels=data.labels,
@@ -84,9 +92,18 @@ def train_classification(training: Training, reader: DatasetReader) -> ModelPack
             checkpoints=training.checkpoints,
             pretrained_uri=pretrained,
             scratch=str(context.scratch),
+            objective=asked.objective,
         )
         work = ClassificationWork(problem, asked)
-        plan = training.plan(work, executor, reasons, fingerprint=fingerprint.to_dict(), folds=fold_count, input_size=policy.width)
+        plan = training.plan(
+            work,
+            executor,
+            reasons,
+            fingerprint=fingerprint.to_dict() | {"left_out_samples": [one.to_dict() for one in left_out]},
+            folds=fold_count,
+            input_size=policy.width,
+            notes=[describe(left_out)] if left_out else [],
+        )
         if request.validate_only:
             return None
         result, search = training.search(work, executor, plan)

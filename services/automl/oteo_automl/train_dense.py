@@ -11,11 +11,12 @@ from oteo_automl.dense.cache import DenseCache
 from oteo_automl.dense.finish import DenseWinner, finish_dense
 from oteo_automl.dense.pieces import DenseProblem
 from oteo_automl.dense.work import DenseWork, choose_candidates, hold_out
+from oteo_automl.search.data import check_parts, describe, leave_out
 from oteo_automl.search.fingerprint import describe_images, input_channels
 from oteo_automl.training_job import GPU_SHARE, Training
 from oteo_automl.triton import TritonParityClient
 from oteo_core.datasets import DatasetReader
-from oteo_core.errors import FailedPrecondition, InvalidArgument
+from oteo_core.errors import InvalidArgument
 from oteo_core.packages import ModelPackage
 
 
@@ -27,7 +28,7 @@ def train_dense_task(training: Training, reader: DatasetReader) -> ModelPackage 
     InvalidArgument
         ``WRONG_TASK``, ``NO_OBJECTS``, ``UNKNOWN_CANDIDATE``, ``BAD_OBJECTIVE``.
     FailedPrecondition
-        ``NO_TEST_PART``.
+        ``NO_TEST_PART``, ``UNREADABLE_IMAGES``.
     """
     context, request, settings, budget = training.context, training.request, training.settings, training.budget
     task = find_task(reader.info.task)
@@ -40,12 +41,7 @@ def train_dense_task(training: Training, reader: DatasetReader) -> ModelPackage 
         )
     with training.timed("read the samples"):
         data = task.read(reader)
-        if not len(data.part("test")):
-            raise FailedPrecondition(
-                f"{request.dataset} has no test part, so that nothing could be said of a model's worth: import it with one",
-                reason="NO_TEST_PART",
-            )
-        train, held_out, held_out_words = hold_out(data, request.seed)
+        check_parts(data, request.dataset)
     with training.executor() as executor:
         gpu = executor.gpus >= 1
         channels = input_channels(data.channels)
@@ -67,8 +63,10 @@ def train_dense_task(training: Training, reader: DatasetReader) -> ModelPackage 
         )
         with training.timed("decode the images"):
             context.progress(0.01, "decoding the images and their annotations")
-            cache.build(reader, data, check=context.check)
+            left_out = leave_out(data, cache.build(reader, data, check=context.check))
             images, targets = cache.open()
+        check_parts(data, request.dataset)
+        train, held_out, held_out_words = hold_out(data, request.seed)
         facts = task.facts(targets, train, policy, len(data.classes))
         problem = DenseProblem(
             task=task.name,
@@ -81,15 +79,15 @@ def train_dense_task(training: Training, reader: DatasetReader) -> ModelPackage 
             checkpoints=training.checkpoints,
             pretrained_uri=training.pretrained_uri,
         )
-        work = DenseWork(problem, task, chosen, objective, policy, GPU_SHARE if gpu else 0.0)
+        work = DenseWork(problem, task, chosen, objective, policy, GPU_SHARE if gpu else 0.0, training.max_latency)
         plan = training.plan(
             work,
             executor,
             reasons,
-            fingerprint=_fingerprint(data, facts),
+            fingerprint=_fingerprint(data, facts) | {"left_out_samples": [one.to_dict() for one in left_out]},
             folds=0 if held_out is train else 1,
             input_size=max(policy.width, policy.height),
-            notes=[f"Candidates are compared on {held_out_words}."],
+            notes=[f"Candidates are compared on {held_out_words}.", *([describe(left_out)] if left_out else [])],
         )
         if request.validate_only:
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -78,6 +79,11 @@ class Training:
     def pretrained_uri(self) -> str:
         """Where pretrained weights lie; empty: none."""
         return self.request.pretrained_uri or str(self.settings.pretrained_uri)
+
+    @property
+    def max_latency(self) -> float:
+        """Seconds that one image may take at inference; infinite where nothing was asked."""
+        return self.request.max_latency.ToTimedelta().total_seconds() if self.request.HasField("max_latency") else math.inf
 
     @property
     def limits(self) -> ImageLimits:
@@ -166,8 +172,9 @@ class Training:
                 initial_weights=one.initial_weights,
             )
             entry.epoch_time.FromMilliseconds(round(one.epoch_seconds * 1000))
-            entry.step_time.FromMicroseconds(round(one.step_seconds * 1e6))
-            entry.peak_memory_bytes = one.peak_memory
+            if one.step_seconds:
+                entry.step_time.FromMicroseconds(round(one.step_seconds * 1e6))
+            entry.peak_memory_bytes, entry.measured = one.peak_memory, one.measured
         message.predicted_end_time.FromDatetime(predicted_end(self.budget))
         message.fingerprint.update({**plan.fingerprint, "measured_seconds": dict(plan.steps)})
         self.context.metadata.plan.CopyFrom(message)
@@ -212,7 +219,8 @@ class Training:
     def finishing(self, stage: str, fraction: float) -> None:
         """Show a step of what follows the search, and keep the clock."""
         self.budget.keep(self.checkpoints)
-        end = predicted_end(self.budget)
+        now = time.time()
+        end = datetime.fromtimestamp(max(now, min(self.budget.end, now + self.budget.reserve * (1.0 - fraction))), UTC)
         self.context.progress(0.02 + _SEARCH_SHARE + (0.98 - _SEARCH_SHARE) * fraction, stage, predicted_end=end)
 
     def done(self, package: ModelPackage) -> None:

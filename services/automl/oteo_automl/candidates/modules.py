@@ -56,6 +56,8 @@ def build(spec: Mapping[str, Any]) -> SavedModule:
 
     kind = str(spec["kind"])
     if kind not in _KINDS:
+        from oteo_automl.dense.segment import networks as segmentation  # noqa: F401
+    if kind not in _KINDS:
         raise ValueError(f"a module of unknown kind {kind!r}: the checkpoint is from another version")
     return _KINDS[kind](**spec["settings"])
 
@@ -113,12 +115,16 @@ class Blend(SavedModule):
         """Give ``(N, K)``."""
         total: torch.Tensor | None = None
         for part, weight, temperature in zip(self.parts, self.settings["weights"], self.settings["temperatures"], strict=True):
-            logits = part(image) / temperature
-            term = (logits.clamp(-30.0, 30.0) if self.settings["several"] else torch.log_softmax(logits, dim=1)) * weight
+            term = self.mixed(part(image), temperature) * weight
             total = term if total is None else total + term
         if total is None:
             raise ValueError("a blend of nothing")
         return total
+
+    def mixed(self, logits: torch.Tensor, temperature: float) -> torch.Tensor:
+        """Bring a part's logits ``(N, K)`` to the scale on which they are mixed."""
+        scaled = logits / temperature
+        return scaled.clamp(-30.0, 30.0) if self.settings["several"] else torch.log_softmax(scaled, dim=1)
 
 
 def to_planes(image: torch.Tensor) -> torch.Tensor:

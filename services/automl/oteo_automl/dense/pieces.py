@@ -19,7 +19,8 @@ from oteo_automl.candidates.weights import Weights, find_weights, load_weights
 from oteo_automl.dense.base import DenseCandidate, Facts, find_task
 from oteo_automl.dense.cache import DenseCache
 from oteo_automl.search.checkpoints import Checkpoints
-from oteo_automl.search.pieces import PieceResult, model_name, result_name, state_name, trained_result
+from oteo_automl.search.ensemble import measure_latency
+from oteo_automl.search.pieces import PieceResult, curve_watch, model_name, result_name, state_name, trained_result
 from oteo_automl.search.probe import Probe, measure, memory_limit
 
 
@@ -164,8 +165,11 @@ def train_dense(
 
     # Judging runs the network over the held-out images: a tenth of the time at most.
     judge_every = max(1, round(4 * len(problem.held_out) / max(1, len(problem.train))))
-    outcome = trainer.run(target, total, deadline, keep, judge_every=judge_every)
-    problem.checkpoints.save(model_name(trial), StoredNetwork(trainer.result(), outcome.judgement.kept).to_bytes())
-    result = trained_result(outcome, recipe, weights.source if weights is not None else "scratch", time.time() - began)
+    watch = curve_watch(problem.checkpoints, trial, total, by_score=True)
+    outcome = trainer.run(target, total, deadline, keep, judge_every=judge_every, on_epoch=watch)
+    network = trainer.result()
+    problem.checkpoints.save(model_name(trial), StoredNetwork(network, outcome.judgement.kept).to_bytes())
+    latency = measure_latency(network, images[0])
+    result = trained_result(outcome, recipe, weights.source if weights is not None else "scratch", time.time() - began, latency)
     problem.checkpoints.save(result_name(trial, rung), result.to_json())
     return result

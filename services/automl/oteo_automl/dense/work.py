@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from oteo_automl.candidates.training import Recipe
 from oteo_automl.candidates.weights import find_weights
 from oteo_automl.dense.base import DenseCandidate, DenseData, DenseTask
 from oteo_automl.dense.pieces import DenseProblem, StoredNetwork, probe_dense, train_dense
+from oteo_automl.search.front import mark_front, pick, why_chosen
 from oteo_automl.search.pieces import PieceResult, model_name
 from oteo_automl.search.probe import Probe
 from oteo_automl.search.result import EpochRecord, Plan
@@ -90,6 +92,8 @@ class DenseWork(Work[DenseResult]):
         How images are prepared.
     gpu_share
         Part of a GPU that a training takes; 0: none.
+    max_latency
+        Seconds that a network may take for one image.
     """
 
     images_wanted = 24_000
@@ -103,6 +107,7 @@ class DenseWork(Work[DenseResult]):
         objective: str,
         policy: InputPolicy,
         gpu_share: float = 0.0,
+        max_latency: float = math.inf,
     ) -> None:
         self._problem = problem
         self._task = task
@@ -114,6 +119,7 @@ class DenseWork(Work[DenseResult]):
         self.train_count = len(problem.train)
         self.held_out_count = len(problem.held_out)
         self.gpu_share = gpu_share
+        self._max_latency = max_latency
         self._pretrained = {
             one.name: bool(problem.pretrained_uri) and find_weights(problem.pretrained_uri, one.architecture) is not None
             for one in candidates
@@ -152,7 +158,7 @@ class DenseWork(Work[DenseResult]):
         return self._task.find(entry.name).cost * self.train_count * _SAME_COST * pixels * (_GPU_GAIN if self.gpu_share else 1.0)
 
     def result(self, trials: list[Trial], plan: Plan, seconds: float) -> DenseResult:
-        """Choose the best trial, the best of another candidate, and the baseline.
+        """Choose the best trial at its time for one image, the best of another candidate, and the baseline.
 
         Raises
         ------
@@ -160,7 +166,15 @@ class DenseWork(Work[DenseResult]):
             ``NO_CANDIDATE``: no trial left a network.
         """
         found: dict[str, FittedNetwork] = {}
-        for trial in sorted((one for one in trials if one.results), key=lambda one: one.loss(self.objective)):
+        ranked_trials = sorted((one for one in trials if one.results), key=lambda one: one.loss(self.objective))
+        mark_front(ranked_trials, self.objective)
+        first = pick(ranked_trials, self.objective, self._max_latency)
+        if first is not None:
+            plan.notes.append(why_chosen(first.candidate, first.results[-1].latency, self._max_latency))
+            plan.summary = f"{plan.summary} {plan.notes[-1]}".strip()
+            ranked_trials.remove(first)
+            ranked_trials.insert(0, first)
+        for trial in ranked_trials:
             if trial.candidate in found or (len(found) >= 2 and trial.candidate != self.entries[0].name):
                 continue
             data = self.checkpoints.load(model_name(trial.id))

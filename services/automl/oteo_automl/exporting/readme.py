@@ -16,7 +16,7 @@ _TASKS = {
 }
 
 _OUTPUTS = {
-    "probabilities": "calibrated probabilities: `[N, K]` float32, or for segmentation `[N, K + 1, H, W]`, background first",
+    "probabilities": "`[N, K]` float32: calibrated probabilities of the classes",
     "logits": "`[N, K]` float32: what the probabilities are made of",
     "attention": "`[N, h, w]` float32, 0 to 1: where in the image the answer comes from",
     "boxes": "`[N, M, 4]` float32: left, top, right, bottom in pixels of the prepared image",
@@ -64,6 +64,12 @@ def preparation(policy: InputPolicy) -> list[str]:
     return steps
 
 
+def _output(name: str, task: str) -> str:
+    if name == "probabilities" and task.endswith("_segmentation"):
+        return "`[N, K + 1, H, W]` float32: of each pixel of the prepared image, background first"
+    return _OUTPUTS.get(name, "see `decoding` in `model.json`")
+
+
 def readme(source: Source, title: str, use: str, files: Sequence[tuple[str, str]]) -> bytes:
     """Write ``README.md``.
 
@@ -97,7 +103,7 @@ def readme(source: Source, title: str, use: str, files: Sequence[tuple[str, str]
         "",
         "## What it answers",
         "",
-        *(f"- `{name}`: {_OUTPUTS.get(name, 'see `decoding` in `model.json`')}" for name in source.outputs),
+        *(f"- `{name}`: {_output(name, package.task)}" for name in source.outputs),
         "",
     ]
     if package.conformal is not None:
@@ -114,5 +120,5 @@ def readme(source: Source, title: str, use: str, files: Sequence[tuple[str, str]
         )
     if package.operating_points:
         lines.append("")
-    lines += ["## How to run it", "", use.strip(), ""]
+    lines += ["## How to run it", "", use.strip("\n"), ""]
     return "\n".join(lines).encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,7 +47,9 @@ class Settings:
     gpu_share
         Part of a GPU that a network's training takes; 0: none.
     blend
-        True: the mean of the best of several kinds may win.
+        True: a mixture of several models may win.
+    max_latency
+        Seconds that one image may take at inference.
     """
 
     candidates: Sequence[Candidate]
@@ -57,6 +60,7 @@ class Settings:
     groups: Sequence[str]
     gpu_share: float = 0.0
     blend: bool = True
+    max_latency: float = math.inf
 
 
 class ClassificationWork(Work[SearchResult]):

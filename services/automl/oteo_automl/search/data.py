@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import DatasetReader, Sample
 from oteo_core.datasets.info import Task
-from oteo_core.errors import InvalidArgument
+from oteo_core.errors import FailedPrecondition, InvalidArgument, NotFound
 from oteo_core.images import ImageLimits, InputPolicy, decode, prepare
 
 COLUMNS = (
@@ -175,6 +175,95 @@ def _several_labels(
     return classes, found, labels
 
 
+class Table(Protocol):
+    """What is used of `TrainingData`, and of a dense task's data, to leave samples out."""
+
+    samples: list[str]
+    parts: NDArray[np.str_]
+    left_out: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A sample that could not be read when a training began: its id, its part, and why."""
+
+    sample: str
+    part: str
+    why: str
+
+    def to_dict(self) -> dict[str, str]:
+        """Give JSON values."""
+        return {"sample": self.sample, "part": self.part, "why": self.why}
+
+
+def leave_out(data: Table, unreadable: Mapping[int, str]) -> list[LeftOut]:
+    """Take samples that cannot be read out of all parts, and count them.
+
+    Raises
+    ------
+    FailedPrecondition
+        ``UNREADABLE_IMAGES``: more than half of the samples.
+    """
+    found = [LeftOut(data.samples[row], str(data.parts[row]), why) for row, why in unreadable.items()]
+    if 2 * len(found) > len(data.samples):
+        raise FailedPrecondition(
+            f"{len(found)} of {len(data.samples)} images cannot be read any more, the first is {found[0].sample} ({found[0].why}): import the "
+            "dataset again",
+            reason="UNREADABLE_IMAGES",
+            field="dataset",
+        )
+    for row in unreadable:
+        data.parts[row] = ""
+    if found:
+        data.left_out["could not be read when the training began"] = len(found)
+    return found
+
+
+def describe(left_out: Sequence[LeftOut], most: int = 5) -> str:
+    """Say in a sentence which samples were left out; empty where none was."""
+    if not left_out:
+        return ""
+    named = ", ".join(f"{one.sample} ({one.why.partition(':')[0]})" for one in left_out[:most])
+    more = f" and {len(left_out) - most} more" if len(left_out) > most else ""
+    count = "1 image" if len(left_out) == 1 else f"{len(left_out)} images"
+    return f"{count} could not be read any more and {'is' if len(left_out) == 1 else 'are'} left out: {named}{more}."
+
+
+def check_parts(data: Table, dataset: str) -> None:
+    """Refuse data of which a part is missing that is needed.
+
+    Raises
+    ------
+    FailedPrecondition
+        ``NO_TEST_PART``, ``NO_TRAINING_PART``.
+    """
+    if not (data.parts == "test").any():
+        raise FailedPrecondition(
+            f"{dataset} has no test part, so that nothing could be said of a model's worth: import it with one", reason="NO_TEST_PART"
+        )
+    if not (data.parts == "train").any():
+        raise FailedPrecondition(f"{dataset} has no training part: import it with one", reason="NO_TRAINING_PART")
+
+
+def check_classes(data: TrainingData) -> None:
+    """Refuse a dataset of which a class has lost its training images.
+
+    Raises
+    ------
+    FailedPrecondition
+        ``UNREADABLE_IMAGES``.
+    """
+    train = data.labels[data.part("train")]
+    counts = train.sum(axis=0) if train.ndim == 2 else np.bincount(train, minlength=len(data.classes))
+    lost = [name for name, count in zip(data.classes, counts.tolist(), strict=True) if not count]
+    if lost:
+        raise FailedPrecondition(
+            f"no training image of {', '.join(lost)} can be read any more: import the dataset again",
+            reason="UNREADABLE_IMAGES",
+            field="dataset",
+        )
+
+
 @dataclass(frozen=True)
 class ImageCache:
     """The prepared images of a search as one array in a file; picklable, opened by each task.
@@ -218,8 +307,23 @@ class ImageCache:
 
     def build(
         self, reader: DatasetReader, samples: list[Sample], path: Path | None = None, check: Callable[[], None] = lambda: None
-    ) -> None:
-        """Decode and prepare all images, with a thread for each processor; `check` is called between chunks and may raise."""
+    ) -> dict[int, str]:
+        """Decode and prepare all images, with a thread for each processor.
+
+        Parameters
+        ----------
+        reader, samples
+            The dataset and its rows.
+        path
+            Where to; None: `path` of this cache.
+        check
+            Called between chunks; may raise.
+
+        Returns
+        -------
+        dict
+            Why, for each row whose image is gone or cannot be decoded (it was changed after the import); it is black in the file.
+        """
         target = path or Path(self.path)
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         limits = ImageLimits(max_pixels=self.max_pixels, max_bytes=self.max_bytes)
@@ -227,9 +331,14 @@ class ImageCache:
         partial = target.with_name(f"{target.name}.{os.getpid()}.part")
         images: NDArray[Any] = np.lib.format.open_memmap(partial, mode="w+", dtype=np.dtype(self.policy.dtype), shape=shape)
 
+        unreadable: dict[int, str] = {}
+
         def fill(index: int) -> None:
-            image = decode(reader.read_media(samples[index]), limits)
-            images[index] = prepare(image.pixels, self.policy, image.header.bit_depth)
+            try:
+                image = decode(reader.read_media(samples[index]), limits)
+                images[index] = prepare(image.pixels, self.policy, image.header.bit_depth)
+            except (InvalidArgument, NotFound) as error:
+                unreadable[index] = f"{error.reason}: {error.message}"
 
         try:
             with ThreadPoolExecutor(max(2, min(16, os.cpu_count() or 2)), thread_name_prefix="decode") as pool:
@@ -240,6 +349,7 @@ class ImageCache:
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
+        return dict(sorted(unreadable.items()))
 
 
 @dataclass(frozen=True)

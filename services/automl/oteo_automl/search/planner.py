@@ -91,13 +91,14 @@ def make_plan(
     messages
         What could not be measured, by `Entry.model`.
     """
-    plan = Plan("", [], dict(fingerprint), device, max(1, folds), steps)
+    plan = Plan("", [], dict(fingerprint), device, max(1, folds), steps, list(notes))
+    if folds == 0:
+        plan.notes.append("There are too few images to hold any out: figures of the search are of the training images themselves.")
     names = {one.name for one in work.entries}
     for name, reason in reasons.items():
         chosen = name in names
         plan.candidates.append(PlannedCandidate(name, input_size=input_size, reason=reason if chosen else f"left out: {reason}"))
     refresh(plan, work, speeds, budget, messages or {})
-    plan.summary = _words(work, speeds, budget, folds, notes)
     return plan
 
 
@@ -125,6 +126,7 @@ def refresh(plan: Plan, work: Work[Any], speeds: Speeds, budget: Budget, message
         if line.epoch_seconds * _LEAST_EPOCHS > budget.total - budget.reserve:
             said.append(f"an epoch takes {_seconds(line.epoch_seconds)}, too long for this budget")
         line.reason = " | ".join(said)
+    plan.summary = _words(work, speeds, budget, plan)
 
 
 def rungs_of(work: Work[Any], entry: Entry, epoch_seconds: float, budget: Budget) -> list[int]:
@@ -139,7 +141,7 @@ def rungs_of(work: Work[Any], entry: Entry, epoch_seconds: float, budget: Budget
     )
 
 
-def _words(work: Work[Any], speeds: Speeds, budget: Budget, folds: int, notes: Sequence[str]) -> str:
+def _words(work: Work[Any], speeds: Speeds, budget: Budget, plan: Plan) -> str:
     search_seconds = budget.total - budget.reserve
     cheap = [one.name for one in work.entries if one.cheap]
     networks = [one for one in work.entries if not one.cheap]
@@ -163,11 +165,9 @@ def _words(work: Work[Any], speeds: Speeds, budget: Budget, folds: int, notes: S
         f"The search ends after {search_seconds:.0f} of {budget.total:.0f} s at the latest. "
         "The rest is for calibration, export, the check on Triton and the report."
     )
-    if folds > 1 and cheap:
-        sentences.append(f"Cheap classifiers are cross-validated ({folds} folds by group, the validation part one of them).")
-    if folds == 0:
-        sentences.append("There are too few images to hold any out: figures of the search are of the training images themselves.")
-    return " ".join([*sentences, *notes])
+    if plan.folds > 1 and cheap:
+        sentences.append(f"Cheap classifiers are cross-validated ({plan.folds} folds by group, the validation part one of them).")
+    return " ".join([*sentences, *plan.notes])
 
 
 def _seconds(value: float) -> str:

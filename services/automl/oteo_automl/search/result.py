@@ -146,6 +146,8 @@ class Plan:
         Folds of the cross-validation of cheap candidates; 1 where only the validation part is used.
     steps
         Measured seconds of each step so far, in order.
+    notes
+        Sentences that belong to the summary: what was left out, what the data lacks, what was chosen.
     """
 
     summary: str = ""
@@ -154,6 +156,7 @@ class Plan:
     device: str = "cpu"
     folds: int = 1
     steps: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)

@@ -92,7 +92,9 @@ def serve(
     with torch.no_grad():
         shapes = [tuple(part.shape[1:]) for part in module(torch.from_numpy(np.zeros((1, *images.shape[1:]), images.dtype)))]
     outputs = tuple(zip(("boxes", "scores", "classes"), shapes, ("FP32", "FP32", "INT64"), strict=True))
-    return Served(module, outputs, decoding, figures, {"boxes": BOX_TOLERANCE, "scores": SCORE_TOLERANCE, "classes": 0.0})
+    return Served(
+        module, outputs, decoding, figures, {"boxes": BOX_TOLERANCE, "scores": SCORE_TOLERANCE, "classes": 0.0}, ranked_by="scores"
+    )
 
 
 def _precision(truths: Sequence[TrueBoxes], found: Sequence[Detections], classes: int) -> float:
