@@ -277,7 +277,7 @@ def test_killed_at_any_step_it_leaves_no_model_and_a_rerun_publishes(world, monk
         if when == "publish":
             patch.setattr("oteo_core.jobs.context.JobContext.publish", killed)
         else:
-            patch.setattr(finishing, {"parity": "check_parity", "report": "write_html"}[when], killed)
+            patch.setattr(finishing, {"parity": "prove", "report": "write_html"}[when], killed)
         with pytest.raises(RuntimeError, match="without a result"):
             publish(world, Served(), operation=operation, model=model)
     with pytest.raises(NotFound):

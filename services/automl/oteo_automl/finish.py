@@ -5,244 +5,53 @@ Everything here can be killed and run again: files go to the operation's staging
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import importlib.metadata
 import json
-import logging
 import math
-import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from oteo_automl.candidates.attention import map_size
 from oteo_automl.evaluation.bootstrap import LEVEL, Floats, Ints, encode_groups
 from oteo_automl.evaluation.calibration import expected_calibration_error, fit_temperature, softmax
 from oteo_automl.evaluation.classification import evaluate
 from oteo_automl.evaluation.comparison import compare
 from oteo_automl.evaluation.conformal import ConformalCheck, check_conformal, fit_conformal, prediction_sets
-from oteo_automl.evaluation.operating import OperatingRequest, choose_points, rates_at
+from oteo_automl.evaluation.operating import choose_points, rates_at
+from oteo_automl.exporting.network_file import network_files
 from oteo_automl.packaging.config import LABELS, config_pbtxt, labels_txt
 from oteo_automl.packaging.export import Exported, export_onnx
 from oteo_automl.packaging.outputs import classification_outputs
-from oteo_automl.packaging.parity import ParityClient, check_parity, parity_name
+from oteo_automl.packaging.parity import ParityClient
 from oteo_automl.packaging.served import ServedClassifier, run_torch
-from oteo_automl.report.charts import LearningCurve
+from oteo_automl.publishing import (
+    FinishContext,
+    Steps,
+    already_published,
+    exporter_words,
+    prove,
+    publish,
+    reference_of,
+    used,
+    versions,
+)
 from oteo_automl.report.data import Case, ClassificationPart, PointCheck, ReportData, choose_cases
+from oteo_automl.report.overlays import heat_picture
 from oteo_automl.report.page import write_card, write_html, write_predictions
 from oteo_automl.report.pictures import thumbnail
-from oteo_core.artifacts import ArtifactStore
-from oteo_core.datasets import DatasetInfo
-from oteo_core.errors import NotFound
-from oteo_core.images import InputPolicy
+from oteo_automl.winner import Winner
 from oteo_core.packages import (
-    MANIFEST,
     MetricValue,
     ModelPackage,
-    PackageFile,
-    ReferenceStatistics,
-    TrialRecord,
-    image_statistics,
-    model_prefix,
-    read_model,
-    statistic_names,
 )
 
-RESERVE_SECONDS = 20.0
-"""What a search on two processor cores should leave for `finish` with a few hundred test images: 2 to 6 s for Triton, 1 s for the export,
-2 s for the rest, and as much again for a loaded machine."""
-
-REFERENCE_IMAGES = 2000
-"""So many training images are measured for the reference statistics."""
-
-_FOLDER = "package"
 _PARITY_IMAGES = 24
-_REPORT_SECONDS = 5.0
-_LIBRARIES = (
-    "oteo-automl",
-    "oteo-core",
-    "torch",
-    "torchvision",
-    "timm",
-    "scikit-learn",
-    "scikit-image",
-    "optuna",
-    "onnx",
-    "onnxscript",
-    "onnxruntime",
-    "numpy",
-    "scipy",
-    "opencv-python-headless",
-    "mlflow",
-    "ray",
-)
-
-_log = logging.getLogger(__name__)
-
-
-class FinishContext(Protocol):
-    """What is used of `oteo_core.jobs.JobContext`."""
-
-    operation_id: str
-    artifacts: ArtifactStore
-
-    @property
-    def staging(self) -> str:
-        """Artifact prefix for files to be published."""
-
-    def check(self) -> None:
-        """Raise if the job is to stop."""
-
-    def publish(self, target: str, manifest: str, *, subdir: str = "") -> None:
-        """Make the staged files visible, the manifest last."""
-
-
-@dataclass(slots=True)
-class TestPart:
-    """The part of the data that nothing was chosen on.
-
-    Parameters
-    ----------
-    ids, sources, groups
-        Of the N samples; an empty group is one of its own.
-    labels
-        ``(N,)``, from 0.
-    images
-        Prepared images ``(N, H, W, C)``; a memory map will do.
-    pixels
-        Gives the original pixels ``(H, W, C)`` of a sample by its place, for the report; None: the prepared image is shown.
-    """
-
-    ids: Sequence[str]
-    sources: Sequence[str]
-    groups: Sequence[str]
-    labels: Ints
-    images: NDArray[Any]
-    pixels: Callable[[int], NDArray[Any]] | None = None
-
-
-@dataclass(slots=True)
-class CalibrationPart:
-    """What the temperature, the prediction sets and the thresholds are found on; never the test part.
-
-    Parameters
-    ----------
-    logits
-        The network's raw logits ``(N, K)``: of the validation part, or held-out ones of a cross-validation.
-    labels
-        ``(N,)``.
-    description
-        In words, for the report.
-    """
-
-    logits: NDArray[Any]
-    labels: Ints
-    description: str = "the validation part"
-
-
-@dataclass(frozen=True, slots=True)
-class Rival:
-    """Another model's probabilities ``(N, K)`` on the test part, to compare the winner with; `name` is for people."""
-
-    name: str
-    probabilities: Floats
-
-
-@dataclass(slots=True)
-class Winner:
-    """The search's result, and what was asked.
-
-    Parameters
-    ----------
-    model_id, display_name
-        Of the model to be made.
-    dataset
-        The dataset's manifest.
-    classes
-        K names, in the order of the network's outputs.
-    candidate
-        Name of the winning candidate.
-    network
-        From ``(N, H, W, C)`` as `oteo_core.images.prepare` gives it to logits ``(N, K)``, normalisation included.
-    policy
-        What it takes.
-    calibration, test
-        The parts.
-    training_images
-        Prepared training images ``(H, W, C)``, without augmentation; at most `REFERENCE_IMAGES` are looked at.
-    training_counts
-        Training images of each class.
-    rivals
-        Runner-up and baseline.
-    trials, winner_trial
-        What was tried, best first, and the winner's id.
-    curves
-        Learning curves.
-    plan, objective
-        What the training meant to do, and the metric that it chose by.
-    conformal_coverage
-        Of the prediction sets.
-    operating_points
-        Asked for.
-    seed, budget, start_time
-        Seed; seconds; when the work began, seconds since the epoch.
-    run_id, labels
-        In MLflow; free labels.
-    details
-        More for the manifest; JSON values.
-    """
-
-    model_id: str
-    display_name: str
-    dataset: DatasetInfo
-    classes: Sequence[str]
-    candidate: str
-    network: torch.nn.Module
-    policy: InputPolicy
-    calibration: CalibrationPart
-    test: TestPart
-    training_images: Iterable[NDArray[Any]]
-    training_counts: Sequence[int]
-    rivals: Sequence[Rival] = ()
-    trials: Sequence[TrialRecord] = ()
-    winner_trial: str = ""
-    curves: Sequence[LearningCurve] = ()
-    plan: str = ""
-    objective: str = "log_loss"
-    conformal_coverage: float = 0.9
-    operating_points: Sequence[OperatingRequest] = ()
-    seed: int = 0
-    budget: float = 0.0
-    start_time: float = 0.0
-    run_id: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
-    details: Mapping[str, Any] = field(default_factory=dict)
-
-
-class _Steps:
-    """Times the steps and tells the caller of each."""
-
-    def __init__(self, check: Callable[[], None], report: Callable[[str, float], None]) -> None:
-        self.seconds: dict[str, float] = {}
-        self._check = check
-        self._report = report
-
-    @contextmanager
-    def __call__(self, name: str, fraction: float) -> Iterator[None]:
-        self._check()
-        self._report(name, fraction)
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = time.perf_counter() - start
 
 
 def finish(
@@ -288,7 +97,7 @@ def finish(
     published = already_published(ctx, winner.model_id)
     if published is not None:
         return published
-    step = _Steps(ctx.check, progress)
+    step = Steps(ctx.check, progress)
     classes = list(winner.classes)
     calibration_labels = np.asarray(winner.calibration.labels, dtype=np.int64)
 
@@ -297,15 +106,17 @@ def finish(
         calibrated = softmax(winner.calibration.logits, calibration.temperature)
         conformal = fit_conformal(calibration_labels, calibrated, winner.conformal_coverage)
         points = choose_points(calibration_labels, calibrated, classes, winner.operating_points)
-        served = ServedClassifier(winner.network, calibration.temperature).cpu().float().eval()
+        network = winner.network.cpu().float().eval()
+        maps = map_size(network, winner.policy.height, winner.policy.width, winner.policy.channels)
+        served = ServedClassifier(network, calibration.temperature, maps=maps is not None).eval()
 
     with step("evaluate", 0.1):
         labels = np.asarray(winner.test.labels, dtype=np.int64)
-        served_probabilities, logits = run_torch(served, winner.test.images)
+        served_probabilities, logits, *places = run_torch(served, winner.test.images)
         probabilities = served_probabilities.astype(np.float64)
         before = softmax(logits.astype(np.float64), 1.0 / calibration.temperature)
         judged = _judge(winner, labels, probabilities, before, conformal)
-        reference, statistics = _reference(winner)
+        reference, statistics = reference_of(winner.training_images, winner.policy.channels)
 
     package = ModelPackage(
         id=winner.model_id,
@@ -338,7 +149,7 @@ def finish(
     held_out = winner.test.images[np.unique(np.linspace(0, len(labels) - 1, min(_PARITY_IMAGES, len(labels))).astype(int))]
     with step("export", 0.35):
         words = {"oteo.model": package.name, "oteo.operation": package.operation, "oteo.classes": json.dumps(classes)}
-        outputs = classification_outputs(len(classes))
+        outputs = classification_outputs(len(classes), maps)
         exported = export_onnx(served, winner.policy, outputs, held_out, metadata=words)
         graph_sha256 = hashlib.sha256(exported.data).hexdigest()
         package.digest = package.serving_digest(graph_sha256)
@@ -351,74 +162,26 @@ def finish(
         files = {"1/model.onnx": exported.data, LABELS: labels_txt(classes).encode()}
 
     with step("parity", 0.6):
-
-        def wait(seconds: float) -> None:
-            ctx.check()
-            sleep(seconds)
-
-        parity = check_parity(
-            client,
-            parity_name(ctx.operation_id.removeprefix("operations/")),
-            config,
-            files,
-            held_out,
-            outputs,
-            run_torch(served, held_out),
-            remaining=lambda: deadline - time.time() - _REPORT_SECONDS,
-            sleep=wait,
-        )
+        parity = prove(ctx, client, config, files, held_out, outputs, run_torch(served, held_out), deadline=deadline, sleep=sleep)
         package.parity_error = parity.error
 
     with step("report", 0.75):
-        package.training_time = _used(winner)
-        data = _report_data(winner, package, labels, probabilities, before, judged, exported, step.seconds)
+        package.training_time = used(winner.start_time)
+        data = _report_data(winner, package, labels, probabilities, before, judged, exported, step.seconds, places[0] if places else None)
         contents = {
             "report.html": write_html(data),
             "README.md": write_card(data),
             "predictions.csv": write_predictions(
                 winner.test.ids, winner.test.sources, winner.test.groups, labels, probabilities, classes, conformal.quantile
             ),
-            "reference.npz": _npz(statistics, reference),
+            "reference.npz": statistics,
             f"{package.triton_path}/config.pbtxt": config.encode(),
             **{f"{package.triton_path}/{name}": data for name, data in files.items()},
+            **network_files(served),
         }
 
     with step("publish", 0.95):
-        folder = f"{ctx.staging}/{_FOLDER}"
-        ctx.artifacts.delete(folder)
-        for name, content in contents.items():
-            ctx.artifacts.write_bytes(f"{folder}/{name}", content)
-            package.files[name] = PackageFile(hashlib.sha256(content).hexdigest(), len(content))
-        package.training_time = _used(winner)
-        package.create_time = datetime.now(UTC)
-        package.details["finish_seconds"] = {name: round(seconds, 3) for name, seconds in step.seconds.items()}
-        package.details["exporter"] = exported.exporter
-        package.details["graph_error"] = exported.error
-        package.details["parity_images"] = parity.count
-        ctx.artifacts.write_bytes(f"{folder}/{MANIFEST}", package.to_json())
-        ctx.publish(model_prefix(package.id), MANIFEST, subdir=_FOLDER)
-    _log.info("published %s: %s", package.name, ", ".join(f"{name} {seconds:.1f} s" for name, seconds in step.seconds.items()))
-    return dataclasses.replace(package, package_uri=ctx.artifacts.uri(model_prefix(package.id)))
-
-
-def already_published(ctx: FinishContext, model_id: str) -> ModelPackage | None:
-    """Give the package that an earlier attempt of this operation published, or None."""
-    try:
-        package = read_model(ctx.artifacts, model_id)
-    except NotFound:
-        return None
-    return package if package.operation == f"operations/{ctx.operation_id}" else None
-
-
-def versions() -> dict[str, str]:
-    """Give the versions of Python and of the libraries that matter; those not installed are left out."""
-    found = {"python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+        return publish(ctx, package, contents, step.seconds, exported, parity, winner.start_time)
 
 
 @dataclass(slots=True)
@@ -451,32 +214,6 @@ def _judge(winner: Winner, labels: Ints, probabilities: Floats, before: Floats, 
     return _Judged(metrics, check, int(encode_groups(groups, count).max()) + 1)
 
 
-def _reference(winner: Winner) -> tuple[ReferenceStatistics | None, NDArray[np.float64]]:
-    rows = []
-    for image in winner.training_images:
-        rows.append(image_statistics(image))
-        if len(rows) == REFERENCE_IMAGES:
-            break
-    names = statistic_names(winner.policy.channels)
-    if not rows:
-        return None, np.empty((0, len(names)))
-    statistics = np.stack(rows)
-    return ReferenceStatistics.fit(statistics, names), statistics
-
-
-def _npz(statistics: NDArray[np.float64], reference: ReferenceStatistics | None) -> bytes:
-    import io
-
-    buffer = io.BytesIO()
-    names = np.array(reference.names if reference else (), dtype=np.str_)
-    np.savez_compressed(buffer, statistics=statistics.astype(np.float32), names=names)
-    return buffer.getvalue()
-
-
-def _used(winner: Winner) -> float:
-    return max(0.0, time.time() - winner.start_time) if winner.start_time else 0.0
-
-
 def _report_data(
     winner: Winner,
     package: ModelPackage,
@@ -486,6 +223,7 @@ def _report_data(
     judged: _Judged,
     exported: Exported,
     seconds: Mapping[str, float],
+    places: NDArray[Any] | None,
 ) -> ReportData:
     classes = list(winner.classes)
     quantile = package.conformal.quantile if package.conformal else math.inf
@@ -501,10 +239,10 @@ def _report_data(
             truth=classes[int(labels[index])],
             ranked=tuple((classes[int(k)], float(probabilities[index, k])) for k in order),
             prediction_set=tuple(classes[int(k)] for k in order if sets[index, k]),
+            attention="" if places is None else heat_picture(pixels, places[index], winner.policy),
         )
 
     worst, unsure = choose_cases(labels, probabilities, encode_groups(winner.test.groups, len(labels)))
-    names = {"dynamo": "written by torch.onnx (dynamo)", "torchscript": "written by torch.onnx (TorchScript)"}
     return ReportData(
         package=package,
         dataset=winner.dataset,
@@ -533,6 +271,5 @@ def _report_data(
         plan=winner.plan,
         steps=dict(seconds),
         graph_error=exported.error,
-        exporter=names[exported.exporter]
-        + (f", because the other failed ({exported.fallback_reason})" if exported.fallback_reason else ""),
+        exporter=exporter_words(exported),
     )

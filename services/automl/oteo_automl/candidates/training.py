@@ -50,6 +50,8 @@ class Recipe:
         Images in a batch.
     mix
         Parameter of mixup (Zhang et al., ICLR 2018); 0: none.
+    half
+        False: float32 also where bfloat16 would be faster, after a training that diverged.
     """
 
     rate: float = 1e-3
@@ -59,6 +61,7 @@ class Recipe:
     drop: float = 0.0
     batch: int = 32
     mix: float = 0.0
+    half: bool = True
 
 
 @dataclass(slots=True)
@@ -77,6 +80,8 @@ class Outcome:
         True where the deadline stopped it before the target.
     message
         Something a person should know; empty mostly.
+    hopeless
+        Why it was stopped before the target by who watches the curve; empty where it was not.
     """
 
     epochs: int
@@ -84,6 +89,7 @@ class Outcome:
     curve: list[EpochRecord] = field(default_factory=list)
     out_of_time: bool = False
     message: str = ""
+    hopeless: str = ""
 
 
 class Trainer:
@@ -116,7 +122,7 @@ class Trainer:
         self._lesson = lesson
         self._recipe = recipe
         self._seed = seed
-        self._half = half or self._gpu
+        self._half = (half or self._gpu) and recipe.half
         self.model = model.to(self._device).to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.model).eval()
         for parameter in self.average.parameters():
@@ -174,7 +180,7 @@ class Trainer:
         save: Callable[[bytes], None] | None = None,
         *,
         judge_every: int = 1,
-        on_epoch: Callable[[EpochRecord], None] | None = None,
+        on_epoch: Callable[[list[EpochRecord]], str] | None = None,
     ) -> Outcome:
         """Train up to an epoch or a time.
 
@@ -191,7 +197,7 @@ class Trainer:
         judge_every
             Judge the held-out rows after every so many epochs, and at the end.
         on_epoch
-            Told each epoch.
+            Shown the curve after each epoch; says why to stop, or nothing.
 
         Raises
         ------
@@ -199,9 +205,9 @@ class Trainer:
             The loss is not finite.
         """
         saved_at, saving = time.time(), 0.0
-        out_of_time = False
+        out_of_time, hopeless = False, ""
         judged: Judgement | None = None
-        while self._epoch < target and not out_of_time:
+        while self._epoch < target and not out_of_time and not hopeless:
             began = time.time()
             loss, out_of_time = self._one_epoch(total, deadline)
             if out_of_time:
@@ -214,8 +220,8 @@ class Trainer:
             held_loss, figure = (judged.loss, judged.score) if judged is not None else (math.nan, math.nan)
             record = EpochRecord(self._epoch, loss, held_loss, figure, self._optimiser.param_groups[0]["lr"], time.time() - began)
             self._curve.append(record)
-            if on_epoch is not None:
-                on_epoch(record)
+            if on_epoch is not None and not last:
+                hopeless = on_epoch(self._curve)
             if save is not None and (last or time.time() - saved_at > saving / _SAVING_SHARE):
                 started = time.time()
                 save(self.state())
@@ -223,7 +229,12 @@ class Trainer:
         if judged is None:
             judged = self._judge()
         message = judged.message if self._epoch >= 3 else ""
-        return Outcome(self._epoch, judged, list(self._curve), out_of_time, message)
+        return Outcome(self._epoch, judged, list(self._curve), out_of_time, message, hopeless)
+
+    def rehearse(self, rows: NDArray[np.int64]) -> None:
+        """Take a step that is measured and not meant: the learning rate stays where it begins."""
+        self.model.train()
+        self._one_step(rows, math.inf)
 
     def _one_epoch(self, total: int, deadline: float) -> tuple[float, bool]:
         self.model.train()

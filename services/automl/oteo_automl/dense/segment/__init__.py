@@ -1,0 +1,1 @@
+"""What semantic and instance segmentation share: truths, targets, augmentation, losses, networks."""

@@ -1,0 +1,155 @@
+"""A class for each pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oteo_automl.candidates.lesson import Lesson
+from oteo_automl.candidates.modules import SavedModule
+from oteo_automl.candidates.training import Recipe
+from oteo_automl.dense.base import DenseCandidate, DenseData, DenseTask, Facts, Served
+from oteo_automl.dense.segment.inputs import segmentation_policy
+from oteo_automl.dense.segment.lessons import SemanticLesson
+from oteo_automl.dense.segment.networks import SegmentationNetwork
+from oteo_automl.dense.segment.serving import (
+    Mirrored,
+    ServedSemantic,
+    choose_cleaning,
+    choose_mirrors,
+    dice_by_image,
+    judged_rows,
+    pixel_temperature,
+    uncovered,
+)
+from oteo_automl.dense.segment.targets import build_maps, open_maps, semantic_facts
+from oteo_automl.dense.segment.truths import class_map, read_rows
+from oteo_automl.evaluation.semantic import evaluate_semantic
+from oteo_core.datasets import DatasetReader
+from oteo_core.images import InputPolicy
+from oteo_core.packages import MetricValue
+from oteo_core.packages.answers import IGNORED
+from oteo_core.packages.decoding.semantic import decode_class_maps
+
+DECODERS = {"unet": "unet", "unet++": "unet++", "deeplabv3+": "deeplabv3+"}
+"""Decoder by `DenseCandidate.head`."""
+
+
+class SemanticTask(DenseTask):
+    """Semantic segmentation by encoder-decoder networks; rules of patches, loss and mirroring are nnU-Net's (Isensee et al. 2021)."""
+
+    name: ClassVar[str] = "semantic_segmentation"
+    objectives: ClassVar[tuple[str, ...]] = ("dice", "iou")
+    candidates: ClassVar[tuple[DenseCandidate, ...]] = (
+        DenseCandidate("unet-resnet18", "resnet18", "unet", half=True, rate=1e-3, batch=8),
+        DenseCandidate("unet-mobilenetv4_conv_small", "mobilenetv4_conv_small", "unet", half=True, rate=2e-3, batch=8, cost=0.7),
+        DenseCandidate("unet++-resnet34", "resnet34", "unet++", large=True, rate=6e-4, batch=4, cost=6.0),
+        DenseCandidate("unet-efficientnetv2_rw_s", "efficientnetv2_rw_s", "unet", large=True, rate=6e-4, batch=4, cost=4.0),
+        DenseCandidate("deeplabv3+-resnet50d", "resnet50d", "deeplabv3+", scratch=False, large=True, rate=6e-4, batch=4, cost=4.0),
+    )
+
+    def read(self, reader: DatasetReader) -> DenseData:
+        """Read masks of classes, masks of objects (all one class) and outlines."""
+        return read_rows(reader, class_map, instances=False)
+
+    def build_targets(self, data: DenseData, policy: InputPolicy, folder: Path, check: Callable[[], None]) -> None:
+        """Write class maps."""
+        build_maps(data, policy, folder, check)
+
+    def open_targets(self, folder: Path) -> NDArray[np.uint8]:
+        """Open class maps ``(N, H, W)``."""
+        return open_maps(folder)
+
+    def facts(self, targets: Any, rows: NDArray[np.int64], policy: InputPolicy, classes: int) -> Facts:
+        """Look at class maps; see `semantic_facts`."""
+        return semantic_facts(targets, rows, classes)
+
+    def policy(self, data: DenseData, *, gpu: bool, budget: float, channels: int, largest: int = 0) -> InputPolicy:
+        """Choose how images become inputs."""
+        return segmentation_policy(data, gpu=gpu, budget=budget, channels=channels, largest=largest)
+
+    def network(
+        self, candidate: DenseCandidate, classes: int, channels: int, mean: Sequence[float], spread: Sequence[float], facts: Facts
+    ) -> SavedModule:
+        """Make an encoder-decoder network with an output for background and each class."""
+        return SegmentationNetwork(candidate.architecture, DECODERS[candidate.head], classes + 1, channels, mean, spread)
+
+    def lesson(
+        self,
+        candidate: DenseCandidate,
+        images: NDArray[Any],
+        targets: Any,
+        train: NDArray[np.int64],
+        held_out: NDArray[np.int64],
+        *,
+        classes: int,
+        facts: Facts,
+        seed: int,
+    ) -> Lesson:
+        """Make the lesson."""
+        return SemanticLesson(images, targets, train, held_out, classes=classes, seed=seed, sided=bool(facts.get("sided")))
+
+    def recipe(self, candidate: DenseCandidate, *, train_count: int, pretrained: bool, gpu: bool) -> Recipe:
+        """Give the recipe that is tried first: augmented so that other scanners and stains are covered."""
+        recipe = super().recipe(candidate, train_count=train_count, pretrained=pretrained, gpu=gpu)
+        return replace(recipe, strength="robust")
+
+    def serve(
+        self,
+        candidate: DenseCandidate,
+        network: SavedModule,
+        images: NDArray[Any],
+        targets: Any,
+        held_out: NDArray[np.int64],
+        *,
+        policy: InputPolicy,
+        classes: int,
+        facts: Facts,
+        seed: int,
+    ) -> Served:
+        """Make what is exported; mirroring, temperature and cleaning are found on the held-out rows."""
+        network = network.cpu().float().eval()
+        rows = judged_rows(held_out)
+        windows = [uncovered(targets[row], IGNORED) for row in rows.tolist()]
+        truths = [np.asarray(targets[row][window]) for row, window in zip(rows.tolist(), windows, strict=True)]
+
+        def cut(logits: NDArray[np.float32]) -> list[NDArray[np.uint8]]:
+            return [one.argmax(axis=0).astype(np.uint8)[window] for one, window in zip(logits, windows, strict=True)]
+
+        mirrors, logits = choose_mirrors(network, images, rows, lambda maps: dice_by_image(cut(maps), truths, classes))
+        calibration = pixel_temperature(logits, np.stack([targets[row] for row in rows.tolist()]), seed)
+        decoding = choose_cleaning(cut(logits), truths, classes, facts["areas"])
+        temperature = calibration.temperature if calibration is not None else 1.0
+        shape = (policy.height, policy.width)
+        return Served(
+            module=ServedSemantic(Mirrored(network, mirrors), temperature).eval(),
+            outputs=(("label_map", shape, "UINT8"), ("probabilities", (classes + 1, *shape), "FP32")),
+            decoding=decoding | ({"mirrored": mirrors} if mirrors else {}),
+            calibration=calibration.to_dict() if calibration is not None else {},
+            # Where two classes are equally probable a rounding error decides, so a label may differ by any number.
+            tolerance={"label_map": float(classes), "probabilities": 2e-3},
+        )
+
+    def answers(
+        self, outputs: Mapping[str, NDArray[Any]], sizes: Sequence[tuple[int, int]], policy: InputPolicy, decoding: Mapping[str, Any]
+    ) -> list[Any]:
+        """Give `ClassMap`."""
+        return list(decode_class_maps(outputs, sizes, policy, decoding))
+
+    def evaluate(
+        self,
+        truths: Sequence[Any],
+        answers: Sequence[Any],
+        classes: Sequence[str],
+        *,
+        groups: Sequence[str],
+        split: str,
+        seed: int,
+    ) -> list[MetricValue]:
+        """Judge class maps."""
+        return evaluate_semantic(truths, answers, classes, groups=groups, split=split, seed=seed)

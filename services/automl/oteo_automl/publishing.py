@@ -1,0 +1,248 @@
+"""What publishing takes, whatever the task: steps that are timed, the graph's proof on Triton, files moved into their place, the manifest last.
+
+Everything here can be killed and run again: files go to the operation's staging folder first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import io
+import itertools
+import logging
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oteo_automl.packaging.export import Exported
+from oteo_automl.packaging.outputs import Output
+from oteo_automl.packaging.parity import BATCH, Parity, ParityClient, check_parity, parity_name
+from oteo_core.artifacts import ArtifactStore
+from oteo_core.errors import NotFound
+from oteo_core.packages import (
+    MANIFEST,
+    ModelPackage,
+    PackageFile,
+    ReferenceStatistics,
+    image_statistics,
+    model_prefix,
+    read_model,
+    statistic_names,
+)
+
+RESERVE_SECONDS = 20.0
+"""What a search on two processor cores should leave for `finish` with a few hundred test images: 2 to 6 s for Triton, 1 s for the export,
+2 s for the rest, and as much again for a loaded machine."""
+
+REFERENCE_IMAGES = 2000
+"""So many training images are measured for the reference statistics."""
+
+_FOLDER = "package"
+_REPORT_SECONDS = 5.0
+_LIBRARIES = (
+    "oteo-automl",
+    "oteo-core",
+    "torch",
+    "torchvision",
+    "timm",
+    "segmentation-models-pytorch",
+    "transformers",
+    "scikit-learn",
+    "scikit-image",
+    "optuna",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "numpy",
+    "scipy",
+    "opencv-python-headless",
+    "mlflow",
+    "ray",
+)
+
+_log = logging.getLogger(__name__)
+
+
+class FinishContext(Protocol):
+    """What is used of `oteo_core.jobs.JobContext`."""
+
+    operation_id: str
+    artifacts: ArtifactStore
+
+    @property
+    def staging(self) -> str:
+        """Artifact prefix for files to be published."""
+
+    def check(self) -> None:
+        """Raise if the job is to stop."""
+
+    def publish(self, target: str, manifest: str, *, subdir: str = "") -> None:
+        """Make the staged files visible, the manifest last."""
+
+
+class Steps:
+    """Times the steps and tells the caller of each."""
+
+    def __init__(self, check: Callable[[], None], report: Callable[[str, float], None]) -> None:
+        self.seconds: dict[str, float] = {}
+        self._check = check
+        self._report = report
+
+    @contextmanager
+    def __call__(self, name: str, fraction: float) -> Iterator[None]:
+        """Do a step: its name and the share of all that is done before it."""
+        self._check()
+        self._report(name, fraction)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = time.perf_counter() - start
+
+
+def already_published(ctx: FinishContext, model_id: str) -> ModelPackage | None:
+    """Give the package that an earlier attempt of this operation published, or None."""
+    try:
+        package = read_model(ctx.artifacts, model_id)
+    except NotFound:
+        return None
+    return package if package.operation == f"operations/{ctx.operation_id}" else None
+
+
+def versions() -> dict[str, str]:
+    """Give the versions of Python and of the libraries that matter; those not installed are left out."""
+    found = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def prove(
+    ctx: FinishContext,
+    client: ParityClient,
+    config: str,
+    files: Mapping[str, bytes],
+    images: NDArray[Any],
+    outputs: Sequence[Output],
+    expected: Sequence[NDArray[Any]],
+    *,
+    deadline: float,
+    sleep: Callable[[float], None] = time.sleep,
+    batch: int = BATCH,
+) -> Parity:
+    """Have a real Triton answer and compare with PyTorch; see `oteo_automl.packaging.parity.check_parity`.
+
+    `deadline` is for everything that is still to come, seconds since 1970; a few seconds are kept of it for the report.
+    """
+
+    def wait(seconds: float) -> None:
+        ctx.check()
+        sleep(seconds)
+
+    name = parity_name(ctx.operation_id.removeprefix("operations/"))
+    return check_parity(
+        client,
+        name,
+        config,
+        files,
+        images,
+        outputs,
+        expected,
+        remaining=lambda: deadline - time.time() - _REPORT_SECONDS,
+        sleep=wait,
+        batch=batch,
+    )
+
+
+def publish(
+    ctx: FinishContext,
+    package: ModelPackage,
+    contents: Mapping[str, bytes],
+    seconds: Mapping[str, float],
+    exported: Exported,
+    parity: Parity,
+    start_time: float,
+) -> ModelPackage:
+    """Write the files and then the manifest, and make them visible together.
+
+    Parameters
+    ----------
+    ctx
+        The job.
+    package
+        The manifest; what is known only now is filled in.
+    contents
+        Files by path inside the package.
+    seconds
+        What each step took.
+    exported, parity
+        Of the graph.
+    start_time
+        When the work began, seconds since 1970; 0: not known.
+
+    Returns
+    -------
+    ModelPackage
+        With its URI.
+    """
+    folder = f"{ctx.staging}/{_FOLDER}"
+    ctx.artifacts.delete(folder)
+    for name, content in contents.items():
+        ctx.artifacts.write_bytes(f"{folder}/{name}", content)
+        package.files[name] = PackageFile(hashlib.sha256(content).hexdigest(), len(content))
+    package.training_time = used(start_time)
+    package.create_time = datetime.now(UTC)
+    package.details["finish_seconds"] = {name: round(value, 3) for name, value in seconds.items()}
+    package.details["exporter"] = exported.exporter
+    package.details["graph_error"] = exported.error
+    package.details["parity_images"] = parity.count
+    ctx.artifacts.write_bytes(f"{folder}/{MANIFEST}", package.to_json())
+    ctx.publish(model_prefix(package.id), MANIFEST, subdir=_FOLDER)
+    _log.info("published %s: %s", package.name, ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items()))
+    return dataclasses.replace(package, package_uri=ctx.artifacts.uri(model_prefix(package.id)))
+
+
+def used(start_time: float) -> float:
+    """Give the seconds since the work began; 0 where that is not known."""
+    return max(0.0, time.time() - start_time) if start_time else 0.0
+
+
+def exporter_words(exported: Exported) -> str:
+    """Say which exporter wrote the graph, and why not the first."""
+    names = {"dynamo": "written by torch.onnx (dynamo)", "torchscript": "written by torch.onnx (TorchScript)"}
+    return names[exported.exporter] + (f", because the other failed ({exported.fallback_reason})" if exported.fallback_reason else "")
+
+
+def reference_of(images: Iterable[NDArray[Any]], channels: int) -> tuple[ReferenceStatistics | None, bytes]:
+    """Measure training images, so that unusual ones can be told later.
+
+    Parameters
+    ----------
+    images
+        Prepared training images ``(H, W, C)``, without augmentation; at most `REFERENCE_IMAGES` are looked at.
+    channels
+        C.
+
+    Returns
+    -------
+    reference, file
+        The statistics, None where there is no image; and every image's own as an ``.npz`` file: ``statistics`` ``(N, D)``, ``names`` ``(D,)``.
+    """
+    rows = [image_statistics(image) for image in itertools.islice(images, REFERENCE_IMAGES)]
+    names = statistic_names(channels)
+    statistics = np.stack(rows) if rows else np.empty((0, len(names)))
+    reference = ReferenceStatistics.fit(statistics, names) if rows else None
+    buffer = io.BytesIO()
+    known = np.array(reference.names if reference else (), dtype=np.str_)
+    np.savez_compressed(buffer, statistics=statistics.astype(np.float32), names=known)
+    return reference, buffer.getvalue()
