@@ -259,7 +259,7 @@ def train_network(
     images = problem.cache.open()
     weights = find_weights(problem.pretrained_uri, architecture)
     network = make_network(architecture, problem.classes, images, problem.learnt_from, recipe, weights, problem.seed)
-    lesson = _lesson(problem, images)
+    lesson = _lesson(problem, images, total)
     trainer = Trainer(network, lesson, recipe, seed=problem.seed, device=_device(), half=_half(architecture))
     state = problem.checkpoints.load(state_name(trial))
     if state is not None:
@@ -299,8 +299,9 @@ def probe_network(problem: Problem, architecture: str, recipe: Recipe, deadline:
     )
 
 
-def _lesson(problem: Problem, images: NDArray[Any]) -> ClassificationLesson:
-    return ClassificationLesson(TrainingRows(images, problem.labels, problem.learnt_from, problem.held_out, problem.classes), problem.seed)
+def _lesson(problem: Problem, images: NDArray[Any], epochs: int = 0) -> ClassificationLesson:
+    rows = TrainingRows(images, problem.labels, problem.learnt_from, problem.held_out, problem.classes)
+    return ClassificationLesson(rows, problem.seed, epochs)
 
 
 def _device() -> str:
