@@ -13,7 +13,7 @@ import pytest
 from google.protobuf import any_pb2
 from numpy.typing import NDArray
 
-from oteo_automl import train_job
+from oteo_automl import train_classification, train_dense, train_job
 from oteo_automl.settings import AutoMLSettings
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import DatasetInfo, DatasetWriter, Sample
@@ -144,5 +144,6 @@ class Home:
 def inline_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """Give a home of its own; pieces run in this process."""
     monkeypatch.setenv("OTEO_EXECUTOR", "inline")
-    monkeypatch.setattr(train_job, "TritonParityClient", GraphClient)
+    for module in (train_classification, train_dense):
+        monkeypatch.setattr(module, "TritonParityClient", GraphClient)
     return Home(tmp_path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import NoReturn
 
 import grpc
 from google.longrunning import operations_pb2
@@ -12,7 +11,9 @@ from google.protobuf import empty_pb2
 
 from oteo_automl.candidates.registry import check_names
 from oteo_automl.exporting.catalogue import check_form
+from oteo_automl.judging.rows import check_pairing
 from oteo_automl.objectives import OBJECTIVES
+from oteo_automl.requests import parts_of, path_of
 from oteo_automl.settings import AutoMLSettings
 from oteo_core import context as call_context
 from oteo_core.artifacts import ArtifactStore
@@ -25,7 +26,7 @@ from oteo_core.packages import MANIFEST, ModelPackage, TrialRecord, delete_model
 from oteo_core.pagination import page_size, paginate
 from oteo_protos.automl.v1 import automl_pb2, automl_pb2_grpc
 
-_TRAIN, _EXPORT = "TrainModel", "ExportModel"
+_TRAIN, _EXPORT, _EVALUATE, _COMBINE = "TrainModel", "ExportModel", "EvaluateModel", "CombinePredictions"
 _REPLAYS = "requests"
 LEADERBOARD = "leaderboard.json"
 """Checkpoint in which a running training keeps its trials, best first: a JSON list of `TrialRecord.to_dict`."""
@@ -92,12 +93,26 @@ class AutoMLService(automl_pb2_grpc.AutoMLServiceServicer):
                 )
         return self._start(request, self._target(request, info))
 
-    def EvaluateModel(self, request: automl_pb2.EvaluateModelRequest, context: grpc.ServicerContext) -> NoReturn:
-        """Not yet."""
-        raise Unimplemented(
-            "EvaluateModel comes with a later release; a model's report holds its figures on its own test part",
-            reason="NOT_IN_THIS_RELEASE",
+    def EvaluateModel(self, request: automl_pb2.EvaluateModelRequest, context: grpc.ServicerContext) -> operations_pb2.Operation:
+        """Refuse what cannot be judged, then start judging."""
+        if not (request.request_id and self._operations.find_request(_EVALUATE, request.request_id) is not None):
+            package = read_model(self._artifacts, request.name)
+            check_pairing(package, self._dataset(request.dataset), parts_of(request), leave_out_unknown=request.leave_out_unknown_classes)
+        return self._operations.start(
+            _EVALUATE,
+            request,
+            metadata=automl_pb2.EvaluateModelMetadata(model=request.name, dataset=request.dataset),
+            request_id=request.request_id,
         )
+
+    def CombinePredictions(self, request: automl_pb2.CombinePredictionsRequest, context: grpc.ServicerContext) -> operations_pb2.Operation:
+        """Refuse files that are not there, then start combining."""
+        if not (request.request_id and self._operations.find_request(_COMBINE, request.request_id) is not None):
+            for entry in request.inputs:
+                path_of(self._artifacts, entry.uri)
+            if request.dataset:
+                self._dataset(request.dataset)
+        return self._operations.start(_COMBINE, request, metadata=automl_pb2.CombinePredictionsMetadata(), request_id=request.request_id)
 
     def ExportModel(self, request: automl_pb2.ExportModelRequest, context: grpc.ServicerContext) -> operations_pb2.Operation:
         """Refuse what cannot be written, then start the export."""

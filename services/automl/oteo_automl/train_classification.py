@@ -5,10 +5,13 @@ from __future__ import annotations
 from contextlib import closing
 
 from oteo_automl.candidates.checkpoints import AS_IS, Checkpoint
+from oteo_automl.candidates.portfolio import PORTFOLIO
 from oteo_automl.candidates.registry import BLEND, choose, matching
+from oteo_automl.candidates.weights import has_weights
 from oteo_automl.evaluation.operating import OperatingRequest
 from oteo_automl.finish import finish
 from oteo_automl.handover import make_winner
+from oteo_automl.objectives import OBJECTIVES
 from oteo_automl.search.checkpoint_pieces import take_checkpoints
 from oteo_automl.search.classification_pieces import Problem
 from oteo_automl.search.classification_work import ClassificationWork, Settings
@@ -42,11 +45,16 @@ def train_classification(training: Training, reader: DatasetReader) -> ModelPack
         policy = choose_policy(fingerprint, gpu=gpu, budget=budget.total, largest=settings.largest_input)
         pretrained = training.pretrained_uri
         candidates, reasons = choose(
-            request.candidates, gpu=gpu, pretrained=bool(pretrained), budget=budget.total, smallest_side=policy.width
+            request.candidates,
+            gpu=gpu,
+            pretrained=bool(pretrained),
+            budget=budget.total,
+            smallest_side=policy.width,
+            weights={one.name for one in PORTFOLIO if has_weights(pretrained, one.name)} if pretrained else None,
         )
         asked = Settings(
             candidates=candidates,
-            objective=request.objective or "log_loss",
+            objective=request.objective or OBJECTIVES[reader.info.task][0],
             policy=policy,
             classes=data.classes,
             ids=data.samples,

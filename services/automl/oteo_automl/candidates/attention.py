@@ -160,12 +160,13 @@ def _blended(module: Blend, image: torch.Tensor) -> tuple[torch.Tensor, torch.Te
 def _project(slopes: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
     """Weight ``(N, C, h, w)`` by slopes ``(N or 1, K, C)``: ``(N, K, h, w)``."""
     height, width = int(features.shape[2]), int(features.shape[3])
-    return torch.matmul(slopes, features.flatten(2)).unflatten(2, (height, width))
+    found: torch.Tensor = torch.matmul(slopes, features.flatten(2))
+    return found.reshape(-1, int(slopes.shape[1]), height, width)
 
 
 def _slopes(network: Any, features: torch.Tensor) -> torch.Tensor:
     """Give how the logits change with the mean features, ``(N or 1, K, C)``."""
-    weight = network.get_classifier().weight.flatten(1)
+    weight: torch.Tensor = network.get_classifier().weight.flatten(1)
     pooled = features.mean(dim=(2, 3))
     norm = getattr(getattr(network, "head", None), "norm", None)
     if isinstance(norm, nn.LayerNorm):
@@ -173,7 +174,8 @@ def _slopes(network: Any, features: torch.Tensor) -> torch.Tensor:
         spread = torch.sqrt((centred * centred).mean(dim=1, keepdim=True) + norm.eps)
         scaled = weight * norm.weight
         # What all features have in common is taken off by the normalisation.
-        return (scaled - scaled.mean(dim=1, keepdim=True)).unsqueeze(0) / spread[:, :, None]
+        slopes: torch.Tensor = (scaled - scaled.mean(dim=1, keepdim=True)).unsqueeze(0) / spread[:, :, None]
+        return slopes
     if _late_convolution(network):
         hidden = network.norm_head(network.conv_head(pooled[:, :, None, None])).flatten(1)
         last = network.norm_head

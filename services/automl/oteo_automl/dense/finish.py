@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 
 from oteo_automl.dense.base import DenseData, DenseTask, Facts, Served
 from oteo_automl.dense.work import DenseResult, FittedNetwork
+from oteo_automl.exporting.network_file import network_files
 from oteo_automl.packaging.config import LABELS, config_pbtxt, labels_txt
 from oteo_automl.packaging.export import export_onnx
 from oteo_automl.packaging.outputs import TOLERANCE, Output
 from oteo_automl.packaging.parity import ParityClient
 from oteo_automl.packaging.served import batches, run_torch
+from oteo_automl.predictions.formats import write_predictions
+from oteo_automl.predictions.records import ImageRecord, PredictionSet
 from oteo_automl.publishing import (
     REFERENCE_IMAGES,
     FinishContext,
@@ -187,6 +190,8 @@ def finish_dense(
         package.training_time = used(winner.start_time)
         contents = {
             "reference.npz": statistics,
+            **network_files(served.module),
+            **_predictions(winner, test, judged),
             f"{package.triton_path}/config.pbtxt": config.encode(),
             **{f"{package.triton_path}/{name}": content for name, content in files.items()},
         }
@@ -252,6 +257,17 @@ def judge(winner: DenseWinner, served: Served, rows: NDArray[np.int64], truths: 
         truths, answers, winner.data.classes, groups=[winner.data.groups[row] for row in rows], split="test", seed=winner.seed
     )
     return Judged(served, answers, metrics)
+
+
+def _predictions(winner: DenseWinner, test: NDArray[np.int64], judged: Judged) -> dict[str, bytes]:
+    """Write the answers on the test part, as a table and as COCO results."""
+    rows = [winner.data.rows[row] for row in test]
+    images = [
+        ImageRecord(row.id, row.source_path or row.path, width=int(size[0]), height=int(size[1]), group=row.group)
+        for row, size in zip(rows, winner.data.sizes[test], strict=True)
+    ]
+    found = PredictionSet(winner.task.name, winner.data.classes, images, judged.answers)
+    return {name: content for form in ("csv", "coco") for name, content in write_predictions(found, form).items()}
 
 
 def _training_images(winner: DenseWinner) -> Iterator[NDArray[Any]]:

@@ -7,6 +7,7 @@ offset on the logit, found on held-out samples by penalised likelihood. Neither 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,8 @@ from oteo_automl.evaluation import scores
 from oteo_automl.evaluation.bootstrap import Floats, Ints
 from oteo_automl.evaluation.calibration import fit_temperature, softmax
 from oteo_automl.evaluation.classification import BINS
-from oteo_automl.evaluation.operating import NEVER, roc_curve
+from oteo_automl.evaluation.operating import NEVER, OperatingRequest, choose_points, roc_curve
+from oteo_core.packages.manifest import OperatingPoint
 
 LOWEST, HIGHEST = 0.05, 20.0
 """Limits of a slope."""
@@ -206,6 +208,40 @@ def choose_thresholds(labels: Ints, probabilities: Floats) -> Floats:
         lower = float(curve.thresholds[at + 1]) if at + 1 < len(curve.thresholds) else 0.0
         thresholds[index] = min(0.5, (upper + lower) / 2) if math.isfinite(upper) else 0.5
     return thresholds
+
+
+def choose_label_points(
+    labels: Ints, probabilities: Floats, classes: Sequence[str], requests: Sequence[OperatingRequest] = ()
+) -> list[OperatingPoint]:
+    """Choose operating points label by label; see `oteo_automl.evaluation.operating.choose_points`.
+
+    Parameters
+    ----------
+    labels, probabilities
+        ``(N, K)`` of the calibration part.
+    classes
+        Names of the K labels.
+    requests
+        What must be reached; the points asked for come first, then each label's of the largest Youden index.
+
+    Raises
+    ------
+    ValueError
+        A request names a label that is not there.
+    """
+    unknown = [request.class_name for request in requests if request.class_name not in classes]
+    if unknown:
+        raise ValueError(f"operating points for {unknown}; the labels are {list(classes)}")
+    asked: list[OperatingPoint] = []
+    usual: list[OperatingPoint] = []
+    for index, name in enumerate(classes):
+        # "Has it" against "has it not": the name of the latter only has to be another one.
+        pair = np.stack([1.0 - probabilities[:, index], probabilities[:, index]], axis=1)
+        wanted = [request for request in requests if request.class_name == name]
+        points = choose_points(labels[:, index], pair, [f"not {name}", name], wanted)
+        asked += [point for point in points if point.criterion != "youden"]
+        usual += [point for point in points if point.criterion == "youden"]
+    return asked + usual
 
 
 def fit_label_sets(labels: Ints, probabilities: Floats, coverage: float = 0.9) -> Floats:

@@ -196,7 +196,8 @@ def fold_table(
     }
     if not finite:
         return None
-    columns = sorted(max(finite.values(), key=_length))
+    most: dict[int, float] = max(finite.values(), key=_length)
+    columns = sorted(most)
     names = tuple(name for name, folds in finite.items() if set(columns) <= set(folds))
     if len(columns) < 2 or len(names) < 2:
         return None

@@ -15,13 +15,16 @@ from torch import nn
 
 from oteo_automl.candidates.modules import SavedModule, build
 from oteo_automl.exporting.catalogue import NETWORK
-from oteo_automl.packaging.served import ServedClassifier
+from oteo_automl.packaging.served import ServedClassifier, ServedLabels
 from oteo_core.errors import DataLoss
 
 FORMAT = 1
 
 SERVED = "served-classifier"
 """Kind of a classifier with its calibration, in a spec; its network's spec is among its settings."""
+
+SERVED_LABELS = "served-labels"
+"""The same for several labels."""
 
 
 def network_files(served: nn.Module) -> dict[str, bytes]:
@@ -86,12 +89,19 @@ def _describe(served: nn.Module) -> dict[str, Any] | None:
     if isinstance(served, SavedModule):
         return served.spec()
     if isinstance(served, ServedClassifier) and isinstance(served.network, SavedModule):
-        return {"kind": SERVED, "settings": {"temperature": float(served.temperature), "network": served.network.spec()}}
+        settings = {"temperature": float(served.temperature), "maps": served.maps, "network": served.network.spec()}
+        return {"kind": SERVED, "settings": settings}
+    if isinstance(served, ServedLabels) and isinstance(served.network, SavedModule):
+        settings = {"scale": served.scale.tolist(), "bias": served.bias.tolist(), "maps": served.maps, "network": served.network.spec()}
+        return {"kind": SERVED_LABELS, "settings": settings}
     return None
 
 
 def _build(spec: Mapping[str, Any]) -> nn.Module:
     if spec["kind"] == SERVED:
         settings = spec["settings"]
-        return ServedClassifier(build(settings["network"]), settings["temperature"])
+        return ServedClassifier(build(settings["network"]), settings["temperature"], maps=bool(settings.get("maps")))
+    if spec["kind"] == SERVED_LABELS:
+        settings = spec["settings"]
+        return ServedLabels(build(settings["network"]), settings["scale"], settings["bias"], maps=bool(settings.get("maps")))
     return build(spec)

@@ -73,13 +73,13 @@ def _xml(image: ImageRecord, answer: Any, predictions: PredictionSet) -> bytes:
     for name, value in (("width", image.width), ("height", image.height)):
         _text(size, name, str(value))
     _text(root, "segmented", str(int(not isinstance(answer, Detections))))
-    for label, score, box in _objects(answer):
+    for label, confidence, box in _objects(answer):
         item = ElementTree.SubElement(root, "object")
         _text(item, "name", predictions.classes[label])
-        _text(item, "confidence", repr(score))
+        _text(item, "confidence", repr(confidence))
         edges = ElementTree.SubElement(item, "bndbox")
-        for name, value in zip(("xmin", "ymin", "xmax", "ymax"), (box[0] + 1, box[1] + 1, box[2], box[3]), strict=True):
-            _text(edges, name, repr(round(value, 4)))
+        for name, edge in zip(("xmin", "ymin", "xmax", "ymax"), (box[0] + 1, box[1] + 1, box[2], box[3]), strict=True):
+            _text(edges, name, repr(round(edge, 4)))
     ElementTree.indent(root)
     return bytes(ElementTree.tostring(root, encoding="utf-8"))
 
@@ -96,8 +96,8 @@ def _objects(answer: Any) -> list[tuple[int, float, list[float]]]:
         found = []
         for number, (label, score) in enumerate(zip(answer.labels, answer.scores, strict=True), start=1):
             inside = answer.ids == number
-            rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-            box = [float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)] if len(rows) else [0.0, 0.0, 0.0, 0.0]
+            down, across = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+            box = [float(across[0]), float(down[0]), float(across[-1] + 1), float(down[-1] + 1)] if len(down) else [0.0] * 4
             found.append((int(label), float(score), box))
         return found
     return []
@@ -157,7 +157,9 @@ def _read_objects(files: dict[str, bytes], lines: list[str] | None, what: str, c
         raise unreadable(what, "it holds no XML file")
     found = sorted({item.findtext("name") or "" for tree in trees.values() for item in tree.iter("object")})
     numbers = number_classes(lines if lines is not None else found, classes, what)
-    images, answers, tasks = [], [], set()
+    images: list[ImageRecord] = []
+    answers: list[Any] = []
+    tasks: set[str] = set()
     for name, tree in trees.items():
         sample = name.rsplit("/", 1)[-1].removesuffix(".xml")
         size = [int(float(tree.findtext(f"size/{side}") or 0)) for side in ("width", "height")]

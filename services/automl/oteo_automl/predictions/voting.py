@@ -77,7 +77,8 @@ def combine(found: Sequence[Detections], method: str, *, iou: float = 0.0, weigh
 
 def _overlap(box: Floats, others: Floats) -> Floats:
     one, several = (np.concatenate([edges[:, :2], edges[:, 2:] - edges[:, :2]], axis=1) for edges in (box[None], others))
-    return np.asarray(coco_mask.iou(np.ascontiguousarray(one), np.ascontiguousarray(several), [0] * len(several)), dtype=np.float64)[0]
+    shared: Floats = coco_mask.iou(np.ascontiguousarray(one), np.ascontiguousarray(several), [0] * len(several))[0]
+    return shared
 
 
 def _vote(boxes: Floats, scores: Floats, voters: NDArray[np.int64], count: int, method: str, iou: float) -> list[tuple[Floats, float]]:

@@ -205,7 +205,6 @@ class _Memory:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> _Memory:
-        gc.collect()
         if self._gpu:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
@@ -231,6 +230,6 @@ class _Memory:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
-        gc.collect()
         if self._gpu:
+            gc.collect()
             torch.cuda.empty_cache()

@@ -16,9 +16,6 @@ from oteo_automl.evaluation.label_calibration import choose_thresholds, fit_labe
 OBJECTIVES = ("log_loss", "auroc", "balanced_accuracy", "accuracy", "f1")
 """What can be chosen by; the first is the usual one."""
 
-LABEL_OBJECTIVES = ("mean_average_precision", "auroc", "f1", "accuracy", "log_loss")
-"""The same where images have several labels."""
-
 
 def score(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, float]:
     """Score held-out logits ``(N, K)``; labels ``(N, K)`` of 0 and 1 are scored by `score_labels`.

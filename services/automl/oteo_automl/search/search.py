@@ -41,6 +41,7 @@ _TRIALS = "trials.json"
 _LATE_SECONDS = 4.0
 _SHORTEST = 8.0
 _MOST_TRIALS = 200
+_SETTLED = 3
 
 _log = logging.getLogger(__name__)
 
@@ -176,7 +177,7 @@ class Search(Generic[R]):
     def _measure(self) -> bool:
         """Begin to measure a network where a processor is free; the baseline goes first."""
         busy = len(self._running) + len(self._probing.tasks)
-        first = not self._answered() and not self._running
+        first = not self._answered() and not self._running and any(one.cheap for one in self._work.entries)
         if first or busy >= self._slots or self._budget.left < 2 * _SHORTEST or (entry := self._probing.next()) is None:
             return False
         self._probing.start(self._executor, entry)
@@ -206,6 +207,9 @@ class Search(Generic[R]):
 
     def _baseline(self) -> tuple[Trial, int] | None:
         if any(trial.state == RUNNING for trial in self._trials):
+            return None
+        if self._probing.tasks and not any(one.cheap for one in self._work.entries):
+            # The first network is measured before it is trained.
             return None
         others = [one for one in self._work.entries if not self._tried(one.name)]
         cheap = [one for one in others if one.cheap]
@@ -318,8 +322,10 @@ class Search(Generic[R]):
             return
         self._tell(trial)
         self._learn_speed(trial)
-        if result.collapsed and not result.stopped and trial.restarts == 0 and self._others_see(trial):
-            self._again(trial, safer(trial.recipe), f"collapsed ({result.message})")
+        # After an epoch or two everything may still look alike.
+        lasting = result.collapsed and result.epochs >= _SETTLED and not result.stopped
+        if lasting and trial.restarts == 0 and self._others_see(trial):
+            self._again(trial, safer(trial.recipe), f"collapsed ({result.message or 'every answer is the same'})")
         elif result.hopeless:
             trial.state, trial.message = PRUNED, result.hopeless
         elif trial.state == PAUSED and (reason := self._cannot_win(trial)):

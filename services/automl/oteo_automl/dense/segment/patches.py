@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -31,6 +32,13 @@ def patch_size(height: int, width: int, *, gpu: bool) -> tuple[int, int] | None:
     return min(height, side), min(width, side)
 
 
+class Maps(Protocol):
+    """Class maps ``(H, W)`` uint8 by row."""
+
+    def __getitem__(self, row: int, /) -> NDArray[np.uint8]:
+        """Give a row's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Points:
     """Some pixels of each class in each training image, y and x as shares of the image; where patches are laid around."""
@@ -38,7 +46,7 @@ class Points:
     places: dict[int, dict[int, NDArray[np.float32]]]
 
     @classmethod
-    def of(cls, maps: NDArray[np.uint8], rows: NDArray[np.int64], seed: int) -> Points:
+    def of(cls, maps: Maps, rows: NDArray[np.int64], seed: int) -> Points:
         """Look at the class maps of rows."""
         rng = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 1, 0]))
         found: dict[int, dict[int, NDArray[np.float32]]] = {}

@@ -82,11 +82,11 @@ def run_maps(module: torch.nn.Module, images: NDArray[Any], rows: NDArray[np.int
     return np.concatenate(parts).astype(np.float32)
 
 
-def judged_rows(held_out: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Give the held-out rows that choices are made on: all, or evenly spread ones where there are many."""
-    if len(held_out) <= _JUDGED_AT_MOST:
+def judged_rows(held_out: NDArray[np.int64], most: int = _JUDGED_AT_MOST) -> NDArray[np.int64]:
+    """Give the held-out rows that choices are made on: all, or `most` evenly spread ones."""
+    if len(held_out) <= most:
         return held_out
-    return held_out[np.linspace(0, len(held_out) - 1, _JUDGED_AT_MOST).astype(np.int64)]
+    return held_out[np.linspace(0, len(held_out) - 1, most).astype(np.int64)]
 
 
 def choose_mirrors(

@@ -1,0 +1,153 @@
+"""Objects with a mask each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oteo_automl.candidates.lesson import Lesson
+from oteo_automl.candidates.modules import SavedModule
+from oteo_automl.candidates.training import Recipe
+from oteo_automl.dense.base import DenseCandidate, DenseData, DenseTask, Facts, Served
+from oteo_automl.dense.segment.floods import ServedWatershed, pq_by_image, tune_watershed
+from oteo_automl.dense.segment.inputs import segmentation_policy
+from oteo_automl.dense.segment.networks import SegmentationNetwork
+from oteo_automl.dense.segment.objects import WatershedLesson, class_maps, prepared_truth
+from oteo_automl.dense.segment.serving import Mirrored, choose_mirrors, judged_rows, pixel_temperature, uncovered
+from oteo_automl.dense.segment.targets import InstanceTargets, build_instances, instance_facts, open_instances
+from oteo_automl.dense.segment.truths import instance_map, read_rows
+from oteo_automl.evaluation.instances import evaluate_instances
+from oteo_core.datasets import DatasetReader
+from oteo_core.images import InputPolicy
+from oteo_core.packages import MetricValue
+from oteo_core.packages.decoding.instances import WATERSHED, decode_instances, described, watershed_objects
+
+_TUNED_ON = 32
+
+
+class InstanceTask(DenseTask):
+    """Instance segmentation: a watershed on learnt heights."""
+
+    name: ClassVar[str] = "instance_segmentation"
+    objectives: ClassVar[tuple[str, ...]] = ("pq", "map50_95", "map50", "f1", "aji")
+    candidates: ClassVar[tuple[DenseCandidate, ...]] = (
+        DenseCandidate("watershed-resnet18", "resnet18", "watershed", half=True, rate=1e-3, batch=8),
+        DenseCandidate("watershed-mobilenetv4_conv_small", "mobilenetv4_conv_small", "watershed", half=True, rate=2e-3, batch=8, cost=0.7),
+        DenseCandidate("watershed-efficientnetv2_rw_s", "efficientnetv2_rw_s", "watershed", large=True, rate=6e-4, batch=4, cost=4.0),
+    )
+
+    def read(self, reader: DatasetReader) -> DenseData:
+        """Read masks that number objects, outlines and run-length masks."""
+        return read_rows(reader, instance_map, instances=True)
+
+    def build_targets(self, data: DenseData, policy: InputPolicy, folder: Path, check: Callable[[], None]) -> None:
+        """Write objects' numbers and heights."""
+        build_instances(data, policy, folder, check)
+
+    def open_targets(self, folder: Path) -> InstanceTargets:
+        """Open what was written."""
+        return open_instances(folder)
+
+    def facts(self, targets: Any, rows: NDArray[np.int64], policy: InputPolicy, classes: int) -> Facts:
+        """Look at objects; see `instance_facts`."""
+        return instance_facts(targets, rows, classes)
+
+    def policy(self, data: DenseData, *, gpu: bool, budget: float, channels: int, largest: int = 0) -> InputPolicy:
+        """Choose how images become inputs."""
+        return segmentation_policy(data, gpu=gpu, budget=budget, channels=channels, largest=largest)
+
+    def network(
+        self, candidate: DenseCandidate, classes: int, channels: int, mean: Sequence[float], spread: Sequence[float], facts: Facts
+    ) -> SavedModule:
+        """Make an encoder-decoder network with outputs for background, each class and the height."""
+        return SegmentationNetwork(candidate.architecture, "unet", classes + 2, channels, mean, spread)
+
+    def lesson(
+        self,
+        candidate: DenseCandidate,
+        images: NDArray[Any],
+        targets: Any,
+        train: NDArray[np.int64],
+        held_out: NDArray[np.int64],
+        *,
+        classes: int,
+        facts: Facts,
+        seed: int,
+    ) -> Lesson:
+        """Make the lesson."""
+        return WatershedLesson(images, targets, train, held_out, classes=classes, seed=seed)
+
+    def recipe(self, candidate: DenseCandidate, *, train_count: int, pretrained: bool, gpu: bool) -> Recipe:
+        """Give the recipe that is tried first: augmented so that other scanners and stains are covered."""
+        recipe = super().recipe(candidate, train_count=train_count, pretrained=pretrained, gpu=gpu)
+        return replace(recipe, strength="robust")
+
+    def serve(
+        self,
+        candidate: DenseCandidate,
+        network: SavedModule,
+        images: NDArray[Any],
+        targets: Any,
+        held_out: NDArray[np.int64],
+        *,
+        policy: InputPolicy,
+        classes: int,
+        facts: Facts,
+        seed: int,
+    ) -> Served:
+        """Make what is exported; mirroring, temperature and thresholds are found on the held-out rows."""
+        network = network.cpu().float().eval()
+        rows = judged_rows(held_out, _TUNED_ON)
+        windows = [uncovered(targets.ids[row], -1) for row in rows.tolist()]
+        truths = [prepared_truth(targets, row, window) for row, window in zip(rows.tolist(), windows, strict=True)]
+
+        def parts(maps: NDArray[np.float32]) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
+            outputs = [one[(slice(None), *window)] for one, window in zip(maps, windows, strict=True)]
+            return [_softmax(one[:-1]) for one in outputs], [1.0 / (1.0 + np.exp(-one[-1])) for one in outputs]
+
+        def quality(maps: NDArray[np.float32]) -> NDArray[np.float64]:
+            found = [described(watershed_objects(1.0 - p[0], h, WATERSHED), p) for p, h in zip(*parts(maps), strict=True)]
+            return pq_by_image(found, truths, classes)
+
+        mirrors, maps = choose_mirrors(network, images, rows, quality)
+        calibration = pixel_temperature(maps[:, :-1], class_maps(targets, rows), seed)
+        temperature = calibration.temperature if calibration is not None else 1.0
+        maps[:, :-1] /= temperature
+        decoding = tune_watershed(*parts(maps), truths, classes, float(np.pi / 4.0 * facts["diameters"][1] ** 2))
+        shape = (policy.height, policy.width)
+        return Served(
+            module=ServedWatershed(Mirrored(network, mirrors), temperature).eval(),
+            outputs=(("probabilities", (classes + 1, *shape), "FP32"), ("heights", shape, "FP32")),
+            decoding=decoding | ({"mirrored": mirrors} if mirrors else {}),
+            calibration=calibration.to_dict() if calibration is not None else {},
+            tolerance={"probabilities": 2e-3, "heights": 2e-3},
+        )
+
+    def answers(
+        self, outputs: Mapping[str, NDArray[Any]], sizes: Sequence[tuple[int, int]], policy: InputPolicy, decoding: Mapping[str, Any]
+    ) -> list[Any]:
+        """Give `Instances`."""
+        return list(decode_instances(outputs, sizes, policy, decoding))
+
+    def evaluate(
+        self,
+        truths: Sequence[Any],
+        answers: Sequence[Any],
+        classes: Sequence[str],
+        *,
+        groups: Sequence[str],
+        split: str,
+        seed: int,
+    ) -> list[MetricValue]:
+        """Judge objects."""
+        return evaluate_instances(truths, answers, classes, groups=groups, split=split, seed=seed)
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    exponentials = np.exp(logits - logits.max(axis=0))
+    return np.asarray(exponentials / exponentials.sum(axis=0), dtype=np.float32)
