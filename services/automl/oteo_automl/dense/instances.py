@@ -36,8 +36,8 @@ class InstanceTask(DenseTask):
     name: ClassVar[str] = "instance_segmentation"
     objectives: ClassVar[tuple[str, ...]] = ("pq", "map50_95", "map50", "f1", "aji")
     candidates: ClassVar[tuple[DenseCandidate, ...]] = (
-        DenseCandidate("watershed-resnet18", "resnet18", "watershed", half=True, rate=1e-3, batch=8),
-        DenseCandidate("watershed-mobilenetv4_conv_small", "mobilenetv4_conv_small", "watershed", half=True, rate=2e-3, batch=8, cost=0.7),
+        DenseCandidate("watershed-resnet18", "resnet18", "watershed", half=True, rate=3e-3, batch=8),
+        DenseCandidate("watershed-mobilenetv4_conv_small", "mobilenetv4_conv_small", "watershed", half=True, rate=3e-3, batch=8, cost=0.7),
         DenseCandidate("watershed-efficientnetv2_rw_s", "efficientnetv2_rw_s", "watershed", large=True, rate=6e-4, batch=4, cost=4.0),
     )
 
