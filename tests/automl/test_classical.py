@@ -13,6 +13,7 @@ from oteo_automl.candidates.descriptors import DESCRIPTORS, Descriptors
 from oteo_automl.candidates.heads import BoostedHead, NeighboursHead, dudani_weights
 from oteo_automl.candidates.modules import Chain, dump_module, load_module
 from oteo_automl.packaging.export import export_onnx, run_onnx
+from oteo_automl.packaging.outputs import classification_outputs
 from oteo_automl.packaging.served import ServedClassifier, run_torch
 from oteo_core.images import InputPolicy
 
@@ -77,7 +78,7 @@ def test_every_family_survives_storage_and_export(family):
     stored = load_module(dump_module(Chain([extractor, found.head])))
     policy = InputPolicy(width=32, height=32, channels=1, dtype="uint8")
     served = ServedClassifier(stored, 1.3)
-    exported = export_onnx(served, policy, 3, images[:7])
+    exported = export_onnx(served, policy, classification_outputs(3), images[:7])
     expected, _ = run_torch(served, images)
     for batch in (1, 5, 48):
         np.testing.assert_allclose(run_onnx(exported.data, images, batch)[0], expected, atol=1e-4)
@@ -90,7 +91,7 @@ def test_descriptors_are_the_same_in_the_graph(name, channels):
     extractor = Descriptors(32, 32, channels, DESCRIPTORS[name]).eval()
     policy = InputPolicy(width=32, height=32, channels=channels, dtype="uint8")
     served = ServedClassifier(extractor, 0.2)
-    exported = export_onnx(served, policy, extractor.dimension, images)
+    exported = export_onnx(served, policy, classification_outputs(extractor.dimension), images)
     assert exported.error < 1e-5
     _, logits = run_torch(served, images)
     np.testing.assert_allclose(run_onnx(exported.data, images, 5)[1], logits, atol=1e-3)

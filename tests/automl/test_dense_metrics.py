@@ -123,7 +123,7 @@ def test_intervals_of_average_precision_are_those_of_drawn_images() -> None:
 
     scorer = ObjectScorer(match_boxes(truths, found, 2))
     resampled = scorer.score(np.bincount(drawn, minlength=60)[None].astype(float))[0]
-    anew = ObjectScorer(match_boxes([truths[i] for i in drawn], [found[i] for i in drawn], 2), scorer.threshold)
+    anew = ObjectScorer(match_boxes([truths[i] for i in drawn], [found[i] for i in drawn], 2), scorer.thresholds)
     again = anew.score(np.ones((1, 60)))[0]
     # Equal scores of a doubled image are ranked among each other in another order: a little may differ.
     np.testing.assert_allclose(resampled[:2], again[:2], atol=0.01)

@@ -245,3 +245,11 @@ def test_a_few_decisions_may_fall_the_other_way_and_no_more():
     assert compare_outputs([output], [near], [expected])[1] == ""
     assert "label_map differs" in compare_outputs([output], [far], [expected])[1]
     assert "shape" in compare_outputs([output], [near[:, :5]], [expected])[1]
+
+
+def test_rows_of_nearly_equal_score_may_change_places_and_clear_ones_may_not():
+    outputs = (Output("scores", (4,)), Output("boxes", (4, 2), tolerance=0.01, ranked_by="scores"))
+    scores = np.array([[0.9, 0.5, 0.1, 0.09999]], np.float32)
+    boxes = np.arange(8, dtype=np.float32).reshape(1, 4, 2)
+    assert compare_outputs(outputs, [scores, boxes[:, [0, 1, 3, 2]]], [scores, boxes])[1] == ""
+    assert "boxes differs" in compare_outputs(outputs, [scores, boxes[:, [1, 0, 2, 3]]], [scores, boxes])[1]

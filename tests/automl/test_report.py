@@ -19,7 +19,8 @@ from oteo_automl.report.charts import LearningCurve
 from oteo_automl.report.data import Case, ClassificationPart, PointCheck, ReportData, choose_cases
 from oteo_automl.report.page import write_card, write_html, write_predictions
 from oteo_automl.report.pictures import thumbnail
-from oteo_automl.report.words import limits, listing, verdict
+from oteo_automl.report.verdicts import limits, verdict
+from oteo_automl.report.words import listing
 from oteo_core.datasets import DatasetInfo
 from oteo_core.datasets.info import ClassInfo, FindingCount, SplitCount
 from oteo_core.images import InputPolicy

@@ -128,6 +128,10 @@ class TrialRecord:
         The run in MLflow; empty if not tracked.
     message
         Why it failed or was stopped.
+    latency
+        Seconds for one image at inference on the machine that trained; 0 where it was not measured.
+    on_front
+        True where no other trial was both better and quicker at inference.
     """
 
     id: str
@@ -139,6 +143,8 @@ class TrialRecord:
     duration: float = 0.0
     run_id: str = ""
     message: str = ""
+    latency: float = 0.0
+    on_front: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Give JSON values."""

@@ -41,6 +41,9 @@ def trial_to_proto(trial: TrialRecord, model_id: str) -> automl_pb2.Trial:
     )
     message.parameters.update(trial.parameters)
     message.duration.FromMilliseconds(round(trial.duration * 1000))
+    if trial.latency:
+        message.latency.FromMicroseconds(round(trial.latency * 1e6))
+    message.on_front = trial.on_front
     return message
 
 

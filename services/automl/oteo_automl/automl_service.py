@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import NoReturn
 
 import grpc
 from google.longrunning import operations_pb2
 from google.protobuf import empty_pb2
 
 from oteo_automl.candidates.registry import check_names
+from oteo_automl.exporting.catalogue import check_form
+from oteo_automl.judging.rows import check_pairing
+from oteo_automl.objectives import OBJECTIVES
+from oteo_automl.requests import parts_of, path_of
 from oteo_automl.settings import AutoMLSettings
 from oteo_core import context as call_context
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import DatasetInfo, DatasetReader, new_id
 from oteo_core.datasets.proto import TASKS, name_of
 from oteo_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unimplemented
+from oteo_core.exports import EXPORTS, parse_destination
 from oteo_core.operations import OperationManager
 from oteo_core.packages import MANIFEST, ModelPackage, TrialRecord, delete_model, list_models, model_prefix, read_model
 from oteo_core.pagination import page_size, paginate
 from oteo_protos.automl.v1 import automl_pb2, automl_pb2_grpc
 
-_TRAIN = "TrainModel"
+_TRAIN, _EXPORT, _EVALUATE, _COMBINE = "TrainModel", "ExportModel", "EvaluateModel", "CombinePredictions"
 _REPLAYS = "requests"
 LEADERBOARD = "leaderboard.json"
 """Checkpoint in which a running training keeps its trials, best first: a JSON list of `TrialRecord.to_dict`."""
 _CLASSIFICATION = "classification"
+_TRAINED = (_CLASSIFICATION, "detection", "semantic_segmentation", "instance_segmentation")
 
 
 def falling(text: str) -> str:
@@ -58,11 +63,10 @@ class AutoMLService(automl_pb2_grpc.AutoMLServiceServicer):
             return self._start(request, "")
         info = self._dataset(request.dataset)
         self._check_task(request, info)
-        check_names(request.candidates)
+        if info.task == _CLASSIFICATION:
+            check_names(request.candidates)
         if request.unlabelled_dataset:
             raise Unimplemented("learning from unlabelled images comes with a later release", reason="NOT_IN_THIS_RELEASE")
-        if request.HasField("max_latency"):
-            raise Unimplemented("choosing by latency comes with a later release", reason="NOT_IN_THIS_RELEASE")
         if request.conformal_coverage and request.conformal_coverage < 0.5:
             raise InvalidArgument(
                 "a coverage below one half says nothing; give 0.5 to 0.999", reason="BAD_COVERAGE", field="conformal_coverage"
@@ -76,18 +80,45 @@ class AutoMLService(automl_pb2_grpc.AutoMLServiceServicer):
                 )
         return self._start(request, self._target(request, info))
 
-    def EvaluateModel(self, request: automl_pb2.EvaluateModelRequest, context: grpc.ServicerContext) -> NoReturn:
-        """Not yet."""
-        raise Unimplemented(
-            "EvaluateModel comes with a later release; a model's report holds its figures on its own test part",
-            reason="NOT_IN_THIS_RELEASE",
+    def EvaluateModel(self, request: automl_pb2.EvaluateModelRequest, context: grpc.ServicerContext) -> operations_pb2.Operation:
+        """Refuse what cannot be judged, then start judging."""
+        if not (request.request_id and self._operations.find_request(_EVALUATE, request.request_id) is not None):
+            package = read_model(self._artifacts, request.name)
+            check_pairing(package, self._dataset(request.dataset), parts_of(request), leave_out_unknown=request.leave_out_unknown_classes)
+        return self._operations.start(
+            _EVALUATE,
+            request,
+            metadata=automl_pb2.EvaluateModelMetadata(model=request.name, dataset=request.dataset),
+            request_id=request.request_id,
         )
 
-    def ExportModel(self, request: automl_pb2.ExportModelRequest, context: grpc.ServicerContext) -> NoReturn:
-        """Not yet."""
-        raise Unimplemented(
-            "ExportModel comes with a later release; a model's package_uri holds the ONNX graph and a Triton repository",
-            reason="NOT_IN_THIS_RELEASE",
+    def CombinePredictions(self, request: automl_pb2.CombinePredictionsRequest, context: grpc.ServicerContext) -> operations_pb2.Operation:
+        """Refuse files that are not there, then start combining."""
+        if not (request.request_id and self._operations.find_request(_COMBINE, request.request_id) is not None):
+            for entry in request.inputs:
+                path_of(self._artifacts, entry.uri)
+            if request.dataset:
+                self._dataset(request.dataset)
+        return self._operations.start(_COMBINE, request, metadata=automl_pb2.CombinePredictionsMetadata(), request_id=request.request_id)
+
+    def ExportModel(self, request: automl_pb2.ExportModelRequest, context: grpc.ServicerContext) -> operations_pb2.Operation:
+        """Refuse what cannot be written, then start the export."""
+        resource = ""
+        if not (request.request_id and self._operations.find_request(_EXPORT, request.request_id) is not None):
+            check_form(
+                read_model(self._artifacts, request.name), automl_pb2.ModelFormat.Name(request.format).removeprefix("MODEL_FORMAT_").lower()
+            )
+            if request.destination_uri:
+                destination = parse_destination(request.destination_uri, self._artifacts)
+                destination.refuse_if_taken()
+                # Two exports to one place at a time: the second is told so at once.
+                resource = f"{EXPORTS}/{hashlib.sha256(destination.uri.encode()).hexdigest()[:32]}"
+        return self._operations.start(
+            _EXPORT,
+            request,
+            metadata=automl_pb2.ExportModelMetadata(model=request.name),
+            request_id=request.request_id,
+            resource=resource,
         )
 
     def ListTrials(self, request: automl_pb2.ListTrialsRequest, context: grpc.ServicerContext) -> automl_pb2.ListTrialsResponse:
@@ -167,14 +198,21 @@ class AutoMLService(automl_pb2_grpc.AutoMLServiceServicer):
             raise InvalidArgument(
                 f"{request.dataset} is annotated for {info.task}, which cannot train a model for {asked}", reason="WRONG_TASK", field="task"
             )
-        if asked != _CLASSIFICATION:
+        if asked not in _TRAINED:
             raise Unimplemented(
-                f"training for {asked} comes with a later release; this one trains {_CLASSIFICATION}",
+                f"training for {asked} comes with a later release; this one trains for {', '.join(_TRAINED)}",
                 reason="NOT_IN_THIS_RELEASE",
                 field="task",
             )
+        objectives = OBJECTIVES[asked]
+        if request.objective and request.objective not in objectives:
+            raise InvalidArgument(
+                f"{request.objective!r} is not an objective for {asked}; there are: {', '.join(objectives)}",
+                reason="BAD_OBJECTIVE",
+                field="objective",
+            )
         present = [entry.name for entry in info.class_info if entry.sample_count]
-        if len(present) < 2:
+        if asked == _CLASSIFICATION and len(present) < 2:
             raise InvalidArgument(
                 f"{request.dataset} has images of one class only ({', '.join(present) or 'none'}); a classifier needs two",
                 reason="SINGLE_CLASS",

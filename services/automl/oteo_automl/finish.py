@@ -9,21 +9,23 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from oteo_automl.candidates.attention import map_size
 from oteo_automl.evaluation.bootstrap import LEVEL, Floats, Ints, encode_groups
 from oteo_automl.evaluation.calibration import expected_calibration_error, fit_temperature, softmax
 from oteo_automl.evaluation.classification import evaluate
 from oteo_automl.evaluation.comparison import compare
 from oteo_automl.evaluation.conformal import ConformalCheck, check_conformal, fit_conformal, prediction_sets
-from oteo_automl.evaluation.operating import OperatingRequest, choose_points, rates_at
+from oteo_automl.evaluation.operating import choose_points, rates_at
+from oteo_automl.evaluation.sequences import sequence_metrics, sequence_notes
+from oteo_automl.exporting.network_file import network_files
 from oteo_automl.packaging.config import LABELS, config_pbtxt, labels_txt
 from oteo_automl.packaging.export import Exported, export_onnx
 from oteo_automl.packaging.outputs import classification_outputs
@@ -40,141 +42,17 @@ from oteo_automl.publishing import (
     used,
     versions,
 )
-from oteo_automl.report.charts import LearningCurve
 from oteo_automl.report.data import Case, ClassificationPart, PointCheck, ReportData, choose_cases
+from oteo_automl.report.overlays import heat_picture
 from oteo_automl.report.page import write_card, write_html, write_predictions
 from oteo_automl.report.pictures import thumbnail
-from oteo_core.datasets import DatasetInfo
-from oteo_core.images import InputPolicy
+from oteo_automl.winner import Winner
 from oteo_core.packages import (
     MetricValue,
     ModelPackage,
-    TrialRecord,
 )
 
 _PARITY_IMAGES = 24
-
-
-@dataclass(slots=True)
-class TestPart:
-    """The part of the data that nothing was chosen on.
-
-    Parameters
-    ----------
-    ids, sources, groups
-        Of the N samples; an empty group is one of its own.
-    labels
-        ``(N,)``, from 0.
-    images
-        Prepared images ``(N, H, W, C)``; a memory map will do.
-    pixels
-        Gives the original pixels ``(H, W, C)`` of a sample by its place, for the report; None: the prepared image is shown.
-    """
-
-    ids: Sequence[str]
-    sources: Sequence[str]
-    groups: Sequence[str]
-    labels: Ints
-    images: NDArray[Any]
-    pixels: Callable[[int], NDArray[Any]] | None = None
-
-
-@dataclass(slots=True)
-class CalibrationPart:
-    """What the temperature, the prediction sets and the thresholds are found on; never the test part.
-
-    Parameters
-    ----------
-    logits
-        The network's raw logits ``(N, K)``: of the validation part, or held-out ones of a cross-validation.
-    labels
-        ``(N,)``.
-    description
-        In words, for the report.
-    """
-
-    logits: NDArray[Any]
-    labels: Ints
-    description: str = "the validation part"
-
-
-@dataclass(frozen=True, slots=True)
-class Rival:
-    """Another model's probabilities ``(N, K)`` on the test part, to compare the winner with; `name` is for people."""
-
-    name: str
-    probabilities: Floats
-
-
-@dataclass(slots=True)
-class Winner:
-    """The search's result, and what was asked.
-
-    Parameters
-    ----------
-    model_id, display_name
-        Of the model to be made.
-    dataset
-        The dataset's manifest.
-    classes
-        K names, in the order of the network's outputs.
-    candidate
-        Name of the winning candidate.
-    network
-        From ``(N, H, W, C)`` as `oteo_core.images.prepare` gives it to logits ``(N, K)``, normalisation included.
-    policy
-        What it takes.
-    calibration, test
-        The parts.
-    training_images
-        Prepared training images ``(H, W, C)``, without augmentation; at most `REFERENCE_IMAGES` are looked at.
-    training_counts
-        Training images of each class.
-    rivals
-        Runner-up and baseline.
-    trials, winner_trial
-        What was tried, best first, and the winner's id.
-    curves
-        Learning curves.
-    plan, objective
-        What the training meant to do, and the metric that it chose by.
-    conformal_coverage
-        Of the prediction sets.
-    operating_points
-        Asked for.
-    seed, budget, start_time
-        Seed; seconds; when the work began, seconds since the epoch.
-    run_id, labels
-        In MLflow; free labels.
-    details
-        More for the manifest; JSON values.
-    """
-
-    model_id: str
-    display_name: str
-    dataset: DatasetInfo
-    classes: Sequence[str]
-    candidate: str
-    network: torch.nn.Module
-    policy: InputPolicy
-    calibration: CalibrationPart
-    test: TestPart
-    training_images: Iterable[NDArray[Any]]
-    training_counts: Sequence[int]
-    rivals: Sequence[Rival] = ()
-    trials: Sequence[TrialRecord] = ()
-    winner_trial: str = ""
-    curves: Sequence[LearningCurve] = ()
-    plan: str = ""
-    objective: str = "log_loss"
-    conformal_coverage: float = 0.9
-    operating_points: Sequence[OperatingRequest] = ()
-    seed: int = 0
-    budget: float = 0.0
-    start_time: float = 0.0
-    run_id: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
-    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 def finish(
@@ -229,11 +107,13 @@ def finish(
         calibrated = softmax(winner.calibration.logits, calibration.temperature)
         conformal = fit_conformal(calibration_labels, calibrated, winner.conformal_coverage)
         points = choose_points(calibration_labels, calibrated, classes, winner.operating_points)
-        served = ServedClassifier(winner.network, calibration.temperature).cpu().float().eval()
+        network = winner.network.cpu().float().eval()
+        maps = map_size(network, winner.policy.height, winner.policy.width, winner.policy.channels)
+        served = ServedClassifier(network, calibration.temperature, maps=maps is not None).eval()
 
     with step("evaluate", 0.1):
         labels = np.asarray(winner.test.labels, dtype=np.int64)
-        served_probabilities, logits = run_torch(served, winner.test.images)
+        served_probabilities, logits, *places = run_torch(served, winner.test.images)
         probabilities = served_probabilities.astype(np.float64)
         before = softmax(logits.astype(np.float64), 1.0 / calibration.temperature)
         judged = _judge(winner, labels, probabilities, before, conformal)
@@ -270,7 +150,7 @@ def finish(
     held_out = winner.test.images[np.unique(np.linspace(0, len(labels) - 1, min(_PARITY_IMAGES, len(labels))).astype(int))]
     with step("export", 0.35):
         words = {"oteo.model": package.name, "oteo.operation": package.operation, "oteo.classes": json.dumps(classes)}
-        outputs = classification_outputs(len(classes))
+        outputs = classification_outputs(len(classes), maps)
         exported = export_onnx(served, winner.policy, outputs, held_out, metadata=words)
         graph_sha256 = hashlib.sha256(exported.data).hexdigest()
         package.digest = package.serving_digest(graph_sha256)
@@ -288,7 +168,7 @@ def finish(
 
     with step("report", 0.75):
         package.training_time = used(winner.start_time)
-        data = _report_data(winner, package, labels, probabilities, before, judged, exported, step.seconds)
+        data = _report_data(winner, package, labels, probabilities, before, judged, exported, step.seconds, places[0] if places else None)
         contents = {
             "report.html": write_html(data),
             "README.md": write_card(data),
@@ -298,6 +178,7 @@ def finish(
             "reference.npz": statistics,
             f"{package.triton_path}/config.pbtxt": config.encode(),
             **{f"{package.triton_path}/{name}": data for name, data in files.items()},
+            **network_files(served),
         }
 
     with step("publish", 0.95):
@@ -331,6 +212,7 @@ def _judge(winner: Winner, labels: Ints, probabilities: Floats, before: Floats, 
         )
     )
     metrics.append(MetricValue("conformal_set_size", check.mean_size, split="test", sample_count=count))
+    metrics += sequence_metrics(labels, probabilities, winner.classes, winner.test.sequences, groups, seed=winner.seed)
     return _Judged(metrics, check, int(encode_groups(groups, count).max()) + 1)
 
 
@@ -343,6 +225,7 @@ def _report_data(
     judged: _Judged,
     exported: Exported,
     seconds: Mapping[str, float],
+    places: NDArray[Any] | None,
 ) -> ReportData:
     classes = list(winner.classes)
     quantile = package.conformal.quantile if package.conformal else math.inf
@@ -358,6 +241,7 @@ def _report_data(
             truth=classes[int(labels[index])],
             ranked=tuple((classes[int(k)], float(probabilities[index, k])) for k in order),
             prediction_set=tuple(classes[int(k)] for k in order if sets[index, k]),
+            attention="" if places is None else heat_picture(pixels, places[index], winner.policy),
         )
 
     worst, unsure = choose_cases(labels, probabilities, encode_groups(winner.test.groups, len(labels)))
@@ -390,4 +274,5 @@ def _report_data(
         steps=dict(seconds),
         graph_error=exported.error,
         exporter=exporter_words(exported),
+        notes=sequence_notes(package.metrics),
     )

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from oteo_automl.evaluation.bootstrap import Floats
 from oteo_automl.evaluation.calibration import fit_temperature
+from oteo_automl.evaluation.label_calibration import fit_labels
 from oteo_automl.evaluation.operating import OperatingRequest
-from oteo_automl.finish import CalibrationPart, Rival, TestPart, Winner
-from oteo_automl.packaging.served import ServedClassifier, run_torch
+from oteo_automl.packaging.served import ServedClassifier, ServedLabels, run_torch
 from oteo_automl.publishing import REFERENCE_IMAGES
-from oteo_automl.report.charts import LearningCurve
-from oteo_automl.search.result import EpochRecord, FittedCandidate, SearchResult
+from oteo_automl.report.curves import learning_curve
+from oteo_automl.search.fingerprint import class_counts
+from oteo_automl.search.result import FittedCandidate, SearchResult
+from oteo_automl.winner import CalibrationPart, Rival, TestPart, Winner
 from oteo_core.datasets import DatasetReader
 from oteo_core.errors import FailedPrecondition, InvalidArgument
 from oteo_core.images import ImageLimits
@@ -28,8 +30,8 @@ class SearchData(Protocol):
 
     Attributes
     ----------
-    samples, groups
-        Ids and groups, N each.
+    samples, groups, sequences
+        Ids, groups and stacks or clips, N each; see `oteo_automl.search.data.TrainingData`.
     labels
         ``(N,)`` int64, indices of `SearchResult.classes`.
     images
@@ -38,6 +40,7 @@ class SearchData(Protocol):
 
     samples: list[str]
     groups: list[str]
+    sequences: list[str]
     labels: NDArray[np.int64]
     images: NDArray[Any]
 
@@ -107,6 +110,7 @@ def make_winner(
     ids = [data.samples[place] for place in places]
     images = data.images[places]
     best = result.best
+    several = data.labels.ndim == 2
     train = data.part("train")
     derived = {sample.id for sample in reader.samples("train", columns=["derived_from"]) if sample.derived_from}
     original = [int(place) for place in train if data.samples[place] not in derived]
@@ -125,14 +129,19 @@ def make_winner(
             groups=[data.groups[place] for place in places],
             labels=data.labels[places],
             images=images,
+            sequences=[data.sequences[place] for place in places],
             pixels=lambda index: reader.image(listed[ids[index]], limits).pixels,
         ),
         training_images=_spread(data.images, original or train.tolist()),
-        training_counts=np.bincount(data.labels[train], minlength=len(result.classes)).tolist(),
+        training_counts=class_counts(data.labels[train], len(result.classes)).tolist(),
         rivals=_rivals(result, images),
         trials=result.trials,
         winner_trial=best.trial_id,
-        curves=[_curve(_name(result, trial), records, best=trial == best.trial_id) for trial, records in result.curves.items() if records],
+        curves=[
+            learning_curve(_name(result, trial), records, best=trial == best.trial_id)
+            for trial, records in result.curves.items()
+            if records
+        ],
         plan=result.plan.summary,
         objective=result.objective,
         conformal_coverage=conformal_coverage or 0.9,
@@ -151,7 +160,7 @@ def make_winner(
             "candidates": [asdict(candidate) for candidate in result.plan.candidates],
             "search_seconds": result.seconds,
             "search_steps": result.plan.steps,
-            "test_images_of_other_classes": sum(bool(sample.labels) for sample in listed.values()) - len(ids),
+            "test_images_of_other_classes": 0 if several else sum(bool(sample.labels) for sample in listed.values()) - len(ids),
         },
     )
 
@@ -176,24 +185,17 @@ def _rivals(result: SearchResult, images: NDArray[Any]) -> list[Rival]:
 
 def _probabilities(candidate: FittedCandidate, images: NDArray[Any]) -> Floats:
     """Give a rival's probabilities, calibrated as the winner's are, so that log-losses can be compared."""
-    temperature = fit_temperature(candidate.validation.logits, candidate.validation.labels).temperature
-    served = ServedClassifier(candidate.module, temperature).cpu().float().eval()
+    logits, labels = candidate.validation.logits, candidate.validation.labels
+    served: torch.nn.Module
+    if labels.ndim == 2:
+        calibration = fit_labels(logits, labels)
+        served = ServedLabels(candidate.module, calibration.scale.tolist(), calibration.bias.tolist())
+    else:
+        served = ServedClassifier(candidate.module, fit_temperature(logits, labels).temperature)
+    served = served.cpu().float().eval()
     return run_torch(served, images)[0].astype(np.float64)
 
 
 def _name(result: SearchResult, trial_id: str) -> str:
     names = {trial.id: trial.candidate for trial in result.trials}
     return names.get(trial_id, trial_id)
-
-
-def _curve(name: str, records: Sequence[EpochRecord], *, best: bool) -> LearningCurve:
-    measured = [record for record in records if math.isfinite(record.validation_loss)]
-    trained = [record for record in records if math.isfinite(record.train_loss)]
-    return LearningCurve(
-        name=name,
-        steps=[record.epoch for record in trained],
-        train_loss=[record.train_loss for record in trained],
-        validation_steps=[record.epoch for record in measured],
-        validation_loss=[record.validation_loss for record in measured],
-        best=best,
-    )

@@ -24,7 +24,7 @@ _EPSILON = 1e-6
 """Never below 1e-7: the ONNX exporter takes the addition of 1e-8 for an addition of nothing and leaves it out."""
 
 DESCRIPTORS: dict[str, tuple[str, ...]] = {
-    "classical": ("histograms", "moments", "lbp", "hog", "haralick", "bands", "thumbnail"),
+    "classical": ("histograms", "moments", "lbp", "hog", "haralick", "bands", "thumbnail", "lab"),
     "lbp": ("lbp",),
     "hog": ("hog",),
     "haralick": ("haralick",),

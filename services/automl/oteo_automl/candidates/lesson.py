@@ -34,6 +34,8 @@ class Judgement:
         The answers themselves, to be stored with the model: arrays by name.
     message
         Something a person should know ("it finds no object of class x"); empty mostly.
+    collapsed
+        True where every answer is the same though the truths are not: one class for all images, no object anywhere.
     """
 
     loss: float
@@ -41,6 +43,7 @@ class Judgement:
     scores: dict[str, float]
     kept: dict[str, NDArray[Any]] = field(default_factory=dict)
     message: str = ""
+    collapsed: bool = False
 
 
 class Lesson(Protocol):

@@ -52,6 +52,7 @@ def build(spec: Mapping[str, Any]) -> SavedModule:
     """
     # Classes make themselves known when their modules are imported.
     from oteo_automl.candidates import descriptors, heads, networks, patches  # noqa: F401
+    from oteo_automl.dense.detect import making  # noqa: F401
 
     kind = str(spec["kind"])
     if kind not in _KINDS:
@@ -96,24 +97,34 @@ class Chain(SavedModule):
 
 @saved
 class Blend(SavedModule):
-    """Several classifiers' log-probabilities, each with its own temperature, weighted (weights sum to one)."""
+    """Several classifiers' log-probabilities, each with its own temperature, weighted (weights sum to one).
+
+    Where an image may have several labels (`several`), their logits are mixed instead: each label stands alone.
+    """
 
     kind = "blend"
 
-    def __init__(self, parts: Sequence[Any], weights: Sequence[float], temperatures: Sequence[float]) -> None:
+    def __init__(self, parts: Sequence[Any], weights: Sequence[float], temperatures: Sequence[float], several: bool = False) -> None:
         modules = [part if isinstance(part, SavedModule) else build(part) for part in parts]
-        super().__init__(parts=[module.spec() for module in modules], weights=list(weights), temperatures=list(temperatures))
+        super().__init__(
+            parts=[module.spec() for module in modules], weights=list(weights), temperatures=list(temperatures), several=several
+        )
         self.parts = nn.ModuleList(modules)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Give ``(N, K)``."""
         total: torch.Tensor | None = None
         for part, weight, temperature in zip(self.parts, self.settings["weights"], self.settings["temperatures"], strict=True):
-            term = torch.log_softmax(part(image) / temperature, dim=1) * weight
+            term = self.mixed(part(image), temperature) * weight
             total = term if total is None else total + term
         if total is None:
             raise ValueError("a blend of nothing")
         return total
+
+    def mixed(self, logits: torch.Tensor, temperature: float) -> torch.Tensor:
+        """Bring a part's logits ``(N, K)`` to the scale on which they are mixed."""
+        scaled = logits / temperature
+        return scaled.clamp(-30.0, 30.0) if self.settings["several"] else torch.log_softmax(scaled, dim=1)
 
 
 def to_planes(image: torch.Tensor) -> torch.Tensor:

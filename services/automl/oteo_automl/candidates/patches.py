@@ -16,7 +16,8 @@ from oteo_automl.candidates.modules import SavedModule, saved, to_planes
 
 SIDE = 6
 """Side of a patch, pixels."""
-_GRID = 3
+GRID = 3
+"""Cells along each side over which answers are pooled."""
 _PATCHES = 20_000
 _CONTRAST = 10.0 / 255.0 / 255.0
 
@@ -66,8 +67,8 @@ class PatchFeatures(SavedModule):
         response = F.conv2d(planes, kernel, stride=2) * contrast - offset
         threshold = 0.25
         active = torch.cat([F.relu(response - threshold), F.relu(-response - threshold)], dim=1)
-        height, width = int(active.shape[2]) // _GRID, int(active.shape[3]) // _GRID
-        pooled = F.avg_pool2d(active[:, :, : height * _GRID, : width * _GRID], (height, width))
+        height, width = int(active.shape[2]) // GRID, int(active.shape[3]) // GRID
+        pooled = F.avg_pool2d(active[:, :, : height * GRID, : width * GRID], (height, width))
         return torch.sqrt(pooled.flatten(1) + 1e-6)
 
 

@@ -54,8 +54,10 @@ CANDIDATES: dict[str, Candidate] = _make()
 _USUAL = (
     BASELINE,
     "classical-svm",
-    "classical-trees",
+    "classical-boosting",
     "patches-svm",
+    "patches-boosting",
+    "classical-trees",
     "patches-logistic",
     *(f"{FROZEN}{one.name}-{family}" for one in PORTFOLIO for family in ("logistic", "svm")),
 )

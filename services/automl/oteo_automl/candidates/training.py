@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from oteo_automl.candidates.groups import parameter_groups
 from oteo_automl.candidates.lesson import Judgement, Lesson
 from oteo_automl.candidates.modules import SavedModule
 from oteo_automl.search.result import EpochRecord
@@ -52,6 +53,14 @@ class Recipe:
         Parameter of mixup (Zhang et al., ICLR 2018); 0: none.
     half
         False: float32 also where bfloat16 would be faster, after a training that diverged.
+    layer_decay
+        The learning rate of each layer is so much of that of the one above it, where there are pretrained weights (Clark et al., "ELECTRA",
+        ICLR 2020; Bao et al., "BEiT", ICLR 2022); 1: all alike.
+    cut
+        Share of the batches that are mixed which are mixed by rectangles (CutMix; Yun et al., ICCV 2019) and not by blending; see `mix`.
+    grow
+        Share of the epochs, from the first on, in which images are smaller (progressive resizing; Howard's way, as in EfficientNetV2, Tan and Le,
+        ICML 2021).
     """
 
     rate: float = 1e-3
@@ -62,6 +71,9 @@ class Recipe:
     batch: int = 32
     mix: float = 0.0
     half: bool = True
+    layer_decay: float = 1.0
+    cut: float = 0.0
+    grow: float = 0.0
 
 
 @dataclass(slots=True)
@@ -80,6 +92,8 @@ class Outcome:
         True where the deadline stopped it before the target.
     message
         Something a person should know; empty mostly.
+    hopeless
+        Why it was stopped before the target by who watches the curve; empty where it was not.
     """
 
     epochs: int
@@ -87,6 +101,7 @@ class Outcome:
     curve: list[EpochRecord] = field(default_factory=list)
     out_of_time: bool = False
     message: str = ""
+    hopeless: str = ""
 
 
 class Trainer:
@@ -124,12 +139,8 @@ class Trainer:
         self.average = copy.deepcopy(self.model).eval()
         for parameter in self.average.parameters():
             parameter.requires_grad_(False)
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        decayed = [p for p in trained if p.ndim > 1]
-        plain = [p for p in trained if p.ndim <= 1]
-        self._optimiser = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": recipe.decay}, {"params": plain, "weight_decay": 0.0}], lr=recipe.rate, fused=self._gpu
-        )
+        groups = parameter_groups(self.model, recipe.decay, recipe.layer_decay)
+        self._optimiser = torch.optim.AdamW(groups, lr=recipe.rate, fused=self._gpu)
         self._epoch = 0
         self._step = 0
         self._position = 0.0
@@ -177,7 +188,7 @@ class Trainer:
         save: Callable[[bytes], None] | None = None,
         *,
         judge_every: int = 1,
-        on_epoch: Callable[[EpochRecord], None] | None = None,
+        on_epoch: Callable[[list[EpochRecord]], str] | None = None,
     ) -> Outcome:
         """Train up to an epoch or a time.
 
@@ -194,7 +205,7 @@ class Trainer:
         judge_every
             Judge the held-out rows after every so many epochs, and at the end.
         on_epoch
-            Told each epoch.
+            Shown the curve after each epoch; says why to stop, or nothing.
 
         Raises
         ------
@@ -202,9 +213,9 @@ class Trainer:
             The loss is not finite.
         """
         saved_at, saving = time.time(), 0.0
-        out_of_time = False
+        out_of_time, hopeless = False, ""
         judged: Judgement | None = None
-        while self._epoch < target and not out_of_time:
+        while self._epoch < target and not out_of_time and not hopeless:
             began = time.time()
             loss, out_of_time = self._one_epoch(total, deadline)
             if out_of_time:
@@ -217,8 +228,8 @@ class Trainer:
             held_loss, figure = (judged.loss, judged.score) if judged is not None else (math.nan, math.nan)
             record = EpochRecord(self._epoch, loss, held_loss, figure, self._optimiser.param_groups[0]["lr"], time.time() - began)
             self._curve.append(record)
-            if on_epoch is not None:
-                on_epoch(record)
+            if on_epoch is not None and not last:
+                hopeless = on_epoch(self._curve)
             if save is not None and (last or time.time() - saved_at > saving / _SAVING_SHARE):
                 started = time.time()
                 save(self.state())
@@ -226,7 +237,12 @@ class Trainer:
         if judged is None:
             judged = self._judge()
         message = judged.message if self._epoch >= 3 else ""
-        return Outcome(self._epoch, judged, list(self._curve), out_of_time, message)
+        return Outcome(self._epoch, judged, list(self._curve), out_of_time, message, hopeless)
+
+    def rehearse(self, rows: NDArray[np.int64]) -> None:
+        """Take a step that is measured and not meant: the learning rate stays where it begins."""
+        self.model.train()
+        self._one_step(rows, math.inf)
 
     def _one_epoch(self, total: int, deadline: float) -> tuple[float, bool]:
         self.model.train()
@@ -263,7 +279,7 @@ class Trainer:
         warm = min(1.0, (self._step + 1) / 20.0)
         rate = self._recipe.rate * warm * 0.5 * (1.0 + math.cos(math.pi * min(1.0, self._position)))
         for group in self._optimiser.param_groups:
-            group["lr"] = max(rate, 1e-6)
+            group["lr"] = max(rate * group.get("lr_scale", 1.0), 1e-6)
         self._position += (1.0 - self._position) / max(1.0, steps_left)
         batch = self._lesson.batch(rows)
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._half):

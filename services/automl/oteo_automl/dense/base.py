@@ -130,6 +130,8 @@ class Served:
         How scores were calibrated, in figures: ``method``, ``count``, ``ece_before``, ``ece_after``.
     tolerance
         Largest difference between PyTorch's and Triton's outputs that counts as the same, by output.
+    ranked_by
+        Output ``(M,)`` of falling scores by which the rows of all other outputs ``(M, ...)`` are ordered; empty where there is no such order.
     """
 
     module: torch.nn.Module
@@ -137,6 +139,7 @@ class Served:
     decoding: dict[str, Any]
     calibration: dict[str, Any] = field(default_factory=dict)
     tolerance: Mapping[str, float] = field(default_factory=dict)
+    ranked_by: str = ""
 
 
 class DenseTask(ABC):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -67,8 +68,13 @@ class DenseCache:
         images: NDArray[Any] = np.load(folder / _IMAGES, mmap_mode="r")
         return images, find_task(self.task).open_targets(folder / _TARGETS)
 
-    def build(self, reader: DatasetReader, data: DenseData, folder: Path | None = None, check: Callable[[], None] = lambda: None) -> None:
-        """Decode and prepare all images and write the targets; `check` is called now and then and may raise."""
+    def build(
+        self, reader: DatasetReader, data: DenseData, folder: Path | None = None, check: Callable[[], None] = lambda: None
+    ) -> dict[int, str]:
+        """Decode and prepare all images and write the targets; `check` is called now and then and may raise.
+
+        Gives, by row, why an image or its mask cannot be read.
+        """
         target = folder or Path(self.folder)
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
         own = target / f"{_TARGETS}.{os.getpid()}"
@@ -81,4 +87,8 @@ class DenseCache:
             str(target / _IMAGES), self.store_root, self.dataset, self.policy, self.store_options, self.max_pixels, self.max_bytes
         )
         # The images last: who finds them finds the targets too.
-        images.build(reader, data.rows, check=check)
+        unreadable = images.build(reader, data.rows, check=check)
+        masks = target / _TARGETS / "unreadable.json"
+        if masks.exists():
+            unreadable |= {int(row): f"mask: {why}" for row, why in json.loads(masks.read_text())}
+        return unreadable

@@ -12,13 +12,16 @@ import torch
 from numpy.typing import NDArray
 
 from oteo_automl.candidates.bank import normalisation
+from oteo_automl.candidates.lesson import Lesson
 from oteo_automl.candidates.modules import SavedModule, build
 from oteo_automl.candidates.training import Recipe, Trainer, has_bfloat16
-from oteo_automl.candidates.weights import find_weights, load_weights
-from oteo_automl.dense.base import DenseTask, Facts, find_task
+from oteo_automl.candidates.weights import Weights, find_weights, load_weights
+from oteo_automl.dense.base import DenseCandidate, Facts, find_task
 from oteo_automl.dense.cache import DenseCache
 from oteo_automl.search.checkpoints import Checkpoints
-from oteo_automl.search.pieces import PieceResult, model_name, result_name, state_name, trained_result
+from oteo_automl.search.ensemble import measure_latency
+from oteo_automl.search.pieces import PieceResult, curve_watch, model_name, result_name, state_name, trained_result
+from oteo_automl.search.probe import Probe, measure, memory_limit
 
 
 @dataclass(frozen=True)
@@ -85,30 +88,47 @@ class StoredNetwork:
         return cls(module.eval(), {name: value.numpy() for name, value in content["kept"].items()})
 
 
-def make_trainer(problem: DenseProblem, name: str, recipe: Recipe) -> tuple[Trainer, str]:
-    """Make the training of a candidate from its beginning; also says where its first weights came from.
+def make_network(problem: DenseProblem, candidate: DenseCandidate, images: NDArray[Any], weights: Weights | None) -> SavedModule:
+    """Make a candidate's network: with pretrained weights in its encoder and their normalisation, or drawn anew and with that of the rows.
 
     Raises
     ------
     InvalidArgument
         ``BAD_WEIGHTS``.
     """
-    task: DenseTask = find_task(problem.task)
-    candidate = task.find(name)
-    images, targets = problem.cache.open()
-    weights = find_weights(problem.pretrained_uri, candidate.architecture)
     mean, spread = normalisation(images, problem.train, pretrained=weights is not None)
     torch.manual_seed(problem.seed)
-    network = task.network(candidate, problem.classes, images.shape[3], mean, spread, problem.facts)
+    network = find_task(problem.task).network(candidate, problem.classes, images.shape[3], mean, spread, problem.facts)
     if weights is not None:
-        encoder = network.get_submodule("encoder")
-        load_weights(encoder, weights)
-    lesson = task.lesson(
+        load_weights(network.get_submodule("encoder"), weights)
+    return network
+
+
+def make_lesson(problem: DenseProblem, candidate: DenseCandidate, images: NDArray[Any], targets: Any) -> Lesson:
+    """Make a candidate's lesson."""
+    return find_task(problem.task).lesson(
         candidate, images, targets, problem.train, problem.held_out, classes=problem.classes, facts=problem.facts, seed=problem.seed
     )
-    gpu = torch.cuda.is_available()
-    trainer = Trainer(network, lesson, recipe, seed=problem.seed, device="cuda" if gpu else "cpu", half=candidate.half and has_bfloat16())
-    return trainer, weights.source if weights is not None else "scratch"
+
+
+def probe_dense(problem: DenseProblem, name: str, recipe: Recipe, deadline: float, share: float) -> Probe:
+    """Measure a candidate's training; `share` of the free memory is its own."""
+    candidate = find_task(problem.task).find(name)
+    images, targets = problem.cache.open()
+    return measure(
+        lambda: make_network(problem, candidate, images, None),
+        make_lesson(problem, candidate, images, targets),
+        recipe,
+        seed=problem.seed,
+        device=_device(),
+        half=candidate.half and has_bfloat16(),
+        deadline=deadline,
+        limit=memory_limit(_device(), share),
+    )
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def train_dense(
@@ -125,7 +145,17 @@ def train_dense(
     if earlier is not None:
         return PieceResult.from_json(earlier)
     began = time.time()
-    trainer, initial = make_trainer(problem, name, recipe)
+    candidate = find_task(problem.task).find(name)
+    images, targets = problem.cache.open()
+    weights = find_weights(problem.pretrained_uri, candidate.architecture)
+    trainer = Trainer(
+        make_network(problem, candidate, images, weights),
+        make_lesson(problem, candidate, images, targets),
+        recipe,
+        seed=problem.seed,
+        device=_device(),
+        half=candidate.half and has_bfloat16(),
+    )
     state = problem.checkpoints.load(state_name(trial))
     if state is not None:
         trainer.restore(state)
@@ -135,8 +165,11 @@ def train_dense(
 
     # Judging runs the network over the held-out images: a tenth of the time at most.
     judge_every = max(1, round(4 * len(problem.held_out) / max(1, len(problem.train))))
-    outcome = trainer.run(target, total, deadline, keep, judge_every=judge_every)
-    problem.checkpoints.save(model_name(trial), StoredNetwork(trainer.result(), outcome.judgement.kept).to_bytes())
-    result = trained_result(outcome, recipe, initial, time.time() - began)
+    watch = curve_watch(problem.checkpoints, trial, total, by_score=True)
+    outcome = trainer.run(target, total, deadline, keep, judge_every=judge_every, on_epoch=watch)
+    network = trainer.result()
+    problem.checkpoints.save(model_name(trial), StoredNetwork(network, outcome.judgement.kept).to_bytes())
+    latency = measure_latency(network, images[0])
+    result = trained_result(outcome, recipe, weights.source if weights is not None else "scratch", time.time() - began, latency)
     problem.checkpoints.save(result_name(trial, rung), result.to_json())
     return result

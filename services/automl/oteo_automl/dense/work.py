@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,11 +15,11 @@ from oteo_automl.candidates.modules import SavedModule
 from oteo_automl.candidates.training import Recipe
 from oteo_automl.candidates.weights import find_weights
 from oteo_automl.dense.base import DenseCandidate, DenseData, DenseTask
-from oteo_automl.dense.pieces import DenseProblem, StoredNetwork, train_dense
-from oteo_automl.search.budget import Budget
+from oteo_automl.dense.pieces import DenseProblem, StoredNetwork, probe_dense, train_dense
+from oteo_automl.search.front import mark_front, pick, why_chosen
 from oteo_automl.search.pieces import PieceResult, model_name
-from oteo_automl.search.result import EpochRecord, Plan, PlannedCandidate
-from oteo_automl.search.schedule import plan_rungs
+from oteo_automl.search.probe import Probe
+from oteo_automl.search.result import EpochRecord, Plan
 from oteo_automl.search.trial import Trial
 from oteo_automl.search.work import Entry, Work
 from oteo_core.errors import Internal, InvalidArgument
@@ -91,6 +92,8 @@ class DenseWork(Work[DenseResult]):
         How images are prepared.
     gpu_share
         Part of a GPU that a training takes; 0: none.
+    max_latency
+        Seconds that a network may take for one image.
     """
 
     images_wanted = 24_000
@@ -104,6 +107,7 @@ class DenseWork(Work[DenseResult]):
         objective: str,
         policy: InputPolicy,
         gpu_share: float = 0.0,
+        max_latency: float = math.inf,
     ) -> None:
         self._problem = problem
         self._task = task
@@ -115,6 +119,7 @@ class DenseWork(Work[DenseResult]):
         self.train_count = len(problem.train)
         self.held_out_count = len(problem.held_out)
         self.gpu_share = gpu_share
+        self._max_latency = max_latency
         self._pretrained = {
             one.name: bool(problem.pretrained_uri) and find_weights(problem.pretrained_uri, one.architecture) is not None
             for one in candidates
@@ -127,6 +132,11 @@ class DenseWork(Work[DenseResult]):
         return executor.submit(
             train_dense, self._problem, trial, rung, entry.name, recipe, target, total, deadline, cpus=1.0, gpus=self.gpu_share
         )
+
+    def probe(self, executor: Executor, entry: Entry, recipe: Recipe, deadline: float) -> Task[Probe] | None:
+        """Measure a network's training."""
+        share = self.gpu_share or 1.0 / max(1.0, executor.cpus)
+        return executor.submit(probe_dense, self._problem, entry.name, recipe, deadline, share, cpus=1.0, gpus=self.gpu_share, retries=0)
 
     def pretrained(self, entry: Entry) -> bool:
         """Say whether there are weights for its encoder."""
@@ -144,10 +154,11 @@ class DenseWork(Work[DenseResult]):
 
     def cost(self, entry: Entry) -> float:
         """Guess the seconds of an epoch."""
-        return epoch_guess(self._task.find(entry.name), self._policy, self.train_count, gpu=self.gpu_share > 0)
+        pixels = self._policy.width * self._policy.height / 128**2
+        return self._task.find(entry.name).cost * self.train_count * _SAME_COST * pixels * (_GPU_GAIN if self.gpu_share else 1.0)
 
     def result(self, trials: list[Trial], plan: Plan, seconds: float) -> DenseResult:
-        """Choose the best trial, the best of another candidate, and the baseline.
+        """Choose the best trial at its time for one image, the best of another candidate, and the baseline.
 
         Raises
         ------
@@ -155,7 +166,15 @@ class DenseWork(Work[DenseResult]):
             ``NO_CANDIDATE``: no trial left a network.
         """
         found: dict[str, FittedNetwork] = {}
-        for trial in sorted((one for one in trials if one.results), key=lambda one: one.loss(self.objective)):
+        ranked_trials = sorted((one for one in trials if one.results), key=lambda one: one.loss(self.objective))
+        mark_front(ranked_trials, self.objective)
+        first = pick(ranked_trials, self.objective, self._max_latency)
+        if first is not None:
+            plan.notes.append(why_chosen(first.candidate, first.results[-1].latency, self._max_latency))
+            plan.summary = f"{plan.summary} {plan.notes[-1]}".strip()
+            ranked_trials.remove(first)
+            ranked_trials.insert(0, first)
+        for trial in ranked_trials:
             if trial.candidate in found or (len(found) >= 2 and trial.candidate != self.entries[0].name):
                 continue
             data = self.checkpoints.load(model_name(trial.id))
@@ -186,11 +205,6 @@ class DenseWork(Work[DenseResult]):
             duration=trial.seconds,
             objective=last.scores.get(self.objective, float("nan")),
         )
-
-
-def epoch_guess(candidate: DenseCandidate, policy: InputPolicy, count: int, *, gpu: bool) -> float:
-    """Guess the seconds of an epoch before anything is measured."""
-    return candidate.cost * count * _SAME_COST * policy.width * policy.height / 128**2 * (_GPU_GAIN if gpu else 1.0)
 
 
 def choose_candidates(
@@ -259,47 +273,3 @@ def hold_out(data: DenseData, seed: int) -> tuple[NDArray[np.int64], NDArray[np.
         learnt, held = next(splitter.split(train, groups=groups))
         return train[np.sort(learnt)], train[np.sort(held)], "a fifth of the training part, by group"
     return train, train, "the training images themselves (there are too few to hold any out)"
-
-
-def make_plan(
-    chosen: Sequence[DenseCandidate],
-    reasons: Mapping[str, str],
-    task: DenseTask,
-    policy: InputPolicy,
-    budget: Budget,
-    *,
-    fingerprint: dict[str, Any],
-    device: str,
-    train_count: int,
-    held_out: str,
-    gpu: bool,
-    pretrained: Mapping[str, bool],
-    steps: dict[str, float],
-) -> Plan:
-    """Say what a dense search means to do, before it has measured more than what `steps` holds."""
-    seconds = budget.total - budget.reserve
-    planned = []
-    names = {one.name for one in chosen}
-    for one in task.candidates:
-        entry = PlannedCandidate(one.name, input_size=max(policy.width, policy.height))
-        entry.reason = reasons[one.name] if one.name in names else f"left out: {reasons[one.name]}"
-        if one.name in names:
-            own = pretrained.get(one.name, False)
-            entry.epoch_seconds = epoch_guess(one, policy, train_count, gpu=gpu)
-            entry.batch_size = task.recipe(one, train_count=train_count, pretrained=own, gpu=gpu).batch
-            entry.epochs = plan_rungs(
-                train_count,
-                budget=seconds,
-                pretrained=own,
-                epoch_seconds=entry.epoch_seconds,
-                images=DenseWork.images_wanted,
-                most=DenseWork.most_epochs,
-            )[-1]
-        planned.append(entry)
-    words = (
-        f"{chosen[0].name} first, so that there is an answer; then {', '.join(one.name for one in chosen[1:]) or 'nothing else'} under successive "
-        f"halving, and new settings around the leader, on images of {policy.width} x {policy.height} pixels, until {seconds:.0f} of "
-        f"{budget.total:.0f} s. Candidates are compared on {held_out}. The rest of the time is for thresholds, calibration, export, the check on "
-        "Triton and the report."
-    )
-    return Plan(words, planned, fingerprint, device, 1, steps)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True, slots=True)
 class DataCurve:
@@ -47,3 +49,12 @@ class DataCurve:
     refusal: str = ""
     sentence: str = ""
     larger_is_better: bool = True
+
+
+def curve_line(curve: DataCurve) -> tuple[list[float], list[float]] | None:
+    """Give points of the fitted line, from the smallest count to twice the largest, for drawing; None where nothing was fitted."""
+    if curve.predicted is None:
+        return None
+    counts = np.linspace(min(curve.counts), 2 * max(curve.counts), 60)
+    errors = curve.asymptote + curve.factor * counts**-curve.exponent
+    return counts.tolist(), (1.0 - errors if curve.larger_is_better else errors).tolist()

@@ -78,14 +78,17 @@ class ObjectScorer:
     matches
         ``[class][image]``, with all of `SIZES` or the first alone.
     threshold
-        Score from which an object counts as found; None: where the mean F1 is largest on these very images, which flatters a little.
+        Score from which an object counts as found, one for all classes or for each; None: where the mean F1 is largest on these very images,
+        which flatters a little.
     """
 
-    def __init__(self, matches: Sequence[Sequence[ImageMatches]], threshold: float | None = None) -> None:
+    def __init__(self, matches: Sequence[Sequence[ImageMatches]], threshold: float | Sequence[float] | None = None) -> None:
+        self._matches = matches
         ranges = len(matches[0][0].positives) if matches and matches[0] else 1
         self.images = len(matches[0]) if matches else 0
         self.by_class = [[ClassMatches(one, size) for size in range(ranges)] for one in matches]
-        self.threshold = best_threshold([one[0] for one in self.by_class]) if threshold is None else threshold
+        chosen = best_threshold([one[0] for one in self.by_class]) if threshold is None else threshold
+        self.thresholds: list[float] = np.broadcast_to(np.asarray(chosen, dtype=np.float64), (len(matches),)).tolist()
         self.columns: list[Column] = []
         everything = [one[0] for one in self.by_class]
         for name in (*AVERAGES, *AT_THRESHOLD):
@@ -94,7 +97,9 @@ class ObjectScorer:
             ranged = [one[size] for one in self.by_class]
             objects = int(sum(one.positives.sum() for one in ranged))
             self.columns += [Column(f"{name}_{SIZES[size][0]}", -1, objects, self._basis(ranged)) for name in _WITH_SIZE]
-        self.columns.append(Column("score_threshold", -1, self.images, fixed=True))
+        self._shared = len(set(self.thresholds)) == 1
+        if self._shared:
+            self.columns.append(Column("score_threshold", -1, self.images, fixed=True))
         for index, one in enumerate(self.by_class):
             count = int(one[0].positives.sum())
             self.columns += [Column(name, index, count, self._basis([one[0]])) for name in (*AVERAGES, *AT_THRESHOLD)]
@@ -105,7 +110,8 @@ class ObjectScorer:
     def score(self, weights: Floats) -> Floats:
         """Give all figures ``(B, len(columns))`` for weights ``(B, N)``."""
         rows = len(weights)
-        tables = [[self._figures(one, weights) for one in sizes] for sizes in self.by_class]
+        pairs = zip(self.by_class, self.thresholds, strict=True)
+        tables = [[self._figures(one, threshold, weights) for one in sizes] for sizes, threshold in pairs]
         blank = {name: np.full(rows, np.nan) for name in (*AVERAGES, *AT_THRESHOLD)}
         ranges = len(self.by_class[0]) if self.by_class else 1
 
@@ -114,15 +120,20 @@ class ObjectScorer:
 
         out = [mean(0, name) for name in (*AVERAGES, *AT_THRESHOLD)]
         out += [mean(size, name) for size in range(1, ranges) for name in _WITH_SIZE]
-        out.append(np.full(rows, self.threshold))
+        if self._shared:
+            out.append(np.full(rows, self.thresholds[0]))
         for table in tables:
             out += [table[0][name] for name in (*AVERAGES, *AT_THRESHOLD)]
             out += [table[size][name] for size in range(1, ranges) for name in _WITH_SIZE]
         return np.stack(out, axis=1)
 
-    def _figures(self, one: ClassMatches, weights: Floats) -> dict[str, Floats]:
+    def subset(self, rows: Sequence[int]) -> ObjectScorer:
+        """Give the scorer of some of the images, at the same threshold."""
+        return ObjectScorer([[one[row] for row in rows] for one in self._matches], self.thresholds)
+
+    def _figures(self, one: ClassMatches, threshold: float, weights: Floats) -> dict[str, Floats]:
         precision = one.average_precision(weights)
-        hits, alarms, misses, iou = one.counts(weights, self.threshold)
+        hits, alarms, misses, iou = one.counts(weights, threshold)
         figures = {
             "map50_95": precision.mean(axis=1),
             "map50": precision[:, 0],
@@ -173,7 +184,7 @@ def evaluate_detection(
     groups: Sequence[Any] | None = None,
     split: str = "test",
     seed: int = 0,
-    threshold: float | None = None,
+    threshold: float | Sequence[float] | None = None,
     resamples: int = RESAMPLES,
     level: float = LEVEL,
 ) -> list[MetricValue]:
@@ -192,7 +203,8 @@ def evaluate_detection(
     seed
         Seed of the bootstrap.
     threshold
-        Score from which an object counts as found, for F1, precision, recall and IoU: the package's. None: where F1 is best on these images.
+        Score from which an object counts as found, one for all classes or for each, for F1, precision, recall and IoU: the package's. None:
+        where F1 is best on these images.
     resamples, level
         Number of resamples (0: no intervals) and the intervals' level.
 

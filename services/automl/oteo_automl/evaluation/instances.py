@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -152,6 +153,16 @@ class InstanceScorer:
         for index in range(self.classes):
             columns += [Column(name, index, int(objects[:, index].sum()), there[:, index]) for name in (*PANOPTIC, *BY_IMAGE)]
         return columns + [self._objects.columns[at] for at in self._kept]
+
+    def subset(self, rows: Sequence[int]) -> InstanceScorer:
+        """Give the scorer of some of the images."""
+        part = copy.copy(self)
+        for name in ("_sums", "_averages", "_whole"):
+            setattr(part, name, getattr(self, name)[list(rows)])
+        part.images = len(part._sums)
+        part._objects = self._objects.subset(rows)
+        part.columns = part._name()
+        return part
 
     def score(self, weights: Floats) -> Floats:
         """Give all figures ``(B, len(columns))`` for weights ``(B, N)``."""

@@ -7,6 +7,7 @@ offset on the logit, found on held-out samples by penalised likelihood. Neither 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,10 @@ from scipy.optimize import minimize
 
 from oteo_automl.evaluation import scores
 from oteo_automl.evaluation.bootstrap import Floats, Ints
+from oteo_automl.evaluation.calibration import fit_temperature, softmax
 from oteo_automl.evaluation.classification import BINS
-from oteo_automl.evaluation.operating import NEVER, roc_curve
+from oteo_automl.evaluation.operating import NEVER, OperatingRequest, choose_points, roc_curve
+from oteo_core.packages.manifest import OperatingPoint
 
 LOWEST, HIGHEST = 0.05, 20.0
 """Limits of a slope."""
@@ -38,6 +41,30 @@ def label_log_loss(logits: NDArray[Any], labels: Ints) -> float:
     """Give the mean binary cross-entropy over samples and labels, nats; `logits` and `labels` (0 or 1) are ``(N, K)``."""
     values = np.asarray(logits, dtype=np.float64)
     return float((np.maximum(values, 0) - values * labels + np.log1p(np.exp(-np.abs(values)))).mean())
+
+
+def level(logits: NDArray[Any], labels: Ints) -> tuple[Floats, float]:
+    """Bring a model's held-out answers to the scale on which models can be mixed.
+
+    Parameters
+    ----------
+    logits
+        ``(N, K)``.
+    labels
+        ``(N,)``, or ``(N, K)`` of 0 and 1.
+
+    Returns
+    -------
+    answers, temperature
+        Log-probabilities after temperature scaling; for several labels logits divided by one temperature for all of them (the finished model's are
+        calibrated label by label). ``oteo_automl.candidates.modules.Blend`` mixes the same.
+    """
+    if labels.ndim == 1:
+        temperature = fit_temperature(logits, labels).temperature
+        return np.log(np.clip(softmax(logits, temperature), 1e-12, 1.0)), temperature
+    values = np.asarray(logits, dtype=np.float64)
+    slope = _fit_one(values.ravel(), np.asarray(labels, dtype=np.int64).ravel())[0]
+    return np.clip(values * slope, -30.0, 30.0), 1.0 / slope
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +208,40 @@ def choose_thresholds(labels: Ints, probabilities: Floats) -> Floats:
         lower = float(curve.thresholds[at + 1]) if at + 1 < len(curve.thresholds) else 0.0
         thresholds[index] = min(0.5, (upper + lower) / 2) if math.isfinite(upper) else 0.5
     return thresholds
+
+
+def choose_label_points(
+    labels: Ints, probabilities: Floats, classes: Sequence[str], requests: Sequence[OperatingRequest] = ()
+) -> list[OperatingPoint]:
+    """Choose operating points label by label; see `oteo_automl.evaluation.operating.choose_points`.
+
+    Parameters
+    ----------
+    labels, probabilities
+        ``(N, K)`` of the calibration part.
+    classes
+        Names of the K labels.
+    requests
+        What must be reached; the points asked for come first, then each label's of the largest Youden index.
+
+    Raises
+    ------
+    ValueError
+        A request names a label that is not there.
+    """
+    unknown = [request.class_name for request in requests if request.class_name not in classes]
+    if unknown:
+        raise ValueError(f"operating points for {unknown}; the labels are {list(classes)}")
+    asked: list[OperatingPoint] = []
+    usual: list[OperatingPoint] = []
+    for index, name in enumerate(classes):
+        # "Has it" against "has it not": the name of the latter only has to be another one.
+        pair = np.stack([1.0 - probabilities[:, index], probabilities[:, index]], axis=1)
+        wanted = [request for request in requests if request.class_name == name]
+        points = choose_points(labels[:, index], pair, [f"not {name}", name], wanted)
+        asked += [point for point in points if point.criterion != "youden"]
+        usual += [point for point in points if point.criterion == "youden"]
+    return asked + usual
 
 
 def fit_label_sets(labels: Ints, probabilities: Floats, coverage: float = 0.9) -> Floats:

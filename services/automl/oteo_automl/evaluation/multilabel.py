@@ -62,8 +62,8 @@ class MultilabelScorer:
         if not np.isfinite(given).all() or (given < -1e-6).any() or (given > 1 + 1e-6).any():
             raise ValueError("values that are not probabilities: finite, 0 to 1")
         self.count, self.class_count = self.truths.shape
-        limits = np.full(self.class_count, 0.5) if thresholds is None else np.asarray(thresholds, dtype=np.float64)
-        self.called = self.probabilities >= limits[None]
+        self._limits = [0.5] * self.class_count if thresholds is None else [float(value) for value in thresholds]
+        self.called = self.probabilities >= np.array(self._limits)[None]
         clipped = np.clip(self.probabilities, _TINY, 1 - _TINY)
         wrong = self.called != self.truths
         self._terms: Floats = np.stack(
@@ -83,6 +83,10 @@ class MultilabelScorer:
             true, called = self.truths[:, index], self.called[:, index]
             basis = {"sensitivity": true, "specificity": ~true, "precision": called, "f1": true | called}
             self.columns += [Column(name, index, int(true.sum()), basis.get(name)) for name in PER_CLASS]
+
+    def subset(self, rows: Sequence[int]) -> MultilabelScorer:
+        """Give the scorer of some of the samples."""
+        return MultilabelScorer(self.truths[list(rows)], self.probabilities[list(rows)], self._limits)
 
     def score(self, weights: Floats) -> Floats:
         """Give all figures ``(B, len(columns))`` for weights ``(B, N)``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,18 @@ class Column:
     count: int = 0
     basis: NDArray[np.bool_] | None = None
     fixed: bool = False
+
+
+class Scorer(Protocol):
+    """Figures of images on any weighting of them."""
+
+    columns: list[Column]
+
+    def score(self, weights: Floats) -> Floats:
+        """Give all figures ``(B, len(columns))`` for weights ``(B, N)``."""
+
+    def subset(self, rows: Sequence[int]) -> Scorer:
+        """Give the scorer of some of the images."""
 
 
 def measure(

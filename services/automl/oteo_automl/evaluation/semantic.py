@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -115,6 +116,15 @@ class SemanticScorer:
             if self.surface:
                 columns.append(Column(UNDEFINED, index, there, fixed=True))
         return columns
+
+    def subset(self, rows: Sequence[int]) -> SemanticScorer:
+        """Give the scorer of some of the images."""
+        part = copy.copy(self)
+        for name in ("_hits", "_true", "_called", "_outlines", "_dice", "_iou", "_lonely"):
+            setattr(part, name, getattr(self, name)[list(rows)])
+        part.images = len(part._hits)
+        part.columns = part._name()
+        return part
 
     def score(self, weights: Floats) -> Floats:
         """Give all figures ``(B, len(columns))`` for weights ``(B, N)``."""

@@ -34,6 +34,9 @@ class Output:
         Share of its numbers that may differ by more: where a decision between near equals falls the other way, as at the border of a class.
     labelled
         True where it has a number for each class, for Triton's classification extension.
+    ranked_by
+        For ``(M, ...)``: name of the output ``(M,)`` of falling scores that orders the rows. Rows whose score is nearly that of a neighbour may
+        change places between runtimes, and are not compared.
     """
 
     name: str
@@ -42,12 +45,17 @@ class Output:
     tolerance: float = TOLERANCE
     spare: float = 0.0
     labelled: bool = False
+    ranked_by: str = ""
 
 
-def classification_outputs(classes: int) -> tuple[Output, ...]:
-    """Give the outputs of a classifier of K classes."""
+def classification_outputs(classes: int, maps: tuple[int, int] | None = None) -> tuple[Output, ...]:
+    """Give the outputs of a classifier of K classes; `maps` is the height and width of its attention maps, None where it has none."""
     # Logits of a sure network are large: what counts of them is how they compare, which the probabilities show.
-    return (Output("probabilities", (classes,), labelled=True), Output("logits", (classes,), tolerance=1e-2))
+    usual = (Output("probabilities", (classes,), labelled=True), Output("logits", (classes,), tolerance=1e-2))
+    if maps is None:
+        return usual
+    # The map is of the first class: between two that are equally probable it may be of either.
+    return (*usual, Output("attention", maps, tolerance=1e-2, spare=0.1))
 
 
 def difference(output: Output, found: NDArray[Any], expected: NDArray[Any]) -> float:
@@ -75,8 +83,13 @@ def compare_outputs(outputs: Sequence[Output], found: Sequence[NDArray[Any]], ex
         Difference of the first output, and a sentence on the first output that differs by more than it may; empty where none does.
     """
     first, complaint = 0.0, ""
+    names = [output.name for output in outputs]
     for place, (output, one, other) in enumerate(zip(outputs, found, expected, strict=True)):
-        value = difference(output, one, other)
+        if output.ranked_by and one.shape == other.shape:
+            clear = _clear_ranks(expected[names.index(output.ranked_by)])
+            value = difference(output, one[clear], other[clear])
+        else:
+            value = difference(output, one, other)
         if place == 0:
             first = value
         if not value <= output.tolerance and not complaint:
@@ -87,3 +100,9 @@ def compare_outputs(outputs: Sequence[Output], found: Sequence[NDArray[Any]], ex
             else:
                 complaint = f"{output.name} differs by {value:.3g}, more than {output.tolerance:g}"
     return first, complaint
+
+
+def _clear_ranks(scores: NDArray[Any]) -> NDArray[np.bool_]:
+    """Say for falling scores ``(N, M)`` which are told from both neighbours by more than rounding can move them."""
+    gaps = -np.diff(scores.astype(np.float64), axis=1, append=0.0) > 2 * TOLERANCE
+    return np.asarray(gaps & np.concatenate([np.ones((len(scores), 1), bool), gaps[:, :-1]], axis=1))

@@ -1,4 +1,4 @@
-"""The report's figures, as SVG data URIs.
+"""Figures that every task's report has, as SVG data URIs, and what the others are drawn with.
 
 Only matplotlib's objects are used (no pyplot), so that nothing of one figure stays behind for the next, and no display is needed.
 """
@@ -15,13 +15,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
-
-from oteo_automl.evaluation import scores
-from oteo_automl.evaluation.bootstrap import Floats, Ints
-from oteo_automl.evaluation.calibration import reliability
-from oteo_automl.evaluation.operating import roc_curve
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 INK = "#1f2933"
 MUTED = "#7b8794"
@@ -29,7 +23,7 @@ GRID = "#e4e7eb"
 PALETTE = ("#0b6e99", "#d1662b", "#3d8b4f", "#8a4f9e", "#b8860b", "#4a5bbf", "#b03a5b", "#5f6b73")
 """Colours of classes and trials; told apart with the common colour blindnesses, and by brightness in print."""
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 9,
     "axes.edgecolor": MUTED,
@@ -81,151 +75,55 @@ class LearningCurve:
     score_name: str = ""
 
 
-def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+def blank(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """Make an empty figure of so many inches with axes side by side."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(1, columns, squeeze=False)[0]
     return figure, list(axes)
 
 
-def _uri(figure: Figure) -> str:
+def data_uri(figure: Figure) -> str:
+    """Give a figure as an SVG data URI; the same figure always gives the same bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _short(name: str, limit: int = 18) -> str:
+def short(name: str, limit: int = 18) -> str:
+    """Cut a long name off."""
     return name if len(name) <= limit else name[: limit - 1] + "…"
 
 
-def confusion_chart(labels: Ints, predicted: Ints, classes: Sequence[str]) -> str:
-    """Draw the confusion matrix: counts, coloured by the share of the true class."""
-    count = len(classes)
-    matrix = scores.confusion(np.ones((1, len(labels))), labels, predicted, count)[0]
-    rows = matrix.sum(axis=1, keepdims=True)
-    shares = np.divide(matrix, rows, out=np.zeros_like(matrix), where=rows > 0)
-    side = min(1.7 + 0.62 * count, 8.5)
-    with mpl.rc_context(_STYLE):
-        figure, [axes] = _figure(side + 0.9, side)
-        axes.grid(visible=False)
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.15, aspect="equal")
-        for row in range(count):
-            for column in range(count):
-                dark = shares[row, column] > 0.6
-                text = f"{int(matrix[row, column])}"
-                if rows[row, 0] and count <= 8:
-                    text += f"\n{shares[row, column]:.0%}"
-                weight = "bold" if row == column else "normal"
-                axes.text(
-                    column,
-                    row,
-                    text,
-                    ha="center",
-                    va="center",
-                    color="white" if dark else INK,
-                    fontsize=9 if count <= 8 else 7,
-                    weight=weight,
-                )
-        names = [_short(name) for name in classes]
-        turned = max(len(name) for name in names) > 6 and count > 2
-        axes.set_xticks(range(count), names, rotation=35 if turned else 0, ha="right" if turned else "center", rotation_mode="anchor")
-        axes.set_yticks(range(count), names)
-        axes.set_xlabel("the model says")
-        axes.set_ylabel("truth")
-        axes.tick_params(length=0)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
-        return _uri(figure)
-
-
-def _shown(classes: Sequence[str]) -> list[int]:
-    """Which classes get a curve: the second of two, all of up to eight, the first eight of more."""
-    return [1] if len(classes) == 2 else list(range(min(len(classes), len(PALETTE))))
-
-
-def roc_chart(labels: Ints, probabilities: Floats, classes: Sequence[str], points: Sequence[tuple[float, float, str]] = ()) -> str:
-    """Draw ROC curves; `points` are (specificity, sensitivity, name) to mark."""
-    with mpl.rc_context(_STYLE):
-        figure, [axes] = _figure(4.1, 3.7)
-        axes.plot([0, 1], [0, 1], color=MUTED, lw=0.9, ls=(0, (4, 3)))
-        for colour, index in enumerate(_shown(classes)):
-            positive = labels == index
-            if not positive.any() or positive.all():
-                continue
-            curve = roc_curve(positive, probabilities[:, index])
-            area = scores.auroc(np.ones((1, len(labels))), positive, probabilities[:, index])[0]
-            name = f"{_short(classes[index])}: AUROC {area:.3f}"
-            axes.plot(1 - curve.specificity, curve.sensitivity, color=PALETTE[colour], lw=1.7, label=name, drawstyle="steps-post")
-        for specificity, sensitivity, name in points:
-            axes.plot([1 - specificity], [sensitivity], "o", ms=6, mfc="white", mec=INK, mew=1.3)
-            axes.annotate(name, (1 - specificity, sensitivity), xytext=(7, -11), textcoords="offset points", fontsize=8, color=INK)
-        _unit_square(axes)
-        axes.set_xlabel("false alarms (1 − specificity)")
-        axes.set_ylabel("found (sensitivity)")
-        axes.legend(loc="lower right", handlelength=1.2)
-        return _uri(figure)
-
-
-def precision_recall_chart(labels: Ints, probabilities: Floats, classes: Sequence[str]) -> str:
-    """Draw precision-recall curves; the dashed line is a class's share, what guessing gives."""
-    with mpl.rc_context(_STYLE):
-        figure, [axes] = _figure(4.1, 3.7)
-        for colour, index in enumerate(_shown(classes)):
-            positive = labels == index
-            if not positive.any() or positive.all():
-                continue
-            curve = roc_curve(positive, probabilities[:, index])
-            area = scores.average_precision(np.ones((1, len(labels))), positive, probabilities[:, index])[0]
-            name = f"{_short(classes[index])}: AUPRC {area:.3f}"
-            axes.plot(curve.sensitivity, curve.precision, color=PALETTE[colour], lw=1.7, label=name, drawstyle="steps-pre")
-            axes.axhline(float(positive.mean()), color=PALETTE[colour], lw=0.8, ls=(0, (4, 3)), alpha=0.7)
-        _unit_square(axes)
-        axes.set_xlabel("found (recall)")
-        axes.set_ylabel("right when called (precision)")
-        axes.legend(loc="lower left", handlelength=1.2)
-        return _uri(figure)
-
-
-def calibration_chart(labels: Ints, before: Floats, after: Floats, errors: tuple[float, float]) -> str:
-    """Draw the calibration plot before and after temperature scaling; bars are Wilson intervals, dots' areas counts."""
-    with mpl.rc_context(_STYLE):
-        figure, panels = _figure(9.4, 3.5, 2)
-        titles = (f"before: ECE {errors[0]:.3f}", f"after: ECE {errors[1]:.3f}")
-        lowest = min(float(before.max(axis=1).min()), float(after.max(axis=1).min()))
-        start = np.floor(max(lowest - 0.08, 0.0) * 10) / 10
-        for axes, probabilities, title, colour in zip(panels, (before, after), titles, (PALETTE[1], PALETTE[0]), strict=True):
-            axes.plot([0, 1], [0, 1], color=MUTED, lw=0.9, ls=(0, (4, 3)))
-            for point in reliability(labels, probabilities):
-                size = 3 + 9 * np.sqrt(point.count / len(labels))
-                axes.plot([point.confidence] * 2, [point.lower, point.upper], color=colour, lw=1.2, alpha=0.55)
-                axes.plot([point.confidence], [point.accuracy], "o", color=colour, ms=size)
-            axes.set_xlim(start, 1.02)
-            axes.set_ylim(-0.02, 1.04)
-            axes.set_title(title, fontsize=10)
-            axes.set_xlabel("the model is so sure")
-        panels[0].set_ylabel("it is right so often")
-        return _uri(figure)
-
-
-def learning_chart(curves: Sequence[LearningCurve], limit: int = 6) -> str:
-    """Draw the losses of the networks over their epochs, the winner's in bold; solid: validation, dotted: training."""
-    with mpl.rc_context(_STYLE):
-        figure, [axes] = _figure(9.4, 3.4)
+def learning_chart(curves: Sequence[LearningCurve], limit: int = 6, loss_name: str = "log-loss") -> str:
+    """Draw how networks learned: losses over the epochs (solid: validation, dotted: training), and beside them the score where one was measured; the winner in bold."""
+    with mpl.rc_context(STYLE):
         ordered = sorted(curves, key=lambda curve: not curve.best)[:limit]
+        scored = [curve for curve in ordered if curve.score]
+        figure, panels = blank(9.4, 3.4, 2 if scored else 1)
+        axes = panels[0]
         for curve, colour in zip(ordered, PALETTE, strict=False):
             width = 2.2 if curve.best else 1.2
             marker = "o" if len(curve.steps) < 3 else ""
             if curve.validation_loss:
                 axes.plot(
-                    curve.validation_steps, curve.validation_loss, color=colour, lw=width, marker=marker, ms=3, label=_short(curve.name, 40)
+                    curve.validation_steps, curve.validation_loss, color=colour, lw=width, marker=marker, ms=3, label=short(curve.name, 40)
                 )
             if curve.train_loss:
-                label = None if curve.validation_loss else _short(curve.name, 40)
+                label = None if curve.validation_loss else short(curve.name, 40)
                 axes.plot(curve.steps, curve.train_loss, color=colour, lw=width * 0.7, ls=(0, (1, 1.6)), marker=marker, ms=2, label=label)
+            if curve.score:
+                marker = "o" if len(curve.score) < 3 else ""
+                panels[1].plot(curve.score_steps, curve.score, color=colour, lw=width, marker=marker, ms=3, label=short(curve.name, 40))
         axes.set_xlabel("epoch")
-        axes.set_ylabel("log-loss (smaller is better)")
+        axes.set_ylabel(f"{loss_name} (smaller is better)")
         axes.set_ylim(0, _ceiling(ordered))
-        axes.legend(loc="upper right")
-        return _uri(figure)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="upper right")
+        if scored:
+            panels[1].set_xlabel("epoch")
+            panels[1].set_ylabel(f"{scored[0].score_name} on the validation part")
+            panels[1].legend(loc="lower right")
+        return data_uri(figure)
 
 
 def _ceiling(curves: Sequence[LearningCurve]) -> float | None:
@@ -239,8 +137,8 @@ def _ceiling(curves: Sequence[LearningCurve]) -> float | None:
 
 def metric_chart(rows: Sequence[tuple[str, float, float, float]], reference: float | None = None, reference_name: str = "") -> str:
     """Draw figures with their intervals in a row each: (name, value, lower, upper), 0 to 1."""
-    with mpl.rc_context(_STYLE):
-        figure, [axes] = _figure(9.4, 0.55 + 0.33 * len(rows))
+    with mpl.rc_context(STYLE):
+        figure, [axes] = blank(9.4, 0.55 + 0.33 * len(rows))
         for place, (_, value, lower, upper) in enumerate(rows):
             axes.plot([lower, upper], [place, place], color=PALETTE[0], lw=3, alpha=0.35, solid_capstyle="round")
             axes.plot([value], [place], "o", color=PALETTE[0], ms=6)
@@ -261,48 +159,99 @@ def metric_chart(rows: Sequence[tuple[str, float, float, float]], reference: flo
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-        return _uri(figure)
+        return data_uri(figure)
 
 
-def certainty_chart(labels: Ints, probabilities: Floats) -> str:
-    """Draw how sure the model is where it is right and where it is wrong."""
-    confidence: NDArray[np.float64] = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
-    edges = np.linspace(np.floor(confidence.min() * 20) / 20, 1.0, 13)
-    with mpl.rc_context(_STYLE):
-        figure, [axes] = _figure(4.1, 2.7)
-        axes.hist(
-            [confidence[right], confidence[~right]],
-            bins=edges.tolist(),
-            stacked=True,
-            color=[PALETTE[0], PALETTE[1]],
-            label=["right", "wrong"],
-            rwidth=0.92,
-        )
-        axes.set_xlabel("probability of the class named")
-        axes.set_ylabel("test images")
-        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.legend(loc="upper left")
-        return _uri(figure)
-
-
-def set_size_chart(shares: Sequence[float]) -> str:
-    """Draw how many classes the prediction sets hold."""
-    with mpl.rc_context(_STYLE):
-        figure, [axes] = _figure(4.1, 2.7)
-        sizes = range(1, len(shares) + 1)
-        axes.bar(list(sizes), [100 * share for share in shares], color=PALETTE[0], width=0.6)
-        for size, share in zip(sizes, shares, strict=True):
-            axes.text(size, 100 * share + 1.5, f"{share:.0%}", ha="center", fontsize=8)
-        axes.set_xticks(list(sizes))
-        axes.set_ylim(0, 112)
-        axes.set_xlabel("classes in the set")
-        axes.set_ylabel("% of test images")
-        axes.grid(visible=False, axis="x")
-        return _uri(figure)
-
-
-def _unit_square(axes: Axes) -> None:
+def unit_square(axes: Axes) -> None:
+    """Give axes 0 to 1 both ways, equally long."""
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.02, 1.03)
     axes.set_aspect("equal")
+
+
+def shift_chart(rows: Sequence[tuple[str, float | None, float | None]], clean: float, name: str) -> str:
+    """Draw what simulated shifts do to a figure: (shift, value when mild, value when strong) in a row each; the dashed line is the figure without."""
+    with mpl.rc_context(STYLE):
+        figure, [axes] = blank(9.4, 0.75 + 0.3 * len(rows))
+        axes.axvline(clean, color=MUTED, lw=1, ls=(0, (4, 3)))
+        for place, (_, mild, strong) in enumerate(rows):
+            shown = [value for value in (mild, strong) if value is not None]
+            axes.plot([clean, *shown], [place] * (len(shown) + 1), color=GRID, lw=2.5, zorder=1)
+            if mild is not None:
+                axes.plot([mild], [place], "o", color=PALETTE[0], ms=5.5, label="mild" if not place else None)
+            if strong is not None:
+                axes.plot([strong], [place], "D", color=PALETTE[1], ms=5.5, label="strong" if not place else None)
+        axes.set_yticks(range(len(rows)), [row[0] for row in rows])
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.set_xlabel(name)
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="best")
+        return data_uri(figure)
+
+
+def subgroup_chart(rows: Sequence[tuple[str, float, float | None, float | None, int]], whole: float, name: str) -> str:
+    """Draw a figure by subgroup: (name, value, lower, upper, images) in a row each; the dashed line is all images together."""
+    with mpl.rc_context(STYLE):
+        figure, [axes] = blank(9.4, 0.75 + 0.3 * len(rows))
+        axes.axvline(whole, color=MUTED, lw=1, ls=(0, (4, 3)))
+        for place, (_, value, lower, upper, _count) in enumerate(rows):
+            if lower is not None and upper is not None:
+                axes.plot([lower, upper], [place, place], color=PALETTE[0], lw=3, alpha=0.35, solid_capstyle="round")
+            axes.plot([value], [place], "o", color=PALETTE[0], ms=6)
+        axes.set_yticks(range(len(rows)), [f"{short(row[0], 34)} ({row[4]})" for row in rows])
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.set_xlabel(name)
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        return data_uri(figure)
+
+
+def front_chart(points: Sequence[tuple[str, float, float, bool, bool]], name: str, larger_is_better: bool) -> str:
+    """Draw a figure against the time at inference: (name, milliseconds, figure, chosen, on the front) for each model; the line is the front."""
+    with mpl.rc_context(STYLE):
+        figure, [axes] = blank(9.4, 3.3)
+        front = sorted((time, value) for _, time, value, _, best in points if best)
+        axes.plot([time for time, _ in front], [value for _, value in front], color=PALETTE[0], lw=1.2, drawstyle="steps-post", alpha=0.6)
+        for label, time, value, chosen, best in points:
+            colour = PALETTE[1] if chosen else PALETTE[0] if best else MUTED
+            axes.plot([time], [value], "o", color=colour, ms=8 if chosen else 5.5)
+            if chosen or best:
+                axes.annotate(short(label, 28), (time, value), xytext=(6, 5), textcoords="offset points", fontsize=8, color=INK)
+        if max(point[1] for point in points) > 8 * max(min(point[1] for point in points), 1e-6):
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        if not larger_is_better:
+            axes.invert_yaxis()
+        axes.margins(x=0.14, y=0.18)
+        axes.set_xlabel("milliseconds an image")
+        axes.set_ylabel(name)
+        return data_uri(figure)
+
+
+def data_chart(
+    counts: Sequence[int],
+    scores: Sequence[float],
+    line: tuple[Sequence[float], Sequence[float]] | None,
+    predicted: tuple[float, float, float, float] | None,
+    name: str,
+) -> str:
+    """Draw a score over the number of training images, the power law through it, and (count, value, lower, upper) of what is expected of more."""
+    with mpl.rc_context(STYLE):
+        figure, [axes] = blank(9.4, 3.2)
+        if line is not None:
+            axes.plot(line[0], line[1], color=PALETTE[0], lw=1.5)
+        axes.plot(counts, scores, "o", color=PALETTE[0], ms=6, label="measured")
+        if predicted is not None:
+            count, value, lower, upper = predicted
+            axes.plot([count, count], [lower, upper], color=PALETTE[1], lw=3, alpha=0.4, solid_capstyle="round")
+            axes.plot([count], [value], "D", color=PALETTE[1], ms=6, label="expected with twice the images")
+        axes.set_xlabel("training images")
+        axes.set_ylabel(name)
+        axes.set_xlim(0, None)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(loc="best")
+        return data_uri(figure)

@@ -1,9 +1,9 @@
-"""Choosing the winner: the best trial, or a blend of the best of several kinds."""
+"""Choosing the winner: the best trial, or a mixture of several, within the time at inference that was asked for."""
 
 from __future__ import annotations
 
-import itertools
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,33 +13,36 @@ from numpy.typing import NDArray
 
 from oteo_automl.candidates.modules import Blend
 from oteo_automl.candidates.registry import BASELINE, BLEND
-from oteo_automl.evaluation.calibration import fit_temperature, softmax
+from oteo_automl.evaluation.label_calibration import level
 from oteo_automl.search.classification_pieces import Problem, StoredModel
+from oteo_automl.search.ensemble import Choice, Member, choose, measure_latency, select
+from oteo_automl.search.front import mark_front, why_chosen
 from oteo_automl.search.pieces import PieceResult, model_name
 from oteo_automl.search.result import FittedCandidate, Plan, Predictions, SearchResult
-from oteo_automl.search.scoring import objective_loss, score
+from oteo_automl.search.scoring import quick_loss, score
 from oteo_automl.search.trial import FINISHED, Trial
 from oteo_core.errors import Internal
 
 if TYPE_CHECKING:
     from oteo_automl.search.classification_work import Settings
 
-_ENOUGH = 16
-"""Held-out samples below which weights cannot be told apart from luck."""
+_MOST = 7
+"""Models that are loaded to choose from."""
 
-_MARGIN = 0.01
-"""A blend costs the time of its parts: it must be better by at least this share."""
+_SAME = 2
+"""Of those, trials of one candidate."""
 
-_KINDS = 3
-_WEIGHTS = (0.25, 0.5, 0.75)
+_SECONDS = 2.0
+"""That finding a mixture may take, at most a fiftieth of the search."""
 
 
 @dataclass(slots=True)
 class _Contender:
     trial: Trial
     model: StoredModel
-    log_probabilities: NDArray[np.float64]
+    answers: NDArray[np.float64]
     temperature: float
+    latency: float
 
 
 def choose_result(trials: list[Trial], problem: Problem, settings: Settings, plan: Plan, *, seconds: float) -> SearchResult:
@@ -53,22 +56,41 @@ def choose_result(trials: list[Trial], problem: Problem, settings: Settings, pla
         ``NO_CANDIDATE``: no trial left a model.
     """
     ranked = sorted((trial for trial in trials if trial.results), key=lambda trial: trial.loss(settings.objective))
-    contenders = _contenders(ranked, problem)
+    contenders = _contenders(ranked, problem, settings)
     if not contenders:
         raise Internal("no trial left a model behind", reason="NO_CANDIDATE")
-    best = _fitted(contenders[0], problem, settings)
-    blend = _blend(contenders, trials, problem, settings) if settings.blend and problem.fold_count > 0 else None
-    baseline = next((one for one in contenders if one.trial.candidate == BASELINE), None)
-    if baseline is None:
-        model = next((_load(trial, problem) for trial in ranked if trial.candidate == BASELINE), None)
-        base = best if model is None else _fitted(model, problem, settings)
+    losses = [one.trial.loss(settings.objective) for one in contenders]
+    members, common = _members(contenders)
+    mixture = None
+    if settings.blend and problem.fold_count > 0 and len(contenders) > 1:
+        deadline = time.time() + min(_SECONDS, 0.02 * seconds)
+        labels = problem.labels[common]
+        groups = np.unique([settings.groups[int(row)] for row in common], return_inverse=True)[1]
+        mixture = select(
+            members,
+            lambda answers, rows: quick_loss(answers, labels[rows], settings.objective),
+            groups,
+            seed=problem.seed,
+            limit=settings.max_latency,
+            deadline=deadline,
+        )
+        if mixture is not None:
+            # Judged on the samples that all have held out, the same for the single models.
+            losses = [quick_loss(member.answers, labels, settings.objective) for member in members]
+    chosen = choose(members, mixture, losses, limit=settings.max_latency)
+    single = contenders[chosen.parts[0]]
+    if len(chosen.parts) > 1:
+        single = min((contenders[part] for part in chosen.parts), key=lambda one: one.trial.loss(settings.objective))
+        best = _blended(contenders, chosen, trials, problem, settings)
+        runner_up: FittedCandidate | None = _fitted(single, problem, settings)
     else:
-        base = best if baseline is contenders[0] else _fitted(baseline, problem, settings)
-    if blend is not None:
-        runner_up: FittedCandidate | None = best
-        best = blend
-    else:
-        runner_up = _fitted(contenders[1], problem, settings) if len(contenders) > 1 else None
+        best = _fitted(single, problem, settings)
+        other = next((one for one in contenders if one.trial.candidate != single.trial.candidate), None)
+        runner_up = None if other is None else _fitted(other, problem, settings)
+    mark_front(trials, settings.objective)
+    plan.notes.append(why_chosen(best.candidate, chosen.latency, settings.max_latency))
+    plan.summary = f"{plan.summary} {plan.notes[-1]}".strip()
+    base = _baseline(best, ranked, problem, settings)
     return SearchResult(
         classes=settings.classes,
         objective=settings.objective,
@@ -82,27 +104,47 @@ def choose_result(trials: list[Trial], problem: Problem, settings: Settings, pla
     )
 
 
+def _baseline(best: FittedCandidate, ranked: Sequence[Trial], problem: Problem, settings: Settings) -> FittedCandidate:
+    for trial in ranked:
+        if trial.candidate == BASELINE and trial.id != best.trial_id and (found := _load(trial, problem)) is not None:
+            return _fitted(found, problem, settings)
+    return best
+
+
 def _load(trial: Trial, problem: Problem) -> _Contender | None:
     data = problem.checkpoints.load(model_name(trial.id))
     if data is None:
         return None
     model = StoredModel.from_bytes(data)
-    temperature = fit_temperature(model.logits, problem.labels[model.rows]).temperature
-    return _Contender(trial, model, np.log(np.clip(softmax(model.logits, temperature), 1e-12, 1.0)), temperature)
+    answers, temperature = level(model.logits, problem.labels[model.rows])
+    # The machine is idle now: the worker that trained it measured with others beside it.
+    image = problem.cache.open()[int(problem.rows[0])]
+    latency = measure_latency(model.module, image)
+    trial.results[-1].latency = latency
+    return _Contender(trial, model, answers, temperature, latency)
 
 
-def _contenders(ranked: Sequence[Trial], problem: Problem) -> list[_Contender]:
-    """Load the best trial of each candidate, at most one more than a blend has parts."""
+def _contenders(ranked: Sequence[Trial], problem: Problem, settings: Settings) -> list[_Contender]:
+    """Load the best trials, few of each candidate; those within the time that one image may take, or else the quickest."""
+    quick = [trial for trial in ranked if trial.results[-1].latency <= 1.2 * settings.max_latency]
     found: list[_Contender] = []
-    seen: set[str] = set()
-    for trial in ranked:
-        if trial.candidate in seen or len(found) > _KINDS:
+    seen: Counter[str] = Counter()
+    for trial in quick or sorted(ranked, key=lambda trial: trial.results[-1].latency):
+        if seen[trial.candidate] >= _SAME or len(found) >= _MOST:
             continue
         contender = _load(trial, problem)
         if contender is not None:
-            seen.add(trial.candidate)
+            seen[trial.candidate] += 1
             found.append(contender)
     return found
+
+
+def _members(contenders: Sequence[_Contender]) -> tuple[list[Member], NDArray[np.int64]]:
+    """Give the contenders' answers on the samples that all of them have held out, and those rows."""
+    common = contenders[0].model.rows
+    for one in contenders[1:]:
+        common = np.intersect1d(common, one.model.rows)
+    return [Member(one.trial.id, one.answers[np.searchsorted(one.model.rows, common)], one.latency) for one in contenders], common
 
 
 def _fitted(contender: _Contender, problem: Problem, settings: Settings) -> FittedCandidate:
@@ -132,34 +174,20 @@ def _predictions(rows: NDArray[np.int64], logits: NDArray[np.float32], source: s
     )
 
 
-def _blend(contenders: Sequence[_Contender], trials: list[Trial], problem: Problem, settings: Settings) -> FittedCandidate | None:
-    """Give the weighted mean of two or three where it is clearly better than the best alone, on samples that all of them have held out."""
+def _blended(
+    contenders: Sequence[_Contender], choice: Choice, trials: list[Trial], problem: Problem, settings: Settings
+) -> FittedCandidate:
+    """Make a mixture: one module, its held-out answers, and a trial of its own."""
     began = time.time()
-    common = contenders[0].model.rows
-    for one in contenders[1:_KINDS]:
-        common = np.intersect1d(common, one.model.rows)
-    if len(common) < _ENOUGH or len(contenders) < 2:
-        return None
-    labels = problem.labels[common]
-    answers = [one.log_probabilities[np.searchsorted(one.model.rows, common)] for one in contenders[:_KINDS]]
-    alone = min(_loss(answer, labels, settings.objective) for answer in answers)
-    found: tuple[float, tuple[int, ...], tuple[float, ...]] | None = None
-    for parts, weights in _mixtures(len(answers)):
-        mixed = sum(weight * answers[part] for part, weight in zip(parts, weights, strict=True))
-        loss = _loss(np.asarray(mixed), labels, settings.objective)
-        if found is None or loss < found[0]:
-            found = (loss, parts, weights)
-    if found is None or not found[0] < alone - _MARGIN * abs(alone):
-        return None
-    chosen = [contenders[part] for part in found[1]]
-    shares = [float(weight) for weight in found[2]]
+    chosen = [contenders[part] for part in choice.parts]
+    shares = list(choice.weights)
     temperatures = [one.temperature for one in chosen]
-    module = Blend([one.model.module for one in chosen], shares, temperatures).eval()
+    module = Blend([one.model.module for one in chosen], shares, temperatures, several=problem.labels.ndim == 2).eval()
     shared = chosen[0].model.rows
     for one in chosen[1:]:
         shared = np.intersect1d(shared, one.model.rows)
     logits = np.asarray(
-        sum(w * one.log_probabilities[np.searchsorted(one.model.rows, shared)] for w, one in zip(shares, chosen, strict=True))
+        sum(w * one.answers[np.searchsorted(one.model.rows, shared)] for w, one in zip(shares, chosen, strict=True))
     ).astype(np.float32)
     held_out = np.isin(shared, problem.held_out)
     scores = score(logits[held_out], problem.labels[shared[held_out]]) if held_out.any() else score(logits, problem.labels[shared])
@@ -167,8 +195,10 @@ def _blend(contenders: Sequence[_Contender], trials: list[Trial], problem: Probl
     source = sources.pop() if len(sources) == 1 else "the validation part"
     parameters = {"parts": [one.trial.id for one in chosen], "candidates": [one.trial.candidate for one in chosen], "weights": shares}
     initial = ", ".join(dict.fromkeys(one.trial.results[-1].initial_weights for one in chosen))
-    result = PieceResult(scores, time.time() - began, parameters=parameters, initial_weights=initial)
-    trial = Trial(f"t{len(trials):03d}-{BLEND}", BLEND, state=FINISHED, results=[result], seconds=result.seconds)
+    latency = measure_latency(module, problem.cache.open()[int(problem.rows[0])])
+    message = f"better than the best of its models by {100 * choice.gain:.1f} % on held-out samples that its weights were not found on"
+    result = PieceResult(scores, time.time() - began, parameters=parameters, initial_weights=initial, latency=latency, message=message)
+    trial = Trial(f"t{len(trials):03d}-{BLEND}", BLEND, state=FINISHED, results=[result], seconds=result.seconds, message=message)
     trials.append(trial)
     curves = [one.trial.curve for one in chosen if one.trial.curve]
     return FittedCandidate(
@@ -183,17 +213,3 @@ def _blend(contenders: Sequence[_Contender], trials: list[Trial], problem: Probl
         duration=sum(one.trial.seconds for one in chosen) + result.seconds,
         objective=scores.get(settings.objective, scores["log_loss"]),
     )
-
-
-def _loss(log_probabilities: NDArray[np.float64], labels: NDArray[np.int64], objective: str) -> float:
-    return objective_loss(score(log_probabilities.astype(np.float32), labels), objective)
-
-
-def _mixtures(count: int) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
-    """Give parts and weights to try: all pairs at three weights, and all three alike. Few, so that luck finds little."""
-    found: list[tuple[tuple[int, ...], tuple[float, ...]]] = [
-        (pair, (weight, 1.0 - weight)) for pair in itertools.combinations(range(count), 2) for weight in _WEIGHTS
-    ]
-    if count >= 3:
-        found.append(((0, 1, 2), (1 / 3, 1 / 3, 1 / 3)))
-    return found

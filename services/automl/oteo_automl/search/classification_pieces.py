@@ -7,9 +7,10 @@ not pay for it twice.
 from __future__ import annotations
 
 import io
+import math
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,13 @@ from oteo_automl.candidates.portfolio import find_architecture
 from oteo_automl.candidates.registry import FROZEN, Candidate
 from oteo_automl.candidates.training import Recipe, Trainer, has_bfloat16
 from oteo_automl.candidates.weights import Weights, find_weights, load_weights
+from oteo_automl.evaluation.calibration import fit_temperature, negative_log_likelihood
 from oteo_automl.search.checkpoints import Checkpoints
 from oteo_automl.search.data import ArrayCache, ImageCache
-from oteo_automl.search.pieces import PieceResult, model_name, result_name, state_name, trained_result
+from oteo_automl.search.ensemble import measure_latency
+from oteo_automl.search.guards import FoldCheck, check_folds, one_answer
+from oteo_automl.search.pieces import PieceResult, curve_watch, model_name, result_name, state_name, trained_result
+from oteo_automl.search.probe import Probe, measure, memory_limit
 from oteo_automl.search.scoring import score
 
 PATCH_CENTRES = 160
@@ -64,6 +69,8 @@ class Problem:
         Where weights lie; empty: none.
     scratch
         Local folder for features.
+    objective
+        What trials are compared by.
     """
 
     cache: ImageCache | ArrayCache
@@ -76,6 +83,7 @@ class Problem:
     checkpoints: Checkpoints
     pretrained_uri: str = ""
     scratch: str = ""
+    objective: str = "log_loss"
 
     @property
     def held_out(self) -> NDArray[np.int64]:
@@ -150,6 +158,8 @@ def fit_classifier(problem: Problem, trial: str, candidate: Candidate, tries: in
         source = f"the training and validation parts, cross-validated ({folds} folds by group)"
     else:
         source = "the validation part"
+    check = _check_folds(problem, found.logits, labels)
+    known &= ~np.isin(problem.folds, check.broken)
     model = StoredModel(Chain([extractor, found.head]).eval(), problem.rows[known], found.logits[known], source)
     problem.checkpoints.save(model_name(trial), model.to_bytes())
     result = PieceResult(
@@ -157,9 +167,35 @@ def fit_classifier(problem: Problem, trial: str, candidate: Candidate, tries: in
         seconds=time.time() - began,
         parameters={**found.parameters, "classifier": candidate.family, "features": candidate.features, "settings_tried": found.tried},
         initial_weights=initial,
+        message=check.message,
+        collapsed=one_answer(found.logits[compared].argmax(axis=1), labels[compared]),
+        latency=measure_latency(model.module, images[problem.rows[0]]),
     )
     problem.checkpoints.save(result_name(trial, 0), result.to_json())
     return result
+
+
+def _check_folds(problem: Problem, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> FoldCheck:
+    """Look for folds that failed or lie far below their siblings; fold 0, which candidates are compared on, is never left out."""
+    numbers = sorted(set(problem.folds.tolist()) - {-1})
+    if problem.fold_count < 2:
+        return FoldCheck()
+    losses, same, names = [], [], []
+    temperature = 1.0
+    everything = np.isfinite(logits).all(axis=1)
+    if everything.any():
+        temperature = fit_temperature(logits[everything], labels[everything]).temperature
+    for number in numbers:
+        inside = problem.folds == number
+        if np.isnan(logits[inside]).all():
+            # The time did not reach it.
+            continue
+        finite = bool(np.isfinite(logits[inside]).all())
+        losses.append(negative_log_likelihood(logits[inside].astype(np.float64), labels[inside], temperature) if finite else math.inf)
+        same.append(finite and one_answer(logits[inside].argmax(axis=1), labels[inside]))
+        names.append(number)
+    check = check_folds(losses, same, names=names)
+    return replace(check, broken=tuple(one for one in check.broken if one))
 
 
 def _extractor(problem: Problem, features: str, images: NDArray[Any]) -> tuple[SavedModule, str]:
@@ -223,11 +259,8 @@ def train_network(
     images = problem.cache.open()
     weights = find_weights(problem.pretrained_uri, architecture)
     network = make_network(architecture, problem.classes, images, problem.learnt_from, recipe, weights, problem.seed)
-    rows = TrainingRows(images, problem.labels, problem.learnt_from, problem.held_out, problem.classes)
-    gpu = torch.cuda.is_available()
-    half = find_architecture(architecture).half and has_bfloat16()
-    lesson = ClassificationLesson(rows, problem.seed)
-    trainer = Trainer(network, lesson, recipe, seed=problem.seed, device="cuda" if gpu else "cpu", half=half)
+    lesson = _lesson(problem, images, total)
+    trainer = Trainer(network, lesson, recipe, seed=problem.seed, device=_device(), half=_half(architecture))
     state = problem.checkpoints.load(state_name(trial))
     if state is not None:
         trainer.restore(state)
@@ -236,13 +269,47 @@ def train_network(
         problem.checkpoints.save(state_name(trial), data)
 
     judge_every = max(1, round(len(problem.held_out) / max(1, len(problem.learnt_from))))
-    outcome = trainer.run(target, total, deadline, keep, judge_every=judge_every)
+    watch = curve_watch(problem.checkpoints, trial, total, by_score=problem.objective != "log_loss")
+    outcome = trainer.run(target, total, deadline, keep, judge_every=judge_every, on_epoch=watch)
     source = "the training images themselves (there are too few to hold any out)" if problem.fold_count == 0 else "the validation part"
     model = StoredModel(trainer.result(), problem.held_out, outcome.judgement.kept["logits"], source)
     problem.checkpoints.save(model_name(trial), model.to_bytes())
-    result = trained_result(outcome, recipe, weights.source if weights is not None else "scratch", time.time() - began)
+    latency = measure_latency(model.module, images[problem.rows[0]])
+    result = trained_result(outcome, recipe, weights.source if weights is not None else "scratch", time.time() - began, latency)
     problem.checkpoints.save(result_name(trial, rung), result.to_json())
     return result
+
+
+def probe_network(problem: Problem, architecture: str, recipe: Recipe, deadline: float, share: float) -> Probe:
+    """Measure a network's training; `share` of the free memory is its own."""
+    images = problem.cache.open()
+
+    def make() -> NetworkClassifier:
+        return make_network(architecture, problem.classes, images, problem.learnt_from, recipe, None, problem.seed)
+
+    return measure(
+        make,
+        _lesson(problem, images),
+        recipe,
+        seed=problem.seed,
+        device=_device(),
+        half=_half(architecture),
+        deadline=deadline,
+        limit=memory_limit(_device(), share),
+    )
+
+
+def _lesson(problem: Problem, images: NDArray[Any], epochs: int = 0) -> ClassificationLesson:
+    rows = TrainingRows(images, problem.labels, problem.learnt_from, problem.held_out, problem.classes)
+    return ClassificationLesson(rows, problem.seed, epochs)
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _half(architecture: str) -> bool:
+    return find_architecture(architecture).half and has_bfloat16()
 
 
 def make_network(

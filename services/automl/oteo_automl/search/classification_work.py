@@ -1,23 +1,21 @@
-"""A classification's search: which classifiers and networks, in what order, and its plan in words."""
+"""A classification's search: which classifiers and networks, and in what order."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from oteo_automl.candidates.networks import flops
 from oteo_automl.candidates.portfolio import find_architecture
 from oteo_automl.candidates.registry import CANDIDATES, Candidate
 from oteo_automl.candidates.training import Recipe
 from oteo_automl.candidates.weights import find_weights
-from oteo_automl.search.budget import Budget
 from oteo_automl.search.choosing import choose_result
-from oteo_automl.search.classification_pieces import Problem, fit_classifier, train_network
+from oteo_automl.search.classification_pieces import Problem, fit_classifier, probe_network, train_network
 from oteo_automl.search.pieces import PieceResult
-from oteo_automl.search.result import Plan, PlannedCandidate, SearchResult
-from oteo_automl.search.schedule import plan_rungs
+from oteo_automl.search.probe import Probe
+from oteo_automl.search.result import Plan, SearchResult
 from oteo_automl.search.trial import Trial
 from oteo_automl.search.work import Entry, Work
 from oteo_core.images import InputPolicy
@@ -28,6 +26,7 @@ _SAME_COST = 0.013
 
 _GPU_GAIN = 0.02
 _TRIES = 40
+_LAYER_DECAY = 0.75
 
 
 @dataclass(slots=True)
@@ -49,7 +48,9 @@ class Settings:
     gpu_share
         Part of a GPU that a network's training takes; 0: none.
     blend
-        True: the mean of the best of several kinds may win.
+        True: a mixture of several models may win.
+    max_latency
+        Seconds that one image may take at inference.
     """
 
     candidates: Sequence[Candidate]
@@ -60,6 +61,7 @@ class Settings:
     groups: Sequence[str]
     gpu_share: float = 0.0
     blend: bool = True
+    max_latency: float = math.inf
 
 
 class ClassificationWork(Work[SearchResult]):
@@ -101,6 +103,11 @@ class ClassificationWork(Work[SearchResult]):
             train_network, self._problem, trial, rung, entry.model, recipe, target, total, deadline, cpus=1.0, gpus=self.gpu_share
         )
 
+    def probe(self, executor: Executor, entry: Entry, recipe: Recipe, deadline: float) -> Task[Probe] | None:
+        """Measure a network's training."""
+        share = self.gpu_share or 1.0 / max(1.0, executor.cpus)
+        return executor.submit(probe_network, self._problem, entry.model, recipe, deadline, share, cpus=1.0, gpus=self.gpu_share, retries=0)
+
     def pretrained(self, entry: Entry) -> bool:
         """Say whether there are weights for it."""
         return self._pretrained.get(entry.model, False)
@@ -112,7 +119,10 @@ class ClassificationWork(Work[SearchResult]):
         batch = 8 if count < 64 else 16 if count < 128 else 32
         if self.gpu_share and count >= 2000:
             batch, rate = 128, rate * 2
-        return Recipe(rate=rate * 0.3 if self.pretrained(entry) else rate, batch=batch)
+        if self.pretrained(entry):
+            # What was learnt from millions of images changes little, and least of all in the first layers.
+            return Recipe(rate=rate * 0.3, batch=batch, layer_decay=_LAYER_DECAY)
+        return Recipe(rate=rate, batch=batch)
 
     def base_rate(self, entry: Entry) -> float:
         """Give the learning rate from scratch."""
@@ -129,44 +139,3 @@ class ClassificationWork(Work[SearchResult]):
 
 def _epoch_guess(architecture: str, policy: InputPolicy, count: int, *, gpu: bool) -> float:
     return flops(architecture, policy.width) * count * _SAME_COST * (_GPU_GAIN if gpu else 1.0)
-
-
-def make_plan(
-    settings: Settings,
-    reasons: dict[str, str],
-    budget: Budget,
-    *,
-    fingerprint: dict[str, Any],
-    device: str,
-    folds: int,
-    train_count: int,
-    steps: dict[str, float],
-) -> Plan:
-    """Say what a search means to do, before it has measured anything but what `steps` holds."""
-    search_seconds = budget.total - budget.reserve
-    planned = []
-    chosen = {one.name for one in settings.candidates}
-    for name, reason in reasons.items():
-        one = CANDIDATES[name]
-        entry = PlannedCandidate(name, input_size=settings.policy.width, reason=reason if name in chosen else f"left out: {reason}")
-        if one.architecture and name in chosen:
-            guess = _epoch_guess(one.architecture, settings.policy, train_count, gpu=settings.gpu_share > 0)
-            entry.epoch_seconds = guess
-            entry.epochs = plan_rungs(train_count, budget=search_seconds, pretrained=False, epoch_seconds=guess)[-1]
-        planned.append(entry)
-    networks = [one.name for one in settings.candidates if one.architecture]
-    cheap = [one.name for one in settings.candidates if one.family]
-    words = (
-        f"Cheap classifiers first ({', '.join(cheap)}), so that there is an answer; "
-        + (
-            f"beside them {', '.join(networks)} under successive halving; then new settings around the leaders; "
-            if networks
-            else "no networks; "
-        )
-        + f"until {search_seconds:.0f} of {budget.total:.0f} s. The rest is for calibration, export, the check on Triton and the report."
-    )
-    if folds > 1:
-        words += f" Cheap classifiers are cross-validated ({folds} folds by group, the validation part one of them)."
-    if math.isfinite(train_count) and folds == 0:
-        words += " There are too few images to hold any out: figures of the search are of the training images themselves."
-    return Plan(words, planned, fingerprint, device, max(1, folds), steps)

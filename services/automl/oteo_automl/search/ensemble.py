@@ -148,6 +148,7 @@ def select(
         None where no mixture fits or none has two parts.
     """
     numbers = np.unique(np.asarray(groups), return_inverse=True)[1]
+    units = int(numbers.max()) + 1
     count = len(members[0].answers)
     everything = np.arange(count)
     alone = [loss(member.answers, everything) for member in members]
@@ -162,7 +163,7 @@ def select(
         if time.time() > deadline and bag:
             break
         rng = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 1, bag]))
-        drawn = np.isin(numbers, rng.choice(numbers.max() + 1, size=max(1, round(0.63 * (numbers.max() + 1))), replace=False))
+        drawn = np.isin(numbers, rng.choice(units, size=max(1, round(0.63 * units)), replace=False))
         inside, outside = np.flatnonzero(drawn), np.flatnonzero(~drawn)
         if len(inside) < ENOUGH // 2:
             inside, outside = everything, everything[:0]
@@ -172,9 +173,9 @@ def select(
         votes += found
         if len(outside) >= ENOUGH // 2:
             parts = np.flatnonzero(found)
-            mixed = sum(found[part] * members[part].answers[outside] for part in parts)
+            mixed = mix(members, parts.tolist(), found[parts].tolist())[outside]
             base = loss(members[usable[0]].answers[outside], outside)
-            gains.append((base - loss(np.asarray(mixed), outside)) / max(abs(base), 1e-9))
+            gains.append((base - loss(mixed, outside)) / max(abs(base), 1e-9))
     return _settle(members, votes, loss, everything, limit, float(np.mean(gains)) if gains else 0.0)
 
 
@@ -200,7 +201,8 @@ def _greedy(members: Sequence[Member], places: Sequence[int], loss: Loss, rows: 
         counts[step[1]] += 1
         picked.add(step[1])
         total += members[step[1]].answers[rows]
-    return counts / max(1.0, counts.sum())
+    shares: NDArray[np.float64] = counts / max(1.0, float(counts.sum()))
+    return shares
 
 
 def _settle(
@@ -273,7 +275,7 @@ def measure_latency(module: torch.nn.Module, image: NDArray[np.generic], *, runs
     device
         Of PyTorch.
     """
-    batch = torch.from_numpy(np.ascontiguousarray(image)[None]).to(device)
+    batch = torch.from_numpy(np.array(image)[None]).to(device)
     gpu = torch.device(device).type == "cuda"
     times: list[float] = []
     with torch.inference_mode():

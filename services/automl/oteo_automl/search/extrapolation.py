@@ -149,7 +149,7 @@ def chance_to_beat(curve: Sequence[EpochRecord], horizon: int, best: Sequence[Ep
         None where too little was measured to say.
     """
     chances = []
-    for name, sign in (("validation_loss", 1.0), ("validation_accuracy", -1.0)) if by_score else (("validation_loss", 1.0),):
+    for name, sign in (("validation_loss", 1.0), ("validation_score", -1.0)) if by_score else (("validation_loss", 1.0),):
         measured = [(float(one.epoch), sign * float(getattr(one, name))) for one in curve if math.isfinite(getattr(one, name))]
         reached = [sign * float(getattr(one, name)) for one in best if math.isfinite(getattr(one, name))]
         found = forecast([epoch for epoch, _ in measured], [value for _, value in measured], horizon) if measured else None

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from oteo_automl.search.data import TrainingData
 from oteo_core.images import InputPolicy
@@ -61,11 +62,9 @@ class Fingerprint:
 def take_fingerprint(data: TrainingData) -> Fingerprint:
     """Look at a dataset's table; no pixels are read."""
     chosen = data.part("train", "validation")
-    counts = np.bincount(data.labels[chosen], minlength=len(data.classes))
+    counts = class_counts(data.labels[chosen], len(data.classes))
     widths, heights = np.maximum(data.sizes[:, 0], 1), np.maximum(data.sizes[:, 1], 1)
     low, high = np.percentile(widths / heights, [5, 95])
-    kinds = data.channels
-    channels = 1 if kinds <= {1, 2} else (next(iter(kinds)) if len(kinds) == 1 and min(kinds) > 4 else 3)
     return Fingerprint(
         train_count=len(data.part("train")),
         validation_count=len(data.part("validation")),
@@ -76,11 +75,17 @@ def take_fingerprint(data: TrainingData) -> Fingerprint:
         width=int(np.median(widths)),
         height=int(np.median(heights)),
         aspect_spread=float(high / low),
-        channels=channels,
+        channels=input_channels(data.channels),
         deep=data.deep,
         left_out=dict(data.left_out),
         bit_depth=data.bit_depth,
     )
+
+
+def class_counts(labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """Give the samples of each class, of labels ``(N,)`` or ``(N, K)``."""
+    counts: NDArray[np.int64] = labels.sum(axis=0) if labels.ndim == 2 else np.bincount(labels, minlength=classes)
+    return counts
 
 
 def choose_policy(fingerprint: Fingerprint, *, gpu: bool, budget: float, largest: int = 0) -> InputPolicy:
@@ -106,3 +111,24 @@ def choose_policy(fingerprint: Fingerprint, *, gpu: bool, budget: float, largest
         bit_depth=fingerprint.bit_depth,
         resize="letterbox" if fingerprint.aspect_spread > 2.5 else "stretch",
     )
+
+
+def input_channels(kinds: frozenset[int]) -> int:
+    """Give the channels of a model's input: 1 where every image is grey, as many as the images have where all have more than four, else 3."""
+    if kinds <= {1, 2}:
+        return 1
+    return next(iter(kinds)) if len(kinds) == 1 and min(kinds) > 4 else 3
+
+
+def describe_images(sizes: NDArray[np.int64], kinds: frozenset[int], *, deep: bool, bit_depth: int) -> dict[str, Any]:
+    """Say in JSON values what images ``(N, 2)`` (width, height) are like."""
+    widths, heights = np.maximum(sizes[:, 0], 1), np.maximum(sizes[:, 1], 1)
+    return {
+        "width": int(np.median(widths)),
+        "height": int(np.median(heights)),
+        "largest_width": int(widths.max()),
+        "largest_height": int(heights.max()),
+        "channels": input_channels(kinds),
+        "deep": deep,
+        "bit_depth": bit_depth,
+    }

@@ -76,12 +76,16 @@ def remedy(error: BaseException, recipe: Recipe, *, restarts: int) -> Remedy | N
     """
     kind = kind_of(error)
     if kind == DIVERGED and restarts == 0:
-        safer = replace(recipe, rate=float(f"{recipe.rate * SAFER_RATE:.3g}"), half=False)
-        return Remedy(safer, True, f"diverged ({error}); begun again with the learning rate {safer.rate:g} in full precision")
+        return Remedy(safer(recipe), True, f"diverged ({error})")
     if kind == MEMORY and recipe.batch > 1:
         smaller = replace(recipe, batch=recipe.batch // 2)
         return Remedy(smaller, False, f"needed too much memory with a batch of {recipe.batch}; tried again with {smaller.batch}")
     return None
+
+
+def safer(recipe: Recipe) -> Recipe:
+    """Give the settings with which a network that diverged or collapsed is begun again; its batch is kept."""
+    return replace(recipe, rate=float(f"{recipe.rate * SAFER_RATE:.3g}"), half=False)
 
 
 def failure_message(error: BaseException) -> str:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from oteo_automl.search.checkpoints import Checkpoints
+from oteo_automl.search.extrapolation import hopeless
 from oteo_automl.search.result import EpochRecord
 
 if TYPE_CHECKING:
     from oteo_automl.candidates.training import Outcome, Recipe
+
+_RIVALS = "rivals.json"
+_LOOK_SECONDS = 2.0
 
 
 @dataclass(slots=True)
@@ -34,6 +41,12 @@ class PieceResult:
         True where the time was up first.
     message
         For people.
+    hopeless
+        Why it was stopped early, by its learning curve; empty where it was not.
+    collapsed
+        True where every answer is the same though the truths are not.
+    latency
+        Seconds for one image at inference on this machine; 0 where it was not measured.
     """
 
     scores: dict[str, float]
@@ -44,6 +57,9 @@ class PieceResult:
     curve: list[EpochRecord] = field(default_factory=list)
     stopped: bool = False
     message: str = ""
+    hopeless: str = ""
+    collapsed: bool = False
+    latency: float = 0.0
 
     def to_json(self) -> bytes:
         """Write it."""
@@ -72,8 +88,8 @@ def result_name(trial: str, rung: int) -> str:
     return f"trials/{trial}/result-{rung}.json"
 
 
-def trained_result(outcome: Outcome, recipe: Recipe, initial_weights: str, seconds: float) -> PieceResult:
-    """Say how a training piece went; its time is `seconds`."""
+def trained_result(outcome: Outcome, recipe: Recipe, initial_weights: str, seconds: float, latency: float = 0.0) -> PieceResult:
+    """Say how a training piece went; its time is `seconds`, that of one image at inference `latency`."""
     return PieceResult(
         scores={**outcome.judgement.scores, "loss": outcome.judgement.loss},
         seconds=seconds,
@@ -83,4 +99,41 @@ def trained_result(outcome: Outcome, recipe: Recipe, initial_weights: str, secon
         curve=outcome.curve,
         stopped=outcome.out_of_time,
         message=outcome.message,
+        hopeless=outcome.hopeless,
+        collapsed=outcome.judgement.collapsed,
+        latency=latency,
     )
+
+
+def save_rivals(checkpoints: Checkpoints, curves: Mapping[str, Sequence[EpochRecord]]) -> None:
+    """Write down the curves, by trial, that others have to beat."""
+    checkpoints.save(_RIVALS, json.dumps({trial: [asdict(one) for one in curve] for trial, curve in curves.items()}).encode())
+
+
+def curve_watch(checkpoints: Checkpoints, trial: str, horizon: int, *, by_score: bool) -> Callable[[list[EpochRecord]], str]:
+    """Give what `Trainer.run` shows its curve to: it says so where a trial cannot win any more.
+
+    Parameters
+    ----------
+    checkpoints
+        Where `save_rivals` wrote.
+    trial, horizon
+        Its id, and the epochs planned.
+    by_score
+        See `oteo_automl.search.extrapolation.hopeless`.
+    """
+    looked = 0.0
+
+    def watch(curve: list[EpochRecord]) -> str:
+        nonlocal looked
+        # Not at every epoch of a small set: looking costs a file.
+        if time.monotonic() - looked < _LOOK_SECONDS:
+            return ""
+        looked = time.monotonic()
+        stored = checkpoints.load(_RIVALS)
+        if stored is None:
+            return ""
+        others = [[EpochRecord(**one) for one in records] for name, records in json.loads(stored).items() if name != trial]
+        return hopeless(curve, horizon, others, by_score=by_score)
+
+    return watch

@@ -110,7 +110,11 @@ class FittedCandidate:
 
 @dataclass(slots=True)
 class PlannedCandidate:
-    """One line of the plan, as the contract's ``TrainingPlan.Candidate``; ``epoch_seconds`` is 0 where nothing is learnt by epochs."""
+    """One line of the plan, as the contract's ``TrainingPlan.Candidate``.
+
+    ``epoch_seconds`` is 0 where nothing is learnt by epochs; ``step_seconds`` and ``peak_memory`` (bytes) are 0 where they were not measured;
+    ``measured`` is False where times are a guess.
+    """
 
     name: str
     input_size: int = 0
@@ -119,6 +123,9 @@ class PlannedCandidate:
     epoch_seconds: float = 0.0
     reason: str = ""
     initial_weights: str = "scratch"
+    step_seconds: float = 0.0
+    peak_memory: int = 0
+    measured: bool = False
 
 
 @dataclass(slots=True)
@@ -139,6 +146,8 @@ class Plan:
         Folds of the cross-validation of cheap candidates; 1 where only the validation part is used.
     steps
         Measured seconds of each step so far, in order.
+    notes
+        Sentences that belong to the summary: what was left out, what the data lacks, what was chosen.
     """
 
     summary: str = ""
@@ -147,6 +156,7 @@ class Plan:
     device: str = "cpu"
     folds: int = 1
     steps: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)

@@ -1,8 +1,13 @@
-"""How far a network is trained before it is compared, and how far in all."""
+"""How far a network is trained before it is compared, how far in all, and who goes on."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+
+KEPT = 2
+"""One in so many goes on from a rung to the next."""
 
 
 def plan_rungs(
@@ -37,3 +42,34 @@ def plan_rungs(
     whole = int(np.clip(min(wanted, affordable), 5, most))
     rungs = [whole // 9, whole // 3, whole] if budget > 1200 and whole >= 27 else [whole // 5, whole]
     return sorted({max(2, rung) for rung in rungs})
+
+
+def promoted(losses: Sequence[Sequence[float]], waiting: Sequence[int], *, growing: bool) -> int | None:
+    """Say which paused trial goes on: asynchronous successive halving.
+
+    Nobody waits for a rung to fill: whoever is among the better half of those that have come to its rung so far goes on (Li et al., MLSys
+    2020, algorithm 2), the furthest first.
+
+    Parameters
+    ----------
+    losses
+        Of each trial, after each rung that it has finished; smaller is better.
+    waiting
+        Places of the trials that are paused and can go on.
+    growing
+        True while there are networks that have not begun: then the best of a single one is not enough. False: the leader of a rung goes on
+        however few there are.
+
+    Returns
+    -------
+    int or None
+        A place; None where none goes on yet.
+    """
+    highest = max((len(losses[place]) for place in waiting), default=0)
+    for rung in range(highest - 1, -1, -1):
+        peers = sorted((place for place in range(len(losses)) if len(losses[place]) > rung), key=lambda place: losses[place][rung])
+        kept = len(peers) // KEPT
+        for place in peers[: kept if growing else max(1, kept)]:
+            if place in waiting and len(losses[place]) == rung + 1:
+                return place
+    return None

@@ -1,7 +1,8 @@
 """The search: a cheap baseline first, then the portfolio under successive halving, then new settings around the leaders.
 
-The next piece of work is always the one that promises most, and pieces run one to a processor. From the baseline on there is always a
-model that can be published. What was done lies among the checkpoints, so that a search which is killed and begun again finds it.
+Networks are measured before they are trained. The next piece of work is always the one that promises most, and pieces run one to a
+processor. From the baseline on there is always a model that can be published. A trial that fails is begun again with a safer setting
+where that can help, and fails alone. What was done lies among the checkpoints, so that a search which is killed and begun again finds it.
 """
 
 from __future__ import annotations
@@ -11,17 +12,21 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from oteo_automl.candidates.registry import BLEND
 from oteo_automl.candidates.training import Recipe
 from oteo_automl.search.budget import Budget
-from oteo_automl.search.pieces import PieceResult
+from oteo_automl.search.extrapolation import hopeless
+from oteo_automl.search.guards import failure_message, remedy, safer
+from oteo_automl.search.pieces import PieceResult, save_rivals
+from oteo_automl.search.planner import Speeds, predict_end, refresh, rungs_of
+from oteo_automl.search.probing import Probing
 from oteo_automl.search.proposals import Proposals
 from oteo_automl.search.result import Plan
-from oteo_automl.search.schedule import plan_rungs
+from oteo_automl.search.schedule import promoted
 from oteo_automl.search.tracker import Tracker
 from oteo_automl.search.trial import FAILED, FINISHED, PAUSED, PRUNED, RUNNING, STOPPED, WAITING, Trial
 from oteo_automl.search.work import Entry, Work
@@ -36,6 +41,7 @@ _TRIALS = "trials.json"
 _LATE_SECONDS = 4.0
 _SHORTEST = 8.0
 _MOST_TRIALS = 200
+_SETTLED = 3
 
 _log = logging.getLogger(__name__)
 
@@ -44,13 +50,28 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """How a search stands: the best trial, how many have ended and run, what is done now, and the share of its time that is used."""
+    """How a search stands.
+
+    Parameters
+    ----------
+    best
+        The best trial.
+    finished, running
+        Trials that have ended, and that run.
+    stage
+        What is done now.
+    fraction
+        Share of its time that is used.
+    predicted_end
+        When all will be done, seconds since 1970.
+    """
 
     best: TrialRecord | None
     finished: int
     running: int
     stage: str
     fraction: float
+    predicted_end: float
 
 
 class Search(Generic[R]):
@@ -72,6 +93,8 @@ class Search(Generic[R]):
         Called several times a second; raises where the work is to stop.
     report
         Called several times a second.
+    probing
+        Measures networks; what it has found already is used.
     """
 
     def __init__(
@@ -82,6 +105,7 @@ class Search(Generic[R]):
         plan: Plan,
         tracker: Tracker,
         *,
+        probing: Probing | None = None,
         check: Callable[[], None] = lambda: None,
         report: Callable[[Snapshot], None] = lambda _: None,
     ) -> None:
@@ -95,6 +119,8 @@ class Search(Generic[R]):
         self._trials: list[Trial] = []
         self._running: dict[str, tuple[Task[PieceResult], Trial]] = {}
         self._proposals = Proposals(work.seed)
+        self._probing = probing or Probing(work, budget)
+        self._speeds = Speeds(work, self._probing.found, {})
         self._gpu = work.gpu_share > 0
         self._slots = max(1, int(executor.cpus))
         self._network_slots = max(1, int(executor.gpus / work.gpu_share)) if self._gpu else self._slots
@@ -114,13 +140,13 @@ class Search(Generic[R]):
         while True:
             self._check()
             self._keep()
-            while (chosen := self._next()) is not None:
-                self._start(*chosen)
-            if not self._running:
+            while self._measure() or ((chosen := self._next()) is not None and self._start(*chosen)):
+                pass
+            tasks: list[Task[Any]] = [*(task for task, _ in self._running.values()), *self._probing.tasks]
+            if not tasks:
                 break
-            done, _ = self._executor.wait([task for task, _ in self._running.values()], timeout=0.3)
-            for task in done:
-                self._finish(task)
+            done, _ = self._executor.wait(tasks, timeout=0.3)
+            self._collect(done)
             self._say()
             # A late answer is worth more than none: the baseline is waited for, on a busy machine as long again as the budget.
             if self._budget.left < -_LATE_SECONDS and (self._answered() or self._budget.left < -max(60.0, self._budget.total)):
@@ -143,15 +169,25 @@ class Search(Generic[R]):
             task.cancel()
             trial.state, trial.message = STOPPED, "the time was up"
         self._running.clear()
+        self._probing.stop()
         self._remember()
 
     # Choosing what to do.
+
+    def _measure(self) -> bool:
+        """Begin to measure a network where a processor is free; the baseline goes first."""
+        busy = len(self._running) + len(self._probing.tasks)
+        first = not self._answered() and not self._running and any(one.cheap for one in self._work.entries)
+        if first or busy >= self._slots or self._budget.left < 2 * _SHORTEST or (entry := self._probing.next()) is None:
+            return False
+        self._probing.start(self._executor, entry)
+        return True
 
     def _next(self) -> tuple[Trial, int] | None:
         """Give the piece that promises most now; None where nothing is worth beginning or no processor is free."""
         running = [trial for _, trial in self._running.values()]
         networks = sum(trial.recipe is not None for trial in running)
-        if len(running) >= self._slots:
+        if len(running) + len(self._probing.tasks) >= self._slots:
             return None
         # What an earlier attempt had begun.
         for trial in self._trials:
@@ -172,6 +208,9 @@ class Search(Generic[R]):
     def _baseline(self) -> tuple[Trial, int] | None:
         if any(trial.state == RUNNING for trial in self._trials):
             return None
+        if self._probing.tasks and not any(one.cheap for one in self._work.entries):
+            # The first network is measured before it is trained.
+            return None
         others = [one for one in self._work.entries if not self._tried(one.name)]
         cheap = [one for one in others if one.cheap]
         return (self._add((cheap or others)[0]), 0) if others else None
@@ -189,28 +228,25 @@ class Search(Generic[R]):
         return None
 
     def _network(self) -> tuple[Trial, int] | None:
-        networks = [one for one in self._work.entries if not one.cheap]
-        alive = [trial for trial in self._trials if trial.recipe is not None and trial.state == PAUSED and self._fits(trial)]
-        unstarted = [one for one in networks if not self._tried(one.name) and self._worth(one)]
+        if self._probing.tasks and not self._gpu:
+            # A training beside it would be measured with it.
+            return None
+        trials = [trial for trial in self._trials if trial.recipe is not None]
         objective = self._work.objective
-        # The better half of a rung goes on, once the portfolio has come so far.
-        for rung in (1, 0):
-            peers = sorted(
-                (t for t in self._trials if t.recipe is not None and len(t.results) > rung), key=lambda t: t.loss(objective, rung)
-            )
-            leaders = peers[: max(1, len(peers) // 2)]
-            enough = len(peers) >= min(3, len(networks)) or not unstarted
-            ready = [trial for trial in leaders if trial in alive and trial.rung == rung]
-            if enough and ready:
-                return ready[0], rung + 1
+        unstarted = [one for one in self._work.entries if not one.cheap and not self._tried(one.name) and self._worth(one)]
+        waiting = [place for place, trial in enumerate(trials) if trial.state == PAUSED and self._fits(trial)]
+        losses = [[trial.loss(objective, rung) for rung in range(len(trial.results))] for trial in trials]
+        place = promoted(losses, waiting, growing=bool(unstarted))
+        if place is not None:
+            return trials[place], len(trials[place].results)
         if unstarted:
             return self._add(unstarted[0]), 0
         proposal = self._propose()
         if proposal is not None:
             return proposal
         # Too little time for anything new: the best of those that were stopped go on.
-        best = min(alive, key=lambda trial: trial.loss(objective), default=None)
-        return None if best is None else (best, best.rung + 1)
+        best = min((trials[place] for place in waiting), key=lambda trial: trial.loss(objective), default=None)
+        return None if best is None else (best, len(best.results))
 
     def _propose(self) -> tuple[Trial, int] | None:
         """Give a new trial around the leading networks where there is time to train it to its end."""
@@ -222,30 +258,17 @@ class Search(Generic[R]):
             return None
         leader = leaders[len(self._trials) % min(2, len(leaders))]
         entry = self._work.entry(leader.candidate)
-        if leader.recipe is None or self._epoch_seconds(entry) * leader.rungs[-1] > 0.8 * self._budget.left:
+        if leader.recipe is None or self._speeds.epoch(entry) * leader.rungs[-1] > 0.8 * self._budget.left:
             return None
         return self._add(entry, self._proposals.ask(entry.model, leader.recipe, self._work.base_rate(entry))), 0
 
     def _worth(self, entry: Entry) -> bool:
-        return self._budget.left > max(_SHORTEST, 3 * self._epoch_seconds(entry))
+        return self._budget.left > max(_SHORTEST, 3 * self._speeds.epoch(entry))
 
     def _fits(self, trial: Trial) -> bool:
         """Say whether at least a twentieth of what is missing can still be learnt."""
         missing = trial.rungs[-1] - (trial.last.epochs if trial.last else 0)
-        return self._budget.left > max(4.0, 0.05 * missing * self._epoch_seconds(self._work.entry(trial.candidate)))
-
-    def _epoch_seconds(self, entry: Entry) -> float:
-        """Give the measured time of an epoch of this network, or a guess from others' or from none."""
-        measured: dict[str, tuple[float, float]] = {}
-        for trial in self._trials:
-            records = trial.curve
-            if records:
-                known = self._work.entry(trial.candidate)
-                measured[known.model] = sum(record.seconds for record in records) / len(records), self._work.cost(known)
-        if entry.model in measured:
-            return measured[entry.model][0]
-        ratios = [seconds / cost for seconds, cost in measured.values()]
-        return self._work.cost(entry) * (sum(ratios) / len(ratios) if ratios else 1.0)
+        return self._budget.left > max(4.0, 0.05 * missing * self._speeds.epoch(self._work.entry(trial.candidate)))
 
     # Trials.
 
@@ -253,18 +276,14 @@ class Search(Generic[R]):
         trial = Trial(f"t{len(self._trials):03d}-{entry.name}".replace("_", "-").replace("+", "p"), entry.name)
         if not entry.cheap:
             trial.recipe = recipe or self._work.recipe(entry)
-            trial.rungs = plan_rungs(
-                self._work.train_count,
-                budget=self._budget.total - self._budget.reserve,
-                pretrained=self._work.pretrained(entry),
-                epoch_seconds=self._epoch_seconds(entry),
-                images=self._work.images_wanted,
-                most=self._work.most_epochs,
-            )
+            probe = self._probing.found.get(entry.model)
+            if probe is not None and probe.batch < trial.recipe.batch:
+                trial.recipe = replace(trial.recipe, batch=probe.batch)
+            trial.rungs = rungs_of(self._work, entry, self._speeds.epoch(entry), self._budget)
         self._trials.append(trial)
         return trial
 
-    def _start(self, trial: Trial, rung: int) -> None:
+    def _start(self, trial: Trial, rung: int) -> bool:
         trial.rung, trial.state = rung, RUNNING
         entry = self._work.entry(trial.candidate)
         deadline = self._budget.deadline
@@ -280,25 +299,74 @@ class Search(Generic[R]):
             target, total = trial.rungs[rung], trial.rungs[-1]
             task = self._work.train(self._executor, trial.id, rung, entry, trial.recipe, target, total, deadline - 1.0)
         self._running[trial.id] = (task, trial)
+        return True
 
-    def _finish(self, task: Task[PieceResult]) -> None:
-        key = next(key for key, (known, _) in self._running.items() if known is task)
-        _, trial = self._running.pop(key)
-        try:
-            result = task.result()
-        except Exception as error:  # noqa: BLE001 (whatever one candidate raises, the others go on, and the trial says it)
-            _log.warning("trial %s failed: %s: %s", trial.id, type(error).__name__, error)
-            trial.state, trial.message = FAILED, f"{type(error).__name__}: {error}"
+    def _collect(self, done: Sequence[Task[Any]]) -> None:
+        self._probing.collect([task for task in done if task in self._probing.tasks])
+        for key in [key for key, (task, _) in self._running.items() if task in done]:
+            task, trial = self._running.pop(key)
+            try:
+                self._finished(trial, task.result())
+            except Exception as error:  # noqa: BLE001 (whatever one candidate raises, the others go on, and the trial says it)
+                self._failed(trial, error)
+            trial.run_id = self._tracker.trial(self._record(trial), trial.curve) or trial.run_id
+            self._remember()
+
+    def _finished(self, trial: Trial, result: PieceResult) -> None:
+        trial.results.append(result)
+        trial.seconds += result.seconds
+        trial.message = result.message
+        last = trial.recipe is None or trial.rung >= len(trial.rungs) - 1
+        trial.state = STOPPED if result.stopped else FINISHED if last else PAUSED
+        if trial.recipe is None:
+            return
+        self._tell(trial)
+        self._learn_speed(trial)
+        # After an epoch or two everything may still look alike.
+        lasting = result.collapsed and result.epochs >= _SETTLED and not result.stopped
+        if lasting and trial.restarts == 0 and self._others_see(trial):
+            self._again(trial, safer(trial.recipe), f"collapsed ({result.message or 'every answer is the same'})")
+        elif result.hopeless:
+            trial.state, trial.message = PRUNED, result.hopeless
+        elif trial.state == PAUSED and (reason := self._cannot_win(trial)):
+            trial.state, trial.message = PRUNED, reason
+        networks = sorted((one for one in self._trials if one.curve), key=lambda one: one.loss(self._work.objective))
+        save_rivals(self._work.checkpoints, {one.id: one.curve for one in networks[:2]})
+
+    def _failed(self, trial: Trial, error: Exception) -> None:
+        _log.warning("trial %s failed: %s: %s", trial.id, type(error).__name__, error)
+        trial.state, trial.message = FAILED, failure_message(error)
+        found = remedy(error, trial.recipe, restarts=trial.restarts) if trial.recipe is not None else None
+        if found is None or self._budget.left < _SHORTEST:
+            return
+        if found.anew:
+            self._again(trial, found.recipe, found.message)
         else:
-            trial.results.append(result)
-            trial.seconds += result.seconds
-            trial.message = result.message
-            last = trial.recipe is None or trial.rung >= len(trial.rungs) - 1
-            trial.state = STOPPED if result.stopped else FINISHED if last else PAUSED
-            if trial.recipe is not None:
-                self._tell(trial)
-        trial.run_id = self._tracker.trial(self._record(trial), trial.curve) or trial.run_id
-        self._remember()
+            # From where it was: it is picked up as what an earlier attempt had begun.
+            trial.recipe, trial.state, trial.message = found.recipe, RUNNING, ""
+            trial.notes.append(found.message)
+
+    def _again(self, trial: Trial, recipe: Recipe, why: str) -> None:
+        """Begin a trial again under a new name with safer settings; what it has left stays."""
+        if self._budget.left < _SHORTEST:
+            return
+        other = self._add(self._work.entry(trial.candidate), recipe)
+        other.restarts, other.rung, other.state = trial.restarts + 1, 0, RUNNING
+        other.notes.append(f"begun after {trial.id} {why}: learning rate {recipe.rate:g}, full precision")
+        trial.state, trial.message = FAILED, f"{why}; begun again as {other.id}"
+
+    def _others_see(self, trial: Trial) -> bool:
+        """Say whether any other trial tells classes apart: else it is the data, not the trial."""
+        return any(one.results and not one.results[-1].collapsed for one in self._trials if one is not trial)
+
+    def _cannot_win(self, trial: Trial) -> str:
+        rivals = [one.curve for one in self._trials if one is not trial and one.curve]
+        return hopeless(trial.curve, trial.rungs[-1], rivals, by_score=self._work.objective != "log_loss")
+
+    def _learn_speed(self, trial: Trial) -> None:
+        curve = trial.curve
+        if curve:
+            self._speeds.trained[self._work.entry(trial.candidate).model] = sum(one.seconds for one in curve) / len(curve)
 
     def _tell(self, trial: Trial) -> None:
         entry = self._work.entry(trial.candidate)
@@ -328,6 +396,7 @@ class Search(Generic[R]):
             self._trials.append(trial)
             if trial.recipe is not None and trial.results:
                 self._tell(trial)
+                self._learn_speed(trial)
 
     # Telling.
 
@@ -337,8 +406,19 @@ class Search(Generic[R]):
         ended = sum(trial.state in (FINISHED, FAILED, STOPPED, PRUNED) for trial in self._trials)
         names = sorted({trial.candidate for _, trial in self._running.values()})
         used = 1.0 - max(0.0, self._budget.left) / max(1.0, self._budget.total - self._budget.reserve)
-        stage = f"training {', '.join(names)}" if names else "choosing"
-        self._report(Snapshot(self._record(best) if best else None, ended, len(self._running), stage, used))
+        stage = f"training {', '.join(names)}" if names else "measuring" if self._probing.tasks else "choosing"
+        end = predict_end(self._budget, time.time(), self._remaining())
+        self._report(Snapshot(self._record(best) if best else None, ended, len(self._running), stage, used, end))
+
+    def _remaining(self) -> float | None:
+        """Guess the seconds that the search still needs; None where it will use all its time."""
+        failed = {trial.candidate for trial in self._trials if trial.state == FAILED}
+        if any(not one.cheap and one.name not in failed and self._worth(one) for one in self._work.entries):
+            return None
+        ended = [trial.seconds for trial in self._trials if trial.recipe is None and trial.results]
+        each = sum(ended) / len(ended) if ended else 0.1 * self._budget.total
+        waiting = sum(one.cheap and not self._tried(one.name) for one in self._work.entries) + len(self._running)
+        return math.ceil(waiting / self._slots) * each
 
     def _result(self) -> R:
         for trial in self._trials:
@@ -365,12 +445,9 @@ class Search(Generic[R]):
         planned = {one.name: one for one in self._plan.candidates}
         for trial in self._trials:
             entry = planned.get(trial.candidate)
-            if entry is None or not trial.results:
-                continue
-            entry.initial_weights = trial.results[-1].initial_weights
-            if trial.recipe is not None:
-                entry.batch_size, entry.epochs = trial.recipe.batch, trial.rungs[-1]
-                entry.epoch_seconds = self._epoch_seconds(self._work.entry(trial.candidate))
+            if entry is not None and trial.results:
+                entry.initial_weights = trial.results[-1].initial_weights
+        refresh(self._plan, self._work, self._speeds, self._budget, self._probing.messages)
 
 
 def predicted_end(budget: Budget) -> datetime:

@@ -41,6 +41,12 @@ class Trial:
         For people.
     run_id
         In MLflow.
+    restarts
+        How often it was begun again with a safer setting.
+    notes
+        What happened on the way, sentences for people.
+    on_front
+        True where no other trial is both better and quicker at inference; known at the end.
     """
 
     id: str
@@ -53,6 +59,9 @@ class Trial:
     seconds: float = 0.0
     message: str = ""
     run_id: str = ""
+    restarts: int = 0
+    notes: list[str] = field(default_factory=list)
+    on_front: bool = False
 
     @property
     def last(self) -> PieceResult | None:
@@ -100,5 +109,7 @@ class Trial:
             objective=scores.get(objective, scores.get("log_loss", scores.get("loss"))),
             duration=self.seconds,
             run_id=self.run_id,
-            message=self.message,
+            message="; ".join(dict.fromkeys([*self.notes, *([self.message] if self.message else [])])),
+            latency=self.results[-1].latency if self.results else 0.0,
+            on_front=self.on_front,
         )

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 from oteo_automl.candidates.training import Recipe
 from oteo_automl.search.checkpoints import Checkpoints
 from oteo_automl.search.pieces import PieceResult
+from oteo_automl.search.probe import Probe
 from oteo_automl.search.result import Plan
 from oteo_automl.search.trial import Trial
 from oteo_core.jobs.executor import Executor, Task
@@ -96,6 +97,10 @@ class Work(ABC, Generic[R]):
         self, executor: Executor, trial: str, rung: int, entry: Entry, recipe: Recipe, target: int, total: int, deadline: float
     ) -> Task[PieceResult]:
         """Begin a training up to epoch `target` of `total`; it goes on from the trial's last state and ends by `deadline`."""
+
+    def probe(self, executor: Executor, entry: Entry, recipe: Recipe, deadline: float) -> Task[Probe] | None:
+        """Begin to measure steps of a network's training by `oteo_automl.search.probe.measure`; None: it cannot be measured."""
+        return None
 
     @abstractmethod
     def pretrained(self, entry: Entry) -> bool:

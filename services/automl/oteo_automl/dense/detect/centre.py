@@ -11,14 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torchvision.ops import generalized_box_iou_loss
 
 from oteo_automl.candidates.modules import saved
-from oteo_automl.dense.detect.detector import Detector, Raw, cell_centres
+from oteo_automl.dense.detect.detector import Detector, Raw, cell_centres, make_encoder, quiet_head
 from oteo_automl.dense.detect.targets import BatchBoxes
 
 _EXTENT = 0.54
@@ -85,6 +84,7 @@ class CentreDetector(Detector):
     """
 
     kind = "centre-detector"
+    can_mirror = True
 
     def __init__(
         self,
@@ -103,22 +103,20 @@ class CentreDetector(Detector):
             balance=balance,
         )  # fmt: skip
         self.stride, self.base, self.balance, self.classes = stride, base, balance, classes
-        whole = timm.create_model(architecture, pretrained=False, features_only=True, in_chans=channels)
-        kept = [index for index, reduction in enumerate(whole.feature_info.reduction()) if reduction >= stride]
-        self.encoder = timm.create_model(architecture, pretrained=False, features_only=True, in_chans=channels, out_indices=kept)
-        found = self.encoder.feature_info.channels()
+        self.encoder, found = make_encoder(architecture, channels, stride)
         self.decoder = UNetDecoder(found, [min(width * 2**level, 256) for level in range(len(found))])
-        self.heat = nn.Sequential(block(width, width), nn.Conv2d(width, classes, 1))
-        self.place = nn.Sequential(block(width, width), nn.Conv2d(width, 5, 1))
-        nn.init.constant_(self.heat[-1].bias, -math.log(99.0))
-        nn.init.normal_(self.heat[-1].weight, std=0.01)
-        nn.init.normal_(self.place[-1].weight, std=0.01)
-        nn.init.zeros_(self.place[-1].bias)
+        self.heat = nn.Sequential(block(width, width), quiet_head(width, classes, -math.log(99.0)))
+        self.place = nn.Sequential(block(width, width), quiet_head(width, 5))
 
     def from_planes(self, planes: torch.Tensor) -> Raw:
         """Give logits of the heatmap ``(N, K, h, w)``, and box and predicted IoU ``(N, 5, h, w)``."""
         x = self.decoder(self.encoder(self.normalised(planes)))
         return self.heat(x), self.place(x)
+
+    def mirror_raw(self, raw: Raw) -> Raw:
+        """Mirror maps, and let left and right sides change places."""
+        place = raw[1].flip(3)
+        return raw[0].flip(3), torch.cat([place[:, 2:3], place[:, 1:2], place[:, 0:1], place[:, 3:]], dim=1)
 
     def boxes(self, place: torch.Tensor, height: int, width: int) -> torch.Tensor:
         """Give the box of every cell, ``(N, 4, h, w)`` in prepared pixels."""
@@ -137,7 +135,7 @@ class CentreDetector(Detector):
             return peaks + 0.0 * place.sum()
         found = self.boxes(place, height, width)[image, :, row, column]
         true = targets.boxes[image, aim.owner]
-        misfit = generalized_box_iou_loss(found, true)
+        misfit: torch.Tensor = generalized_box_iou_loss(found, true)
         fit = iou(found.detach(), true)
         quality = F.binary_cross_entropy_with_logits(place[image, 4, row, column], fit, reduction="none")
         return peaks + ((2.0 * misfit + 0.5 * quality) * aim.weight).sum() / count

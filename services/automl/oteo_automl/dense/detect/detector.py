@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
+import timm
 import torch
 from torch import nn
 
@@ -36,6 +38,12 @@ class Detector(SavedModule):
     spread: torch.Tensor
     encoder: nn.Module
 
+    draws = False
+    """True where losses draw from torch's global generator."""
+
+    can_mirror = False
+    """True where raw heads of a mirrored image can be brought back by `mirror_raw`."""
+
     def __init__(self, *, channels: int, mean: Sequence[float], spread: Sequence[float], **settings: Any) -> None:
         super().__init__(channels=channels, mean=list(mean), spread=list(spread), **settings)
         self.register_buffer("mean", torch.tensor(list(mean), dtype=torch.float32).view(1, -1, 1, 1))
@@ -61,9 +69,39 @@ class Detector(SavedModule):
     def decode(self, raw: Raw, height: int, width: int, limit: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Give boxes ``(N, M, 4)`` in prepared pixels, scores ``(N, M)`` falling, and classes ``(N, M)`` int64; M is at most `limit`."""
 
+    def mirror_raw(self, raw: Raw) -> Raw:
+        """Turn the raw heads of an image mirrored left and right into such of the image itself."""
+        raise TypeError(f"{self.kind} has no heads that can be mirrored")
+
+    def held_out_loss(self, planes: torch.Tensor, raw: Raw, targets: BatchBoxes) -> torch.Tensor:
+        """Give the mean loss of held-out planes whose raw heads are known, in evaluation mode."""
+        return self.raw_loss(raw, targets, planes.shape[2], planes.shape[3])
+
     def lesson_loss(self, planes: torch.Tensor, targets: BatchBoxes) -> torch.Tensor:
         """Give the mean loss of a batch of planes."""
         return self.raw_loss(self.from_planes(planes), targets, planes.shape[2], planes.shape[3])
+
+
+def make_encoder(architecture: str, channels: int, finest: int, coarsest: int = 32) -> tuple[nn.Module, list[int]]:
+    """Make a timm network that gives features at strides from `finest` to `coarsest`; also their channels, fine to coarse."""
+    whole = timm.create_model(architecture, pretrained=False, features_only=True, in_chans=channels)
+    kept = [index for index, stride in enumerate(whole.feature_info.reduction()) if finest <= stride <= coarsest]
+    encoder = timm.create_model(architecture, pretrained=False, features_only=True, in_chans=channels, out_indices=kept)
+    return encoder, list(encoder.feature_info.channels())
+
+
+def pyramid(features: Sequence[torch.Tensor], neck: nn.Module) -> list[torch.Tensor]:
+    """Run torchvision's feature pyramid over features, fine to coarse."""
+    found = neck(OrderedDict((str(number), feature) for number, feature in enumerate(features)))
+    return list(found.values())
+
+
+def quiet_head(inside: int, outside: int, bias: float = 0.0) -> nn.Conv2d:
+    """Make a last 1x1 convolution that says `bias` at first."""
+    head = nn.Conv2d(inside, outside, 1)
+    nn.init.normal_(head.weight, std=0.01)
+    nn.init.constant_(head.bias, bias)  # type: ignore[arg-type]
+    return head
 
 
 def cell_centres(height: int, width: int, stride: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,0 +1,115 @@
+"""What is exported of a detector: decoding of fixed shapes and calibrated scores in one graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from oteo_automl.candidates.modules import to_planes
+from oteo_automl.dense.base import Served
+from oteo_automl.dense.detect.calibration import Platt, best_thresholds, calibrate, judge_answers
+from oteo_automl.dense.detect.detector import Detector
+from oteo_automl.dense.detect.lesson import found_of
+from oteo_automl.dense.detect.targets import BoxTable
+from oteo_automl.evaluation.detection import detection_scores
+from oteo_core.packages import Detections, TrueBoxes
+
+BOX_TOLERANCE = 0.01
+SCORE_TOLERANCE = 1e-3
+_BATCH = 8
+_MIRROR_GAIN = 0.005
+"""Mean average precision that answering twice, also of the mirrored image, must gain: it costs twice the time."""
+
+
+class ServedDetector(torch.nn.Module):
+    """From ``(N, H, W, C)`` to boxes ``(N, M, 4)``, scores ``(N, M)`` falling, and classes ``(N, M)``.
+
+    Parameters
+    ----------
+    detector
+        Trained.
+    limit
+        M, where the detector has so many places.
+    platt
+        Of the scores.
+    mirrored
+        True: the mean of the raw heads of the image and of the mirrored one.
+    """
+
+    slope: torch.Tensor
+    offsets: torch.Tensor
+
+    def __init__(self, detector: Detector, limit: int, platt: Platt | None = None, mirrored: bool = False) -> None:
+        super().__init__()
+        self.detector = detector
+        self.limit = limit
+        self.mirrored = mirrored
+        known = platt or Platt()
+        self.register_buffer("slope", torch.tensor(known.slope, dtype=torch.float32))
+        self.register_buffer("offsets", torch.tensor(list(known.offsets), dtype=torch.float32))
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Give boxes in prepared pixels, calibrated scores and class numbers; a score of 0 means nothing."""
+        planes = to_planes(image)
+        raw = self.detector.from_planes(planes)
+        if self.mirrored:
+            again = self.detector.mirror_raw(self.detector.from_planes(planes.flip(3)))
+            raw = tuple(0.5 * (one + two) for one, two in zip(raw, again, strict=True))
+        height, width = int(image.shape[1]), int(image.shape[2])
+        boxes, scores, classes = self.detector.decode(raw, height, width, self.limit)
+        there = scores > 0
+        sure = scores.clamp(1e-7, 1.0 - 1e-7)
+        own = self.offsets[classes] if len(self.offsets) > 1 else self.offsets
+        calibrated = torch.sigmoid(self.slope * (torch.log(sure) - torch.log1p(-sure)) + own)
+        calibrated = torch.where(there, calibrated, torch.zeros_like(calibrated))
+        ordered, places = torch.topk(calibrated, int(scores.shape[1]), dim=1)
+        boxes = boxes.gather(1, places[:, :, None].expand(-1, -1, 4))
+        return boxes, ordered, classes.gather(1, places)
+
+
+def serve(
+    detector: Detector, images: NDArray[Any], table: BoxTable, held_out: NDArray[np.int64], *, classes: int, limit: int, seed: int
+) -> Served:
+    """Find on held-out images what is served: whether mirroring pays, how scores are calibrated, and where they are cut."""
+    detector = detector.cpu().float().eval()
+    truths = list(table.rows(held_out))
+    plain = answer(ServedDetector(detector, limit), images, held_out)
+    mirrored = False
+    if detector.can_mirror and len(held_out):
+        twice = answer(ServedDetector(detector, limit, mirrored=True), images, held_out)
+        gain = _precision(truths, twice, classes) - _precision(truths, plain, classes)
+        mirrored = gain >= _MIRROR_GAIN
+        plain = twice if mirrored else plain
+    judged = judge_answers(truths, plain)
+    platt, figures = calibrate(judged, classes, seed)
+    module = ServedDetector(detector, limit, platt, mirrored).eval()
+    judged.scores[:] = platt.apply(judged.scores, judged.labels)
+    decoding: dict[str, Any] = {"score_threshold": best_thresholds(judged, truths, classes), "mirrored": mirrored}
+    with torch.no_grad():
+        shapes = [tuple(part.shape[1:]) for part in module(torch.from_numpy(np.zeros((1, *images.shape[1:]), images.dtype)))]
+    outputs = tuple(zip(("boxes", "scores", "classes"), shapes, ("FP32", "FP32", "INT64"), strict=True))
+    return Served(
+        module, outputs, decoding, figures, {"boxes": BOX_TOLERANCE, "scores": SCORE_TOLERANCE, "classes": 0.0}, ranked_by="scores"
+    )
+
+
+def _precision(truths: Sequence[TrueBoxes], found: Sequence[Detections], classes: int) -> float:
+    return float(detection_scores(truths, found, classes)["map50_95"])
+
+
+def answer(module: ServedDetector, images: NDArray[Any], rows: NDArray[np.int64]) -> list[Detections]:
+    """Run a served detector on rows of prepared images; boxes in prepared pixels."""
+    return list(_answers(module.eval(), images, rows))
+
+
+@torch.no_grad()
+def _answers(module: ServedDetector, images: NDArray[Any], rows: NDArray[np.int64]) -> Iterator[Detections]:
+    for start in range(0, len(rows), _BATCH):
+        part = np.stack([images[int(row)] for row in rows[start : start + _BATCH]])
+        boxes, scores, labels = (out.numpy() for out in module(torch.from_numpy(part)))
+        for index in range(len(boxes)):
+            yield found_of(boxes[index], scores[index], labels[index])

@@ -1,0 +1,206 @@
+"""Detection: where objects are, as boxes with a class and a score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oteo_automl.candidates.lesson import Lesson
+from oteo_automl.candidates.modules import SavedModule
+from oteo_automl.dense.base import DenseCandidate, DenseData, DenseTask, Facts, Served
+from oteo_automl.dense.detect.detector import Detector
+from oteo_automl.dense.detect.facts import box_facts, box_policy
+from oteo_automl.dense.detect.lesson import DetectionLesson
+from oteo_automl.dense.detect.making import CANDIDATES, make_detector
+from oteo_automl.dense.detect.serving import serve
+from oteo_automl.dense.detect.targets import BoxTable, boxes_of, build_table
+from oteo_automl.evaluation.detection import evaluate_detection
+from oteo_core.datasets import DatasetReader, Sample
+from oteo_core.errors import InvalidArgument
+from oteo_core.images import InputPolicy
+from oteo_core.packages import Detections, MetricValue, TrueBoxes
+from oteo_core.packages.decoding.detection import decode_detections
+
+COLUMNS = (
+    "path",
+    "width",
+    "height",
+    "channels",
+    "dtype",
+    "bit_depth",
+    "media_kind",
+    "frames",
+    "sequence",
+    "split",
+    "group",
+    "labels",
+    "boxes",
+    "polygons",
+    "rle",
+    "oriented_boxes",
+    "derived_from",
+)
+_LOOKED_AT = 500
+"""Training images whose objects the input size is chosen by."""
+
+
+class DetectionTask(DenseTask):
+    """See `DenseTask`."""
+
+    name: ClassVar[str] = "detection"
+    objectives: ClassVar[tuple[str, ...]] = ("map50_95", "map50", "map75", "f1")
+    candidates: ClassVar[tuple[DenseCandidate, ...]] = CANDIDATES
+
+    def read(self, reader: DatasetReader) -> DenseData:
+        """Read rows and boxes; outlines count as the boxes around them.
+
+        A sample without objects is all background.
+        """
+        found: list[Sample] = []
+        left_out: dict[str, int] = {}
+
+        def leave(why: str, count: int = 1) -> None:
+            left_out[why] = left_out.get(why, 0) + count
+
+        for sample in reader.samples(columns=COLUMNS):
+            if sample.split not in ("train", "validation", "test"):
+                leave("in no part")
+            elif not sample.is_picture:
+                raise InvalidArgument(
+                    f"sample {sample.id!r} is a {sample.media_kind} in one file; import it again, which makes a sample of each frame",
+                    reason="WRONG_TASK",
+                    field="dataset",
+                )
+            elif sample.labels and not _objects(sample):
+                leave("with a class for the whole image and no object")
+            else:
+                found.append(sample)
+        classes = self._classes(reader, found)
+        numbers = {name: number for number, name in enumerate(classes)}
+        unknown = sum(item.class_name not in numbers for sample in found for item in _objects(sample))
+        if unknown:
+            leave("objects of a class without training objects", unknown)
+        truths = [boxes_of(sample, numbers) for sample in found]
+        return DenseData(
+            samples=[sample.id for sample in found],
+            rows=found,
+            classes=classes,
+            parts=np.array([sample.split for sample in found], dtype=np.str_),
+            groups=[sample.group or sample.id for sample in found],
+            sizes=np.array([[sample.width, sample.height] for sample in found], dtype=np.int64).reshape(-1, 2),
+            truths=truths.__getitem__,
+            channels=frozenset(sample.channels for sample in found) or frozenset({3}),
+            deep=any(sample.dtype not in ("uint8", "") for sample in found),
+            bit_depth=max((sample.bit_depth or 16 for sample in found if sample.dtype == "uint16"), default=0),
+            left_out=left_out,
+        )
+
+    @staticmethod
+    def _classes(reader: DatasetReader, found: Sequence[Sample]) -> tuple[str, ...]:
+        known = {name: number for number, name in enumerate(reader.info.classes)}
+        names: set[str] = set()
+        masks = False
+        for sample in found:
+            if sample.split == "train":
+                truth = boxes_of(sample, known)
+                names.update(reader.info.classes[int(label)] for label in truth.labels[~truth.crowd])
+        masks = reader.info.mask is not None
+        if not names:
+            why = "its objects are masks: train a segmentation" if masks else "mark some, or check that the part for training has them"
+            raise InvalidArgument(
+                f"dataset {reader.info.id!r} has no training image with a box; {why}", reason="NO_OBJECTS", field="dataset"
+            )
+        return tuple(name for name in reader.info.classes if name in names)
+
+    def build_targets(self, data: DenseData, policy: InputPolicy, folder: Path, check: Callable[[], None]) -> None:
+        """Write all boxes in prepared pixels."""
+        build_table(data.rows, data.sizes, data.truths, policy, check).save(folder)
+
+    def open_targets(self, folder: Path) -> BoxTable:
+        """Read them; they are small."""
+        return BoxTable.load(folder)
+
+    def facts(self, targets: Any, rows: NDArray[np.int64], policy: InputPolicy, classes: int) -> Facts:
+        """See `oteo_automl.dense.detect.facts.box_facts`."""
+        return box_facts(targets, rows, policy, classes)
+
+    def policy(self, data: DenseData, *, gpu: bool, budget: float, channels: int, largest: int = 0) -> InputPolicy:
+        """See `oteo_automl.dense.detect.facts.box_policy`."""
+        train = data.part("train")
+        looked = train[np.unique(np.linspace(0, len(train) - 1, min(_LOOKED_AT, len(train))).astype(np.int64))] if len(train) else train
+        return box_policy(
+            data.sizes[train] if len(train) else data.sizes,
+            [cast(TrueBoxes, data.truths(int(row))) for row in looked],
+            count=len(train),
+            deep=data.deep,
+            bit_depth=data.bit_depth,
+            gpu=gpu,
+            budget=budget,
+            channels=channels,
+            largest=largest,
+        )
+
+    def network(
+        self, candidate: DenseCandidate, classes: int, channels: int, mean: Sequence[float], spread: Sequence[float], facts: Facts
+    ) -> SavedModule:
+        """Make the detector of a candidate's head."""
+        return make_detector(candidate, classes, channels, mean, spread, facts)
+
+    def lesson(
+        self,
+        candidate: DenseCandidate,
+        images: NDArray[Any],
+        targets: Any,
+        train: NDArray[np.int64],
+        held_out: NDArray[np.int64],
+        *,
+        classes: int,
+        facts: Facts,
+        seed: int,
+    ) -> Lesson:
+        """Teach boxes; one lesson for all detectors."""
+        return DetectionLesson(images, targets, train, held_out, classes=classes, limit=int(facts["limit"]), seed=seed)
+
+    def serve(
+        self,
+        candidate: DenseCandidate,
+        network: SavedModule,
+        images: NDArray[Any],
+        targets: Any,
+        held_out: NDArray[np.int64],
+        *,
+        policy: InputPolicy,
+        classes: int,
+        facts: Facts,
+        seed: int,
+    ) -> Served:
+        """Make the graph: decoding of fixed shapes, calibrated scores."""
+        return serve(cast(Detector, network), images, targets, held_out, classes=classes, limit=int(facts["limit"]), seed=seed)
+
+    def answers(
+        self, outputs: Mapping[str, NDArray[Any]], sizes: Sequence[tuple[int, int]], policy: InputPolicy, decoding: Mapping[str, Any]
+    ) -> list[Any]:
+        """Give `Detections`, also unlikely ones: mean average precision needs them."""
+        return decode_detections(outputs, sizes, policy, decoding)
+
+    def evaluate(
+        self,
+        truths: Sequence[Any],
+        answers: Sequence[Any],
+        classes: Sequence[str],
+        *,
+        groups: Sequence[str],
+        split: str,
+        seed: int,
+    ) -> list[MetricValue]:
+        """Give COCO's figures, F1 and more, by class and size."""
+        found = cast(Sequence[Detections], answers)
+        return evaluate_detection(cast(Sequence[TrueBoxes], truths), found, classes, groups=groups, split=split, seed=seed)
+
+
+def _objects(sample: Sample) -> list[Any]:
+    return [*sample.boxes, *sample.oriented_boxes, *sample.polygons, *sample.rle]

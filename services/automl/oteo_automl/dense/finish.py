@@ -1,0 +1,406 @@
+"""From a dense search's winner to a published package: thresholds, judging once on the test part, export, proof on Triton, report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oteo_automl.dense.base import DenseData, DenseTask, Facts, Served
+from oteo_automl.dense.work import DenseResult, FittedNetwork
+from oteo_automl.exporting.network_file import network_files
+from oteo_automl.packaging.config import LABELS, config_pbtxt, labels_txt
+from oteo_automl.packaging.export import Exported, export_onnx
+from oteo_automl.packaging.outputs import TOLERANCE, Output
+from oteo_automl.packaging.parity import ParityClient
+from oteo_automl.packaging.served import batches, run_torch
+from oteo_automl.predictions.formats import write_predictions
+from oteo_automl.predictions.records import ImageRecord, PredictionSet
+from oteo_automl.publishing import (
+    REFERENCE_IMAGES,
+    FinishContext,
+    Steps,
+    already_published,
+    exporter_words,
+    prove,
+    publish,
+    reference_of,
+    used,
+    versions,
+)
+from oteo_automl.report.curves import learning_curve
+from oteo_automl.report.data import ReportData
+from oteo_automl.report.gather import PixelCalibration, gather_dense
+from oteo_automl.report.page import write_card, write_html
+from oteo_core.datasets import DatasetInfo, DatasetReader
+from oteo_core.errors import FailedPrecondition
+from oteo_core.images import ImageLimits, InputPolicy
+from oteo_core.images import place as find_place
+from oteo_core.packages import ClassMap, MetricValue, ModelPackage
+
+_PARITY_IMAGES = 12
+_BATCH = 8
+_SCORES = {"detection": "map50", "semantic_segmentation": "dice", "instance_segmentation": "pq"}
+"""The figure of each epoch that learning curves show."""
+
+_SPARE = 0.005
+"""Share of decisions (a pixel's class, the order of two objects of nearly equal score) that may fall the other way on another runtime."""
+
+
+@dataclass(slots=True)
+class DenseWinner:
+    """A dense search's result, and what was asked.
+
+    Parameters
+    ----------
+    model_id, display_name
+        Of the model to be made.
+    task, data, reader
+        The task, the dataset's samples and the dataset.
+    result
+        The search's.
+    images, targets
+        Prepared images ``(N, H, W, C)`` and the task's targets, by the rows of `data`.
+    held_out
+        Rows that thresholds are found on; never the test part.
+    held_out_words
+        What they are, for the report.
+    policy, facts
+        How images are prepared; what the objects are like.
+    seed, budget, start_time
+        Seed; seconds; when the work began, seconds since 1970.
+    run_id, labels
+        In MLflow; free labels.
+    limits
+        Of decoding.
+    """
+
+    model_id: str
+    display_name: str
+    task: DenseTask
+    data: DenseData
+    reader: DatasetReader
+    result: DenseResult
+    images: NDArray[Any]
+    targets: Any
+    held_out: NDArray[np.int64]
+    held_out_words: str
+    policy: InputPolicy
+    facts: Facts
+    seed: int = 0
+    budget: float = 0.0
+    start_time: float = 0.0
+    run_id: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    limits: ImageLimits = ImageLimits()  # noqa: RUF009 (a frozen value)
+
+    @property
+    def dataset(self) -> DatasetInfo:
+        """The dataset's manifest."""
+        return self.reader.info
+
+
+@dataclass(slots=True)
+class Judged:
+    """A network's answers on the test part and what they are worth; `pixels` counts how sure and how often right pixels are, where they have probabilities."""
+
+    served: Served
+    answers: list[Any]
+    metrics: list[MetricValue]
+    pixels: PixelCalibration
+
+    def figure(self, name: str) -> float:
+        """Give a metric of all classes together; NaN where it is not defined."""
+        return next((metric.value for metric in self.metrics if metric.name == name and not metric.class_name), math.nan)
+
+
+def finish_dense(
+    ctx: FinishContext,
+    winner: DenseWinner,
+    client: ParityClient,
+    *,
+    deadline: float,
+    progress: Callable[[str, float], None] = lambda _stage, _fraction: None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> ModelPackage:
+    """Turn a dense search's winner into a published package; see `oteo_automl.finish.finish`.
+
+    Raises
+    ------
+    Internal
+        ``EXPORT_FAILED``.
+    FailedPrecondition
+        ``PARITY_FAILED``, ``NO_TEST_PART``.
+    DeadlineExceeded
+        ``TRITON_UNAVAILABLE``.
+    """
+    published = already_published(ctx, winner.model_id)
+    if published is not None:
+        return published
+    step = Steps(ctx.check, progress)
+    data, result = winner.data, winner.result
+    test = data.part("test")
+    if not len(test):
+        raise FailedPrecondition(
+            f"dataset {winner.dataset.id!r} has no test images, so that nothing could be said of a model's worth; split it anew",
+            reason="NO_TEST_PART",
+        )
+
+    with step("thresholds and calibration", 0.0):
+        served = serve(winner, result.best)
+
+    with step("evaluate", 0.15):
+        truths = [data.truths(int(row)) for row in test]
+        judged = judge(winner, served, test, truths, ctx.check)
+        reference, statistics = reference_of(_training_images(winner), winner.policy.channels)
+
+    with step("compare with the others", 0.3):
+        rivals = {
+            role: (one, judge(winner, serve(winner, one), test, truths, ctx.check))
+            for role, one in (("the runner-up", result.runner_up), ("the baseline", result.baseline))
+            if one is not None and one.trial_id != result.best.trial_id
+        }
+
+    package = _package(ctx, winner, judged)
+    package.reference = reference
+    package.details["rivals"] = {
+        f"{one.candidate.name} ({role})": {metric.name: metric.value for metric in other.metrics if not metric.class_name}
+        for role, (one, other) in rivals.items()
+    }
+    outputs = graph_outputs(served)
+    shown = winner.images[test[np.unique(np.linspace(0, len(test) - 1, min(_PARITY_IMAGES, len(test))).astype(int))]]
+    with step("export", 0.5):
+        words = {"oteo.model": package.name, "oteo.operation": package.operation, "oteo.classes": json.dumps(package.classes)}
+        exported = export_onnx(served.module, winner.policy, outputs, shown, metadata=words)
+        package.digest = package.serving_digest(hashlib.sha256(exported.data).hexdigest())
+        config = config_pbtxt(
+            package.triton_model,
+            winner.policy,
+            outputs,
+            parameters={"oteo_digest": package.digest, "oteo_model": package.name},
+            max_batch=_BATCH,
+            preferred=(4,),
+        )
+        files = {"1/model.onnx": exported.data, LABELS: labels_txt(package.classes).encode()}
+
+    with step("parity", 0.65):
+        expected = run_torch(served.module, shown, _BATCH)
+        parity = prove(ctx, client, config, files, shown, outputs, expected, deadline=deadline, sleep=sleep, batch=_BATCH)
+        package.parity_error = parity.error
+
+    with step("report", 0.8):
+        package.training_time = used(winner.start_time)
+        page = report_data(winner, package, judged, test, truths, exported, step.seconds)
+        contents = {
+            "report.html": write_html(page),
+            "README.md": write_card(page),
+            "reference.npz": statistics,
+            **network_files(served.module),
+            **_predictions(winner, test, judged),
+            f"{package.triton_path}/config.pbtxt": config.encode(),
+            **{f"{package.triton_path}/{name}": content for name, content in files.items()},
+        }
+
+    with step("publish", 0.95):
+        return publish(ctx, package, contents, step.seconds, exported, parity, winner.start_time)
+
+
+def serve(winner: DenseWinner, fitted: FittedNetwork) -> Served:
+    """Make what is exported of a trained network."""
+    return winner.task.serve(
+        fitted.candidate,
+        fitted.module,
+        winner.images,
+        winner.targets,
+        winner.held_out,
+        policy=winner.policy,
+        classes=len(winner.data.classes),
+        facts=winner.facts,
+        seed=winner.seed,
+    )
+
+
+def graph_outputs(served: Served) -> tuple[Output, ...]:
+    """Give the outputs with what they may differ by between runtimes."""
+    return tuple(
+        Output(
+            name,
+            shape,
+            datatype,
+            tolerance=served.tolerance.get(name, TOLERANCE if datatype == "FP32" else 0.0),
+            spare=0.0 if datatype == "FP32" else _SPARE,
+            ranked_by=served.ranked_by if name != served.ranked_by else "",
+        )
+        for name, shape, datatype in served.outputs
+    )
+
+
+def run_served(
+    task: DenseTask,
+    served: Served,
+    images: NDArray[Any],
+    rows: NDArray[np.int64],
+    sizes: Sequence[tuple[int, int]],
+    policy: InputPolicy,
+    *,
+    check: Callable[[], None] = lambda: None,
+    seen: Callable[[int, Mapping[str, NDArray[Any]]], None] = lambda _place, _outputs: None,
+) -> list[Any]:
+    """Answer for rows of prepared images in PyTorch, in original pixels.
+
+    The outputs of a batch at a time are in memory; `seen` is told those of each image, by its place among the rows.
+    """
+    names = [name for name, _, _ in served.outputs]
+    found: list[Any] = []
+    for part in batches(rows, _BATCH):
+        check()
+        outputs = dict(zip(names, run_torch(served.module, images[part], _BATCH), strict=True))
+        for place in range(len(part)):
+            seen(len(found) + place, {name: value[place] for name, value in outputs.items()})
+        found += task.answers(outputs, sizes[len(found) : len(found) + len(part)], policy, served.decoding)
+    return found
+
+
+def judge(winner: DenseWinner, served: Served, rows: NDArray[np.int64], truths: Sequence[Any], check: Callable[[], None]) -> Judged:
+    """Answer for rows and judge the answers in original pixels."""
+    sizes = [(int(width), int(height)) for width, height in winner.data.sizes[rows]]
+    pixels = PixelCalibration()
+
+    def seen(place: int, outputs: Mapping[str, NDArray[Any]]) -> None:
+        truth = truths[place]
+        if isinstance(truth, ClassMap):
+            at = find_place(*sizes[place], winner.policy)
+            pixels.add(at.values_out(outputs["probabilities"]), truth.labels)
+
+    answers = run_served(winner.task, served, winner.images, rows, sizes, winner.policy, check=check, seen=seen)
+    metrics = winner.task.evaluate(
+        truths, answers, winner.data.classes, groups=[winner.data.groups[row] for row in rows], split="test", seed=winner.seed
+    )
+    return Judged(served, answers, metrics, pixels)
+
+
+def report_data(
+    winner: DenseWinner,
+    package: ModelPackage,
+    judged: Judged,
+    test: NDArray[np.int64],
+    truths: Sequence[Any],
+    exported: Exported,
+    seconds: Mapping[str, float],
+) -> ReportData:
+    """Gather what the page and the card say."""
+    data, result = winner.data, winner.result
+    groups = [data.groups[row] for row in test]
+    thresholds = judged.served.decoding.get("score_threshold", 0.0)
+    part = gather_dense(
+        winner.task.name,
+        truths,
+        judged.answers,
+        data.classes,
+        ids=[data.samples[row] for row in test],
+        sources=[data.rows[row].source_path or data.rows[row].path for row in test],
+        groups=groups,
+        pixels=lambda place: winner.reader.image(data.rows[test[place]], winner.limits).pixels,
+        threshold=float(np.mean(thresholds)),
+        calibration=judged.pixels.result() if judged.pixels.certainty else None,
+        certainty=np.array(judged.pixels.certainty) if judged.pixels.certainty else None,
+    )
+    names = {trial.id: trial.candidate for trial in result.trials}
+    return ReportData(
+        package=package,
+        dataset=winner.dataset,
+        part=part,
+        count=len(test),
+        group_count=len(set(groups)),
+        training_counts=_training_counts(winner),
+        curves=[
+            learning_curve(names.get(trial, trial), records, best=trial == result.best.trial_id, score_name=_SCORES[winner.task.name])
+            for trial, records in result.curves.items()
+        ],
+        calibrated_on=winner.held_out_words,
+        objective=result.objective,
+        plan=result.plan.summary,
+        steps=dict(seconds),
+        graph_error=exported.error,
+        exporter=exporter_words(exported),
+    )
+
+
+def _training_counts(winner: DenseWinner) -> list[int]:
+    """Count for each class its objects in the training part; images where a class is a matter of pixels."""
+    counts = [0] * len(winner.data.classes)
+    if winner.task.name == "semantic_segmentation":
+        known = {info.name: info for info in winner.dataset.class_info}
+        for place, name in enumerate(winner.data.classes):
+            if name in known:
+                counts[place] = sum(part.sample_count for part in known[name].splits if part.split == "train")
+        return counts
+    for row in winner.data.part("train"):
+        for label in winner.data.truths(int(row)).labels:
+            counts[int(label)] += 1
+    return counts
+
+
+def _predictions(winner: DenseWinner, test: NDArray[np.int64], judged: Judged) -> dict[str, bytes]:
+    """Write the answers on the test part, as a table and as COCO results."""
+    rows = [winner.data.rows[row] for row in test]
+    images = [
+        ImageRecord(row.id, row.source_path or row.path, width=int(size[0]), height=int(size[1]), group=row.group)
+        for row, size in zip(rows, winner.data.sizes[test], strict=True)
+    ]
+    found = PredictionSet(winner.task.name, winner.data.classes, images, judged.answers)
+    return {name: content for form in ("csv", "coco") for name, content in write_predictions(found, form).items()}
+
+
+def _training_images(winner: DenseWinner) -> Iterator[NDArray[Any]]:
+    rows = winner.data.part("train")
+    for place in np.linspace(0, len(rows) - 1, min(len(rows), REFERENCE_IMAGES)).astype(int):
+        if not winner.data.rows[rows[place]].derived_from:
+            yield np.asarray(winner.images[rows[place]])
+
+
+def _package(ctx: FinishContext, winner: DenseWinner, judged: Judged) -> ModelPackage:
+    best, plan = winner.result.best, winner.result.plan
+    return ModelPackage(
+        id=winner.model_id,
+        display_name=winner.display_name or winner.model_id,
+        uid=hashlib.sha256(f"{ctx.operation_id}\0{winner.model_id}".encode()).hexdigest()[:32],
+        task=winner.task.name,
+        classes=list(winner.data.classes),
+        dataset=f"datasets/{winner.dataset.id}",
+        dataset_name=winner.dataset.display_name,
+        dataset_digest=winner.dataset.digest,
+        candidate=best.candidate.name,
+        input=winner.policy,
+        create_time=datetime.now(UTC),
+        calibration={**judged.served.calibration, "part": winner.held_out_words},
+        decoding=judged.served.decoding,
+        metrics=judged.metrics,
+        trials=list(winner.result.trials),
+        versions=versions(),
+        operation=f"operations/{ctx.operation_id}",
+        budget=winner.budget,
+        seed=winner.seed,
+        run_id=winner.run_id,
+        labels=dict(winner.labels),
+        details={
+            "winner_trial": best.trial_id,
+            "objective": winner.result.objective,
+            "plan": plan.summary,
+            "initial_weights": best.initial_weights,
+            "parameters": best.parameters,
+            "device": plan.device,
+            "fingerprint": plan.fingerprint,
+            "facts": winner.facts,
+            "search_seconds": winner.result.seconds,
+            "search_steps": plan.steps,
+        },
+    )

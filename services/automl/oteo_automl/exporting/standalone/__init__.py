@@ -1,0 +1,1 @@
+"""Scripts that are written beside exported models, as they are; they import nothing of Oteo."""

@@ -1,0 +1,134 @@
+"""The training of a classifier in its job."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+from oteo_automl.candidates.portfolio import PORTFOLIO
+from oteo_automl.candidates.registry import BLEND, choose, matching
+from oteo_automl.candidates.weights import has_weights
+from oteo_automl.evaluation.operating import OperatingRequest
+from oteo_automl.finish import finish
+from oteo_automl.handover import make_winner
+from oteo_automl.objectives import OBJECTIVES
+from oteo_automl.search.classification_pieces import Problem
+from oteo_automl.search.classification_work import ClassificationWork, Settings
+from oteo_automl.search.data import ImageCache, check_classes, check_parts, describe, leave_out, read_table
+from oteo_automl.search.fingerprint import choose_policy, take_fingerprint
+from oteo_automl.search.folds import make_folds
+from oteo_automl.training_job import GPU_SHARE, Training
+from oteo_automl.triton import TritonParityClient
+from oteo_core.datasets import DatasetReader
+from oteo_core.packages import ModelPackage
+from oteo_protos.automl.v1 import automl_pb2
+
+
+def train_classification(training: Training, reader: DatasetReader) -> ModelPackage | None:
+    """Train a classifier and publish it; None where only a plan was asked for.
+
+    Raises
+    ------
+    InvalidArgument
+        ``WRONG_TASK``, ``SINGLE_CLASS``, ``UNKNOWN_CANDIDATE``.
+    FailedPrecondition
+        ``NO_TEST_PART``, ``UNREADABLE_IMAGES``.
+    """
+    context, request, settings, budget = training.context, training.request, training.settings, training.budget
+    with training.timed("read the samples"):
+        data, samples = read_table(reader)
+        check_parts(data, request.dataset)
+        fingerprint = take_fingerprint(data)
+    with training.executor() as executor:
+        gpu = executor.gpus >= 1
+        policy = choose_policy(fingerprint, gpu=gpu, budget=budget.total, largest=settings.largest_input)
+        pretrained = training.pretrained_uri
+        candidates, reasons = choose(
+            request.candidates,
+            gpu=gpu,
+            pretrained=bool(pretrained),
+            budget=budget.total,
+            smallest_side=policy.width,
+            weights={one.name for one in PORTFOLIO if has_weights(pretrained, one.name)} if pretrained else None,
+        )
+        asked = Settings(
+            candidates=candidates,
+            objective=request.objective or OBJECTIVES[reader.info.task][0],
+            policy=policy,
+            classes=data.classes,
+            ids=data.samples,
+            groups=data.groups,
+            gpu_share=GPU_SHARE if gpu else 0.0,
+            max_latency=training.max_latency,
+            blend=not request.candidates or any(BLEND in matching(name) for name in request.candidates),
+        )
+        cache = ImageCache(
+            path=str(context.scratch / "images.npy"),
+            store_root=context.artifacts.root_uri,
+            dataset=reader.info.id,
+            policy=policy,
+            store_options=settings.artifact_options,
+            max_pixels=settings.max_image_pixels,
+            max_bytes=settings.max_image_bytes,
+        )
+        with training.timed("decode the images"):
+            context.progress(0.01, "decoding the images")
+            left_out = leave_out(data, cache.build(reader, samples, check=context.check))
+            data.images = cache.open()
+        if left_out:
+            check_classes(data)
+            check_parts(data, request.dataset)
+            fingerprint = take_fingerprint(data)
+        rows = data.part("train", "validation")
+        training_rows = data.parts[rows] == "train"
+        folds, fold_count = make_folds(data.labels[rows], training_rows, [data.groups[row] for row in rows], seed=request.seed)
+        problem = Problem(
+            cache=cache,
+            labels=data.labels,
+            rows=rows,
+            folds=folds,
+            fold_count=fold_count,
+            classes=len(data.classes),
+            seed=request.seed,
+            checkpoints=training.checkpoints,
+            pretrained_uri=pretrained,
+            scratch=str(context.scratch),
+            objective=asked.objective,
+        )
+        work = ClassificationWork(problem, asked)
+        plan = training.plan(
+            work,
+            executor,
+            reasons,
+            fingerprint=fingerprint.to_dict() | {"left_out_samples": [one.to_dict() for one in left_out]},
+            folds=fold_count,
+            input_size=policy.width,
+            notes=[describe(left_out)] if left_out else [],
+        )
+        if request.validate_only:
+            return None
+        result, search = training.search(work, executor, plan)
+    result.trials = search.records()
+    winner = make_winner(
+        result,
+        data,
+        reader,
+        model_id=training.model_id,
+        display_name=request.display_name,
+        conformal_coverage=request.conformal_coverage,
+        operating_points=[_operating(point) for point in request.operating_points],
+        seed=request.seed,
+        budget=budget.total,
+        start_time=training.start_time,
+        run_id=training.run_id(result.best.trial_id),
+        labels=dict(request.labels),
+        limits=training.limits,
+    )
+    with closing(TritonParityClient(settings.triton_urls[0])) as client:
+        package = finish(context, winner, client, deadline=budget.end, progress=training.finishing)
+    training.done(package)
+    return package
+
+
+def _operating(point: automl_pb2.OperatingPointRequest) -> OperatingRequest:
+    kind = point.WhichOneof("target")
+    return OperatingRequest(point.class_name, **{kind: getattr(point, kind)})

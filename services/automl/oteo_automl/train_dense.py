@@ -1,0 +1,132 @@
+"""The training of a detector or segmenter in its job."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Any
+
+from oteo_automl.candidates.weights import find_weights
+from oteo_automl.dense.base import DenseData, Facts, find_task
+from oteo_automl.dense.cache import DenseCache
+from oteo_automl.dense.finish import DenseWinner, finish_dense
+from oteo_automl.dense.pieces import DenseProblem
+from oteo_automl.dense.work import DenseWork, choose_candidates, hold_out
+from oteo_automl.search.data import check_parts, describe, leave_out
+from oteo_automl.search.fingerprint import describe_images, input_channels
+from oteo_automl.training_job import GPU_SHARE, Training
+from oteo_automl.triton import TritonParityClient
+from oteo_core.datasets import DatasetReader
+from oteo_core.errors import InvalidArgument
+from oteo_core.packages import ModelPackage
+
+
+def train_dense_task(training: Training, reader: DatasetReader) -> ModelPackage | None:
+    """Train a detector or segmenter and publish it; None where only a plan was asked for.
+
+    Raises
+    ------
+    InvalidArgument
+        ``WRONG_TASK``, ``NO_OBJECTS``, ``UNKNOWN_CANDIDATE``, ``BAD_OBJECTIVE``.
+    FailedPrecondition
+        ``NO_TEST_PART``, ``UNREADABLE_IMAGES``.
+    """
+    context, request, settings, budget = training.context, training.request, training.settings, training.budget
+    task = find_task(reader.info.task)
+    objective = request.objective or task.objectives[0]
+    if objective not in task.objectives:
+        raise InvalidArgument(
+            f"{objective!r} is not an objective for {task.name}; there are: {', '.join(task.objectives)}",
+            reason="BAD_OBJECTIVE",
+            field="objective",
+        )
+    with training.timed("read the samples"):
+        data = task.read(reader)
+        check_parts(data, request.dataset)
+    with training.executor() as executor:
+        gpu = executor.gpus >= 1
+        channels = input_channels(data.channels)
+        policy = task.policy(data, gpu=gpu, budget=budget.total, channels=channels, largest=settings.largest_input)
+        pretrained = {
+            one.name: bool(training.pretrained_uri) and find_weights(training.pretrained_uri, one.architecture) is not None
+            for one in task.candidates
+        }
+        chosen, reasons = choose_candidates(task, request.candidates, gpu=gpu, pretrained=pretrained)
+        cache = DenseCache(
+            task=task.name,
+            folder=str(context.scratch / "dense"),
+            store_root=context.artifacts.root_uri,
+            dataset=reader.info.id,
+            policy=policy,
+            store_options=settings.artifact_options,
+            max_pixels=settings.max_image_pixels,
+            max_bytes=settings.max_image_bytes,
+        )
+        with training.timed("decode the images"):
+            context.progress(0.01, "decoding the images and their annotations")
+            left_out = leave_out(data, cache.build(reader, data, check=context.check))
+            images, targets = cache.open()
+        check_parts(data, request.dataset)
+        train, held_out, held_out_words = hold_out(data, request.seed)
+        facts = task.facts(targets, train, policy, len(data.classes))
+        problem = DenseProblem(
+            task=task.name,
+            cache=cache,
+            train=train,
+            held_out=held_out,
+            classes=len(data.classes),
+            facts=facts,
+            seed=request.seed,
+            checkpoints=training.checkpoints,
+            pretrained_uri=training.pretrained_uri,
+        )
+        work = DenseWork(problem, task, chosen, objective, policy, GPU_SHARE if gpu else 0.0, training.max_latency)
+        plan = training.plan(
+            work,
+            executor,
+            reasons,
+            fingerprint=_fingerprint(data, facts) | {"left_out_samples": [one.to_dict() for one in left_out]},
+            folds=0 if held_out is train else 1,
+            input_size=max(policy.width, policy.height),
+            notes=[f"Candidates are compared on {held_out_words}.", *([describe(left_out)] if left_out else [])],
+        )
+        if request.validate_only:
+            return None
+        result, search = training.search(work, executor, plan)
+    result.trials = search.records()
+    winner = DenseWinner(
+        model_id=training.model_id,
+        display_name=request.display_name or reader.info.display_name,
+        task=task,
+        data=data,
+        reader=reader,
+        result=result,
+        images=images,
+        targets=targets,
+        held_out=held_out,
+        held_out_words=held_out_words,
+        policy=policy,
+        facts=facts,
+        seed=request.seed,
+        budget=budget.total,
+        start_time=training.start_time,
+        run_id=training.run_id(result.best.trial_id),
+        labels=dict(request.labels),
+        limits=training.limits,
+    )
+    with closing(TritonParityClient(settings.triton_urls[0])) as client:
+        package = finish_dense(context, winner, client, deadline=budget.end, progress=training.finishing)
+    training.done(package)
+    return package
+
+
+def _fingerprint(data: DenseData, facts: Facts) -> dict[str, Any]:
+    return {
+        **describe_images(data.sizes, data.channels, deep=data.deep, bit_depth=data.bit_depth),
+        "train_count": len(data.part("train")),
+        "validation_count": len(data.part("validation")),
+        "test_count": len(data.part("test")),
+        "group_count": len(set(data.groups)),
+        "classes": list(data.classes),
+        "left_out": dict(data.left_out),
+        "objects": facts,
+    }

@@ -1,0 +1,240 @@
+"""What every task's training does in its job: the clock, checkpoints, the plan in the operation, trials in MLflow, the search's progress."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import psutil
+import torch
+
+from oteo_automl.publishing import RESERVE_SECONDS
+from oteo_automl.search.budget import Budget
+from oteo_automl.search.checkpoints import StoredCheckpoints
+from oteo_automl.search.planner import Speeds, make_plan
+from oteo_automl.search.probing import Probing
+from oteo_automl.search.result import Plan
+from oteo_automl.search.search import Search, Snapshot, predicted_end
+from oteo_automl.search.tracker import BackgroundTracker
+from oteo_automl.search.work import Work
+from oteo_automl.tracking import MLflowTracker
+from oteo_core.datasets import DatasetReader
+from oteo_core.errors import NotFound
+from oteo_core.images import ImageLimits
+from oteo_core.jobs import Executor, JobContext
+from oteo_core.packages import ModelPackage
+from oteo_protos.automl.v1 import automl_pb2
+
+Context = JobContext[automl_pb2.TrainModelRequest, automl_pb2.TrainModelMetadata]
+R = TypeVar("R")
+
+GPU_SHARE = 0.5
+"""Part of a GPU that one training takes."""
+
+_SEARCH_SHARE = 0.85
+"""Part of the progress bar that the search takes."""
+
+_INLINE_BUDGET = 45.0
+"""Seconds below which starting workers, which import PyTorch, would cost more than they bring."""
+
+_FLUSH_SECONDS = 3.0
+
+
+class Training:
+    """One attempt of a training.
+
+    Attributes
+    ----------
+    context, request, settings
+        The job, what is asked for, the service's settings.
+    model_id
+        Of the model to be made.
+    checkpoints, budget
+        What earlier attempts left, and the clock that counts them in.
+    steps
+        Measured seconds of each step so far.
+    """
+
+    def __init__(self, context: Context) -> None:
+        began = psutil.Process().create_time() if os.environ.get("OTEO_EXECUTOR") is None else time.time()
+        self.context = context
+        self.request = context.request
+        self.settings = context.settings
+        self.model_id = context.metadata.model.removeprefix("models/")
+        self.checkpoints = StoredCheckpoints(
+            context.artifacts.root_uri, f"operations/{context.operation_id}/checkpoints", self.settings.artifact_options
+        )
+        total = self.request.budget.ToTimedelta().total_seconds()
+        self.budget = Budget.resume(self.checkpoints, total, _reserve(total), began)
+        self.steps: dict[str, float] = {"start": time.time() - began}
+        self._tracker: BackgroundTracker | None = None
+        self._probing: Probing | None = None
+
+    @property
+    def pretrained_uri(self) -> str:
+        """Where pretrained weights lie; empty: none."""
+        return self.request.pretrained_uri or str(self.settings.pretrained_uri)
+
+    @property
+    def max_latency(self) -> float:
+        """Seconds that one image may take at inference; infinite where nothing was asked."""
+        return self.request.max_latency.ToTimedelta().total_seconds() if self.request.HasField("max_latency") else math.inf
+
+    @property
+    def limits(self) -> ImageLimits:
+        """Of decoding."""
+        return ImageLimits(max_bytes=self.settings.max_image_bytes, max_pixels=self.settings.max_image_pixels)
+
+    @property
+    def start_time(self) -> float:
+        """When the work began, as if all attempts had followed without a pause; seconds since 1970."""
+        return self.budget.started - self.budget.spent_before
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Measure a step."""
+        started = time.time()
+        try:
+            yield
+        finally:
+            self.steps[name] = round(time.time() - started, 3)
+
+    def reader(self) -> DatasetReader:
+        """Open the dataset.
+
+        Raises
+        ------
+        NotFound
+            ``DATASET_NOT_FOUND``.
+        """
+        self.context.progress(0.0, "reading the dataset", predicted_end=predicted_end(self.budget))
+        try:
+            return DatasetReader(self.context.artifacts, self.request.dataset.removeprefix("datasets/"))
+        except NotFound as error:
+            raise NotFound(f"there is no {self.request.dataset}", reason="DATASET_NOT_FOUND", field="dataset") from error
+
+    def executor(self) -> Executor:
+        """Give what pieces run on."""
+        small = self.budget.total < _INLINE_BUDGET and not self.request.validate_only
+        return self.context.executor("inline" if small else None)
+
+    def plan(
+        self,
+        work: Work[Any],
+        executor: Executor,
+        reasons: Mapping[str, str],
+        *,
+        fingerprint: Mapping[str, Any],
+        folds: int,
+        input_size: int,
+        notes: Sequence[str] = (),
+    ) -> Plan:
+        """Say what is to be done and show it; measure first where a plan is all that is asked for.
+
+        See `oteo_automl.search.planner.make_plan`; a training measures while it has begun already.
+        """
+        self._probing = probing = Probing(work, self.budget)
+        if self.request.validate_only:
+            with self.timed("measure"):
+                self.context.progress(0.1, "measuring candidates")
+                probing.run(executor)
+        plan = make_plan(
+            work,
+            Speeds(work, probing.found, {}),
+            reasons,
+            self.budget,
+            fingerprint=fingerprint,
+            device=device_name(gpu=executor.gpus >= 1),
+            folds=folds,
+            input_size=input_size,
+            steps=self.steps,
+            notes=notes,
+            messages=probing.messages,
+        )
+        self.show_plan(plan)
+        return plan
+
+    def show_plan(self, plan: Plan) -> None:
+        """Put the plan into the operation."""
+        message = automl_pb2.TrainingPlan(summary=plan.summary, device=plan.device, folds=plan.folds)
+        for one in plan.candidates:
+            entry = message.candidates.add(
+                name=one.name,
+                input_size=one.input_size,
+                batch_size=one.batch_size,
+                epochs=one.epochs,
+                reason=one.reason,
+                initial_weights=one.initial_weights,
+            )
+            entry.epoch_time.FromMilliseconds(round(one.epoch_seconds * 1000))
+            if one.step_seconds:
+                entry.step_time.FromMicroseconds(round(one.step_seconds * 1e6))
+            entry.peak_memory_bytes, entry.measured = one.peak_memory, one.measured
+        message.predicted_end_time.FromDatetime(predicted_end(self.budget))
+        message.fingerprint.update({**plan.fingerprint, "measured_seconds": dict(plan.steps)})
+        self.context.metadata.plan.CopyFrom(message)
+
+    def search(self, work: Work[R], executor: Executor, plan: Plan) -> tuple[R, Search[R]]:
+        """Search, telling the operation and MLflow."""
+        context, objective = self.context, work.objective
+        self._tracker = BackgroundTracker(
+            MLflowTracker(
+                self.settings.mlflow_uri,
+                self.settings.mlflow_experiment,
+                context.operation_id,
+                self.model_id,
+                self.request.dataset,
+                timeout=self.settings.mlflow_timeout,
+            )
+        )
+
+        def report(snapshot: Snapshot) -> None:
+            metadata = context.metadata
+            metadata.finished_trial_count, metadata.running_trial_count = snapshot.finished, snapshot.running
+            message = ""
+            if snapshot.best is not None:
+                metadata.best_trial.CopyFrom(snapshot.best.to_proto(self.model_id))
+                value = "" if snapshot.best.objective is None else f", {objective} {snapshot.best.objective:.3f}"
+                message = f"best so far: {snapshot.best.candidate}{value}"
+            end = datetime.fromtimestamp(snapshot.predicted_end, UTC)
+            context.progress(0.02 + _SEARCH_SHARE * snapshot.fraction, snapshot.stage, message, end)
+
+        with self.timed("search"):
+            search = Search(work, executor, self.budget, plan, self._tracker, probing=self._probing, check=context.check, report=report)
+            result = search.run()
+        self.show_plan(plan)
+        # The search's own tasks are over: all processors are free again.
+        torch.set_num_threads(max(1, min(4, os.cpu_count() or 1)))
+        return result, search
+
+    def run_id(self, trial: str) -> str:
+        """Give a trial's run in MLflow, empty where it is not known."""
+        return self._tracker.run_id(trial) if self._tracker is not None else ""
+
+    def finishing(self, stage: str, fraction: float) -> None:
+        """Show a step of what follows the search, and keep the clock."""
+        self.budget.keep(self.checkpoints)
+        now = time.time()
+        end = datetime.fromtimestamp(max(now, min(self.budget.end, now + self.budget.reserve * (1.0 - fraction))), UTC)
+        self.context.progress(0.02 + _SEARCH_SHARE + (0.98 - _SEARCH_SHARE) * fraction, stage, predicted_end=end)
+
+    def done(self, package: ModelPackage) -> None:
+        """Send what MLflow has not got, and say that all is done."""
+        if self._tracker is not None:
+            self._tracker.flush(min(_FLUSH_SECONDS, max(0.5, self.budget.end - time.time())))
+        self.context.progress(1.0, "done", f"{package.candidate} is published as {package.name}")
+
+
+def device_name(*, gpu: bool) -> str:
+    """Give "cpu" or the GPU's name."""
+    return torch.cuda.get_device_name() if gpu and torch.cuda.is_available() else "gpu" if gpu else "cpu"
+
+
+def _reserve(total: float) -> float:
+    """Give the seconds to keep for what follows the search: less in short budgets, where only small models are exported."""
+    return min(RESERVE_SECONDS + 0.05 * total, max(0.4 * total, 10.0), 60.0)

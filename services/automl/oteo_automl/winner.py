@@ -1,0 +1,142 @@
+"""What a search hands over to be published: the winner, the parts of the data that it is calibrated and judged on, and what was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from oteo_automl.evaluation.bootstrap import Floats, Ints
+from oteo_automl.evaluation.operating import OperatingRequest
+from oteo_automl.report.charts import LearningCurve
+from oteo_core.datasets import DatasetInfo
+from oteo_core.images import InputPolicy
+from oteo_core.packages import TrialRecord
+
+
+@dataclass(slots=True)
+class TestPart:
+    """The part of the data that nothing was chosen on.
+
+    Parameters
+    ----------
+    ids, sources, groups
+        Of the N samples; an empty group is one of its own.
+    labels
+        ``(N,)``, from 0; or ``(N, K)`` of 0 and 1.
+    images
+        Prepared images ``(N, H, W, C)``; a memory map will do.
+    sequences
+        Stack or clip of each that is a slice or frame of one; empty names for still images; empty: there is none.
+    pixels
+        Gives the original pixels ``(H, W, C)`` of a sample by its place, for the report; None: the prepared image is shown.
+    """
+
+    ids: Sequence[str]
+    sources: Sequence[str]
+    groups: Sequence[str]
+    labels: Ints
+    images: NDArray[Any]
+    sequences: Sequence[str] = ()
+    pixels: Callable[[int], NDArray[Any]] | None = None
+
+
+@dataclass(slots=True)
+class CalibrationPart:
+    """What the temperature, the prediction sets and the thresholds are found on; never the test part.
+
+    Parameters
+    ----------
+    logits
+        The network's raw logits ``(N, K)``: of the validation part, or held-out ones of a cross-validation.
+    labels
+        ``(N,)``, or ``(N, K)`` of 0 and 1.
+    description
+        In words, for the report.
+    """
+
+    logits: NDArray[Any]
+    labels: Ints
+    description: str = "the validation part"
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """Another model's probabilities ``(N, K)`` on the test part, to compare the winner with; `name` is for people."""
+
+    name: str
+    probabilities: Floats
+
+
+@dataclass(slots=True)
+class Winner:
+    """The search's result, and what was asked.
+
+    Parameters
+    ----------
+    model_id, display_name
+        Of the model to be made.
+    dataset
+        The dataset's manifest.
+    classes
+        K names, in the order of the network's outputs.
+    candidate
+        Name of the winning candidate.
+    network
+        From ``(N, H, W, C)`` as `oteo_core.images.prepare` gives it to logits ``(N, K)``, normalisation included.
+    policy
+        What it takes.
+    calibration, test
+        The parts.
+    training_images
+        Prepared training images ``(H, W, C)``, without augmentation; at most `oteo_automl.publishing.REFERENCE_IMAGES` are looked at.
+    training_counts
+        Training images of each class.
+    rivals
+        Runner-up and baseline.
+    trials, winner_trial
+        What was tried, best first, and the winner's id.
+    curves
+        Learning curves.
+    plan, objective
+        What the training meant to do, and the metric that it chose by.
+    conformal_coverage
+        Of the prediction sets.
+    operating_points
+        Asked for.
+    seed, budget, start_time
+        Seed; seconds; when the work began, seconds since the epoch.
+    run_id, labels
+        In MLflow; free labels.
+    details
+        More for the manifest; JSON values.
+    """
+
+    model_id: str
+    display_name: str
+    dataset: DatasetInfo
+    classes: Sequence[str]
+    candidate: str
+    network: torch.nn.Module
+    policy: InputPolicy
+    calibration: CalibrationPart
+    test: TestPart
+    training_images: Iterable[NDArray[Any]]
+    training_counts: Sequence[int]
+    rivals: Sequence[Rival] = ()
+    trials: Sequence[TrialRecord] = ()
+    winner_trial: str = ""
+    curves: Sequence[LearningCurve] = ()
+    plan: str = ""
+    objective: str = "log_loss"
+    conformal_coverage: float = 0.9
+    operating_points: Sequence[OperatingRequest] = ()
+    seed: int = 0
+    budget: float = 0.0
+    start_time: float = 0.0
+    run_id: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,93 @@
+"""Packages of untrained models, published as `finish` does, for tests of what is done with packages."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+
+import numpy as np
+import torch
+
+from oteo_automl.candidates.descriptors import Descriptors
+from oteo_automl.candidates.heads import LinearHead, Standardise
+from oteo_automl.candidates.modules import Blend, Chain
+from oteo_automl.candidates.networks import NetworkClassifier
+from oteo_automl.exporting.network_file import network_files
+from oteo_automl.packaging.config import LABELS, config_pbtxt, labels_txt
+from oteo_automl.packaging.export import export_onnx
+from oteo_automl.packaging.outputs import classification_outputs
+from oteo_automl.packaging.served import ServedClassifier
+from oteo_core.artifacts import ArtifactStore
+from oteo_core.images import InputPolicy
+from oteo_core.packages import Conformal, ModelPackage, OperatingPoint, PackageFile
+
+CLASSES = ("round", "long", "ünusual")
+POLICY = InputPolicy(width=40, height=32, channels=3, resize="letterbox")
+
+
+def network(architecture: str = "resnet10t", classes: int = 3, channels: int = 3) -> NetworkClassifier:
+    """Give a network of timm whose answers differ between images."""
+    torch.manual_seed(5)
+    made = NetworkClassifier(architecture, classes, channels, (0.5,) * channels, (0.25,) * channels)
+    for parameter in made.network.get_classifier().parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    # Statistics as training leaves them, or all images look alike to a network that was never trained.
+    made.train()
+    with torch.no_grad():
+        made(torch.rand(16, 32, 40, channels))
+    return made.eval()
+
+
+def classical(policy: InputPolicy = POLICY) -> Chain:
+    """Give a classifier on classical features."""
+    torch.manual_seed(6)
+    features = Descriptors(policy.height, policy.width, policy.channels)
+    count = features(torch.zeros((1, policy.height, policy.width, policy.channels), dtype=torch.uint8)).shape[1]
+    head = LinearHead(count, len(CLASSES))
+    for tensor in head.state_dict().values():
+        tensor.normal_(std=0.2)
+    return Chain([features, Standardise(count), head]).eval()
+
+
+def modules() -> dict[str, torch.nn.Module]:
+    """Give one network of each kind."""
+    return {"network": network(), "classical": classical(), "blend": Blend([network(), classical()], [0.7, 0.3], [1.0, 2.0]).eval()}
+
+
+def publish(store: ArtifactStore, model: str, module: torch.nn.Module, policy: InputPolicy = POLICY, *, keep: bool = True) -> ModelPackage:
+    """Publish a classifier; without `keep`, as packages were before they kept their network."""
+    served = ServedClassifier(module, 1.7).eval()
+    shape = (4, policy.height, policy.width, policy.channels)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    graph = export_onnx(
+        served, policy, classification_outputs(len(CLASSES)), images if policy.dtype == "uint8" else (images / 255).astype(np.float32)
+    ).data
+    package = ModelPackage(
+        id=model,
+        display_name=model.title(),
+        uid=model,
+        task="classification",
+        classes=list(CLASSES),
+        dataset="datasets/cells",
+        dataset_digest="ab" * 32,
+        candidate="timm-resnet10t",
+        input=policy,
+        create_time=datetime(2026, 1, 2, tzinfo=UTC),
+        temperature=1.7,
+        conformal=Conformal(0.6, 0.9, 50),
+        operating_points=[OperatingPoint("round", 0.4, 0.95, 0.8, "sensitivity>=0.95")],
+    )
+    package.digest = package.serving_digest(hashlib.sha256(graph).hexdigest())
+    contents = {
+        f"{package.triton_path}/config.pbtxt": config_pbtxt(
+            model, policy, classification_outputs(len(CLASSES)), parameters={"oteo_digest": package.digest}
+        ).encode(),
+        f"{package.triton_path}/{LABELS}": labels_txt(CLASSES).encode(),
+        f"{package.triton_path}/1/model.onnx": graph,
+        **(network_files(served) if keep else {}),
+    }
+    for name, content in contents.items():
+        store.write_bytes(f"models/{model}/{name}", content)
+        package.files[name] = PackageFile(hashlib.sha256(content).hexdigest(), len(content))
+    store.write_bytes(f"models/{model}/package.json", package.to_json())
+    return package
