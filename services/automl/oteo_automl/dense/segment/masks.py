@@ -61,7 +61,9 @@ class MaskNetwork(SavedModule):
 
     def __init__(self, architecture: str, classes: int, channels: int, mean: Sequence[float], spread: Sequence[float]) -> None:
         super().__init__(architecture=architecture, classes=classes, channels=channels, mean=list(mean), spread=list(spread))
-        unet = smp.Unet(f"tu-{architecture}", encoder_weights=None, in_channels=channels, classes=1, decoder_channels=(256, 128, 64, 32, 16))
+        unet = smp.Unet(
+            f"tu-{architecture}", encoder_weights=None, in_channels=channels, classes=1, decoder_channels=(256, 128, 64, 32, 16)
+        )
         self.trunk: nn.Module = unet.encoder
         self.blocks = nn.ModuleList(unet.decoder.blocks[:4])
         self.centre_head = _head(64, classes)
@@ -75,7 +77,7 @@ class MaskNetwork(SavedModule):
 
     @property
     def encoder(self) -> nn.Module:
-        """timm's network, whose parts are named as in its weights."""
+        """Timm's network, whose parts are named as in its weights."""
         found: nn.Module = self.trunk.model  # type: ignore[assignment]
         return found
 
@@ -168,8 +170,9 @@ class ServedMasks(torch.nn.Module):
         large = F.interpolate(classes, scale_factor=float(MASK_STRIDE), mode="bilinear", align_corners=False)
         chances = torch.sigmoid(centres)
         peaks = torch.where(F.max_pool2d(chances, 3, 1, 1) == chances, chances, torch.zeros_like(chances))
-        height, width = centres.shape[2], centres.shape[3]
-        scores, chosen = torch.topk(peaks.flatten(1), min(self._most, centres.shape[1] * height * width), dim=1)
+        # Whole numbers, not traced: only the batch may vary.
+        count, height, width = (int(size) for size in centres.shape[1:])
+        scores, chosen = torch.topk(peaks.flatten(1), min(self._most, count * height * width), dim=1)
         cells = chosen % (height * width)
         own = vectors.flatten(2).transpose(1, 2).gather(1, cells[:, :, None].expand(-1, -1, vectors.shape[1]))
         share = STRIDE / MASK_STRIDE
