@@ -141,11 +141,10 @@ class MultilabelJudge(ClassificationJudge):
 
 
 def label_thresholds(package: ModelPackage) -> list[float]:
-    """Give the probability from which each class of a multi-label package counts as present: its first operating point's, else 0.5."""
-    chosen: dict[str, float] = {}
-    for point in package.operating_points:
-        chosen.setdefault(point.class_name, point.threshold)
-    return [chosen.get(name, 0.5) for name in package.classes]
+    """Give the probability from which each class of a multi-label package counts as present; 0.5 where the package does not say."""
+    given = np.asarray(package.decoding.get("score_threshold", 0.5), dtype=np.float64)
+    values: list[float] = np.broadcast_to(given, (len(package.classes),)).tolist()
+    return values
 
 
 class DenseJudge(Judge):
