@@ -30,8 +30,8 @@ class SearchData(Protocol):
 
     Attributes
     ----------
-    samples, groups
-        Ids and groups, N each.
+    samples, groups, sequences
+        Ids, groups and stacks or clips, N each; see `oteo_automl.search.data.TrainingData`.
     labels
         ``(N,)`` int64, indices of `SearchResult.classes`.
     images
@@ -40,6 +40,7 @@ class SearchData(Protocol):
 
     samples: list[str]
     groups: list[str]
+    sequences: list[str]
     labels: NDArray[np.int64]
     images: NDArray[Any]
 
@@ -128,6 +129,7 @@ def make_winner(
             groups=[data.groups[place] for place in places],
             labels=data.labels[places],
             images=images,
+            sequences=[data.sequences[place] for place in places],
             pixels=lambda index: reader.image(listed[ids[index]], limits).pixels,
         ),
         training_images=_spread(data.images, original or train.tolist()),
