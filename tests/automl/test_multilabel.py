@@ -138,8 +138,7 @@ def search(path, images, labels, names, budget=20.0, seed=0):
         groups=[""] * len(rows),
     )
     limit = Budget.resume(problem.checkpoints, budget, 1.0)
-    plan = Plan()
-    done = Search(ClassificationWork(problem, settings), InlineExecutor(), limit, plan, NoTracker())
+    done = Search(ClassificationWork(problem, settings), InlineExecutor(), limit, Plan(), NoTracker())
     result = done.run()
     result.trials = done.records()
     return result

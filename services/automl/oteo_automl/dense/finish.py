@@ -48,6 +48,9 @@ from oteo_core.packages import ClassMap, MetricValue, ModelPackage
 
 _PARITY_IMAGES = 12
 _BATCH = 8
+_SCORES = {"detection": "map50", "semantic_segmentation": "dice", "instance_segmentation": "pq"}
+"""The figure of each epoch that learning curves show."""
+
 _SPARE = 0.005
 """Share of decisions (a pixel's class, the order of two objects of nearly equal score) that may fall the other way on another runtime."""
 
@@ -319,7 +322,8 @@ def report_data(
         group_count=len(set(groups)),
         training_counts=_training_counts(winner),
         curves=[
-            learning_curve(names.get(trial, trial), records, best=trial == result.best.trial_id) for trial, records in result.curves.items()
+            learning_curve(names.get(trial, trial), records, best=trial == result.best.trial_id, score_name=_SCORES[winner.task.name])
+            for trial, records in result.curves.items()
         ],
         calibrated_on=winner.held_out_words,
         objective=result.objective,
