@@ -32,7 +32,7 @@ LEADERBOARD = "leaderboard.json"
 """Checkpoint in which a running training keeps its trials, best first: a JSON list of `TrialRecord.to_dict`."""
 _CLASSIFICATION = "classification"
 _HUB = "hub:"
-_TRAINED = (_CLASSIFICATION, "detection", "semantic_segmentation", "instance_segmentation")
+_TRAINED = (_CLASSIFICATION, "multi_label_classification", "detection", "semantic_segmentation", "instance_segmentation")
 
 
 def falling(text: str) -> str:
