@@ -31,6 +31,7 @@ _REPLAYS = "requests"
 LEADERBOARD = "leaderboard.json"
 """Checkpoint in which a running training keeps its trials, best first: a JSON list of `TrialRecord.to_dict`."""
 _CLASSIFICATION = "classification"
+_HUB = "hub:"
 _TRAINED = (_CLASSIFICATION, "detection", "semantic_segmentation", "instance_segmentation")
 
 
@@ -65,6 +66,18 @@ class AutoMLService(automl_pb2_grpc.AutoMLServiceServicer):
         self._check_task(request, info)
         if info.task == _CLASSIFICATION:
             check_names(request.candidates)
+        if request.checkpoints and info.task != _CLASSIFICATION:
+            raise InvalidArgument(
+                f"checkpoints are taken for {_CLASSIFICATION}, and {request.dataset} is annotated for {info.task}",
+                reason="CHECKPOINTS_NOT_FOR_TASK",
+                field="checkpoints",
+            )
+        if request.pretrained_uri.partition("#")[0] == _HUB and not self._settings.allow_hub:
+            raise FailedPrecondition(
+                "this service may not ask the hub for weights (its setting allow_hub is off): give a folder or a URI of weights",
+                reason="HUB_NOT_ALLOWED",
+                field="pretrained_uri",
+            )
         if request.unlabelled_dataset:
             raise Unimplemented("learning from unlabelled images comes with a later release", reason="NOT_IN_THIS_RELEASE")
         if request.conformal_coverage and request.conformal_coverage < 0.5:

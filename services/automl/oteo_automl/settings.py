@@ -11,7 +11,11 @@ class AutoMLSettings(CoreSettings):
     """What automl reads from ``OTEO_*`` environment variables, beside what every service reads."""
 
     pretrained_uri: str = Field(
-        default="", description="Folder or URI of pretrained weights, a file per network name; empty: train from scratch."
+        default="", description='Folder or URI of pretrained weights, a file per network name, or "hub:"; empty: train from scratch.'
+    )
+    allow_hub: bool = Field(
+        default=False,
+        description='Whether "hub:" may be named as the place of pretrained weights: the Hugging Face hub, or its local cache.',
     )
     mlflow_experiment: str = Field(default="oteo", description="Name of the experiment in MLflow that trials are kept in.")
     mlflow_timeout: float = Field(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 
+from oteo_automl.candidates.checkpoints import AS_IS, Checkpoint
 from oteo_automl.candidates.portfolio import PORTFOLIO
 from oteo_automl.candidates.registry import BLEND, choose, matching
 from oteo_automl.candidates.weights import has_weights
@@ -11,6 +12,7 @@ from oteo_automl.evaluation.operating import OperatingRequest
 from oteo_automl.finish import finish
 from oteo_automl.handover import make_winner
 from oteo_automl.objectives import OBJECTIVES
+from oteo_automl.search.checkpoint_pieces import take_checkpoints
 from oteo_automl.search.classification_pieces import Problem
 from oteo_automl.search.classification_work import ClassificationWork, Settings
 from oteo_automl.search.data import ImageCache, check_classes, check_parts, describe, leave_out, read_table
@@ -81,6 +83,16 @@ def train_classification(training: Training, reader: DatasetReader) -> ModelPack
         rows = data.part("train", "validation")
         training_rows = data.parts[rows] == "train"
         folds, fold_count = make_folds(data.labels[rows], training_rows, [data.groups[row] for row in rows], seed=request.seed)
+        given = take_checkpoints(
+            [Checkpoint(one.uri, one.architecture, one.name, tuple(one.classes)) for one in request.checkpoints],
+            training.checkpoints,
+            data.classes,
+            policy.channels,
+        )
+        for one in given:
+            reasons[one.candidate] = f"asked for; {one.reason}"
+            if one.fits:
+                reasons[f"{one.candidate}{AS_IS}"] = "the checkpoint without further training"
         problem = Problem(
             cache=cache,
             labels=data.labels,
@@ -92,6 +104,7 @@ def train_classification(training: Training, reader: DatasetReader) -> ModelPack
             checkpoints=training.checkpoints,
             pretrained_uri=pretrained,
             scratch=str(context.scratch),
+            given={one.candidate: one for one in given},
             objective=asked.objective,
         )
         work = ClassificationWork(problem, asked)

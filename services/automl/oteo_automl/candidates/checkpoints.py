@@ -275,7 +275,8 @@ def _fill(asked: Checkpoint, network: torch.nn.Module, state: dict[str, torch.Te
         elif own[key].dim() == 4 and own[key].shape[0] == value.shape[0] and own[key].shape[2:] == value.shape[2:]:
             mean = value.float().mean(dim=1, keepdim=True) * (value.shape[1] / own[key].shape[1])
             fitting[key] = mean.expand_as(own[key]).clone()
-    last = network.default_cfg.get("classifier")
+    settings: Any = network.default_cfg
+    last = settings.get("classifier")
     missing = [key for key, value in own.items() if value.dim() > 0 and key not in fitting and not key.startswith(f"{last}.")]
     if missing:
         wrong = next((key for key in missing if key in state), "")

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from oteo_automl.candidates.checkpoints import Checkpoint, Given, load_given, read_checkpoint
-from oteo_automl.candidates.networks import NetworkClassifier
 from oteo_automl.search.checkpoints import Checkpoints
 from oteo_automl.search.classification_pieces import Problem, StoredModel
+from oteo_automl.search.ensemble import measure_latency
 from oteo_automl.search.pieces import PieceResult, model_name, result_name
 from oteo_automl.search.scoring import score
 from oteo_core.errors import InvalidArgument
@@ -46,27 +46,16 @@ def take_checkpoints(asked: Sequence[Checkpoint], checkpoints: Checkpoints, clas
     return tuple(found)
 
 
-def open_given(checkpoints: Checkpoints, given: Given, drop: float = 0.0) -> NetworkClassifier:
-    """Give the network of a checkpoint that `take_checkpoints` has read.
-
-    Raises
-    ------
-    FileNotFoundError
-        It is gone.
-    """
-    data = checkpoints.load(given.file)
-    if data is None:
-        raise FileNotFoundError(f"{given.file} is gone from the training's checkpoints")
-    return load_given(data, drop)
-
-
 def judge_given(problem: Problem, trial: str, given: Given) -> PieceResult:
     """Judge a checkpoint as it is, on the samples that candidates are compared on; the piece of its trial."""
     earlier = problem.checkpoints.load(result_name(trial, 0))
     if earlier is not None:
         return PieceResult.from_json(earlier)
     began = time.time()
-    network = open_given(problem.checkpoints, given).eval()
+    stored = problem.checkpoints.load(given.file)
+    if stored is None:
+        raise FileNotFoundError(f"{given.file} is gone from the training's checkpoints")
+    network = load_given(stored).eval()
     images, rows = problem.cache.open(), problem.held_out
     with torch.inference_mode():
         logits = np.concatenate(
@@ -84,6 +73,7 @@ def judge_given(problem: Problem, trial: str, given: Given) -> PieceResult:
         seconds=time.time() - began,
         parameters={"architecture": given.architecture, "classes": given.reason},
         initial_weights=given.source,
+        latency=measure_latency(network, images[rows[0]]),
     )
     problem.checkpoints.save(result_name(trial, 0), result.to_json())
     return result

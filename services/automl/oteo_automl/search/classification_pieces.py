@@ -10,7 +10,8 @@ import io
 import math
 import os
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from oteo_automl.candidates import classical
 from oteo_automl.candidates.bank import normalisation, some_rows
+from oteo_automl.candidates.checkpoints import Given, load_given
 from oteo_automl.candidates.classification import ClassificationLesson, TrainingRows
 from oteo_automl.candidates.descriptors import DESCRIPTORS, Descriptors
 from oteo_automl.candidates.modules import Chain, SavedModule, build, dump_module, load_module
@@ -69,6 +71,8 @@ class Problem:
         Where weights lie; empty: none.
     scratch
         Local folder for features.
+    given
+        Checkpoints of others that were read, by the candidate's name.
     objective
         What trials are compared by.
     """
@@ -83,6 +87,7 @@ class Problem:
     checkpoints: Checkpoints
     pretrained_uri: str = ""
     scratch: str = ""
+    given: Mapping[str, Given] = field(default_factory=dict)
     objective: str = "log_loss"
 
     @property
@@ -257,10 +262,9 @@ def train_network(
         return PieceResult.from_json(earlier)
     began = time.time()
     images = problem.cache.open()
-    weights = find_weights(problem.pretrained_uri, architecture)
-    network = make_network(architecture, problem.classes, images, problem.learnt_from, recipe, weights, problem.seed)
-    lesson = _lesson(problem, images)
-    trainer = Trainer(network, lesson, recipe, seed=problem.seed, device=_device(), half=_half(architecture))
+    network, initial = _first_network(problem, architecture, images, recipe)
+    lesson = _lesson(problem, images, total)
+    trainer = Trainer(network, lesson, recipe, seed=problem.seed, device=_device(), half=_half(problem, architecture))
     state = problem.checkpoints.load(state_name(trial))
     if state is not None:
         trainer.restore(state)
@@ -275,7 +279,7 @@ def train_network(
     model = StoredModel(trainer.result(), problem.held_out, outcome.judgement.kept["logits"], source)
     problem.checkpoints.save(model_name(trial), model.to_bytes())
     latency = measure_latency(model.module, images[problem.rows[0]])
-    result = trained_result(outcome, recipe, weights.source if weights is not None else "scratch", time.time() - began, latency)
+    result = trained_result(outcome, recipe, initial, time.time() - began, latency)
     problem.checkpoints.save(result_name(trial, rung), result.to_json())
     return result
 
@@ -285,7 +289,9 @@ def probe_network(problem: Problem, architecture: str, recipe: Recipe, deadline:
     images = problem.cache.open()
 
     def make() -> NetworkClassifier:
-        return make_network(architecture, problem.classes, images, problem.learnt_from, recipe, None, problem.seed)
+        given = problem.given.get(architecture)
+        name = given.architecture if given is not None else architecture
+        return make_network(name, problem.classes, images, problem.learnt_from, recipe, None, problem.seed)
 
     return measure(
         make,
@@ -293,22 +299,40 @@ def probe_network(problem: Problem, architecture: str, recipe: Recipe, deadline:
         recipe,
         seed=problem.seed,
         device=_device(),
-        half=_half(architecture),
+        half=_half(problem, architecture),
         deadline=deadline,
         limit=memory_limit(_device(), share),
     )
 
 
-def _lesson(problem: Problem, images: NDArray[Any]) -> ClassificationLesson:
-    return ClassificationLesson(TrainingRows(images, problem.labels, problem.learnt_from, problem.held_out, problem.classes), problem.seed)
+def _lesson(problem: Problem, images: NDArray[Any], epochs: int = 0) -> ClassificationLesson:
+    rows = TrainingRows(images, problem.labels, problem.learnt_from, problem.held_out, problem.classes)
+    return ClassificationLesson(rows, problem.seed, epochs)
 
 
 def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _half(architecture: str) -> bool:
-    return find_architecture(architecture).half and has_bfloat16()
+def _half(problem: Problem, architecture: str) -> bool:
+    given = problem.given.get(architecture)
+    try:
+        return find_architecture(given.architecture if given is not None else architecture).half and has_bfloat16()
+    except KeyError:
+        return False
+
+
+def _first_network(problem: Problem, architecture: str, images: NDArray[Any], recipe: Recipe) -> tuple[NetworkClassifier, str]:
+    """Give the network that a training begins with, and where its weights come from; `architecture` may be a checkpoint's candidate."""
+    given = problem.given.get(architecture)
+    if given is not None:
+        stored = problem.checkpoints.load(given.file)
+        if stored is None:
+            raise FileNotFoundError(f"{given.file} is gone from the training's checkpoints")
+        return load_given(stored, recipe.drop), given.source
+    weights = find_weights(problem.pretrained_uri, architecture)
+    network = make_network(architecture, problem.classes, images, problem.learnt_from, recipe, weights, problem.seed)
+    return network, weights.source if weights is not None else "scratch"
 
 
 def make_network(

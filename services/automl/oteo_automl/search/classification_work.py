@@ -6,11 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from oteo_automl.candidates.checkpoints import AS_IS
 from oteo_automl.candidates.networks import flops
 from oteo_automl.candidates.portfolio import find_architecture
 from oteo_automl.candidates.registry import CANDIDATES, Candidate
 from oteo_automl.candidates.training import Recipe
 from oteo_automl.candidates.weights import find_weights
+from oteo_automl.search.checkpoint_pieces import judge_given
 from oteo_automl.search.choosing import choose_result
 from oteo_automl.search.classification_pieces import Problem, fit_classifier, probe_network, train_network
 from oteo_automl.search.pieces import PieceResult
@@ -26,6 +28,9 @@ _SAME_COST = 0.013
 
 _GPU_GAIN = 0.02
 _TRIES = 40
+_LAYER_DECAY = 0.75
+_USUAL_RATE = 1e-3
+"""Learning rate from scratch of networks that are not of the portfolio."""
 
 
 @dataclass(slots=True)
@@ -78,6 +83,12 @@ class ClassificationWork(Work[SearchResult]):
         self._problem = problem
         self._settings = settings
         self.entries = [Entry(one.name, bool(one.family), one.features, one.architecture) for one in settings.candidates]
+        given = problem.given.values()
+        # After the baseline, and before what begins from less.
+        self.entries[1:1] = [
+            *(Entry(f"{one.candidate}{AS_IS}", True, one.candidate) for one in given if one.fits),
+            *(Entry(one.candidate, model=one.candidate) for one in given),
+        ]
         self.objective = settings.objective
         self.checkpoints = problem.checkpoints
         self.seed = problem.seed
@@ -92,6 +103,9 @@ class ClassificationWork(Work[SearchResult]):
 
     def fit(self, executor: Executor, trial: str, entry: Entry, deadline: float) -> Task[PieceResult]:
         """Search a family of classifiers on one kind of features."""
+        given = self._problem.given.get(entry.shares)
+        if given is not None:
+            return executor.submit(judge_given, self._problem, trial, given, cpus=1.0)
         return executor.submit(fit_classifier, self._problem, trial, CANDIDATES[entry.name], _TRIES, deadline, cpus=1.0)
 
     def train(
@@ -120,7 +134,7 @@ class ClassificationWork(Work[SearchResult]):
 
     def pretrained(self, entry: Entry) -> bool:
         """Say whether there are weights for it."""
-        return self._pretrained.get(entry.model, False)
+        return entry.model in self._problem.given or self._pretrained.get(entry.model, False)
 
     def recipe(self, entry: Entry) -> Recipe:
         """Give the recipe that is tried first."""
@@ -129,15 +143,25 @@ class ClassificationWork(Work[SearchResult]):
         batch = 8 if count < 64 else 16 if count < 128 else 32
         if self.gpu_share and count >= 2000:
             batch, rate = 128, rate * 2
-        return Recipe(rate=rate * 0.3 if self.pretrained(entry) else rate, batch=batch)
+        if self.pretrained(entry):
+            # What was learnt from millions of images changes little, and least of all in the first layers.
+            return Recipe(rate=rate * 0.3, batch=batch, layer_decay=_LAYER_DECAY)
+        return Recipe(rate=rate, batch=batch)
 
     def base_rate(self, entry: Entry) -> float:
         """Give the learning rate from scratch."""
-        return find_architecture(entry.model).rate
+        try:
+            return find_architecture(self._architecture(entry)).rate
+        except KeyError:
+            return _USUAL_RATE
 
     def cost(self, entry: Entry) -> float:
         """Guess the seconds of an epoch."""
-        return _epoch_guess(entry.model, self._settings.policy, self.train_count, gpu=self.gpu_share > 0)
+        return _epoch_guess(self._architecture(entry), self._settings.policy, self.train_count, gpu=self.gpu_share > 0)
+
+    def _architecture(self, entry: Entry) -> str:
+        given = self._problem.given.get(entry.model)
+        return given.architecture if given is not None else entry.model
 
     def result(self, trials: list[Trial], plan: Plan, seconds: float) -> SearchResult:
         """Choose the best, or a blend."""
