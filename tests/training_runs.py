@@ -1,4 +1,4 @@
-"""Whole trainings in this process: drawn datasets, the job's own handler, and an ONNX Runtime where a Triton would be."""
+"""Whole trainings of classifiers in this process, on drawn datasets of any shape and damage."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 from google.protobuf import any_pb2
 from numpy.typing import NDArray
+from training_tools import RuntimeParity
 
 from oteo_automl import train_classification, train_dense, train_job
 from oteo_automl.settings import AutoMLSettings
 from oteo_core.artifacts import ArtifactStore
-from oteo_core.datasets import DatasetInfo, DatasetWriter, Sample
+from oteo_core.datasets import DatasetInfo, DatasetReader, DatasetWriter, Sample
 from oteo_core.images import encode_png, perceptual_hash, pixel_digest
 from oteo_core.jobs.testing import run_handler
 from oteo_core.operations.ids import new_operation_id
@@ -25,28 +25,6 @@ from oteo_core.packages import ModelPackage, read_model
 from oteo_protos.automl.v1 import automl_pb2
 
 Picture = Callable[[int, np.random.Generator], NDArray[Any]]
-
-
-class GraphClient:
-    """Runs exported graphs by ONNX Runtime, as Triton's backend does; the tests on a stack have the real one."""
-
-    def __init__(self, url: str) -> None:
-        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
-
-    def load(self, name: str, config: str, files: Mapping[str, bytes]) -> None:
-        """Load a graph."""
-        self._sessions[name] = onnxruntime.InferenceSession(files["1/model.onnx"], providers=["CPUExecutionProvider"])
-
-    def infer(self, name: str, images: NDArray[Any], outputs: Sequence[str]) -> Sequence[NDArray[Any]]:
-        """Run it."""
-        return list(self._sessions[name].run(list(outputs), {"image": images}))
-
-    def unload(self, name: str) -> None:
-        """Forget it."""
-        self._sessions.pop(name, None)
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 def stripes(kind: int, rng: np.random.Generator, size: int = 32) -> NDArray[np.uint8]:
@@ -132,6 +110,11 @@ class Home:
         assert isinstance(response, automl_pb2.TrainModelResponse)
         return response
 
+    def media(self, dataset: str, sample: str, *, mask: bool = False) -> str:
+        """Give the path of a sample's file in the store."""
+        row = DatasetReader(self.store, dataset).sample(sample)
+        return f"datasets/{dataset}/{row.mask_path if mask else row.path}"
+
     def package(self, response: automl_pb2.TrainModelResponse) -> ModelPackage:
         """Read what was published."""
         return read_model(self.store, response.model.name)
@@ -145,5 +128,5 @@ def inline_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """Give a home of its own; pieces run in this process."""
     monkeypatch.setenv("OTEO_EXECUTOR", "inline")
     for module in (train_classification, train_dense):
-        monkeypatch.setattr(module, "TritonParityClient", GraphClient)
+        monkeypatch.setattr(module, "TritonParityClient", RuntimeParity)
     return Home(tmp_path)

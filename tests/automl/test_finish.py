@@ -72,6 +72,7 @@ class Data:
     def __init__(self, samples, images):
         self.samples = [sample.id for sample in samples]
         self.groups = [sample.group for sample in samples]
+        self.sequences = [sample.sequence for sample in samples]
         self.labels = np.array([CLASSES.index(sample.labels[0]) for sample in samples])
         self.images = images
         self._splits = np.array([sample.split for sample in samples])

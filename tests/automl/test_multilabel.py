@@ -19,10 +19,11 @@ from oteo_automl.evaluation.label_calibration import (
 from oteo_automl.search.budget import Budget
 from oteo_automl.search.checkpoints import StoredCheckpoints
 from oteo_automl.search.classification_pieces import Problem
-from oteo_automl.search.classification_work import ClassificationWork, Settings, make_plan
+from oteo_automl.search.classification_work import ClassificationWork, Settings
 from oteo_automl.search.data import ArrayCache, read_table
 from oteo_automl.search.fingerprint import take_fingerprint
 from oteo_automl.search.folds import make_folds, stratify_labels
+from oteo_automl.search.result import Plan
 from oteo_automl.search.scoring import score
 from oteo_automl.search.search import Search
 from oteo_automl.search.tracker import NoTracker
@@ -174,8 +175,7 @@ def search(path, images, labels, names, budget=20.0, seed=0):
         groups=[""] * len(rows),
     )
     limit = Budget.resume(problem.checkpoints, budget, 1.0)
-    plan = make_plan(settings, {}, limit, fingerprint={}, device="cpu", folds=count, train_count=int(training.sum()), steps={})
-    done = Search(ClassificationWork(problem, settings), InlineExecutor(), limit, plan, NoTracker())
+    done = Search(ClassificationWork(problem, settings), InlineExecutor(), limit, Plan(), NoTracker())
     result = done.run()
     result.trials = done.records()
     return result

@@ -24,6 +24,7 @@ from oteo_automl.evaluation.classification import evaluate
 from oteo_automl.evaluation.comparison import compare
 from oteo_automl.evaluation.conformal import ConformalCheck, check_conformal, fit_conformal, prediction_sets
 from oteo_automl.evaluation.operating import choose_points, rates_at
+from oteo_automl.evaluation.sequences import sequence_metrics, sequence_notes
 from oteo_automl.exporting.network_file import network_files
 from oteo_automl.packaging.config import LABELS, config_pbtxt, labels_txt
 from oteo_automl.packaging.export import Exported, export_onnx
@@ -211,6 +212,7 @@ def _judge(winner: Winner, labels: Ints, probabilities: Floats, before: Floats, 
         )
     )
     metrics.append(MetricValue("conformal_set_size", check.mean_size, split="test", sample_count=count))
+    metrics += sequence_metrics(labels, probabilities, winner.classes, winner.test.sequences, groups, seed=winner.seed)
     return _Judged(metrics, check, int(encode_groups(groups, count).max()) + 1)
 
 
@@ -272,4 +274,5 @@ def _report_data(
         steps=dict(seconds),
         graph_error=exported.error,
         exporter=exporter_words(exported),
+        notes=sequence_notes(package.metrics),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
@@ -17,9 +16,9 @@ from oteo_automl.evaluation.label_calibration import fit_labels
 from oteo_automl.evaluation.operating import OperatingRequest
 from oteo_automl.packaging.served import ServedClassifier, ServedLabels, run_torch
 from oteo_automl.publishing import REFERENCE_IMAGES
-from oteo_automl.report.charts import LearningCurve
+from oteo_automl.report.curves import learning_curve
 from oteo_automl.search.fingerprint import class_counts
-from oteo_automl.search.result import EpochRecord, FittedCandidate, SearchResult
+from oteo_automl.search.result import FittedCandidate, SearchResult
 from oteo_automl.winner import CalibrationPart, Rival, TestPart, Winner
 from oteo_core.datasets import DatasetReader
 from oteo_core.errors import FailedPrecondition, InvalidArgument
@@ -31,8 +30,8 @@ class SearchData(Protocol):
 
     Attributes
     ----------
-    samples, groups
-        Ids and groups, N each.
+    samples, groups, sequences
+        Ids, groups and stacks or clips, N each; see `oteo_automl.search.data.TrainingData`.
     labels
         ``(N,)`` int64, indices of `SearchResult.classes`.
     images
@@ -41,6 +40,7 @@ class SearchData(Protocol):
 
     samples: list[str]
     groups: list[str]
+    sequences: list[str]
     labels: NDArray[np.int64]
     images: NDArray[Any]
 
@@ -129,6 +129,7 @@ def make_winner(
             groups=[data.groups[place] for place in places],
             labels=data.labels[places],
             images=images,
+            sequences=[data.sequences[place] for place in places],
             pixels=lambda index: reader.image(listed[ids[index]], limits).pixels,
         ),
         training_images=_spread(data.images, original or train.tolist()),
@@ -136,7 +137,11 @@ def make_winner(
         rivals=_rivals(result, images),
         trials=result.trials,
         winner_trial=best.trial_id,
-        curves=[_curve(_name(result, trial), records, best=trial == best.trial_id) for trial, records in result.curves.items() if records],
+        curves=[
+            learning_curve(_name(result, trial), records, best=trial == best.trial_id)
+            for trial, records in result.curves.items()
+            if records
+        ],
         plan=result.plan.summary,
         objective=result.objective,
         conformal_coverage=conformal_coverage or 0.9,
@@ -194,16 +199,3 @@ def _probabilities(candidate: FittedCandidate, images: NDArray[Any]) -> Floats:
 def _name(result: SearchResult, trial_id: str) -> str:
     names = {trial.id: trial.candidate for trial in result.trials}
     return names.get(trial_id, trial_id)
-
-
-def _curve(name: str, records: Sequence[EpochRecord], *, best: bool) -> LearningCurve:
-    measured = [record for record in records if math.isfinite(record.validation_loss)]
-    trained = [record for record in records if math.isfinite(record.train_loss)]
-    return LearningCurve(
-        name=name,
-        steps=[record.epoch for record in trained],
-        train_loss=[record.train_loss for record in trained],
-        validation_steps=[record.epoch for record in measured],
-        validation_loss=[record.validation_loss for record in measured],
-        best=best,
-    )

@@ -29,6 +29,8 @@ class TestPart:
         ``(N,)``, from 0; or ``(N, K)`` of 0 and 1.
     images
         Prepared images ``(N, H, W, C)``; a memory map will do.
+    sequences
+        Stack or clip of each that is a slice or frame of one; empty names for still images; empty: there is none.
     pixels
         Gives the original pixels ``(H, W, C)`` of a sample by its place, for the report; None: the prepared image is shown.
     """
@@ -38,6 +40,7 @@ class TestPart:
     groups: Sequence[str]
     labels: Ints
     images: NDArray[Any]
+    sequences: Sequence[str] = ()
     pixels: Callable[[int], NDArray[Any]] | None = None
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from oteo_automl.candidates.augmenting import STRENGTHS, augment
+from oteo_automl.candidates.augmenting import STRENGTHS, augment, pasted
 from oteo_automl.candidates.bank import ImageBank
 from oteo_automl.candidates.lesson import Judgement
 from oteo_automl.candidates.training import STATISTICS_IMAGES, Diverged, Recipe
@@ -48,9 +48,13 @@ class ClassificationLesson:
         What is learnt from.
     seed
         Of every draw.
+    epochs
+        That are planned, for recipes in which images grow; 0: not known, and they do not.
     """
 
-    def __init__(self, data: TrainingRows, seed: int) -> None:
+    def __init__(self, data: TrainingRows, seed: int, epochs: int = 0) -> None:
+        self._epochs = epochs
+        self._epoch = 0
         self._data = data
         self._seed = seed
         self._bank = ImageBank(data.images)
@@ -88,6 +92,7 @@ class ClassificationLesson:
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """Give the rows of an epoch."""
+        self._epoch = epoch
         rng = np.random.Generator(np.random.Philox(key=self._seed, counter=[0, 0, 0, epoch]))
         rows = self._data.train
         if np.ptp(self._chances) < 1e-12:
@@ -108,16 +113,20 @@ class ClassificationLesson:
         """Give the mean loss of the augmented batch."""
         planes, target = batch
         with torch.autocast(planes.device.type, enabled=False):
-            planes = augment(planes, STRENGTHS[recipe.strength], generator).contiguous(memory_format=torch.channels_last)
+            if self._small(recipe):
+                planes = _shrunk(planes)
+            planes = augment(planes, STRENGTHS[recipe.strength], generator)
             if recipe.mix > 0 and len(planes) > 1:
-                share = _beta(recipe.mix, generator)
-                planes = share * planes + (1 - share) * planes.flip(0)
-                target = share * target + (1 - share) * target.flip(0)
+                planes, target = _mixed(planes, target, recipe, generator)
+            planes = planes.contiguous(memory_format=torch.channels_last)
         logits = model.from_planes(planes)  # type: ignore[operator]
         shifted = logits.float() + self._offset
         if self._several:
             return asymmetric_loss(shifted, target * (1 - recipe.smoothing) + 0.5 * recipe.smoothing, self._focus)
         return F.cross_entropy(shifted, target, label_smoothing=recipe.smoothing)
+
+    def _small(self, recipe: Recipe) -> bool:
+        return self._epoch < recipe.grow * self._epochs
 
     def clean_rows(self) -> NDArray[np.int64]:
         """Give training rows for batch-normalisation statistics."""
@@ -165,6 +174,20 @@ class ClassificationLesson:
             message="it gives every held-out image the same class" if same else "",
             collapsed=same,
         )
+
+
+def _shrunk(planes: torch.Tensor) -> torch.Tensor:
+    """Bring images to seven tenths of their sides, a whole number of eight pixels: half of the work."""
+    sides = [max(32, round(0.7 * int(side) / 8) * 8) for side in planes.shape[2:]]
+    return planes if sides[0] >= planes.shape[2] or sides[1] >= planes.shape[3] else F.interpolate(planes, size=sides, mode="area")
+
+
+def _mixed(planes: torch.Tensor, target: torch.Tensor, recipe: Recipe, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mix each image and its target with another's: by blending (mixup) or by a rectangle (CutMix)."""
+    share = _beta(recipe.mix, generator)
+    if recipe.cut > 0 and float(torch.rand((), generator=generator)) < recipe.cut:
+        return pasted(planes, target, share, generator)
+    return share * planes + (1 - share) * planes.flip(0), share * target + (1 - share) * target.flip(0)
 
 
 def asymmetric_loss(logits: torch.Tensor, target: torch.Tensor, focus: float = _FOCUS) -> torch.Tensor:

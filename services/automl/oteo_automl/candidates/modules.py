@@ -52,7 +52,7 @@ def build(spec: Mapping[str, Any]) -> SavedModule:
     """
     # Classes make themselves known when their modules are imported.
     from oteo_automl.candidates import descriptors, heads, networks, patches  # noqa: F401
-    from oteo_automl.dense.detect import making  # noqa: F401
+    from oteo_automl.dense.detect import making, serving  # noqa: F401
 
     kind = str(spec["kind"])
     if kind not in _KINDS:

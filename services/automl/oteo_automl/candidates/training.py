@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from oteo_automl.candidates.groups import parameter_groups
 from oteo_automl.candidates.lesson import Judgement, Lesson
 from oteo_automl.candidates.modules import SavedModule
 from oteo_automl.search.result import EpochRecord
@@ -52,6 +53,14 @@ class Recipe:
         Parameter of mixup (Zhang et al., ICLR 2018); 0: none.
     half
         False: float32 also where bfloat16 would be faster, after a training that diverged.
+    layer_decay
+        The learning rate of each layer is so much of that of the one above it, where there are pretrained weights (Clark et al., "ELECTRA",
+        ICLR 2020; Bao et al., "BEiT", ICLR 2022); 1: all alike.
+    cut
+        Share of the batches that are mixed which are mixed by rectangles (CutMix; Yun et al., ICCV 2019) and not by blending; see `mix`.
+    grow
+        Share of the epochs, from the first on, in which images are smaller (progressive resizing; Howard's way, as in EfficientNetV2, Tan and Le,
+        ICML 2021).
     """
 
     rate: float = 1e-3
@@ -62,6 +71,9 @@ class Recipe:
     batch: int = 32
     mix: float = 0.0
     half: bool = True
+    layer_decay: float = 1.0
+    cut: float = 0.0
+    grow: float = 0.0
 
 
 @dataclass(slots=True)
@@ -127,12 +139,8 @@ class Trainer:
         self.average = copy.deepcopy(self.model).eval()
         for parameter in self.average.parameters():
             parameter.requires_grad_(False)
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        decayed = [p for p in trained if p.ndim > 1]
-        plain = [p for p in trained if p.ndim <= 1]
-        self._optimiser = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": recipe.decay}, {"params": plain, "weight_decay": 0.0}], lr=recipe.rate, fused=self._gpu
-        )
+        groups = parameter_groups(self.model, recipe.decay, recipe.layer_decay)
+        self._optimiser = torch.optim.AdamW(groups, lr=recipe.rate, fused=self._gpu)
         self._epoch = 0
         self._step = 0
         self._position = 0.0
@@ -271,7 +279,7 @@ class Trainer:
         warm = min(1.0, (self._step + 1) / 20.0)
         rate = self._recipe.rate * warm * 0.5 * (1.0 + math.cos(math.pi * min(1.0, self._position)))
         for group in self._optimiser.param_groups:
-            group["lr"] = max(rate, 1e-6)
+            group["lr"] = max(rate * group.get("lr_scale", 1.0), 1e-6)
         self._position += (1.0 - self._position) / max(1.0, steps_left)
         batch = self._lesson.batch(rows)
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._half):

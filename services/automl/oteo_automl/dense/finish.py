@@ -18,7 +18,7 @@ from oteo_automl.dense.base import DenseData, DenseTask, Facts, Served
 from oteo_automl.dense.work import DenseResult, FittedNetwork
 from oteo_automl.exporting.network_file import network_files
 from oteo_automl.packaging.config import LABELS, config_pbtxt, labels_txt
-from oteo_automl.packaging.export import export_onnx
+from oteo_automl.packaging.export import Exported, export_onnx
 from oteo_automl.packaging.outputs import TOLERANCE, Output
 from oteo_automl.packaging.parity import ParityClient
 from oteo_automl.packaging.served import batches, run_torch
@@ -29,19 +29,28 @@ from oteo_automl.publishing import (
     FinishContext,
     Steps,
     already_published,
+    exporter_words,
     prove,
     publish,
     reference_of,
     used,
     versions,
 )
+from oteo_automl.report.curves import learning_curve
+from oteo_automl.report.data import ReportData
+from oteo_automl.report.gather import PixelCalibration, gather_dense
+from oteo_automl.report.page import write_card, write_html
 from oteo_core.datasets import DatasetInfo, DatasetReader
 from oteo_core.errors import FailedPrecondition
 from oteo_core.images import ImageLimits, InputPolicy
-from oteo_core.packages import MetricValue, ModelPackage
+from oteo_core.images import place as find_place
+from oteo_core.packages import ClassMap, MetricValue, ModelPackage
 
 _PARITY_IMAGES = 12
 _BATCH = 8
+_SCORES = {"detection": "map50", "semantic_segmentation": "dice", "instance_segmentation": "pq"}
+"""The figure of each epoch that learning curves show."""
+
 _SPARE = 0.005
 """Share of decisions (a pixel's class, the order of two objects of nearly equal score) that may fall the other way on another runtime."""
 
@@ -101,11 +110,12 @@ class DenseWinner:
 
 @dataclass(slots=True)
 class Judged:
-    """A network's answers on the test part and what they are worth."""
+    """A network's answers on the test part and what they are worth; `pixels` counts how sure and how often right pixels are, where they have probabilities."""
 
     served: Served
     answers: list[Any]
     metrics: list[MetricValue]
+    pixels: PixelCalibration
 
     def figure(self, name: str) -> float:
         """Give a metric of all classes together; NaN where it is not defined."""
@@ -188,7 +198,10 @@ def finish_dense(
 
     with step("report", 0.8):
         package.training_time = used(winner.start_time)
+        page = report_data(winner, package, judged, test, truths, exported, step.seconds)
         contents = {
+            "report.html": write_html(page),
+            "README.md": write_card(page),
             "reference.npz": statistics,
             **network_files(served.module),
             **_predictions(winner, test, judged),
@@ -237,14 +250,21 @@ def run_served(
     rows: NDArray[np.int64],
     sizes: Sequence[tuple[int, int]],
     policy: InputPolicy,
+    *,
     check: Callable[[], None] = lambda: None,
+    seen: Callable[[int, Mapping[str, NDArray[Any]]], None] = lambda _place, _outputs: None,
 ) -> list[Any]:
-    """Answer for rows of prepared images in PyTorch, in original pixels; the outputs of a batch at a time are in memory."""
+    """Answer for rows of prepared images in PyTorch, in original pixels.
+
+    The outputs of a batch at a time are in memory; `seen` is told those of each image, by its place among the rows.
+    """
     names = [name for name, _, _ in served.outputs]
     found: list[Any] = []
     for part in batches(rows, _BATCH):
         check()
         outputs = dict(zip(names, run_torch(served.module, images[part], _BATCH), strict=True))
+        for place in range(len(part)):
+            seen(len(found) + place, {name: value[place] for name, value in outputs.items()})
         found += task.answers(outputs, sizes[len(found) : len(found) + len(part)], policy, served.decoding)
     return found
 
@@ -252,11 +272,81 @@ def run_served(
 def judge(winner: DenseWinner, served: Served, rows: NDArray[np.int64], truths: Sequence[Any], check: Callable[[], None]) -> Judged:
     """Answer for rows and judge the answers in original pixels."""
     sizes = [(int(width), int(height)) for width, height in winner.data.sizes[rows]]
-    answers = run_served(winner.task, served, winner.images, rows, sizes, winner.policy, check)
+    pixels = PixelCalibration()
+
+    def seen(place: int, outputs: Mapping[str, NDArray[Any]]) -> None:
+        truth = truths[place]
+        if isinstance(truth, ClassMap):
+            at = find_place(*sizes[place], winner.policy)
+            pixels.add(at.values_out(outputs["probabilities"]), truth.labels)
+
+    answers = run_served(winner.task, served, winner.images, rows, sizes, winner.policy, check=check, seen=seen)
     metrics = winner.task.evaluate(
         truths, answers, winner.data.classes, groups=[winner.data.groups[row] for row in rows], split="test", seed=winner.seed
     )
-    return Judged(served, answers, metrics)
+    return Judged(served, answers, metrics, pixels)
+
+
+def report_data(
+    winner: DenseWinner,
+    package: ModelPackage,
+    judged: Judged,
+    test: NDArray[np.int64],
+    truths: Sequence[Any],
+    exported: Exported,
+    seconds: Mapping[str, float],
+) -> ReportData:
+    """Gather what the page and the card say."""
+    data, result = winner.data, winner.result
+    groups = [data.groups[row] for row in test]
+    thresholds = judged.served.decoding.get("score_threshold", 0.0)
+    part = gather_dense(
+        winner.task.name,
+        truths,
+        judged.answers,
+        data.classes,
+        ids=[data.samples[row] for row in test],
+        sources=[data.rows[row].source_path or data.rows[row].path for row in test],
+        groups=groups,
+        pixels=lambda place: winner.reader.image(data.rows[test[place]], winner.limits).pixels,
+        threshold=float(np.mean(thresholds)),
+        calibration=judged.pixels.result() if judged.pixels.certainty else None,
+        certainty=np.array(judged.pixels.certainty) if judged.pixels.certainty else None,
+    )
+    names = {trial.id: trial.candidate for trial in result.trials}
+    return ReportData(
+        package=package,
+        dataset=winner.dataset,
+        part=part,
+        count=len(test),
+        group_count=len(set(groups)),
+        training_counts=_training_counts(winner),
+        curves=[
+            learning_curve(names.get(trial, trial), records, best=trial == result.best.trial_id, score_name=_SCORES[winner.task.name])
+            for trial, records in result.curves.items()
+        ],
+        calibrated_on=winner.held_out_words,
+        objective=result.objective,
+        plan=result.plan.summary,
+        steps=dict(seconds),
+        graph_error=exported.error,
+        exporter=exporter_words(exported),
+    )
+
+
+def _training_counts(winner: DenseWinner) -> list[int]:
+    """Count for each class its objects in the training part; images where a class is a matter of pixels."""
+    counts = [0] * len(winner.data.classes)
+    if winner.task.name == "semantic_segmentation":
+        known = {info.name: info for info in winner.dataset.class_info}
+        for place, name in enumerate(winner.data.classes):
+            if name in known:
+                counts[place] = sum(part.sample_count for part in known[name].splits if part.split == "train")
+        return counts
+    for row in winner.data.part("train"):
+        for label in winner.data.truths(int(row)).labels:
+            counts[int(label)] += 1
+    return counts
 
 
 def _predictions(winner: DenseWinner, test: NDArray[np.int64], judged: Judged) -> dict[str, bytes]:

@@ -15,7 +15,8 @@ from oteo_automl.evaluation.bootstrap import Floats, Ints, encode_groups
 from oteo_automl.evaluation.detection import match_boxes
 from oteo_automl.evaluation.instances import overlap
 from oteo_automl.evaluation.matching import THRESHOLDS, ClassMatches, ImageMatches, match
-from oteo_automl.report import overlays
+from oteo_automl.evaluation.statistics import ScoreTable, Significance, judge
+from oteo_automl.report import overlays, words
 from oteo_automl.report.data import (
     DetectionPart,
     ImageFigures,
@@ -43,6 +44,12 @@ _BINS = 10
 _LEAST_SCORE = 0.05
 _OVERLAP = 0.5
 _CURVE_POINTS = 400
+_CAPTIONS = 6
+
+
+def compare_candidates(table: ScoreTable, task: str, baseline: str = "") -> Significance:
+    """Test whether the candidates differ (`oteo_automl.evaluation.statistics.judge`), with the metric's name for people."""
+    return judge(table, baseline=baseline, words=words.column(table.metric, task))
 
 
 def gather_dense(
@@ -115,11 +122,11 @@ class Showing:
 
         return take(first, WORST), take(second, UNSURE)
 
-    def case(self, index: int, draw: Callable[[NDArray[Any]], str], figure: float, words: str) -> PictureCase:
+    def case(self, index: int, draw: Callable[[NDArray[Any]], str], figure: float, remark: str) -> PictureCase:
         """Make the case of an image; `draw` draws truth and answer over its pixels."""
         image = self.pixels(index)
         return PictureCase(
-            self.ids[index], self.sources[index], thumbnail(image), draw(image), float(figure) if np.isfinite(figure) else None, words
+            self.ids[index], self.sources[index], thumbnail(image), draw(image), float(figure) if np.isfinite(figure) else None, remark
         )
 
 
@@ -149,7 +156,7 @@ def detection_part(
         kept, pair = pairs[index]
         truth = truths[index]
         captions = [f"{classes[int(label)][:12]} {score:.2f}" for label, score in zip(kept.labels, kept.scores, strict=True)]
-        shown = captions if len(captions) <= 12 else ()
+        shown = captions if len(captions) <= _CAPTIONS else ()
 
         def draw(image: NDArray[Any]) -> str:
             seen = ~pair.crowd
@@ -204,8 +211,8 @@ def semantic_part(
             return overlays.difference_picture(image, answer, truth) if alone else overlays.class_map_picture(image, answer, truth)
 
         missing = [classes[k] for k in range(size - 1) if (truth == k + 1).any() and not ((answer == k + 1) & (truth == k + 1)).any()]
-        words = f"misses {', '.join(missing)} altogether" if missing else ""
-        return show.case(index, draw, figures[index], words)
+        remark = f"misses {', '.join(missing)} altogether" if missing else ""
+        return show.case(index, draw, figures[index], remark)
 
     return SemanticPart(
         confusion, ImageFigures("dice", figures), calibration, [case(index) for index in worst], [case(index) for index in unsure]
@@ -217,7 +224,7 @@ def instance_part(truths: Sequence[Instances], found: Sequence[Instances], class
     matches: list[list[ImageMatches]] = [[] for _ in classes]
     figures, sureness = np.full(len(truths), np.nan), np.full(len(truths), np.inf)
     flags: list[tuple[list[bool], list[bool]]] = []
-    words: list[str] = []
+    said: list[str] = []
     for index, (truth, answer) in enumerate(zip(truths, found, strict=True)):
         pixels = overlap(truth, answer)
         ious = np.where(truth.labels[:, None] == answer.labels[None], pixels.ious, 0.0)
@@ -226,7 +233,7 @@ def instance_part(truths: Sequence[Instances], found: Sequence[Instances], class
         void = pixels.void & ~right
         hits, alarms, misses = int(true_found.sum()), int((~right & ~void).sum()), int((~true_found & seen).sum())
         flags.append(((right | void).tolist(), (true_found | ~seen).tolist()))
-        words.append(found_words(hits, hits + misses, alarms))
+        said.append(found_words(hits, hits + misses, alarms))
         if hits + alarms + misses:
             figures[index] = 2 * float(ious[ious > _OVERLAP].sum()) / (2 * hits + alarms + misses)
         if len(answer.scores):
@@ -260,7 +267,7 @@ def instance_part(truths: Sequence[Instances], found: Sequence[Instances], class
         def draw(image: NDArray[Any]) -> str:
             return overlays.instances_picture(image, found[index].ids, right, truths[index].ids, seen)
 
-        return show.case(index, draw, figures[index], words[index])
+        return show.case(index, draw, figures[index], said[index])
 
     return InstancePart(
         object_counts=[int(one.positives.sum()) for one in by_class],

@@ -38,9 +38,10 @@ CLASS_COLOURS: tuple[Colour, ...] = (
     (160, 175, 185),
 )
 
-_LEAST = 160
+_LEAST = 240
 _LARGE_PNG = 60_000
-_DASH = 5
+_DASH = 7
+_SMALL = 120
 
 
 def colour_of(index: int) -> Colour:
@@ -53,7 +54,7 @@ def canvas(pixels: NDArray[Any], side: int = SIDE) -> Picture:
     image = displayable(pixels)
     image = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
     longest = max(image.shape[:2])
-    factor = max(1, _LEAST // longest) if longest < _LEAST else min(1.0, side / longest)
+    factor = _LEAST // longest if 2 * longest <= _LEAST else min(1.0, side / longest)
     if factor != 1:
         size = max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor))
         image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_NEAREST if factor > 1 else cv2.INTER_AREA), dtype=np.uint8)
@@ -273,18 +274,20 @@ def _fill(picture: Picture, mask: NDArray[np.bool_], colour: Colour, strength: f
 def _contours(picture: Picture, mask: NDArray[np.bool_], colour: Colour, *, dashed: bool = False) -> None:
     found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     for contour in found:
-        _outline(picture, contour.reshape(-1, 2).astype(np.int32), colour, dashed=dashed)
+        points = contour.reshape(-1, 2).astype(np.int32)
+        if len(points) < _SMALL:
+            # A line as wide as a small object would hide it.
+            cv2.polylines(picture, _dashes(points) if dashed else [points], not dashed, colour, 1, cv2.LINE_AA)
+        else:
+            _outline(picture, points, colour, dashed=dashed)
 
 
 def _outline(picture: Picture, points: NDArray[np.int32], colour: Colour, *, dashed: bool) -> None:
     """Draw a closed line with a dark rim, so that it is seen on bright and dark ground."""
-    if not dashed:
-        cv2.polylines(picture, [points.reshape(-1, 1, 2)], True, (20, 20, 20), 3, cv2.LINE_AA)
-        cv2.polylines(picture, [points.reshape(-1, 1, 2)], True, colour, 1, cv2.LINE_AA)
-        return
-    for piece in _dashes(points):
-        cv2.polylines(picture, [piece.reshape(-1, 1, 2)], False, (20, 20, 20), 3, cv2.LINE_AA)
-        cv2.polylines(picture, [piece.reshape(-1, 1, 2)], False, colour, 1, cv2.LINE_AA)
+    pieces = _dashes(points) if dashed else [points]
+    for colour_, width in (((20, 20, 20), 4), (colour, 2)):
+        for piece in pieces:
+            cv2.polylines(picture, [piece.reshape(-1, 1, 2)], not dashed, colour_, width, cv2.LINE_AA)
 
 
 def _dashes(points: NDArray[np.int32]) -> list[NDArray[np.int32]]:

@@ -46,6 +46,7 @@ def environment() -> jinja2.Environment:
     made.filters["duration"] = words.duration
     made.filters["listing"] = words.listing
     made.filters["md"] = _markdown
+    made.filters["figure_name"] = words.column
     return made
 
 

@@ -9,7 +9,6 @@ import numpy as np
 from oteo_automl.report import charts_dense as drawing
 from oteo_automl.report import sections, words
 from oteo_automl.report.data import DetectionPart, InstancePart, ReportData, ScoreCalibration, SemanticPart
-from oteo_automl.report.metrics import about
 from oteo_automl.report.overlays import CLASS_COLOURS
 
 _TILES = {
@@ -56,7 +55,7 @@ def context(data: ReportData, *, charts: bool) -> dict[str, Any]:
         "tiles": sections.tiles(data, _TILES[task]),
         "metric_rows": sections.metric_rows(data, [*_WHOLE[task], *dict.fromkeys(more)]),
         "size_rows": sections.metric_rows(data, sized),
-        "class_metric_names": [_short_title(name, task) for name in _BY_CLASS[task]],
+        "class_metric_names": [sections.class_title(name, task) for name in _BY_CLASS[task]],
         "class_metric_rows": sections.class_rows(data, _BY_CLASS[task], counts),
         "class_unit": "pixels" if isinstance(part, SemanticPart) else "objects",
         "class_colours": [f"rgb({r * 0.75:.0f}, {g * 0.75:.0f}, {b * 0.75:.0f})" for r, g, b in CLASS_COLOURS],
@@ -65,12 +64,6 @@ def context(data: ReportData, *, charts: bool) -> dict[str, Any]:
         "threshold_rows": _threshold_rows(part) if isinstance(part, DetectionPart) else [],
         "charts": _charts(data, part) if charts else {},
     }
-
-
-def _short_title(name: str, task: str) -> str:
-    return {"f1": "F1", "map50": "AP at IoU .50", "map50_95": "AP", "precision": "precision", "recall": "recall"}.get(
-        name, about(name, task).title
-    )
 
 
 def _caption(calibration: ScoreCalibration | None) -> str:

@@ -14,7 +14,6 @@ from oteo_automl.report import charts_dense as drawing
 from oteo_automl.report import sections, words
 from oteo_automl.report.charts import PALETTE, short
 from oteo_automl.report.data import MultiLabelPart, ReportData, ScoreCalibration
-from oteo_automl.report.metrics import about
 
 _TILES = ("mean_average_precision", "auroc", "f1", "subset_accuracy", "ece")
 _SHARES = ("mean_average_precision", "auroc", "f1", "f1_micro", "subset_accuracy")
@@ -45,7 +44,7 @@ def context(data: ReportData, *, charts: bool) -> dict[str, Any]:
         "tiles": sections.tiles(data, _TILES),
         "metric_rows": sections.metric_rows(data, OVERALL),
         "size_rows": [],
-        "class_metric_names": [about(name, data.package.task).title if name != "f1" else "F1" for name in PER_CLASS],
+        "class_metric_names": [sections.class_title(name, data.package.task) for name in PER_CLASS],
         "class_metric_rows": sections.class_rows(data, PER_CLASS, part.labels.sum(axis=0).tolist()),
         "class_unit": "images",
         "label_rows": label_rows,

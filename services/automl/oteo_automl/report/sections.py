@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from oteo_automl.evaluation.data_curve import curve_line
@@ -66,7 +67,9 @@ def context(data: ReportData, *, charts: bool) -> dict[str, Any]:
         "shift_clean": words.number(data.shifts.metric, data.shifts.clean) if data.shifts else "",
         "pair_rows": _pair_rows(data),
         "omnibus": _omnibus(data),
-        "trial_metric_names": [words.column(name, package.task) for name in _trial_metrics(data)],
+        "trial_metric_names": [
+            "under shifts" if name.endswith("_under_shift") else words.column(name, package.task) for name in _trial_metrics(data)
+        ],
         "trial_rows": trials,
         "unlisted": f"{len(package.trials) - len(trials)} more trials are in the package." if len(package.trials) > len(trials) else "",
         "made": _made(data),
@@ -139,6 +142,19 @@ def metric_chart(data: ReportData, names: Sequence[str], reference: float | None
         if metric is not None and metric.lower is not None and metric.upper is not None:
             rows.append((about(name, data.package.task).title, metric.value, metric.lower, metric.upper))
     return drawing.metric_chart(rows, reference, reference_name) if rows else ""
+
+
+def class_title(name: str, task: str) -> str:
+    """Give a figure's name as a narrow column's head."""
+    short = {
+        "f1": "F1",
+        "ece": "ECE",
+        "average_precision": "AP",
+        "map50": "AP at IoU .50",
+        "map50_95": "AP",
+        "hausdorff95": "Hausdorff 95 %",
+    }
+    return short.get(name) or words.column(name, task).split(" of ")[0]
 
 
 def point_rows(points: Sequence[PointCheck]) -> list[dict[str, str]]:
@@ -334,8 +350,9 @@ def _input_words(data: ReportData) -> str:
 def _charts(data: ReportData) -> dict[str, str]:
     task = data.package.task
     loss = "log-loss" if task == "classification" else "loss"
+    named = [replace(curve, score_name=words.column(curve.score_name, task)) for curve in data.curves]
     found = {
-        "learning": drawing.learning_chart(data.curves, loss_name=loss) if data.curves else "",
+        "learning": drawing.learning_chart(named, loss_name=loss) if data.curves else "",
         "front": _front(data),
         "shifts": "",
         "subgroups": "",

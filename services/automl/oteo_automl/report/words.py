@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from oteo_automl.report.metrics import about
 from oteo_core.packages.manifest import MetricValue
 
+_NAMES = {"Dice", "Hausdorff", "Matthews", "Cohen's", "Brier", "Hamming"}
+
 FEW = 30
 """Test images of a class under which its figures are called rough."""
 
@@ -55,8 +57,8 @@ def duration(seconds: float) -> str:
 def column(name: str, task: str = "") -> str:
     """Give a figure's name as a column's head: "accuracy", "AUROC"."""
     title = about(name, task).title
-    first = title.split(" ")[0]
-    return title if any(letter.isupper() for letter in first[1:]) else title[:1].lower() + title[1:]
+    first = title.split(" ")[0].rstrip(",")
+    return title if first in _NAMES or any(letter.isupper() for letter in first[1:]) else title[:1].lower() + title[1:]
 
 
 def listing(names: Sequence[str], limit: int = 12) -> str:

@@ -263,7 +263,7 @@ def train_network(
     began = time.time()
     images = problem.cache.open()
     network, initial = _first_network(problem, architecture, images, recipe)
-    lesson = _lesson(problem, images)
+    lesson = _lesson(problem, images, total)
     trainer = Trainer(network, lesson, recipe, seed=problem.seed, device=_device(), half=_half(problem, architecture))
     state = problem.checkpoints.load(state_name(trial))
     if state is not None:
@@ -305,8 +305,9 @@ def probe_network(problem: Problem, architecture: str, recipe: Recipe, deadline:
     )
 
 
-def _lesson(problem: Problem, images: NDArray[Any]) -> ClassificationLesson:
-    return ClassificationLesson(TrainingRows(images, problem.labels, problem.learnt_from, problem.held_out, problem.classes), problem.seed)
+def _lesson(problem: Problem, images: NDArray[Any], epochs: int = 0) -> ClassificationLesson:
+    rows = TrainingRows(images, problem.labels, problem.learnt_from, problem.held_out, problem.classes)
+    return ClassificationLesson(rows, problem.seed, epochs)
 
 
 def _device() -> str:

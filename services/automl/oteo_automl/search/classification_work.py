@@ -28,6 +28,7 @@ _SAME_COST = 0.013
 
 _GPU_GAIN = 0.02
 _TRIES = 40
+_LAYER_DECAY = 0.75
 _USUAL_RATE = 1e-3
 """Learning rate from scratch of networks that are not of the portfolio."""
 
@@ -131,7 +132,10 @@ class ClassificationWork(Work[SearchResult]):
         batch = 8 if count < 64 else 16 if count < 128 else 32
         if self.gpu_share and count >= 2000:
             batch, rate = 128, rate * 2
-        return Recipe(rate=rate * 0.3 if self.pretrained(entry) else rate, batch=batch)
+        if self.pretrained(entry):
+            # What was learnt from millions of images changes little, and least of all in the first layers.
+            return Recipe(rate=rate * 0.3, batch=batch, layer_decay=_LAYER_DECAY)
+        return Recipe(rate=rate, batch=batch)
 
     def base_rate(self, entry: Entry) -> float:
         """Give the learning rate from scratch."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,6 +38,9 @@ class Detector(SavedModule):
     spread: torch.Tensor
     encoder: nn.Module
 
+    draws = False
+    """True where losses draw from torch's global generator."""
+
     can_mirror = False
     """True where raw heads of a mirrored image can be brought back by `mirror_raw`."""
 
@@ -69,6 +73,10 @@ class Detector(SavedModule):
         """Turn the raw heads of an image mirrored left and right into such of the image itself."""
         raise TypeError(f"{self.kind} has no heads that can be mirrored")
 
+    def held_out_loss(self, planes: torch.Tensor, raw: Raw, targets: BatchBoxes) -> torch.Tensor:
+        """Give the mean loss of held-out planes whose raw heads are known, in evaluation mode."""
+        return self.raw_loss(raw, targets, planes.shape[2], planes.shape[3])
+
     def lesson_loss(self, planes: torch.Tensor, targets: BatchBoxes) -> torch.Tensor:
         """Give the mean loss of a batch of planes."""
         return self.raw_loss(self.from_planes(planes), targets, planes.shape[2], planes.shape[3])
@@ -80,6 +88,12 @@ def make_encoder(architecture: str, channels: int, finest: int, coarsest: int = 
     kept = [index for index, stride in enumerate(whole.feature_info.reduction()) if finest <= stride <= coarsest]
     encoder = timm.create_model(architecture, pretrained=False, features_only=True, in_chans=channels, out_indices=kept)
     return encoder, list(encoder.feature_info.channels())
+
+
+def pyramid(features: Sequence[torch.Tensor], neck: nn.Module) -> list[torch.Tensor]:
+    """Run torchvision's feature pyramid over features, fine to coarse."""
+    found = neck(OrderedDict((str(number), feature) for number, feature in enumerate(features)))
+    return list(found.values())
 
 
 def quiet_head(inside: int, outside: int, bias: float = 0.0) -> nn.Conv2d:

@@ -37,7 +37,7 @@ def box_facts(table: BoxTable, rows: NDArray[np.int64], policy: InputPolicy, cla
     Returns
     -------
     dict
-        ``objects``, ``crowds`` (counts), ``images``, ``empty_images``; ``per_image`` (median, 95th percentile and most); ``by_class``
+        ``input`` (width and height, prepared pixels); ``objects``, ``crowds`` (counts), ``images``, ``empty_images``; ``per_image`` (median, 95th percentile and most); ``by_class``
         (counts); ``side`` (percentiles 5, 25, 50, 75, 95 of the square root of the area, prepared pixels), ``short`` (the same of the
         shorter side), ``aspect`` (the same of width to height); ``limit``: objects that may be found in an image.
     """
@@ -48,6 +48,7 @@ def box_facts(table: BoxTable, rows: NDArray[np.int64], policy: InputPolicy, cla
     sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-3)
     most = int(counts.max()) if len(counts) else 0
     return {
+        "input": [policy.width, policy.height],
         "images": len(rows),
         "empty_images": int((counts == 0).sum()),
         "objects": len(labels),

@@ -108,7 +108,14 @@ class DetectionLesson:
             name = {"light": "turned", "strong": "strong-turned"}[name]
         with torch.autocast(self._device.type, enabled=False):
             planes, targets = augment(batch[0], batch[1], STRENGTHS[name], generator)
-        return cast(Detector, model).lesson_loss(planes.contiguous(memory_format=torch.channels_last), targets)
+        planes = planes.contiguous(memory_format=torch.channels_last)
+        detector = cast(Detector, model)
+        if not detector.draws:
+            return detector.lesson_loss(planes, targets)
+        devices = [self._device] if self._device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(int(torch.randint(0, 2**31 - 1, (1,), generator=generator)))
+            return detector.lesson_loss(planes, targets)
 
     def clean_rows(self) -> NDArray[np.int64]:
         """Give training rows, at most a few hundred."""
@@ -127,7 +134,9 @@ class DetectionLesson:
         for start in range(0, len(self._held_out), _JUDGED_AT_ONCE):
             planes, targets = self.batch(self._held_out[start : start + _JUDGED_AT_ONCE])
             raw = detector.from_planes(planes)
-            losses.append(float(detector.raw_loss(raw, targets, height, width)) * len(planes))
+            with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else [], enabled=detector.draws):
+                torch.manual_seed(self._seed) if detector.draws else None
+                losses.append(float(detector.held_out_loss(planes, raw, targets)) * len(planes))
             boxes, scores, classes = (part.cpu().numpy() for part in detector.decode(raw, height, width, self._limit))
             parts.append((boxes, scores, classes))
         boxes, scores, labels = (np.concatenate(part) for part in zip(*parts, strict=True))

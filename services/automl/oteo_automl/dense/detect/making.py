@@ -8,10 +8,16 @@ from typing import Any
 from oteo_automl.dense.base import DenseCandidate
 from oteo_automl.dense.detect.centre import CentreDetector
 from oteo_automl.dense.detect.detector import Detector
+from oteo_automl.dense.detect.fcos import FcosDetector, reach_of
+from oteo_automl.dense.detect.two_stage import TwoStageDetector, anchor_aspects, anchor_sizes
 
 CANDIDATES: tuple[DenseCandidate, ...] = (
     DenseCandidate("centre-resnet18", "resnet18", "centre", half=True, cost=1.0),
     DenseCandidate("centre-mobilenetv4_conv_small", "mobilenetv4_conv_small", "centre", cost=0.6),
+    DenseCandidate("fcos-resnet18", "resnet18", "fcos", half=True, cost=1.1),
+    DenseCandidate("faster-rcnn-mobilenet", "mobilenetv3_large_100", "faster-rcnn", rate=5e-4, batch=4, cost=2.5),
+    DenseCandidate("rtdetr-r18", "rtdetr_r18vd", "detr", scratch=False, rate=3e-4, batch=4, cost=3.0),
+    DenseCandidate("rtdetr-r50", "rtdetr_r50vd", "detr", scratch=False, large=True, rate=3e-4, batch=4, cost=9.0),
     DenseCandidate("centre-resnet50d", "resnet50d", "centre", large=True, half=True, cost=2.6),
 )
 
@@ -34,4 +40,15 @@ def make_detector(
         # Where even small objects cover many cells, a coarser heatmap tells them apart as well, in half the time.
         stride = 8 if float(facts["short"][0]) >= 2 * 8 * _CELLS else 4
         return CentreDetector(candidate.architecture, classes, channels, mean, spread, stride=stride, base=max(2.0, side[2] / 2))
+    if candidate.head == "fcos":
+        return FcosDetector(candidate.architecture, classes, channels, mean, spread, reach=reach_of(side))
+    if candidate.head == "faster-rcnn":
+        aspects = anchor_aspects(facts["aspect"])
+        return TwoStageDetector(candidate.architecture, classes, channels, mean, spread, sizes=anchor_sizes(side), aspects=aspects)
+    if candidate.head == "detr":
+        # Imported here: transformers takes seconds, and most searches have no weights for it.
+        from oteo_automl.dense.detect.transformer import TransformerDetector
+
+        width, height = (int(value) for value in facts["input"])
+        return TransformerDetector(candidate.architecture, classes, channels, mean, spread, height=height, width=width)
     raise KeyError(candidate.head)
