@@ -282,7 +282,13 @@ def judge(winner: DenseWinner, served: Served, rows: NDArray[np.int64], truths: 
 
     answers = run_served(winner.task, served, winner.images, rows, sizes, winner.policy, check=check, seen=seen)
     metrics = winner.task.evaluate(
-        truths, answers, winner.data.classes, groups=[winner.data.groups[row] for row in rows], split="test", seed=winner.seed
+        truths,
+        answers,
+        winner.data.classes,
+        groups=[winner.data.groups[row] for row in rows],
+        split="test",
+        seed=winner.seed,
+        decoding=served.decoding,
     )
     return Judged(served, answers, metrics, pixels)
 
