@@ -315,7 +315,7 @@ def report_data(
         sources=[data.rows[row].source_path or data.rows[row].path for row in test],
         groups=groups,
         pixels=lambda place: winner.reader.image(data.rows[test[place]], winner.limits).pixels,
-        threshold=float(np.mean(thresholds)),
+        threshold=thresholds,
         calibration=judged.pixels.result() if judged.pixels.certainty else None,
         certainty=np.array(judged.pixels.certainty) if judged.pixels.certainty else None,
     )
