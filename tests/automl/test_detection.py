@@ -12,10 +12,11 @@ import pytest
 import torch
 from detection_sets import discs
 
+from oteo_automl.candidates.augmenting import STRENGTHS
 from oteo_automl.candidates.modules import dump_module, load_module
 from oteo_automl.candidates.training import Recipe, Trainer
 from oteo_automl.dense.base import DenseCandidate, Served, find_task
-from oteo_automl.dense.detect.augmentation import STRENGTHS, BoxStrength, augment, has_up
+from oteo_automl.dense.detect.augmentation import BoxStrength, augment, box_strength, has_up
 from oteo_automl.dense.detect.calibration import best_thresholds, calibrate, judge_answers
 from oteo_automl.dense.detect.centre import aims
 from oteo_automl.dense.detect.targets import batch_boxes, table_of
@@ -120,7 +121,7 @@ def test_augmentation_moves_boxes_with_their_pixels():
         x, y = rng.integers(20, 80), rng.integers(20, 60)
         planes[index, :, y : y + 16, x : x + 24] = 1.0
         truths.append(boxes((x, y, x + 24, y + 16)))
-    strength = BoxStrength(upright=False, scale=0.4, aspect=0.2, shift=0.2, light=0.0, colour=0.0)
+    strength = BoxStrength(upright=False, scale=0.4, aspect=0.2, shift=0.2)
     moved, targets = augment(planes, batch_boxes(truths), strength, torch.Generator().manual_seed(1))
     sides = []
     for index in range(32):
@@ -139,10 +140,10 @@ def test_augmentation_moves_boxes_with_their_pixels():
 def test_what_is_moved_out_of_the_picture_is_ignored_and_no_change_is_the_identity():
     truth = [boxes((0, 0, 4, 4), (20, 20, 30, 30))]
     planes = torch.rand(1, 3, 32, 32)
-    same, kept = augment(planes, batch_boxes(truth), STRENGTHS["none"], torch.Generator().manual_seed(0))
+    same, kept = augment(planes, batch_boxes(truth), box_strength("none"), torch.Generator().manual_seed(0))
     assert torch.allclose(same, planes, atol=1e-5)
     assert kept.labels.tolist() == [[0, 0]]
-    grown = BoxStrength(mirror=False, scale=1.0, aspect=0.0, shift=0.3, light=0.0, colour=0.0)
+    grown = BoxStrength(mirror=False, scale=1.0, aspect=0.0, shift=0.3)
     gone = 0
     for seed in range(40):
         _, targets = augment(planes, batch_boxes(truth), grown, torch.Generator().manual_seed(seed))
@@ -154,6 +155,19 @@ def test_what_is_moved_out_of_the_picture_is_ignored_and_no_change_is_the_identi
                     fragment = targets.boxes[0, number]
                     assert any(torch.allclose(fragment, other) for other in targets.ignored[0])
     assert gone > 5
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_every_strength_of_a_recipe_changes_pixels_and_keeps_their_range(channels):
+    planes = torch.rand(4, channels, 32, 48, generator=torch.Generator().manual_seed(0)) * 0.6 + 0.2
+    targets = batch_boxes([boxes((10, 10, 20, 20))] * 4)
+    for name in STRENGTHS:
+        changed, moved = augment(planes, targets, box_strength(name, upright=False), torch.Generator().manual_seed(1))
+        assert changed.shape == planes.shape
+        assert moved.boxes.shape == targets.boxes.shape
+        assert changed.min() >= 0
+        assert changed.max() <= 1 + 1e-4
+        assert (name == "none") == torch.allclose(changed, planes, atol=1e-4)
 
 
 def test_up_is_seen_in_images_that_have_one():
