@@ -266,6 +266,24 @@ def test_served_answers_find_the_objects_and_mean_what_they_say(learnt):
     assert 0 < served.decoding["score_threshold"][0] < 1
 
 
+def test_suppression_is_served_where_it_pays(learnt):
+    images, table, held_out, facts, _, network, served = learnt
+    # One peak an object: nothing to suppress.
+    assert served.decoding["nms_iou"] == 0
+
+    class Stuttering(type(network)):
+        """Says everything twice, a pixel apart."""
+
+        def decode(self, raw, height, width, limit):
+            found, scores, labels = super().decode(raw, height, width, limit)
+            return torch.cat([found, found + 1.0], dim=1), torch.cat([scores, scores * 0.99], dim=1), torch.cat([labels, labels], dim=1)
+
+    stuttering = Stuttering(**network.settings)
+    stuttering.load_state_dict(network.state_dict())
+    again = TASK.serve(TINY, stuttering, images, table, held_out, policy=POLICY, classes=1, facts=facts, seed=0)
+    assert again.decoding["nms_iou"] > 0
+
+
 def test_a_detector_is_written_down_and_read_again(learnt):
     images, _, held_out, _, _, network, _ = learnt
     again = load_module(dump_module(network))
