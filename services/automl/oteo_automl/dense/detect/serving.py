@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from oteo_automl.candidates.modules import to_planes
+from oteo_automl.candidates.modules import SavedModule, Spec, build, saved, to_planes
 from oteo_automl.dense.base import Served
-from oteo_automl.dense.detect.calibration import Platt, best_thresholds, calibrate, judge_answers
+from oteo_automl.dense.detect.calibration import best_thresholds, calibrate, judge_answers
 from oteo_automl.dense.detect.detector import Detector
 from oteo_automl.dense.detect.lesson import found_of
 from oteo_automl.dense.detect.targets import BoxTable
@@ -30,32 +30,38 @@ _OVERLAP_GAIN = 0.002
 """Mean average precision that suppression after the graph must gain; detectors whose peaks are single do without."""
 
 
-class ServedDetector(torch.nn.Module):
+@saved
+class ServedDetector(SavedModule):
     """From ``(N, H, W, C)`` to boxes ``(N, M, 4)``, scores ``(N, M)`` falling, and classes ``(N, M)``.
 
     Parameters
     ----------
     detector
-        Trained.
+        Trained, or its spec.
     limit
         M, where the detector has so many places.
-    platt
-        Of the scores.
+    slope, offsets
+        Of the scores' calibration; see `Platt`.
     mirrored
         True: the mean of the raw heads of the image and of the mirrored one.
     """
 
+    kind = "served-detector"
     slope: torch.Tensor
     offsets: torch.Tensor
 
-    def __init__(self, detector: Detector, limit: int, platt: Platt | None = None, mirrored: bool = False) -> None:
-        super().__init__()
-        self.detector = detector
+    def __init__(
+        self, detector: Detector | Spec, limit: int, slope: float = 1.0, offsets: Sequence[float] = (0.0,), mirrored: bool = False
+    ) -> None:
+        made = detector if isinstance(detector, Detector) else build(detector)
+        if not isinstance(made, Detector):
+            raise TypeError(f"{made.kind} is not a detector")
+        super().__init__(detector=made.spec(), limit=limit, slope=slope, offsets=list(offsets), mirrored=mirrored)
+        self.detector = made
         self.limit = limit
         self.mirrored = mirrored
-        known = platt or Platt()
-        self.register_buffer("slope", torch.tensor(known.slope, dtype=torch.float32))
-        self.register_buffer("offsets", torch.tensor(list(known.offsets), dtype=torch.float32))
+        self.register_buffer("slope", torch.tensor(slope, dtype=torch.float32))
+        self.register_buffer("offsets", torch.tensor(list(offsets), dtype=torch.float32))
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Give boxes in prepared pixels, calibrated scores and class numbers; a score of 0 means nothing."""
@@ -100,7 +106,7 @@ def serve(
         found = [_suppressed(one, overlap) for one in found]
     judged = judge_answers(truths, found)
     platt, figures = calibrate(judged, classes, seed)
-    module = ServedDetector(detector, limit, platt, mirrored).eval()
+    module = ServedDetector(detector, limit, platt.slope, platt.offsets, mirrored).eval()
     judged.scores[:] = platt.apply(judged.scores, judged.labels)
     decoding: dict[str, Any] = {"score_threshold": best_thresholds(judged, truths, classes), "nms_iou": overlap, "mirrored": mirrored}
     with torch.no_grad():
