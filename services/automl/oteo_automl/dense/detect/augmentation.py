@@ -29,7 +29,7 @@ class BoxStrength:
     mirror
         Mirrors left and right, half of the time.
     upright
-        False: also upside down, where up and down mean nothing.
+        False: also upside down and, where images are square, with rows and columns exchanged: where up and down mean nothing.
     scale
         Scales by up to so much either way, a share; one step for both sides.
     aspect
@@ -87,19 +87,22 @@ class Moves:
 
     Parameters
     ----------
+    exchanged
+        ``(N,)`` bool: rows and columns change places first; square images alone.
     scale
         ``(N, 2)`` float32, along x and y; negative where mirrored.
     shift
         ``(N, 2)`` float32.
     """
 
+    exchanged: torch.Tensor
     scale: torch.Tensor
     shift: torch.Tensor
 
 
-def draw_moves(count: int, strength: BoxStrength, generator: torch.Generator) -> Moves:
+def draw_moves(count: int, strength: BoxStrength, generator: torch.Generator, *, square: bool = False) -> Moves:
     """Draw where the images of a batch go; the same draws on every device."""
-    drawn = torch.rand((count, 6), generator=generator) * 2.0 - 1.0
+    drawn = torch.rand((count, 7), generator=generator) * 2.0 - 1.0
     scale = torch.exp(drawn[:, 0] * np.log1p(strength.scale))
     aspect = torch.exp(drawn[:, 1] * 0.5 * np.log1p(strength.aspect))
     sides = torch.stack([scale * aspect, scale / aspect], dim=1)
@@ -111,12 +114,15 @@ def draw_moves(count: int, strength: BoxStrength, generator: torch.Generator) ->
     # A grown image may be shifted as far as its own borders besides.
     room = strength.shift * 2.0 + (sides - 1.0).abs()
     shift = drawn[:, 4:6] * (room if strength.shift else torch.zeros_like(room))
-    return Moves(sides * signs, shift)
+    exchanged = (drawn[:, 6] > 0) & (square and not strength.upright)
+    return Moves(exchanged, sides * signs, shift)
 
 
 def move_planes(planes: torch.Tensor, moves: Moves) -> torch.Tensor:
     """Move the pixels of ``(N, C, H, W)``; what comes in from outside is the image's mean: mirrored objects would have no boxes."""
     scale, shift = moves.scale.to(planes.device), moves.shift.to(planes.device)
+    if moves.exchanged.any():
+        planes = torch.where(moves.exchanged.to(planes.device).view(-1, 1, 1, 1), planes.transpose(2, 3), planes)
     matrix = torch.zeros((len(planes), 2, 3), device=planes.device)
     matrix[:, 0, 0], matrix[:, 1, 1] = 1.0 / scale[:, 0], 1.0 / scale[:, 1]
     matrix[:, :, 2] = -shift / scale
@@ -132,7 +138,10 @@ def move_boxes(targets: BatchBoxes, moves: Moves, width: int, height: int) -> Ba
     size = torch.tensor([width, height], dtype=torch.float32, device=device)
     scale, shift = moves.scale.to(device)[:, None], moves.shift.to(device)[:, None]
 
+    exchanged = moves.exchanged.to(device).view(-1, 1, 1)
+
     def moved(boxes: torch.Tensor) -> torch.Tensor:
+        boxes = torch.where(exchanged, boxes[..., [1, 0, 3, 2]], boxes)
         first, second = (((corner / size * 2.0 - 1.0) * scale + shift + 1.0) * 0.5 * size for corner in (boxes[..., :2], boxes[..., 2:]))
         return torch.cat([torch.minimum(first, second), torch.maximum(first, second)], dim=-1)
 
@@ -158,7 +167,7 @@ def augment(
     planes: torch.Tensor, targets: BatchBoxes, strength: BoxStrength, generator: torch.Generator
 ) -> tuple[torch.Tensor, BatchBoxes]:
     """Change a batch of ``(N, C, H, W)`` float32 of 0 to 1 with its boxes; the generator, on the processor, is the only source of chance."""
-    moves = draw_moves(len(planes), strength, generator)
+    moves = draw_moves(len(planes), strength, generator, square=planes.shape[2] == planes.shape[3])
     moved = move_boxes(targets, moves, planes.shape[3], planes.shape[2])
     return change_look(move_planes(planes, moves), strength.look, generator), moved
 
