@@ -133,6 +133,7 @@ class InstanceTask(DenseTask):
         groups: Sequence[str],
         split: str,
         seed: int,
+        decoding: Mapping[str, Any] | None = None,
     ) -> list[MetricValue]:
         """Judge objects."""
         return evaluate_instances(truths, answers, classes, groups=groups, split=split, seed=seed)

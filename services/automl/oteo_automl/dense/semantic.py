@@ -148,6 +148,7 @@ class SemanticTask(DenseTask):
         groups: Sequence[str],
         split: str,
         seed: int,
+        decoding: Mapping[str, Any] | None = None,
     ) -> list[MetricValue]:
         """Judge class maps."""
         return evaluate_semantic(truths, answers, classes, groups=groups, split=split, seed=seed)
