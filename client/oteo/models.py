@@ -176,6 +176,11 @@ class Models:
         )
         return OperationHandle(self._channel, call(self._stub.ExportModel, request, timeout=60), automl_pb2.ExportModelResponse)
 
+    def compare(self, names: Iterable[str], *, metric: str = "", seed: int = 0) -> automl_pb2.CompareModelsResponse:
+        """Say which of several models is better, on the test images that all of them answered, and whether the difference is more than chance."""
+        request = automl_pb2.CompareModelsRequest(names=[resource("models", name) for name in names], metric=metric, seed=seed)
+        return call(self._stub.CompareModels, request, timeout=300)
+
 
 def _formats(names: Iterable[str]) -> list[str]:
     return [enum_name(automl_pb2.PredictionFormat, "PREDICTION_FORMAT_", name, "prediction_formats") for name in names]
