@@ -95,3 +95,8 @@ class Models:
             request_id=request_id or str(uuid.uuid4()),
         )
         return OperationHandle(self._channel, call(self._stub.ExportModel, request, timeout=60), automl_pb2.ExportModelResponse)
+
+    def compare(self, names: Iterable[str], *, metric: str = "", seed: int = 0) -> automl_pb2.CompareModelsResponse:
+        """Say which of several models is better, on the test images that all of them answered, and whether the difference is more than chance."""
+        request = automl_pb2.CompareModelsRequest(names=[resource("models", name) for name in names], metric=metric, seed=seed)
+        return call(self._stub.CompareModels, request, timeout=300)

@@ -16,6 +16,8 @@ from oteo_automl.evaluation.label_calibration import (
     label_calibration_error,
     sigmoid,
 )
+from oteo_automl.packaging.export import run_onnx
+from oteo_automl.predictions.table import read_csv
 from oteo_automl.search.budget import Budget
 from oteo_automl.search.checkpoints import StoredCheckpoints
 from oteo_automl.search.classification_pieces import Problem
@@ -32,64 +34,25 @@ from oteo_core.datasets import DatasetInfo, DatasetReader, DatasetWriter, Sample
 from oteo_core.errors import InvalidArgument
 from oteo_core.images import InputPolicy, encode_png
 from oteo_core.jobs.executor import InlineExecutor
-
-CLASSES = ("bar", "bright", "grain", "never")
-
-
-def draw(count: int, seed: int = 0, size: int = 32) -> tuple[np.ndarray, np.ndarray]:
-    """Grey pictures that may have a white bar, be bright and be grainy; nothing is never there."""
-    rng = np.random.default_rng(seed)
-    labels = np.zeros((count, 3), dtype=np.int64)
-    labels[:, 0] = rng.random(count) < 0.4
-    labels[:, 1] = rng.random(count) < 0.5
-    labels[:, 2] = rng.random(count) < 0.2
-    images = np.empty((count, size, size, 1), dtype=np.uint8)
-    for index, (bar, bright, grain) in enumerate(labels):
-        pixels = np.full((size, size), 80.0 + 40 * bright + rng.normal(0, 12))
-        pixels += rng.normal(0, 26 if grain else 8, (size, size))
-        if bar:
-            at = int(rng.integers(4, size - 8))
-            pixels[at : at + 4] += 60
-        images[index, :, :, 0] = np.clip(pixels, 0, 255)
-    return images, labels
+from tests.label_sets import LABELS, draw_labels, write_labels
+from tests.training_runs import inline_home
 
 
 @pytest.fixture
 def dataset(tmp_path):
     store = ArtifactStore(f"file://{tmp_path}/store")
-    images, labels = draw(60)
-    info = DatasetInfo(id="marks", display_name="Marks", task="multi_label_classification", classes=CLASSES)
-    with DatasetWriter(store, "datasets/marks", info) as writer:
-        for index in range(60):
-            names = tuple(name for name, has in zip(CLASSES, labels[index], strict=False) if has)
-            split = ("train", "train", "validation", "test")[index % 4]
-            if split == "test" and index == 59:
-                names = ("bar", "never")
-            writer.add(
-                Sample(
-                    id=f"s{index}",
-                    path=writer.add_media(f"{index}.png", encode_png(images[index])),
-                    width=32,
-                    height=32,
-                    channels=1,
-                    dtype="uint8",
-                    split=split,
-                    labels=names,
-                )
-            )
-        writer.finish()
+    labels = write_labels(store, "marks", 60)
     return DatasetReader(store, "marks"), labels
 
 
 def test_images_without_any_label_are_samples_and_unlearnable_classes_are_named(dataset):
     reader, labels = dataset
     data, samples = read_table(reader)
-    assert data.classes == CLASSES[:3]
+    assert data.classes == LABELS[:3]
     assert len(samples) == 60
     assert data.labels.shape == (60, 3)
-    assert (data.labels[:59] == labels[:59]).all()
+    assert (data.labels == labels).all()
     assert (data.labels.sum(axis=1) == 0).any()
-    assert data.labels[59].tolist() == [1, 0, 0]
     assert data.left_out == {"with a class without training images, which is not looked for": 1}
     fingerprint = take_fingerprint(data)
     chosen = data.part("train", "validation")
@@ -170,7 +133,7 @@ def search(path, images, labels, names, budget=20.0, seed=0):
         candidates=[CANDIDATES[name] for name in names],
         objective="mean_average_precision",
         policy=InputPolicy(width=32, height=32, channels=images.shape[3], dtype="uint8"),
-        classes=CLASSES[:3],
+        classes=LABELS[:3],
         ids=[f"s{row}" for row in rows],
         groups=[""] * len(rows),
     )
@@ -183,10 +146,10 @@ def search(path, images, labels, names, budget=20.0, seed=0):
 
 def test_a_search_learns_several_labels(tmp_path):
     torch.set_num_threads(1)
-    images, labels = draw(160)
+    images, labels = draw_labels(160)
     names = ["haralick-logistic", "classical-svm", "hog-neighbours"]
-    result = search(tmp_path, images, labels, names, budget=13.0)
-    fresh, truth = draw(120, seed=9)
+    result = search(tmp_path, images, labels, names, budget=10.0)
+    fresh, truth = draw_labels(120, seed=9)
     with torch.inference_mode():
         logits = result.best.module(torch.from_numpy(fresh)).numpy()
     figures = score(logits, truth)
@@ -199,7 +162,7 @@ def test_a_search_learns_several_labels(tmp_path):
 
 def test_networks_learn_several_labels(tmp_path):
     torch.set_num_threads(1)
-    images, labels = draw(160)
+    images, labels = draw_labels(160)
     rows = np.arange(160)
     lesson = ClassificationLesson(TrainingRows(images, labels, rows[:120], rows[120:], 3), 0)
     lesson.place(torch.device("cpu"))
@@ -207,7 +170,7 @@ def test_networks_learn_several_labels(tmp_path):
     assert planes.shape == (8, 1, 32, 32)
     assert target.tolist() == labels[:8].tolist()
     result = search(tmp_path, images, labels, ["haralick-logistic", "timm-resnet10t"], budget=12.0)
-    fresh, truth = draw(120, seed=9)
+    fresh, truth = draw_labels(120, seed=9)
     with torch.inference_mode():
         logits = result.best.module(torch.from_numpy(fresh)).numpy()
     # "bright" is the easiest to learn in so few epochs.
@@ -225,3 +188,35 @@ def test_the_asymmetric_loss_leaves_easy_negatives_alone():
     ratio = lambda grad: float(grad[0, 2] / grad[0, 1])  # noqa: E731
     assert ratio(logits.grad) < 0.02 < ratio(plain.grad)
     assert float(logits.grad[0, 0]) < 0
+
+
+def test_a_training_publishes_a_model_of_several_labels(tmp_path, monkeypatch):
+    torch.set_num_threads(1)
+    home = inline_home(tmp_path, monkeypatch)
+    labels = write_labels(home.store, "marks", 200)
+    request = {"candidates": ["patches-logistic", "classical-logistic"], "operating_points": [{"class_name": "grain", "sensitivity": 0.9}]}
+    response = home.train("datasets/marks", 16, **request)
+    package = home.package(response)
+    assert (package.task, package.classes) == ("multi_label_classification", list(LABELS[:3]))
+    figures = {(metric.name, metric.class_name): metric.value for metric in package.metrics}
+    assert figures["mean_average_precision", ""] > 0.8
+    assert figures["label_set_coverage", ""] > 0.75
+    assert {name for _, name in figures} == {"", *LABELS[:3]}
+    assert package.calibration["method"] == "platt"
+    assert len(package.decoding["score_threshold"]) == len(package.decoding["set_threshold"]) == 3
+    points = {point.criterion: point for point in package.operating_points if point.class_name == "grain"}
+    assert points["sensitivity>=0.9"].sensitivity >= 0.9
+    # The graph that was published: each label stands alone, and the table holds its answers.
+    graph = home.store.read_bytes(f"models/marks/{package.triton_path}/1/model.onnx")
+    images, _ = draw_labels(200)
+    test = np.arange(3, 200, 4)
+    probabilities = run_onnx(graph, images[test])[0]
+    assert (np.abs(probabilities.sum(axis=1) - 1) > 0.1).any()
+    table = read_csv(home.store.read_bytes("models/marks/predictions.csv"))
+    assert table.task == "multi_label_classification"
+    np.testing.assert_allclose(np.stack(table.answers), probabilities, atol=1e-5)
+    named = [tuple(name for name, has in zip(LABELS, row, strict=False) if has) for row in labels[test]]
+    assert table.truths == named
+    report = home.report(response)
+    assert "grain" in report
+    assert "bar" in report

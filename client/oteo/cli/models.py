@@ -124,6 +124,17 @@ def export(
     finish(session, handle, "export", wait, timeout, lambda response: session.show(response, response.uri))
 
 
+@command(app, "compare")
+def compare(
+    session: Session,
+    names: Annotated[list[str], typer.Argument(help="The models, two or more.")],
+    metric: Annotated[str, typer.Option("--metric", help="What decides; default: what they were chosen by.")] = "",
+) -> None:
+    """Say which of several models is better, and whether that is more than chance."""
+    response = session.client.models.compare(names, metric=metric)
+    session.show(response, *show.comparison(response))
+
+
 def add(root: typer.Typer) -> None:
     """Add ``oteo train``."""
     command(root, "train")(train)

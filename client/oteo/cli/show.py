@@ -193,6 +193,18 @@ def trials_table(trials: Iterable[automl_pb2.Trial]) -> Table:
     return made
 
 
+def comparison(response: automl_pb2.CompareModelsResponse) -> list[Table | Text]:
+    """Give models side by side, best first, and what there is to tell of them."""
+    names = list(dict.fromkeys(m.name for model in response.models for m in model.metrics))
+    made = table("model", "candidate", *names, right=names)
+    for model in response.models:
+        by_name = {m.name: m for m in model.metrics}
+        figures = [metric_text(by_name[name]) if name in by_name else "" for name in names]
+        made.add_row(short(model.model), escape(model.candidate), *figures)
+    told = "\n".join([response.reason, *response.sentences] if response.paired else response.sentences)
+    return [made, Text(""), Text(told)]
+
+
 def state_word(deployment: deployment_pb2.Deployment) -> str:
     """Give a deployment's state."""
     return enum_word(deployment_pb2.Deployment.State.Name(deployment.state), "STATE_")

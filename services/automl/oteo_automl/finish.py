@@ -26,6 +26,7 @@ from oteo_automl.evaluation.conformal import ConformalCheck, check_conformal, fi
 from oteo_automl.evaluation.operating import choose_points, rates_at
 from oteo_automl.evaluation.sequences import sequence_metrics, sequence_notes
 from oteo_automl.exporting.network_file import network_files
+from oteo_automl.finish_labels import finish_labels
 from oteo_automl.packaging.config import LABELS, config_pbtxt, labels_txt
 from oteo_automl.packaging.export import Exported, export_onnx
 from oteo_automl.packaging.outputs import classification_outputs
@@ -98,6 +99,8 @@ def finish(
     published = already_published(ctx, winner.model_id)
     if published is not None:
         return published
+    if np.ndim(winner.test.labels) == 2:
+        return finish_labels(ctx, winner, client, deadline=deadline, progress=progress, sleep=sleep)
     step = Steps(ctx.check, progress)
     classes = list(winner.classes)
     calibration_labels = np.asarray(winner.calibration.labels, dtype=np.int64)

@@ -282,7 +282,13 @@ def judge(winner: DenseWinner, served: Served, rows: NDArray[np.int64], truths: 
 
     answers = run_served(winner.task, served, winner.images, rows, sizes, winner.policy, check=check, seen=seen)
     metrics = winner.task.evaluate(
-        truths, answers, winner.data.classes, groups=[winner.data.groups[row] for row in rows], split="test", seed=winner.seed
+        truths,
+        answers,
+        winner.data.classes,
+        groups=[winner.data.groups[row] for row in rows],
+        split="test",
+        seed=winner.seed,
+        decoding=served.decoding,
     )
     return Judged(served, answers, metrics, pixels)
 
@@ -309,7 +315,7 @@ def report_data(
         sources=[data.rows[row].source_path or data.rows[row].path for row in test],
         groups=groups,
         pixels=lambda place: winner.reader.image(data.rows[test[place]], winner.limits).pixels,
-        threshold=float(np.mean(thresholds)),
+        threshold=thresholds,
         calibration=judged.pixels.result() if judged.pixels.certainty else None,
         certainty=np.array(judged.pixels.certainty) if judged.pixels.certainty else None,
     )

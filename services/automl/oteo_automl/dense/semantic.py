@@ -46,8 +46,8 @@ class SemanticTask(DenseTask):
     name: ClassVar[str] = "semantic_segmentation"
     objectives: ClassVar[tuple[str, ...]] = ("dice", "iou")
     candidates: ClassVar[tuple[DenseCandidate, ...]] = (
-        DenseCandidate("unet-resnet18", "resnet18", "unet", half=True, rate=1e-3, batch=8),
-        DenseCandidate("unet-mobilenetv4_conv_small", "mobilenetv4_conv_small", "unet", half=True, rate=2e-3, batch=8, cost=0.7),
+        DenseCandidate("unet-resnet18", "resnet18", "unet", half=True, rate=3e-3, batch=8),
+        DenseCandidate("unet-mobilenetv4_conv_small", "mobilenetv4_conv_small", "unet", half=True, rate=3e-3, batch=8, cost=0.7),
         DenseCandidate("unet++-resnet34", "resnet34", "unet++", large=True, rate=6e-4, batch=4, cost=6.0),
         DenseCandidate("unet-efficientnetv2_rw_s", "efficientnetv2_rw_s", "unet", large=True, rate=6e-4, batch=4, cost=4.0),
         DenseCandidate("deeplabv3+-resnet50d", "resnet50d", "deeplabv3+", scratch=False, large=True, rate=6e-4, batch=4, cost=4.0),
@@ -150,6 +150,7 @@ class SemanticTask(DenseTask):
         groups: Sequence[str],
         split: str,
         seed: int,
+        decoding: Mapping[str, Any] | None = None,
     ) -> list[MetricValue]:
         """Judge class maps."""
         return evaluate_semantic(truths, answers, classes, groups=groups, split=split, seed=seed)

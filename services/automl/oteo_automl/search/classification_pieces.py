@@ -31,7 +31,8 @@ from oteo_automl.candidates.portfolio import find_architecture
 from oteo_automl.candidates.registry import FROZEN, Candidate
 from oteo_automl.candidates.training import Recipe, Trainer, has_bfloat16
 from oteo_automl.candidates.weights import Weights, find_weights, load_weights
-from oteo_automl.evaluation.calibration import fit_temperature, negative_log_likelihood
+from oteo_automl.evaluation.calibration import negative_log_likelihood
+from oteo_automl.evaluation.label_calibration import label_log_loss, level
 from oteo_automl.search.checkpoints import Checkpoints
 from oteo_automl.search.data import ArrayCache, ImageCache
 from oteo_automl.search.ensemble import measure_latency
@@ -42,6 +43,7 @@ from oteo_automl.search.scoring import score
 
 PATCH_CENTRES = 160
 _FEATURE_BATCH = 8
+_SAME = 1e-4
 _PATCH_IMAGES = 1024
 
 
@@ -173,7 +175,7 @@ def fit_classifier(problem: Problem, trial: str, candidate: Candidate, tries: in
         parameters={**found.parameters, "classifier": candidate.family, "features": candidate.features, "settings_tried": found.tried},
         initial_weights=initial,
         message=check.message,
-        collapsed=one_answer(found.logits[compared].argmax(axis=1), labels[compared]),
+        collapsed=_collapsed(found.logits[compared], labels[compared]),
         latency=measure_latency(model.module, images[problem.rows[0]]),
     )
     problem.checkpoints.save(result_name(trial, 0), result.to_json())
@@ -189,18 +191,29 @@ def _check_folds(problem: Problem, logits: NDArray[np.float32], labels: NDArray[
     temperature = 1.0
     everything = np.isfinite(logits).all(axis=1)
     if everything.any():
-        temperature = fit_temperature(logits[everything], labels[everything]).temperature
+        temperature = level(logits[everything], labels[everything])[1]
     for number in numbers:
         inside = problem.folds == number
         if np.isnan(logits[inside]).all():
             # The time did not reach it.
             continue
         finite = bool(np.isfinite(logits[inside]).all())
-        losses.append(negative_log_likelihood(logits[inside].astype(np.float64), labels[inside], temperature) if finite else math.inf)
-        same.append(finite and one_answer(logits[inside].argmax(axis=1), labels[inside]))
+        losses.append(_log_loss(logits[inside].astype(np.float64), labels[inside], temperature) if finite else math.inf)
+        same.append(finite and _collapsed(logits[inside], labels[inside]))
         names.append(number)
     check = check_folds(losses, same, names=names)
     return replace(check, broken=tuple(one for one in check.broken if one))
+
+
+def _log_loss(logits: NDArray[np.float64], labels: NDArray[np.int64], temperature: float) -> float:
+    return label_log_loss(logits / temperature, labels) if labels.ndim == 2 else negative_log_likelihood(logits, labels, temperature)
+
+
+def _collapsed(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> bool:
+    """Say whether all samples get the same answer: the same class, or for several labels the same logits."""
+    if labels.ndim == 2:
+        return len(logits) > 1 and bool((np.ptp(logits, axis=0) < _SAME).all())
+    return one_answer(logits.argmax(axis=1), labels)
 
 
 def _extractor(problem: Problem, features: str, images: NDArray[Any]) -> tuple[SavedModule, str]:

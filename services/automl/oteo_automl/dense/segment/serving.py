@@ -71,6 +71,22 @@ class ServedSemantic(torch.nn.Module):
         return logits.argmax(dim=1).to(torch.uint8), torch.softmax(logits, dim=1)
 
 
+class ServedWatershed(torch.nn.Module):
+    """``probabilities`` ``(N, K + 1, H, W)`` after temperature and ``heights`` ``(N, H, W)`` of 0 to 1, from a network with heights last."""
+
+    temperature: torch.Tensor
+
+    def __init__(self, maps: torch.nn.Module, temperature: float) -> None:
+        super().__init__()
+        self.maps = maps
+        self.register_buffer("temperature", torch.tensor(float(temperature), dtype=torch.float32))
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give probabilities and heights."""
+        outputs = self.maps(image)
+        return torch.softmax(outputs[:, :-1] / self.temperature, dim=1), torch.sigmoid(outputs[:, -1])
+
+
 @torch.inference_mode()
 def run_maps(module: torch.nn.Module, images: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """Give ``(M, outputs, H, W)`` float32 of rows of the images, a few at a time."""
