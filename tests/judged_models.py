@@ -71,6 +71,14 @@ class SquareMarker(torch.nn.Module):
         return probabilities.argmax(dim=1).to(torch.uint8), probabilities
 
 
+class SquareSeparator(torch.nn.Module):
+    """Classes of pixels as `SquareMarker`, and heights that make each piece of foreground one object."""
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        _, probabilities = SquareMarker()(image)
+        return probabilities, 1 - probabilities[:, 0]
+
+
 MODELS: dict[str, tuple[type[torch.nn.Module], tuple[str, ...], tuple[Output, ...]]] = {
     "classification": (Shades, ("dark", "middle", "light"), (Output("probabilities", (3,)), Output("logits", (3,), tolerance=1e-2))),
     "multi_label_classification": (Marks, ("above", "below"), (Output("probabilities", (2,)), Output("logits", (2,), tolerance=1e-2))),
@@ -79,6 +87,11 @@ MODELS: dict[str, tuple[type[torch.nn.Module], tuple[str, ...], tuple[Output, ..
         SquareMarker,
         ("red", "green"),
         (Output("label_map", (32, 32), "UINT8"), Output("probabilities", (3, 32, 32))),
+    ),
+    "instance_segmentation": (
+        SquareSeparator,
+        ("red", "green"),
+        (Output("probabilities", (3, 32, 32)), Output("heights", (32, 32))),
     ),
 }
 

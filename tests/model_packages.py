@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +17,7 @@ from oteo_automl.candidates.networks import NetworkClassifier
 from oteo_automl.exporting.network_file import network_files
 from oteo_automl.packaging.config import LABELS, config_pbtxt, labels_txt
 from oteo_automl.packaging.export import export_onnx
-from oteo_automl.packaging.outputs import classification_outputs
+from oteo_automl.packaging.outputs import Output, classification_outputs
 from oteo_automl.packaging.served import ServedClassifier
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.images import InputPolicy
@@ -56,17 +58,30 @@ def modules() -> dict[str, torch.nn.Module]:
 
 def publish(store: ArtifactStore, model: str, module: torch.nn.Module, policy: InputPolicy = POLICY, *, keep: bool = True) -> ModelPackage:
     """Publish a classifier; without `keep`, as packages were before they kept their network."""
-    served = ServedClassifier(module, 1.7).eval()
-    shape = (4, policy.height, policy.width, policy.channels)
+    return publish_served(store, model, ServedClassifier(module, 1.7).eval(), classification_outputs(len(CLASSES)), policy, keep=keep)
+
+
+def publish_served(
+    store: ArtifactStore,
+    model: str,
+    served: torch.nn.Module,
+    outputs: Sequence[Output],
+    policy: InputPolicy = POLICY,
+    *,
+    task: str = "classification",
+    decoding: dict[str, Any] | None = None,
+    keep: bool = True,
+) -> ModelPackage:
+    """Publish what is served, whatever the task."""
+    shape = (2, policy.height, policy.width, policy.channels)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    graph = export_onnx(
-        served, policy, classification_outputs(len(CLASSES)), images if policy.dtype == "uint8" else (images / 255).astype(np.float32)
-    ).data
+    graph = export_onnx(served, policy, outputs, images if policy.dtype == "uint8" else (images / 255).astype(np.float32)).data
+    whole = task == "classification"
     package = ModelPackage(
         id=model,
         display_name=model.title(),
         uid=model,
-        task="classification",
+        task=task,
         classes=list(CLASSES),
         dataset="datasets/cells",
         dataset_digest="ab" * 32,
@@ -74,14 +89,13 @@ def publish(store: ArtifactStore, model: str, module: torch.nn.Module, policy: I
         input=policy,
         create_time=datetime(2026, 1, 2, tzinfo=UTC),
         temperature=1.7,
-        conformal=Conformal(0.6, 0.9, 50),
-        operating_points=[OperatingPoint("round", 0.4, 0.95, 0.8, "sensitivity>=0.95")],
+        conformal=Conformal(0.6, 0.9, 50) if whole else None,
+        operating_points=[OperatingPoint("round", 0.4, 0.95, 0.8, "sensitivity>=0.95")] if whole else [],
+        decoding=decoding or {},
     )
     package.digest = package.serving_digest(hashlib.sha256(graph).hexdigest())
     contents = {
-        f"{package.triton_path}/config.pbtxt": config_pbtxt(
-            model, policy, classification_outputs(len(CLASSES)), parameters={"oteo_digest": package.digest}
-        ).encode(),
+        f"{package.triton_path}/config.pbtxt": config_pbtxt(model, policy, outputs, parameters={"oteo_digest": package.digest}).encode(),
         f"{package.triton_path}/{LABELS}": labels_txt(CLASSES).encode(),
         f"{package.triton_path}/1/model.onnx": graph,
         **(network_files(served) if keep else {}),

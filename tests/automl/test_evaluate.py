@@ -196,6 +196,27 @@ def test_boxes_on_a_dataset_with_classes_in_another_order(store, tmp_path):
     assert len(results) == 20
 
 
+def test_objects_of_one_class_in_masks_and_boxes_around_them(store, tmp_path):
+    publish(store, "instance_segmentation", decoding={"smallest": 0})
+    publish(store, "detection", "boxes", decoding={"score_threshold": [0.5, 0.5]})
+
+    def draw(index):
+        pixels, box = square(2 * index + 1)
+        numbers = np.zeros(pixels.shape[:2], np.uint16)
+        numbers[int(box.y) : int(box.y + box.height), int(box.x) : int(box.x + box.width)] = 700
+        return pixels, {"mask": numbers, "labels": ("green",)}
+
+    # The dataset's only class is the model's second.
+    dataset(store, "other", "instance_segmentation", ("green",), draw, 10, mask=MaskEncoding("instance"))
+    found = ask(store, tmp_path, prediction_formats=["PREDICTION_FORMAT_COCO"])
+    metrics = named(found.metrics)
+    assert metrics["rq", "green"].value == 1.0
+    assert metrics["pq", ""].value == metrics["pq", "green"].value > 0.85
+    assert ("pq", "red") not in metrics
+    boxes = named(ask(store, tmp_path, operation="automl-boxes", name="models/boxes").metrics)
+    assert boxes["recall", "green"].value == 1.0
+
+
 @pytest.mark.parametrize("form", ["mask", "polygons"])
 def test_pixels_by_mask_or_outline(store, tmp_path, form):
     publish(store, "semantic_segmentation")

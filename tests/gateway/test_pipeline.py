@@ -34,6 +34,7 @@ METADATA = {
     "AuditDataset": dataset_pb2.AuditDatasetMetadata,
     "AugmentDataset": augment_pb2.AugmentDatasetMetadata,
     "TrainModel": automl_pb2.TrainModelMetadata,
+    "EvaluateModel": automl_pb2.EvaluateModelMetadata,
     "CreateDeployment": deployment_pb2.DeploymentMetadata,
     "UpdateDeployment": deployment_pb2.DeploymentMetadata,
 }
@@ -48,7 +49,10 @@ def result_of(method: str, request: Any) -> Any:
     if method == "AugmentDataset":
         return augment_pb2.AugmentDatasetResponse(dataset=dataset_pb2.Dataset(name=f"{request.dataset}-augmented"))
     if method == "TrainModel":
-        return automl_pb2.TrainModelResponse(model=automl_pb2.Model(name=f"models/{request.model_id or 'cells'}", dataset=request.dataset))
+        model = automl_pb2.Model(name=f"models/{request.model_id or 'cells'}", dataset=request.dataset, task=request.task)
+        return automl_pb2.TrainModelResponse(model=model)
+    if method == "EvaluateModel":
+        return automl_pb2.EvaluateModelResponse(model=request.name, metrics=[report_pb2.Metric(name="map50", value=0.9)])
     name = f"deployments/{request.deployment_id}" if method == "CreateDeployment" else request.deployment.name
     return deployment_pb2.Deployment(name=name, models=request.deployment.models)
 
@@ -155,6 +159,17 @@ def test_every_step_is_taken_in_order_and_feeds_the_next() -> None:
     accuracy = response.metrics[0]
     assert (accuracy.name, accuracy.value, accuracy.sample_count) == ("accuracy", 0.95, 20)
     assert accuracy.lower < 0.95 < accuracy.upper
+
+
+def test_detection_is_judged_by_the_automl_service() -> None:
+    api = FakeApi()
+    train = automl_pb2.TrainModelRequest(task=task_pb2.TASK_DETECTION)
+    pipeline = pipeline_of(request_of(evaluate=True, train=train), api)
+    response = pipeline.run()
+    assert api.order == ["TrainModel", "CreateDeployment", "EvaluateModel"]
+    assert dict(api.calls.values())["EvaluateModel"].name == "models/cells"
+    assert [metric.name for metric in response.metrics] == ["map50"]
+    assert pipeline.metadata.steps[-1].progress.state == report_pb2.Progress.STATE_SUCCEEDED
 
 
 def test_run_again_it_makes_the_same_calls() -> None:

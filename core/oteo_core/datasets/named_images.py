@@ -63,6 +63,19 @@ class ImageStore:
             )
         return self._read(f"datasets/{dataset}/{path}", "image.sample")
 
+    def spacing(self, name: str) -> tuple[float, float] | None:
+        """Give width and height of a sample's pixels in mm; None where not known. Errors as `sample`."""
+        _, dataset, _, sample = name.split("/", 3)
+        try:
+            table = self._table(dataset)
+        except NotFound as error:
+            raise _at_field(error, "image.sample") from error
+        row = pc.index(table["id"], sample).as_py()
+        values = table["spacing"][row].as_py() if row >= 0 else None
+        if not values or len(values) < 2 or min(values[:2]) <= 0:
+            return None
+        return float(values[0]), float(values[1])
+
     def object(self, uri: str) -> bytes:
         """Read an image of the artifact store.
 
@@ -110,7 +123,7 @@ class ImageStore:
                 return kept[2]
         reader = DatasetReader(self._store, dataset)
         # A dataset never changes, but one of its name may be deleted and imported again.
-        table = kept[2] if kept is not None and kept[1] == reader.info.digest else reader.table(["id", "path"])
+        table = kept[2] if kept is not None and kept[1] == reader.info.digest else reader.table(["id", "path", "spacing"])
         with self._lock:
             self._tables[dataset] = (now, reader.info.digest, table)
             self._tables.move_to_end(dataset)

@@ -14,13 +14,17 @@ from oteo_core.context import current
 from oteo_core.errors import InvalidArgument, OteoError, Unimplemented, from_exception
 from oteo_core.server.streams import answered_in_order
 from oteo_core.server.validation import validate
+from oteo_gateway.prediction.answer import ClassAnswer
 from oteo_gateway.prediction.predictor import Prediction, Predictor, Query
+from oteo_gateway.prediction.regions import ObjectAnswer, RegionAnswer
 from oteo_protos.gateway.v1 import inference_pb2
 from oteo_protos.type.v1 import image_pb2, report_pb2
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 log = structlog.get_logger(__name__)
+
+_PNG = "image/png"
 
 
 class InferenceService:
@@ -92,10 +96,8 @@ def decode(request: inference_pb2.PredictRequest) -> Query:
     Raises
     ------
     Unimplemented
-        ``EXPLANATION``, ``ADAPTATION``: what a later release does.
+        ``ADAPTATION``: what a later release does.
     """
-    if request.explain:
-        raise Unimplemented("Explanations are not there yet; leave explain false.", reason="EXPLANATION", field="explain")
     if request.adapt not in (inference_pb2.ADAPT_MODE_UNSPECIFIED, inference_pb2.ADAPT_MODE_OFF):
         raise Unimplemented("Translation before inference is not there yet; leave adapt unset.", reason="ADAPTATION", field="adapt")
     return Query(
@@ -105,6 +107,8 @@ def decode(request: inference_pb2.PredictRequest) -> Query:
         uri=request.image.uri,
         top_k=request.top_k,
         operating_point=request.operating_point,
+        score_threshold=request.score_threshold if request.HasField("score_threshold") else None,
+        explain=request.explain,
     )
 
 
@@ -112,13 +116,6 @@ def encode(prediction: Prediction) -> inference_pb2.PredictResponse:
     """Write an answer."""
     answer, times = prediction.answer, prediction.times
     response = inference_pb2.PredictResponse(
-        classification=inference_pb2.ClassificationResult(
-            scores=[inference_pb2.ClassificationResult.Score(class_name=name, probability=value) for name, value in answer.scores],
-            prediction_set=answer.prediction_set,
-            coverage=answer.coverage,
-            decision=answer.decision,
-            refer=answer.refer,
-        ),
         deployment=prediction.deployment,
         model=prediction.model,
         model_version=prediction.version,
@@ -133,9 +130,62 @@ def encode(prediction: Prediction) -> inference_pb2.PredictResponse:
             sha256=prediction.sha256,
         ),
     )
+    if isinstance(answer, ClassAnswer):
+        response.classification.CopyFrom(_classes(answer))
+    elif isinstance(answer, ObjectAnswer):
+        response.detection.CopyFrom(_objects(answer))
+    else:
+        response.segmentation.CopyFrom(_regions(answer))
+        if answer.total > len(answer.regions):
+            response.findings.add(
+                severity=report_pb2.Finding.SEVERITY_INFO,
+                code="MANY_REGIONS",
+                message=f"The {len(answer.regions)} largest of {answer.total} regions are listed; the label image has all.",
+            )
     if prediction.shift is not None:
         response.shift.distance, response.shift.p_value = prediction.shift
+    if prediction.explanation:
+        response.explanation.content, response.explanation.media_type = prediction.explanation, _PNG
     return response
+
+
+def _classes(answer: ClassAnswer) -> inference_pb2.ClassificationResult:
+    return inference_pb2.ClassificationResult(
+        scores=[inference_pb2.ClassificationResult.Score(class_name=name, probability=value) for name, value in answer.scores],
+        prediction_set=answer.prediction_set,
+        coverage=answer.coverage,
+        decision=answer.decision,
+        refer=answer.refer,
+        decisions=answer.decisions,
+    )
+
+
+def _objects(answer: ObjectAnswer) -> inference_pb2.DetectionResult:
+    result = inference_pb2.DetectionResult()
+    for name, score, (left, top, right, bottom) in answer.objects:
+        item = result.objects.add(class_name=name, score=score)
+        item.box.x, item.box.y, item.box.width, item.box.height = left, top, right - left, bottom - top
+        result.counts[name] += 1
+    return result
+
+
+def _regions(answer: RegionAnswer) -> inference_pb2.SegmentationResult:
+    result = inference_pb2.SegmentationResult()
+    for region in answer.regions:
+        item = result.regions.add(
+            class_name=region.class_name,
+            area=region.area,
+            diameter=region.diameter,
+            area_mm2=region.area_mm2,
+            diameter_mm=region.diameter_mm,
+        )
+        item.annotation.class_name = region.class_name
+        item.annotation.mask.width, item.annotation.mask.height = answer.width, answer.height
+        item.annotation.mask.counts.extend(region.runs)
+        if region.score is not None:
+            item.annotation.score = region.score
+    result.label_image.content, result.label_image.media_type = answer.label_image, _PNG
+    return result
 
 
 def _duration(seconds: float) -> duration_pb2.Duration:

@@ -56,6 +56,7 @@ class PublicApi:
         self._patience = patience
         datasets = dataset_pb2_grpc.DatasetServiceStub(channel)
         deployments = deployment_pb2_grpc.DeploymentServiceStub(channel)
+        models = automl_pb2_grpc.AutoMLServiceStub(channel)
         self._datasets = datasets
         self._operations = operations_pb2_grpc.OperationsStub(channel)
         self._inference = inference_pb2_grpc.InferenceServiceStub(channel)
@@ -63,7 +64,8 @@ class PublicApi:
             "ImportDataset": datasets.ImportDataset,
             "AuditDataset": datasets.AuditDataset,
             "AugmentDataset": augment_pb2_grpc.AugmentServiceStub(channel).AugmentDataset,
-            "TrainModel": automl_pb2_grpc.AutoMLServiceStub(channel).TrainModel,
+            "TrainModel": models.TrainModel,
+            "EvaluateModel": models.EvaluateModel,
             "CreateDeployment": deployments.CreateDeployment,
             "UpdateDeployment": deployments.UpdateDeployment,
         }

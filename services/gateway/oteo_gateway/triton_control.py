@@ -8,10 +8,11 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from oteo_core.errors import DeadlineExceeded, FailedPrecondition, Internal, OteoError, Unavailable
+from oteo_core.errors import DeadlineExceeded, FailedPrecondition, OteoError, Unavailable
 from oteo_core.packages import ModelPackage
 from oteo_gateway.deployments.repository import config_digest
-from oteo_gateway.prediction.tensors import InferTemplate, read_output
+from oteo_gateway.prediction.outputs import OUTPUTS, check_outputs
+from oteo_gateway.prediction.tensors import InferTemplate, read_outputs
 
 _QUICK_SECONDS = 5.0
 
@@ -68,15 +69,13 @@ class TritonControl:
         self._call(self._stub.RepositoryModelUnload, service_pb2.RepositoryModelUnloadRequest(model_name=model), self._probe_timeout)
 
     def probe(self, package: ModelPackage) -> None:
-        """Have a model answer for one black image, and check that it answers with a probability for each class."""
+        """Have a model answer for one black image, and check that it answers as its task does."""
         policy = package.input
-        template = InferTemplate(package.triton_model, "", policy)
+        template = InferTemplate(package.triton_model, "", policy, OUTPUTS.get(package.task, ()))
         request = template.build(np.zeros((policy.height, policy.width, policy.channels), dtype=policy.dtype))
-        values, _ = read_output(self._call(self._infer, request, self._probe_timeout))
-        if values.shape != (1, len(package.classes)) or not np.isfinite(values).all():
-            raise Internal(
-                f"{package.name} answered a probe with shape {values.shape}, not (1, {len(package.classes)}).", reason="BAD_MODEL_OUTPUT"
-            )
+        outputs, _ = read_outputs(self._call(self._infer, request, self._probe_timeout))
+        if package.task in OUTPUTS:
+            check_outputs(package, outputs)
 
     def _call(self, method: Any, request: Any, timeout: float) -> Any:
         try:

@@ -52,11 +52,16 @@ def build(spec: Mapping[str, Any]) -> SavedModule:
     """
     # Classes make themselves known when their modules are imported.
     from oteo_automl.candidates import descriptors, heads, networks, patches  # noqa: F401
-    from oteo_automl.dense.detect import making, serving  # noqa: F401
 
     kind = str(spec["kind"])
+    if kind == "served-detector":
+        from oteo_automl.dense.detect import serving  # noqa: F401
+    elif kind.endswith("-detector"):
+        from oteo_automl.dense.detect.making import know_kind
+
+        know_kind(kind)
     if kind not in _KINDS:
-        from oteo_automl.dense.segment import networks as segmentation  # noqa: F401
+        from oteo_automl.dense.segment import kinds  # noqa: F401
     if kind not in _KINDS:
         raise ValueError(f"a module of unknown kind {kind!r}: the checkpoint is from another version")
     return _KINDS[kind](**spec["settings"])

@@ -258,8 +258,12 @@ class DenseTask(ABC):
         groups: Sequence[str],
         split: str,
         seed: int,
+        decoding: Mapping[str, Any] | None = None,
     ) -> list[MetricValue]:
-        """Judge answers in original pixels, with bootstrap confidence intervals by group; calls `oteo_automl.evaluation`."""
+        """Judge answers in original pixels, with bootstrap confidence intervals by group; calls `oteo_automl.evaluation`.
+
+        `decoding` is the package's: where it has thresholds, figures that need one are taken at those; without it, at the best on these images.
+        """
 
     def find(self, name: str) -> DenseCandidate:
         """Give a candidate by name.

@@ -196,10 +196,19 @@ class DetectionTask(DenseTask):
         groups: Sequence[str],
         split: str,
         seed: int,
+        decoding: Mapping[str, Any] | None = None,
     ) -> list[MetricValue]:
         """Give COCO's figures, F1 and more, by class and size."""
         found = cast(Sequence[Detections], answers)
-        return evaluate_detection(cast(Sequence[TrueBoxes], truths), found, classes, groups=groups, split=split, seed=seed)
+        return evaluate_detection(
+            cast(Sequence[TrueBoxes], truths),
+            found,
+            classes,
+            groups=groups,
+            split=split,
+            seed=seed,
+            threshold=decoding.get("score_threshold") if decoding else None,
+        )
 
 
 def _objects(sample: Sample) -> list[Any]:

@@ -9,23 +9,24 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import GroupShuffleSplit
 
 from oteo_automl.candidates.modules import SavedModule
 from oteo_automl.candidates.training import Recipe
 from oteo_automl.candidates.weights import find_weights
 from oteo_automl.dense.base import DenseCandidate, DenseData, DenseTask
 from oteo_automl.dense.pieces import DenseProblem, StoredNetwork, probe_dense, train_dense
+from oteo_automl.search.folds import hold_out_share
 from oteo_automl.search.front import mark_front, pick, why_chosen
 from oteo_automl.search.pieces import PieceResult, model_name
 from oteo_automl.search.probe import Probe
 from oteo_automl.search.result import EpochRecord, Plan
 from oteo_automl.search.trial import Trial
 from oteo_automl.search.work import Entry, Work
-from oteo_core.errors import Internal, InvalidArgument
+from oteo_core.errors import Internal, InvalidArgument, NotFound
 from oteo_core.images import InputPolicy
 from oteo_core.jobs.executor import Executor, Task
 from oteo_core.packages import TrialRecord
+from oteo_core.packages.answers import IGNORED, ClassMap
 
 _SAME_COST = 0.015
 """Seconds of one image of one epoch of ``unet-resnet18`` at 128 x 128 pixels, on one processor core."""
@@ -33,6 +34,7 @@ _SAME_COST = 0.015
 _GPU_GAIN = 0.02
 _HELD_OUT_SHARE = 0.2
 _LEAST_HELD_OUT = 4
+_LOOKED_AT = 3000
 
 
 @dataclass(slots=True)
@@ -130,7 +132,7 @@ class DenseWork(Work[DenseResult]):
     ) -> Task[PieceResult]:
         """Train a network up to an epoch."""
         return executor.submit(
-            train_dense, self._problem, trial, rung, entry.name, recipe, target, total, deadline, cpus=1.0, gpus=self.gpu_share
+            train_dense, self._problem, trial, rung, entry.name, recipe, target, total, deadline, cpus=1.0, gpus=self.gpu_share, retries=1
         )
 
     def probe(self, executor: Executor, entry: Entry, recipe: Recipe, deadline: float) -> Task[Probe] | None:
@@ -258,6 +260,36 @@ def _matches(asked: str, name: str) -> bool:
     return name == asked or name.startswith(f"{asked}-")
 
 
+def contents(data: DenseData, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Say what each of these samples has, ``(N, K + 3)`` of 0 and 1: each class, and nothing, little or much of anything.
+
+    Of many samples only the first `_LOOKED_AT` are looked at, since masks have to be read; of the others nothing is known.
+    """
+    classes = len(data.classes)
+    found = np.zeros((len(rows), classes + 3), dtype=np.int64)
+    amounts = np.full(len(rows), -1.0)
+    for place, row in enumerate(rows[:_LOOKED_AT].tolist()):
+        try:
+            truth = data.truths(row)
+        except (InvalidArgument, NotFound):
+            # Left out of the training elsewhere, with its reason.
+            continue
+        if isinstance(truth, ClassMap):
+            present = np.unique(truth.labels)
+            present = present[(present > 0) & (present != IGNORED)].astype(np.int64) - 1
+            amounts[place] = float(np.isin(truth.labels, present + 1).mean())
+        else:
+            present = np.unique(truth.labels)
+            amounts[place] = float(len(truth.labels))
+        found[place, present[present < classes]] = 1
+    some = amounts[amounts > 0]
+    middle = float(np.median(some)) if len(some) else 0.0
+    found[:, classes] = amounts == 0
+    found[:, classes + 1] = (amounts > 0) & (amounts <= middle)
+    found[:, classes + 2] = amounts > middle
+    return found
+
+
 def hold_out(data: DenseData, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64], str]:
     """Give the rows that are learnt from and compared on, and in words what the latter are.
 
@@ -269,7 +301,6 @@ def hold_out(data: DenseData, seed: int) -> tuple[NDArray[np.int64], NDArray[np.
         return train, validation, "the validation part"
     groups = [data.groups[row] for row in train]
     if len(set(groups)) >= 2 * _LEAST_HELD_OUT:
-        splitter = GroupShuffleSplit(1, test_size=_HELD_OUT_SHARE, random_state=seed % 2**32)
-        learnt, held = next(splitter.split(train, groups=groups))
-        return train[np.sort(learnt)], train[np.sort(held)], "a fifth of the training part, by group"
+        held = hold_out_share(contents(data, train), groups, share=_HELD_OUT_SHARE, seed=seed)
+        return train[~held], train[held], "a fifth of the training part, by group, with its share of every class"
     return train, train, "the training images themselves (there are too few to hold any out)"

@@ -10,7 +10,7 @@ from pycocotools import mask as coco_mask
 
 from oteo_automl.evaluation.bootstrap import LEVEL, RESAMPLES, Floats
 from oteo_automl.evaluation.matching import SIZES, THRESHOLDS, ClassMatches, ImageMatches, best_threshold, match
-from oteo_automl.evaluation.resampled import Column, measure
+from oteo_automl.evaluation.resampled import Column, affordable, measure
 from oteo_automl.evaluation.scores import divide, mean_defined
 from oteo_core.packages import MetricValue
 from oteo_core.packages.answers import Detections, TrueBoxes
@@ -91,6 +91,7 @@ class ObjectScorer:
         self.thresholds: list[float] = np.broadcast_to(np.asarray(chosen, dtype=np.float64), (len(matches),)).tolist()
         self.columns: list[Column] = []
         everything = [one[0] for one in self.by_class]
+        self.work = sum(len(one.scores) for one in everything)
         for name in (*AVERAGES, *AT_THRESHOLD):
             self.columns.append(Column(name, -1, self.images, self._basis(everything)))
         for size in range(1, ranges):
@@ -219,9 +220,18 @@ def evaluate_detection(
     Notes
     -----
     Lin et al., "Microsoft COCO: common objects in context", ECCV 2014. Intervals: images are matched once, whole groups are drawn, and each
-    resample sums the kept matches with the number of times that its image was drawn; the score threshold stays the same in all resamples.
+    resample sums the kept matches with the number of times that its image was drawn; the score threshold stays the same in all resamples. There are fewer resamples
+    than asked for where very many objects were found (`oteo_automl.evaluation.resampled.affordable`).
     """
     scorer = ObjectScorer(match_boxes(truths, found, len(classes)), threshold)
     return measure(
-        scorer.score, scorer.columns, scorer.images, classes, groups=groups, split=split, seed=seed, resamples=resamples, level=level
+        scorer.score,
+        scorer.columns,
+        scorer.images,
+        classes,
+        groups=groups,
+        split=split,
+        seed=seed,
+        resamples=affordable(resamples, scorer.work),
+        level=level,
     )

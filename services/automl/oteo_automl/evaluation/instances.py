@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from oteo_automl.evaluation.bootstrap import LEVEL, RESAMPLES, Floats, Ints
 from oteo_automl.evaluation.detection import ObjectScorer
 from oteo_automl.evaluation.matching import SIZES, THRESHOLDS, ImageMatches, match
-from oteo_automl.evaluation.resampled import Column, image_means, measure
+from oteo_automl.evaluation.resampled import Column, affordable, image_means, measure
 from oteo_automl.evaluation.scores import divide, mean_defined
 from oteo_core.packages import MetricValue
 from oteo_core.packages.answers import Instances
@@ -144,6 +144,7 @@ class InstanceScorer:
             self._whole[index] = aggregated_jaccard(everything), _count(everything)[1]
         self._objects = ObjectScorer(matches, threshold=0.0)
         self._kept = [at for at, column in enumerate(self._objects.columns) if column.name.startswith("map")]
+        self.work = self._objects.work
         self.columns = self._name()
 
     def _name(self) -> list[Column]:
@@ -161,6 +162,7 @@ class InstanceScorer:
             setattr(part, name, getattr(self, name)[list(rows)])
         part.images = len(part._sums)
         part._objects = self._objects.subset(rows)
+        part.work = part._objects.work
         part.columns = part._name()
         return part
 
@@ -255,5 +257,13 @@ def evaluate_instances(
         return []
     scorer = InstanceScorer(truths, found, len(classes))
     return measure(
-        scorer.score, scorer.columns, scorer.images, classes, groups=groups, split=split, seed=seed, resamples=resamples, level=level
+        scorer.score,
+        scorer.columns,
+        scorer.images,
+        classes,
+        groups=groups,
+        split=split,
+        seed=seed,
+        resamples=affordable(resamples, scorer.work),
+        level=level,
     )

@@ -62,6 +62,7 @@ class MultilabelScorer:
         if not np.isfinite(given).all() or (given < -1e-6).any() or (given > 1 + 1e-6).any():
             raise ValueError("values that are not probabilities: finite, 0 to 1")
         self.count, self.class_count = self.truths.shape
+        self.work = self.count
         self._limits = [0.5] * self.class_count if thresholds is None else [float(value) for value in thresholds]
         self.called = self.probabilities >= np.array(self._limits)[None]
         clipped = np.clip(self.probabilities, _TINY, 1 - _TINY)

@@ -22,6 +22,9 @@ from oteo_automl.evaluation.bootstrap import (
 )
 from oteo_core.packages.manifest import MetricValue
 
+LEAST_RESAMPLES = 250
+MOST_WORK = 10_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -53,12 +56,22 @@ class Scorer(Protocol):
     """Figures of images on any weighting of them."""
 
     columns: list[Column]
+    work: int
+    """Numbers that each resample goes through, such as found objects; see `affordable`."""
 
     def score(self, weights: Floats) -> Floats:
         """Give all figures ``(B, len(columns))`` for weights ``(B, N)``."""
 
     def subset(self, rows: Sequence[int]) -> Scorer:
         """Give the scorer of some of the images."""
+
+
+def affordable(resamples: int, work: int) -> int:
+    """Give the number of resamples that takes seconds, not minutes: fewer than asked for, at least `LEAST_RESAMPLES`, where there is much to go through.
+
+    With tens of thousands of objects intervals are narrow, and a few hundred resamples place their ends well enough.
+    """
+    return min(resamples, max(LEAST_RESAMPLES, MOST_WORK // max(work, 1)))
 
 
 def measure(

@@ -65,6 +65,7 @@ class SemanticScorer:
         if len(truths) != len(found):
             raise ValueError(f"{len(found)} answers for {len(truths)} images")
         self.images, self.classes, self.surface = len(truths), classes, surface
+        self.work = self.images
         self._hits = np.zeros((self.images, classes))
         self._true, self._called = np.zeros_like(self._hits), np.zeros_like(self._hits)
         self._outlines = np.full((self.images, classes, len(OUTLINES)), np.nan)

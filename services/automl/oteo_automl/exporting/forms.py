@@ -277,10 +277,13 @@ def timm_networks(spec: Mapping[str, Any], prefix: str = "") -> list[tuple[str, 
     settings = spec["settings"]
     if spec["kind"] == "network":
         return [(f"{prefix}network.", settings)]
-    found = timm_networks(settings["network"], f"{prefix}network.") if isinstance(settings.get("network"), dict) else []
-    for index, part in enumerate(settings.get("parts", [])):
-        if isinstance(part, dict):
-            found += timm_networks(part, f"{prefix}parts.{index}.")
+    found = []
+    for name, value in settings.items():
+        if isinstance(value, dict) and "kind" in value:
+            found += timm_networks(value, f"{prefix}{name}.")
+        for index, part in enumerate(value if isinstance(value, list) else []):
+            if isinstance(part, dict) and "kind" in part:
+                found += timm_networks(part, f"{prefix}{name}.{index}.")
     return found
 
 

@@ -7,24 +7,16 @@ settings of every module, JSON values) and ``state`` (the tensors by name), and 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from oteo_automl.candidates.modules import SavedModule, build
 from oteo_automl.exporting.catalogue import NETWORK
-from oteo_automl.packaging.served import ServedClassifier, ServedLabels
+from oteo_automl.exporting.wrappings import describe, rebuild
 from oteo_core.errors import DataLoss
 
 FORMAT = 1
-
-SERVED = "served-classifier"
-"""Kind of a classifier with its calibration, in a spec; its network's spec is among its settings."""
-
-SERVED_LABELS = "served-labels"
-"""The same for several labels."""
 
 
 def network_files(served: nn.Module) -> dict[str, bytes]:
@@ -33,7 +25,7 @@ def network_files(served: nn.Module) -> dict[str, bytes]:
     Parameters
     ----------
     served
-        What is exported: a `ServedClassifier`, or any `SavedModule`.
+        What is exported: a network in the wrappings of `oteo_automl.exporting.wrappings`.
 
     Returns
     -------
@@ -41,7 +33,7 @@ def network_files(served: nn.Module) -> dict[str, bytes]:
         Contents by name; empty where the module is of a kind that cannot be written down as settings and tensors: such a package is
         exported as ONNX, Triton repository and MLflow model alone.
     """
-    spec = _describe(served)
+    spec = describe(served)
     if spec is None:
         return {}
     buffer = io.BytesIO()
@@ -78,30 +70,8 @@ def load_network(data: bytes) -> nn.Module:
     """
     content = read_network(data)
     try:
-        served = _build(content["spec"])
+        served = rebuild(content["spec"])
         served.load_state_dict(content["state"])
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise DataLoss(f"the network of {NETWORK} cannot be built by this version: {error}", reason="BROKEN_PACKAGE") from error
     return served.eval()
-
-
-def _describe(served: nn.Module) -> dict[str, Any] | None:
-    if isinstance(served, SavedModule):
-        return served.spec()
-    if isinstance(served, ServedClassifier) and isinstance(served.network, SavedModule):
-        settings = {"temperature": float(served.temperature), "maps": served.maps, "network": served.network.spec()}
-        return {"kind": SERVED, "settings": settings}
-    if isinstance(served, ServedLabels) and isinstance(served.network, SavedModule):
-        settings = {"scale": served.scale.tolist(), "bias": served.bias.tolist(), "maps": served.maps, "network": served.network.spec()}
-        return {"kind": SERVED_LABELS, "settings": settings}
-    return None
-
-
-def _build(spec: Mapping[str, Any]) -> nn.Module:
-    if spec["kind"] == SERVED:
-        settings = spec["settings"]
-        return ServedClassifier(build(settings["network"]), settings["temperature"], maps=bool(settings.get("maps")))
-    if spec["kind"] == SERVED_LABELS:
-        settings = spec["settings"]
-        return ServedLabels(build(settings["network"]), settings["scale"], settings["bias"], maps=bool(settings.get("maps")))
-    return build(spec)

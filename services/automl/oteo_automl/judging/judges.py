@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oteo_automl.dense.base import find_task
-from oteo_automl.evaluation.bootstrap import Floats
+from oteo_automl.evaluation.bootstrap import RESAMPLES, Floats
 from oteo_automl.evaluation.classification import evaluate
 from oteo_automl.evaluation.conformal import check_conformal
 from oteo_automl.evaluation.detection import ObjectScorer, match_boxes
 from oteo_automl.evaluation.instances import InstanceScorer
+from oteo_automl.evaluation.label_calibration import check_label_sets
 from oteo_automl.evaluation.multilabel import MultilabelScorer
 from oteo_automl.evaluation.operating import rates_at
-from oteo_automl.evaluation.resampled import Scorer, measure
+from oteo_automl.evaluation.resampled import Scorer, affordable, measure
 from oteo_automl.evaluation.semantic import SemanticScorer
 from oteo_core.datasets import DatasetReader, Sample
 from oteo_core.packages import MetricValue, ModelPackage
@@ -68,7 +69,8 @@ class _Scored(Figures):
 
     def measure(self, rows: Sequence[int], groups: Sequence[str], split: str, seed: int) -> list[MetricValue]:
         part = self._scorer.subset(rows)
-        return measure(part.score, part.columns, len(rows), self._classes, groups=groups, split=split, seed=seed)
+        resamples = affordable(RESAMPLES, part.work)
+        return measure(part.score, part.columns, len(rows), self._classes, groups=groups, split=split, seed=seed, resamples=resamples)
 
 
 class _Classified(Figures):
@@ -101,6 +103,22 @@ class _Classified(Figures):
                 if np.isfinite(value):
                     title = f"{name}_at_{point.criterion}"
                     metrics.append(MetricValue(title, value, split=split, class_name=point.class_name, sample_count=len(labels)))
+        return metrics
+
+
+class _Labelled(_Scored):
+    def __init__(self, package: ModelPackage, truths: NDArray[np.bool_], probabilities: Floats) -> None:
+        super().__init__(MultilabelScorer(truths, probabilities, label_thresholds(package)), package.classes)
+        self._sets = package.decoding.get("set_threshold")
+        self._truths, self._probabilities = truths.astype(np.int64), probabilities
+
+    def measure(self, rows: Sequence[int], groups: Sequence[str], split: str, seed: int) -> list[MetricValue]:
+        metrics = super().measure(rows, groups, split, seed)
+        if self._sets is not None:
+            check = check_label_sets(self._truths[list(rows)], self._probabilities[list(rows)], np.asarray(self._sets, dtype=np.float64))
+            if np.isfinite(check.coverage):
+                metrics.append(MetricValue("label_set_coverage", check.coverage, split=split, sample_count=len(rows)))
+            metrics.append(MetricValue("label_set_size", check.mean_size, split=split, sample_count=len(rows)))
         return metrics
 
 
@@ -137,15 +155,14 @@ class MultilabelJudge(ClassificationJudge):
 
     def figures(self, truths: Sequence[Any], answers: Sequence[Any], samples: Sequence[Sample]) -> Figures:
         """Judge at the package's thresholds."""
-        return _Scored(MultilabelScorer(np.stack(truths), np.stack(answers), label_thresholds(self.package)), self.classes)
+        return _Labelled(self.package, np.stack(truths), np.stack(answers))
 
 
 def label_thresholds(package: ModelPackage) -> list[float]:
-    """Give the probability from which each class of a multi-label package counts as present: its first operating point's, else 0.5."""
-    chosen: dict[str, float] = {}
-    for point in package.operating_points:
-        chosen.setdefault(point.class_name, point.threshold)
-    return [chosen.get(name, 0.5) for name in package.classes]
+    """Give the probability from which each class of a multi-label package counts as present; 0.5 where the package does not say."""
+    given = np.asarray(package.decoding.get("score_threshold", 0.5), dtype=np.float64)
+    values: list[float] = np.broadcast_to(given, (len(package.classes),)).tolist()
+    return values
 
 
 class DenseJudge(Judge):

@@ -26,6 +26,8 @@ FIGURES: dict[str, tuple[str, str]] = {
     "ranking_loss": ("Ranking loss", "share of pairs in which an absent class ranks above a present one; 0 is perfect"),
     "conformal_coverage": ("Coverage of the prediction sets", "share of images whose set holds the truth"),
     "conformal_set_size": ("Mean size of the prediction sets", "classes in a set"),
+    "label_set_coverage": ("Coverage of the label sets", "share of the true labels that the sets hold"),
+    "label_set_size": ("Mean size of the label sets", "labels in a set"),
     "map50_95": ("mAP (IoU .5 to .95)", "COCO's average precision, mean over ten overlaps and the classes"),
     "map50": ("mAP at IoU .5", "average precision where half overlap is enough"),
     "map75": ("mAP at IoU .75", "average precision where a close fit is asked for"),

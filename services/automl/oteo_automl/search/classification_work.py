@@ -113,7 +113,18 @@ class ClassificationWork(Work[SearchResult]):
     ) -> Task[PieceResult]:
         """Train a network up to an epoch."""
         return executor.submit(
-            train_network, self._problem, trial, rung, entry.model, recipe, target, total, deadline, cpus=1.0, gpus=self.gpu_share
+            train_network,
+            self._problem,
+            trial,
+            rung,
+            entry.model,
+            recipe,
+            target,
+            total,
+            deadline,
+            cpus=1.0,
+            gpus=self.gpu_share,
+            retries=1,
         )
 
     def probe(self, executor: Executor, entry: Entry, recipe: Recipe, deadline: float) -> Task[Probe] | None:

@@ -9,12 +9,15 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
 MOST = 5
+"""Folds of a small dataset, the validation part one of them."""
+
+_MIDDLE, _LARGE = 1000, 5000
+"""Samples from which on there are three folds, and only the validation part: what is judged on so many varies little, and each fold costs a fit."""
+
 _ENOUGH = 2
 
 
-def make_folds(
-    labels: NDArray[np.int64], training: NDArray[np.bool_], groups: list[str], *, seed: int, cheap_limit: int = 3000
-) -> tuple[NDArray[np.int64], int]:
+def make_folds(labels: NDArray[np.int64], training: NDArray[np.bool_], groups: list[str], *, seed: int) -> tuple[NDArray[np.int64], int]:
     """Give each sample its fold.
 
     Fold 0 is what every candidate is compared on: the dataset's validation part. Where that is missing, or lacks a class, fold 0 is
@@ -26,8 +29,6 @@ def make_folds(
         Of the samples; labels ``(N,)``, or ``(N, K)`` of 0 and 1.
     seed
         Of the draw.
-    cheap_limit
-        With more samples than this there is no cross-validation: the validation part is large enough.
 
     Returns
     -------
@@ -43,14 +44,15 @@ def make_folds(
     folds = np.full(count, -1, dtype=np.int64)
     if usable:
         folds[held_out] = 0
-        if count > cheap_limit:
+        most = fold_count(count)
+        if most < 2:
             return folds, 1
-        pieces = _cut(labels[training], [groups[i] for i in np.flatnonzero(training)], MOST - 1, seed)
+        pieces = _cut(labels[training], [groups[i] for i in np.flatnonzero(training)], max(2, most - 1), seed)
         if pieces is None:
             return folds, 1
         folds[training] = pieces + 1
         return folds, int(folds.max()) + 1
-    pieces = _cut(labels, groups, MOST, seed)
+    pieces = _cut(labels, groups, max(2, fold_count(count)), seed)
     if pieces is None:
         # Too few groups to hold any out: halves by sample, the best that can be done with a handful of images.
         pieces = _cut(labels, [str(i) for i in range(count)], 2, seed)
@@ -58,6 +60,36 @@ def make_folds(
         # A class with a single image: it is trained on, and judged on itself.
         return np.zeros(count, dtype=np.int64), 0
     return pieces, int(pieces.max()) + 1
+
+
+def fold_count(count: int) -> int:
+    """Give the number of folds for so many samples: 5, 3, or 1 for the validation part alone."""
+    return MOST if count < _MIDDLE else 3 if count < _LARGE else 1
+
+
+def hold_out_share(present: NDArray[np.int64], groups: list[str], *, share: float, seed: int) -> NDArray[np.bool_]:
+    """Say which samples are held out where there is no validation part: about a share of them, groups together, with a share of everything.
+
+    Parameters
+    ----------
+    present
+        ``(N, K)`` of 0 and 1: what each sample has, such as an object of each class, or many objects.
+    groups
+        ``N`` names.
+    share
+        Of the samples, at most one half.
+    seed
+        Of the draws between equals.
+    """
+    numbers = np.unique(groups, return_inverse=True)[1].astype(np.int64)
+    folds = stratify_labels(present, numbers, max(2, round(1.0 / share)), seed=seed)
+    # A fold of groups that are large, or alone in having a class, may be small or lack much: the fullest is held out.
+    sizes = np.bincount(folds)
+    kinds = np.array([present[folds == one].any(axis=0).sum() for one in range(len(sizes))])
+    wanted = share * len(folds)
+    best = int(np.lexsort((np.abs(sizes - wanted), -kinds))[0])
+    held_out: NDArray[np.bool_] = folds == best
+    return held_out
 
 
 def _cut(labels: NDArray[np.int64], groups: list[str], most: int, seed: int) -> NDArray[np.int64] | None:

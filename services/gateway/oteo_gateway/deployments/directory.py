@@ -12,6 +12,7 @@ import structlog
 from oteo_core.errors import FailedPrecondition, NotFound, OteoError, Unavailable
 from oteo_core.packages import ModelPackage
 from oteo_gateway.deployments.records import Deployment, Serving
+from oteo_gateway.prediction.outputs import OUTPUTS
 from oteo_gateway.prediction.tensors import InferTemplate
 
 log = structlog.get_logger(__name__)
@@ -125,7 +126,7 @@ class Directory:
         package = await asyncio.to_thread(self._read_package, serving.model_id)
         if package.digest != serving.digest:
             raise not_ready(name, "its model was made anew and is being loaded")
-        found = (package, InferTemplate(package.triton_model, "", package.input))
+        found = (package, InferTemplate(package.triton_model, "", package.input, OUTPUTS.get(package.task, ())))
         self._packages[serving] = found
         return found
 

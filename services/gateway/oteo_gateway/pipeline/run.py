@@ -28,6 +28,8 @@ _EVALUATED_AT_A_TIME = 4
 _DONE = {report_pb2.Progress.STATE_SUCCEEDED, report_pb2.Progress.STATE_FAILED, report_pb2.Progress.STATE_CANCELLED}
 
 # Expected seconds of each step but the training, whose budget is known; they only weigh the overall fraction.
+_JUDGED_HERE = (task_pb2.TASK_UNSPECIFIED, task_pb2.TASK_CLASSIFICATION)
+
 EXPECTED_SECONDS = {"import": 15.0, "audit": 20.0, "augment": 30.0, "deploy": 8.0, "evaluate": 10.0}
 
 
@@ -103,7 +105,8 @@ class Pipeline:
         if "deploy" in names:
             response.deployment.CopyFrom(self._deploy(response.model))
         if "evaluate" in names:
-            response.metrics.extend(self._evaluate(response.deployment.name, dataset))
+            judged = self._evaluate if response.model.task in _JUDGED_HERE else self._have_judged
+            response.metrics.extend(judged(response, dataset))
         return response
 
     def _import(self) -> dataset_pb2.Dataset:
@@ -159,8 +162,16 @@ class Pipeline:
         self._made("deploy", result.name)
         return result
 
-    def _evaluate(self, deployment: str, dataset: str) -> list[report_pb2.Metric]:
+    def _have_judged(self, response: pipeline_pb2.RunPipelineResponse, dataset: str) -> list[report_pb2.Metric]:
+        """Have the automl service judge the model where an answer is more than a class."""
+        request = automl_pb2.EvaluateModelRequest(name=response.model.name, dataset=dataset)
+        result = self._long("evaluate", "EvaluateModel", request, automl_pb2.EvaluateModelResponse)
+        self._made("evaluate", response.model.name)
+        return list(result.metrics)
+
+    def _evaluate(self, response: pipeline_pb2.RunPipelineResponse, dataset: str) -> list[report_pb2.Metric]:
         """Judge the deployment on the test part of the dataset that the model was trained on."""
+        deployment = response.deployment.name
         step = self._step("evaluate")
         step.start_time.GetCurrentTime()
         step.progress.state = report_pb2.Progress.STATE_RUNNING

@@ -26,7 +26,9 @@ class ClassAnswer:
     decision
         The class decided on.
     refer
-        True where the prediction set does not hold exactly one class.
+        True where the prediction set does not hold exactly one class; with several labels, where it holds another class than is decided on.
+    decisions
+        With several labels: the classes that are there, the likeliest first.
     """
 
     scores: tuple[tuple[str, float], ...]
@@ -34,6 +36,7 @@ class ClassAnswer:
     coverage: float
     decision: str
     refer: bool
+    decisions: tuple[str, ...] = ()
 
 
 def operating_point(package: ModelPackage, name: str) -> OperatingPoint | None:
@@ -111,3 +114,57 @@ def classify(values: NDArray[np.float64], package: ModelPackage, *, top_k: int =
         decision=decide(probabilities, point),
         refer=conformal is not None and len(members) != 1,
     )
+
+
+def label(values: NDArray[np.float64], package: ModelPackage, *, top_k: int = 0, point_name: str = "") -> ClassAnswer:
+    """Make the answer for one image that may have several classes, or none.
+
+    Parameters
+    ----------
+    values
+        Calibrated probability of each class, ``(K,)``, each on its own.
+    package
+        The model's package; its ``decoding`` says from which probability a class counts as present (``score_threshold``), and from which it is
+        in the set that misses few (``set_threshold``).
+    top_k
+        Classes to give; 0: all.
+    point_name
+        An operating point, whose threshold counts for its class; see `operating_point`. A criterion that several classes have (``youden``)
+        counts for each of them.
+
+    Raises
+    ------
+    Internal
+        ``BAD_MODEL_OUTPUT``.
+    InvalidArgument
+        ``OPERATING_POINT_NOT_FOUND``.
+    """
+    if values.shape != (len(package.classes),) or not np.isfinite(values).all():
+        raise Internal(f"The model gave {values!r} for {len(package.classes)} classes.", reason="BAD_MODEL_OUTPUT")
+    thresholds = dict(zip(package.classes, _by_class(package, "score_threshold", 0.5), strict=True))
+    if point_name:
+        same = [point for point in package.operating_points if point.criterion == point_name]
+        one = None if same else operating_point(package, point_name)
+        for point in same or ([one] if one else []):
+            thresholds[point.class_name] = point.threshold
+    probabilities = dict(zip(package.classes, np.clip(values, 0.0, 1.0).tolist(), strict=True))
+    ranked = sorted(probabilities.items(), key=lambda item: -item[1])
+    present = tuple(name for name, value in ranked if value >= thresholds[name])
+    members: tuple[str, ...] = ()
+    if "set_threshold" in package.decoding:
+        limits = dict(zip(package.classes, _by_class(package, "set_threshold", 0.0), strict=True))
+        members = tuple(name for name, value in ranked if value >= limits[name])
+    return ClassAnswer(
+        scores=tuple(ranked[: top_k or None]),
+        prediction_set=members,
+        coverage=float(package.decoding.get("set_coverage", 0.0)) if "set_threshold" in package.decoding else 0.0,
+        decision="",
+        refer=not set(members) <= set(present),
+        decisions=present,
+    )
+
+
+def _by_class(package: ModelPackage, key: str, usual: float) -> list[float]:
+    given = np.atleast_1d(np.asarray(package.decoding.get(key, usual), dtype=np.float64))
+    values: list[float] = np.broadcast_to(given, (len(package.classes),)).tolist()
+    return values

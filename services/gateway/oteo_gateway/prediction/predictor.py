@@ -7,16 +7,23 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from oteo_core.datasets.named_images import ImageStore
 from oteo_core.errors import InvalidArgument, OteoError, ResourceExhausted, Unimplemented
 from oteo_core.images import ImageHeader, ImageLimits
+from oteo_core.packages import ModelPackage
 from oteo_gateway.deployments.directory import Served
 from oteo_gateway.prediction.admission import Admission
-from oteo_gateway.prediction.answer import ClassAnswer, classify
+from oteo_gateway.prediction.answer import ClassAnswer, classify, label
+from oteo_gateway.prediction.attention import explain
+from oteo_gateway.prediction.outputs import CLASSES, OUTPUTS, check_outputs
 from oteo_gateway.prediction.preparation import PreparedImage, prepare_image
-from oteo_gateway.prediction.tensors import read_output
+from oteo_gateway.prediction.regions import ObjectAnswer, RegionAnswer, find_boxes, find_classes, find_instances
+from oteo_gateway.prediction.tensors import read_outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,8 @@ class Query:
     uri: str = ""
     top_k: int = 0
     operating_point: str = ""
+    score_threshold: float | None = None
+    explain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +54,7 @@ class Times:
 class Prediction:
     """An answer with what it came from."""
 
-    answer: ClassAnswer
+    answer: ClassAnswer | ObjectAnswer | RegionAnswer
     deployment: str
     model: str
     version: str
@@ -53,6 +62,7 @@ class Prediction:
     sha256: str
     shift: tuple[float, float] | None
     times: Times
+    explanation: bytes = b""
 
 
 class ModelCalls(Protocol):
@@ -143,18 +153,26 @@ class Predictor:
         try:
             served = await self._find(query.deployment_id)
             package = served.package
-            if package.task != "classification":
-                raise Unimplemented(f"{package.name} is for {package.task}; classification is served today.", reason="TASK_NOT_SERVED")
+            if package.task not in OUTPUTS:
+                raise Unimplemented(f"{package.name} is for {package.task}, which is not served.", reason="TASK_NOT_SERVED")
             async with self._admission.enter() as queued:
                 prepared = await asyncio.get_running_loop().run_in_executor(self._decoders, self._prepare, query, served)
                 sent = time.perf_counter()
                 left = remaining()
                 response = await self._calls.infer(
-                    served, served.template.build(prepared.pixels), self._default_timeout if left is None else left
+                    served,
+                    served.template.build(prepared.pixels, everything=query.explain),
+                    self._default_timeout if left is None else left,
                 )
                 answered = time.perf_counter()
-            values, version = read_output(response)
-            answer = classify(values[0], package, top_k=query.top_k, point_name=query.operating_point)
+                # Drawing regions is work, and is done in the place that was given.
+                outputs, version = read_outputs(response)
+                if package.task in CLASSES and not query.explain:
+                    answer, explanation = self._answer(query, package, outputs, prepared), b""
+                else:
+                    answer, explanation = await asyncio.get_running_loop().run_in_executor(
+                        self._decoders, self._answer_and_explain, query, package, outputs, prepared
+                    )
         except OteoError as error:
             self._observer.refused(query.deployment_id if error.reason != "DEPLOYMENT_NOT_FOUND" else "", error.reason)
             raise
@@ -169,7 +187,30 @@ class Predictor:
             sha256=prepared.sha256,
             shift=prepared.shift,
             times=times,
+            explanation=explanation,
         )
+
+    def _answer_and_explain(
+        self, query: Query, package: ModelPackage, outputs: dict[str, NDArray[Any]], prepared: PreparedImage
+    ) -> tuple[ClassAnswer | ObjectAnswer | RegionAnswer, bytes]:
+        picture = explain(package, outputs, (prepared.header.width, prepared.header.height)) if query.explain else b""
+        return self._answer(query, package, outputs, prepared), picture
+
+    def _answer(
+        self, query: Query, package: ModelPackage, outputs: dict[str, NDArray[Any]], prepared: PreparedImage
+    ) -> ClassAnswer | ObjectAnswer | RegionAnswer:
+        check_outputs(package, outputs)
+        if package.task in CLASSES:
+            values = outputs["probabilities"][0].astype(np.float64)
+            make = classify if package.task == "classification" else label
+            return make(values, package, top_k=query.top_k, point_name=query.operating_point)
+        size = (prepared.header.width, prepared.header.height)
+        if package.task == "detection":
+            return find_boxes(outputs, size, package, query.score_threshold)
+        spacing = self._images.spacing(query.sample) if query.sample else None
+        if package.task == "semantic_segmentation":
+            return find_classes(outputs, size, package, spacing)
+        return find_instances(outputs, size, package, spacing, query.score_threshold)
 
     def _prepare(self, query: Query, served: Served) -> PreparedImage:
         if query.sample:

@@ -6,7 +6,7 @@ is the last field. Source: Open Inference Protocol, ``ModelInferRequest``; field
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,14 @@ INPUT = "image"
 OUTPUT = "probabilities"
 _RAW_INPUT_CONTENTS = 7
 _DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
-_FROM_DATATYPE: Mapping[str, type[np.generic]] = {"FP32": np.float32, "FP64": np.float64, "FP16": np.float16}
+_FROM_DATATYPE: Mapping[str, type[np.generic]] = {
+    "FP32": np.float32,
+    "FP64": np.float64,
+    "FP16": np.float16,
+    "INT64": np.int64,
+    "INT32": np.int32,
+    "UINT8": np.uint8,
+}
 
 
 @dataclass(frozen=True)
@@ -37,66 +44,77 @@ class InferTemplate:
         Its version; empty for the newest.
     policy
         What it takes.
-    output
-        The output to ask for.
+    outputs
+        The outputs to ask for; none: all that there are.
     """
 
     model: str
     version: str
     policy: InputPolicy
-    output: str = OUTPUT
+    outputs: tuple[str, ...] = (OUTPUT,)
 
     def __post_init__(self) -> None:
         """Serialise the constant part."""
+        size = self.policy.height * self.policy.width * self.policy.channels * np.dtype(self.policy.dtype).itemsize
+        object.__setattr__(self, "_heads", (self._head(self.outputs, size), self._head((), size)))
+        object.__setattr__(self, "_size", size)
+
+    def _head(self, outputs: Sequence[str], size: int) -> bytes:
         request = service_pb2.ModelInferRequest(model_name=self.model, model_version=self.version)
         tensor = request.inputs.add(name=INPUT, datatype=_DATATYPES[self.policy.dtype])
         tensor.shape.extend((1, self.policy.height, self.policy.width, self.policy.channels))
-        request.outputs.add(name=self.output)
-        size = self.policy.height * self.policy.width * self.policy.channels * np.dtype(self.policy.dtype).itemsize
-        object.__setattr__(self, "_head", request.SerializeToString() + record_header(_RAW_INPUT_CONTENTS, size))
-        object.__setattr__(self, "_size", size)
+        for name in outputs:
+            request.outputs.add(name=name)
+        head: bytes = request.SerializeToString() + record_header(_RAW_INPUT_CONTENTS, size)
+        return head
 
-    def build(self, prepared: NDArray[Any]) -> bytes:
+    def build(self, prepared: NDArray[Any], *, everything: bool = False) -> bytes:
         """Give the request of one image.
 
         Parameters
         ----------
         prepared
             ``(height, width, channels)`` as `oteo_core.images.prepare` gives it for the policy.
+        everything
+            True: ask for all outputs that the model has.
         """
-        head: bytes = self.__dict__["_head"]
+        head: bytes = self.__dict__["_heads"][int(everything)]
         pixels = np.ascontiguousarray(prepared)
         if pixels.nbytes != self.__dict__["_size"]:
             raise Internal(f"A prepared image of shape {prepared.shape} and {prepared.dtype}, not what {self.policy} asks for.")
         return b"".join((head, pixels.data.cast("B")))
 
 
-def read_output(response: bytes, output: str = OUTPUT) -> tuple[NDArray[np.float64], str]:
-    """Read one output of an answer, and the version that gave it.
+def read_outputs(response: bytes) -> tuple[dict[str, NDArray[Any]], str]:
+    """Read all outputs of an answer, and the version that gave it.
 
     Returns
     -------
-    ndarray, str
-        The values ``(N, K)`` as float64, and the model's version.
+    dict, str
+        Arrays by name, as the model gave them (the pixels are not copied), and the model's version.
 
     Raises
     ------
     Internal
-        ``BAD_MODEL_OUTPUT``: the output is missing, of a type that is no number, or cut off.
+        ``BAD_MODEL_OUTPUT``: an output is of a type that is no number, or cut off.
     """
     message = service_pb2.ModelInferResponse.FromString(response)
+    found: dict[str, NDArray[Any]] = {}
     for index, tensor in enumerate(message.outputs):
-        if tensor.name != output:
-            continue
         dtype = _FROM_DATATYPE.get(tensor.datatype)
         shape = tuple(tensor.shape)
         if dtype is None:
-            raise Internal(f"The model's output {output!r} is of type {tensor.datatype}.", reason="BAD_MODEL_OUTPUT")
+            raise Internal(f"The model's output {tensor.name!r} is of type {tensor.datatype}.", reason="BAD_MODEL_OUTPUT")
         if index < len(message.raw_output_contents):
-            values = np.frombuffer(message.raw_output_contents[index], dtype=dtype)
+            content = message.raw_output_contents[index]
+            if len(content) % np.dtype(dtype).itemsize:
+                raise Internal(f"The model's output {tensor.name!r} is cut off.", reason="BAD_MODEL_OUTPUT")
+            values = np.frombuffer(content, dtype=dtype)
         else:
-            values = np.asarray(tensor.contents.fp32_contents or tensor.contents.fp64_contents, dtype=dtype)
+            given = tensor.contents
+            listed = given.fp32_contents or given.fp64_contents or given.int64_contents or given.int_contents or given.uint_contents
+            values = np.asarray(listed, dtype=dtype)
         if values.size != int(np.prod(shape)):
-            raise Internal(f"The model's output {output!r} has {values.size} values for shape {shape}.", reason="BAD_MODEL_OUTPUT")
-        return values.reshape(shape).astype(np.float64), str(message.model_version)
-    raise Internal(f"The model gave no output {output!r}.", reason="BAD_MODEL_OUTPUT")
+            raise Internal(f"The model's output {tensor.name!r} has {values.size} values for shape {shape}.", reason="BAD_MODEL_OUTPUT")
+        found[tensor.name] = values.reshape(shape)
+    return found, str(message.model_version)

@@ -19,7 +19,7 @@ from scipy.special import expit, logit
 from oteo_core.packages import Detections, TrueBoxes
 from oteo_core.packages.decoding.detection import overlaps
 
-LEAST_SCORE = 0.02
+LEAST_SCORE = 0.05
 """Answers below are left out of fitting and measuring: there are thousands of them, and nobody is shown one."""
 
 _ENOUGH = 30

@@ -52,3 +52,9 @@ def make_detector(
         width, height = (int(value) for value in facts["input"])
         return TransformerDetector(candidate.architecture, classes, channels, mean, spread, height=height, width=width)
     raise KeyError(candidate.head)
+
+
+def know_kind(kind: str) -> None:
+    """Import the module of a kind of detector, so that `oteo_automl.candidates.modules.build` knows it; the others come with this module."""
+    if kind == "transformer-detector":
+        from oteo_automl.dense.detect import transformer  # noqa: F401

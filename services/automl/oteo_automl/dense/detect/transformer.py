@@ -7,7 +7,7 @@ where there are pretrained weights (``rtdetr_r18vd.safetensors`` and the like, a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import RTDetrConfig, RTDetrForObjectDetection, RTDetrResNetConfig
@@ -93,6 +93,7 @@ class TransformerDetector(Detector):
         )
         # All of it is pretrained, not the encoder alone.
         self.encoder = RTDetrForObjectDetection(config)
+        self._last_layer = RTDetrConfig.from_dict(config.to_dict() | {"auxiliary_loss": False})
 
     def from_planes(self, planes: torch.Tensor) -> Raw:
         """Give logits ``(N, Q, K)`` and boxes ``(N, Q, 4)``: centre and size, shares of the sides."""
@@ -106,12 +107,11 @@ class TransformerDetector(Detector):
 
     def raw_loss(self, raw: Raw, targets: BatchBoxes, height: int, width: int) -> torch.Tensor:
         """Give the loss of the last layer alone."""
-        config = RTDetrConfig.from_dict(self.encoder.config.to_dict() | {"auxiliary_loss": False})
         labels = _shares(targets, height, width)
         logits, boxes = raw[0].float(), raw[1].float()
-        loss, _, _ = self.encoder.loss_function(logits, labels, logits.device, boxes, config, logits[:, None], boxes[:, None])
-        found: torch.Tensor = loss
-        return found
+        model = cast(RTDetrForObjectDetection, self.encoder)
+        loss: torch.Tensor = model.loss_function(logits, labels, logits.device, boxes, self._last_layer)[0]
+        return loss
 
     def decode(self, raw: Raw, height: int, width: int, limit: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Give the likeliest of all queries' classes."""

@@ -1,7 +1,7 @@
 """Load this checkpoint: ``from load import load; module = load(".")``. Needs PyTorch, and timm where the network is one of timm's.
 
 ``module`` takes prepared images (N, height, width, channels), uint8 or float32 as ``model.json`` says, as a tensor, and gives the tensors
-that ``model.json`` lists under ``outputs``; `predict.py` beside it prepares images. ``checkpoint.pt`` holds no code: ``spec`` says what to
+that ``model.json`` lists under ``outputs`` (attention maps are in the ONNX and TorchScript forms alone); `predict.py` prepares images. ``checkpoint.pt`` holds no code: ``spec`` says what to
 build, ``state`` has the tensors. Networks that are not timm's (classical features, detectors, segmentation) are built by Oteo's own classes
 and need the package ``oteo-automl``; export as TorchScript where it is not to be had.
 """
@@ -56,7 +56,7 @@ class Blend(nn.Module):
 
 
 class Served(nn.Module):
-    """A classifier with its calibration: probabilities and logits."""
+    """A classifier of one class an image with its calibration: probabilities and logits."""
 
     def __init__(self, network: nn.Module, temperature: float) -> None:
         super().__init__()
@@ -69,22 +69,39 @@ class Served(nn.Module):
         return torch.softmax(logits, dim=1), logits
 
 
+class ServedLabels(nn.Module):
+    """A classifier of several labels an image with its calibration: probabilities and logits."""
+
+    def __init__(self, network: nn.Module, scale: list[float], bias: list[float]) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("scale", torch.tensor(scale))
+        self.register_buffer("bias", torch.tensor(bias))
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give probabilities and logits, both (N, K)."""
+        logits = self.network(image).float() * self.scale + self.bias
+        return torch.sigmoid(logits), logits
+
+
 def build(spec: dict[str, Any]) -> nn.Module:
     """Build the module that a spec describes; its tensors are not yet filled."""
     kind, settings = spec["kind"], spec["settings"]
     if kind == "served-classifier":
         return Served(build(settings["network"]), settings["temperature"])
+    if kind == "served-labels":
+        return ServedLabels(build(settings["network"]), settings["scale"], settings["bias"])
     if kind == "blend":
         return Blend([build(part) for part in settings["parts"]], settings["weights"], settings["temperatures"])
     if kind == "network":
         return Network(**settings)
     try:
-        modules = importlib.import_module("oteo_automl.candidates.modules")
+        wrappings = importlib.import_module("oteo_automl.exporting.wrappings")
     except ImportError:
         raise ImportError(
             f"a module of kind {kind!r} is built by Oteo's own classes: install oteo-automl, or export the model as TorchScript"
         ) from None
-    module: nn.Module = modules.build(spec)
+    module: nn.Module = wrappings.rebuild(spec)
     return module
 
 

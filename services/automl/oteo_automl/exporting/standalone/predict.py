@@ -153,7 +153,8 @@ class Model:
 
     def outputs(self, batch: Array) -> dict[str, Array]:
         """Run prepared images (N, height, width, channels); give the model's outputs by name."""
-        return dict(zip(self.facts["outputs"], self._run(np.ascontiguousarray(batch)), strict=True))
+        # A checkpoint's module gives no attention, which stands last.
+        return dict(zip(self.facts["outputs"], self._run(np.ascontiguousarray(batch)), strict=False))
 
     def answer(self, pixels: Array) -> dict[str, Any]:
         """Answer for one image's pixels (H, W, C).
@@ -180,22 +181,44 @@ class Model:
             return answer
         left, top, width, height = place(size[1], size[0], self.policy)
         if task == "detection":
-            scale = np.array([width / size[1], height / size[0]] * 2)
-            boxes = np.clip((found["boxes"] - [left, top, left, top]) / scale, 0, [size[1], size[0]] * 2)
-            limit = max(float(self.facts["decoding"].get("score_threshold", 0.05)), 1e-6)
-            return {
-                "objects": [
-                    {"class": classes[int(label)], "score": float(score), "box": [round(float(edge), 2) for edge in box]}
-                    for box, score, label in zip(boxes, found["scores"], found["classes"], strict=True)
-                    if score >= limit
-                ]
-            }
+            return {"objects": self._objects(found, size, (left, top, width, height))}
         if task == "semantic_segmentation":
-            inner = found["label_map"][top : top + height, left : left + width]
-            rows = np.minimum(((np.arange(size[0]) + 0.5) * inner.shape[0] / size[0]).astype(int), inner.shape[0] - 1)
-            columns = np.minimum(((np.arange(size[1]) + 0.5) * inner.shape[1] / size[1]).astype(int), inner.shape[1] - 1)
-            return {"labels": inner[rows[:, None], columns[None, :]]}
+            # Probabilities are enlarged before the likeliest class is taken: an outline enlarged by nearest pixel has steps.
+            inner = found["probabilities"][:, top : top + height, left : left + width]
+            maps = [cv2.resize(np.ascontiguousarray(one), (size[1], size[0]), interpolation=cv2.INTER_LINEAR) for one in inner]
+            return {"labels": np.argmax(maps, axis=0).astype(np.uint8)}
         return {"outputs": found}
+
+    def _objects(self, found: dict[str, Array], size: tuple[int, ...], at: tuple[int, int, int, int]) -> list[dict[str, Any]]:
+        """Bring boxes to the image's own pixels, drop those that a likelier one of their class overlaps, and keep those above the threshold."""
+        left, top, width, height = at
+        scale = np.array([width / size[1], height / size[0]] * 2)
+        boxes = np.clip((found["boxes"] - [left, top, left, top]) / scale, 0, [size[1], size[0]] * 2)
+        decoding, classes = self.facts["decoding"], self.facts["classes"]
+        limits, overlap = np.atleast_1d(decoding.get("score_threshold", 0.5)), float(decoding.get("nms_iou") or 0)
+        kept: list[int] = []
+        for index in np.argsort(-found["scores"], kind="stable"):
+            label, box = int(found["classes"][index]), boxes[index]
+            if found["scores"][index] < max(float(limits[min(label, len(limits) - 1)]), 1e-9) or (box[2:] <= box[:2]).any():
+                continue
+            if overlap and any(int(found["classes"][k]) == label and _overlap(boxes[k], box) > overlap for k in kept):
+                continue
+            kept.append(int(index))
+        return [
+            {
+                "class": classes[int(found["classes"][index])],
+                "score": float(found["scores"][index]),
+                "box": [round(float(edge), 2) for edge in boxes[index]],
+            }
+            for index in kept
+        ]
+
+
+def _overlap(one: Array, other: Array) -> float:
+    """Give the intersection over union of two boxes."""
+    sides = np.clip(np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2]), 0, None)
+    common = float(sides.prod())
+    return common / (float((one[2:] - one[:2]).prod() + (other[2:] - other[:2]).prod()) - common)
 
 
 def _printable(answer: dict[str, Any], classes: list[str]) -> dict[str, Any]:

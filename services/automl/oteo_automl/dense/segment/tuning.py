@@ -1,0 +1,119 @@
+"""Thresholds of instance segmentations, found on held-out images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oteo_automl.evaluation.instances import instance_scores
+from oteo_core.images import InputPolicy
+from oteo_core.packages.answers import Instances
+from oteo_core.packages.decoding.instances import MASKS, WATERSHED, decode_instances, described, selected, watershed_objects
+
+Choices = tuple[tuple[str, tuple[float, ...]], ...]
+
+_LEAST_GAIN = 0.002
+
+
+def tune_watershed(
+    probabilities: Sequence[NDArray[np.float32]],
+    heights: Sequence[NDArray[np.float32]],
+    truths: Sequence[Instances],
+    classes: int,
+    median_area: float,
+) -> dict[str, Any]:
+    """Find the thresholds that give the best panoptic quality.
+
+    Parameters
+    ----------
+    probabilities, heights
+        ``(K + 1, h, w)`` and ``(h, w)`` of each image in the prepared geometry, without what letterboxing added.
+    truths
+        Objects in the same geometry.
+    classes
+        K.
+    median_area
+        Of an object, pixels.
+
+    Returns
+    -------
+    dict
+        As `decode_instances` takes it.
+    """
+
+    def find(tried: Mapping[str, Any]) -> list[Instances]:
+        found = [described(watershed_objects(1.0 - p[0], h, tried), p) for p, h in zip(probabilities, heights, strict=True)]
+        return [selected(one, one.scores >= tried["score"]) for one in found]
+
+    choices: Choices = (
+        ("marker", (0.3, 0.4, 0.6, 0.7, 0.8)),
+        ("foreground", (0.35, 0.65)),
+        ("smooth", (0.7, 1.5)),
+        ("smallest", (0.02 * median_area, 0.15 * median_area, 0.3 * median_area)),
+        ("score", (0.6, 0.75)),
+    )
+    return _tuned(find, WATERSHED | {"smallest": max(3.0, 0.05 * median_area)}, choices, truths, classes)
+
+
+def tune_masks(
+    outputs: Sequence[Mapping[str, NDArray[Any]]], truths: Sequence[Instances], policy: InputPolicy, classes: int, median_area: float
+) -> dict[str, Any]:
+    """Find the thresholds that give the best panoptic quality.
+
+    Parameters
+    ----------
+    outputs
+        Served outputs of each image, batches of one.
+    truths
+        Objects in the prepared geometry, -1 where letterboxing added something.
+    policy
+        Width and height of the input.
+    classes
+        K.
+    median_area
+        Of an object, pixels.
+    """
+    whole = InputPolicy(policy.width, policy.height, policy.channels)
+
+    def find(tried: Mapping[str, Any]) -> list[Instances]:
+        return [decode_instances(one, [(policy.width, policy.height)], whole, tried)[0] for one in outputs]
+
+    choices: Choices = (
+        ("score", (0.1, 0.2, 0.4, 0.5, 0.6)),
+        ("foreground", (0.4, 0.6)),
+        ("overlap", (0.3, 0.7)),
+        ("smallest", (0.15 * median_area,)),
+    )
+    return _tuned(find, MASKS | {"smallest": max(3.0, 0.05 * median_area)}, choices, truths, classes)
+
+
+def _tuned(
+    find: Callable[[Mapping[str, Any]], list[Instances]],
+    settings: dict[str, Any],
+    choices: Choices,
+    truths: Sequence[Instances],
+    classes: int,
+) -> dict[str, Any]:
+    """Change one setting after the other where that gains panoptic quality."""
+    best = instance_scores(truths, find(settings), classes)["pq"]
+    for name, values in choices:
+        kept = settings
+        for value in values:
+            tried = kept | {name: float(value)}
+            figure = instance_scores(truths, find(tried), classes)["pq"]
+            if figure > best + _LEAST_GAIN:
+                settings, best = tried, figure
+    return settings
+
+
+def pq_by_image(found: Sequence[Instances], truths: Sequence[Instances], classes: int) -> NDArray[np.float64]:
+    """Give the panoptic quality of each image; NaN where it is not defined."""
+    return np.array(
+        [
+            instance_scores([truth], [one], classes)["pq"] if len(truth.labels) or len(one.labels) else np.nan
+            for truth, one in zip(truths, found, strict=True)
+        ]
+    )
