@@ -39,7 +39,7 @@ from oteo_automl.search.data import ArrayCache, ImageCache
 from oteo_automl.search.ensemble import measure_latency
 from oteo_automl.search.guards import FoldCheck, check_folds, one_answer
 from oteo_automl.search.pieces import PieceResult, curve_watch, model_name, result_name, state_name, trained_result
-from oteo_automl.search.probe import Probe, measure, memory_limit
+from oteo_automl.search.probe import Probe, free_memory, measure, memory_limit
 from oteo_automl.search.scoring import score
 
 PATCH_CENTRES = 160
@@ -303,6 +303,7 @@ def train_network(
     if earlier is not None:
         return PieceResult.from_json(earlier)
     began = time.time()
+    free_memory()
     images = problem.cache.open()
     network, initial = first_network(problem, architecture, images, recipe)
     lesson = _lesson(problem, images, total)
