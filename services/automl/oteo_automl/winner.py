@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from oteo_automl.evaluation.bootstrap import Floats, Ints
 from oteo_automl.evaluation.operating import OperatingRequest
+from oteo_automl.packaging.variants import VariantRequest
 from oteo_automl.report.charts import LearningCurve
 from oteo_core.datasets import DatasetInfo
 from oteo_core.images import InputPolicy
@@ -113,6 +114,10 @@ class Winner:
         In MLflow; free labels.
     details
         More for the manifest; JSON values.
+    variants
+        Smaller or faster forms to make beside the graph; None: none.
+    tensorrt
+        Precision of TensorRT in Triton's configuration; empty: without it.
     """
 
     model_id: str
@@ -140,3 +145,5 @@ class Winner:
     run_id: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
+    variants: VariantRequest | None = None
+    tensorrt: str = ""
