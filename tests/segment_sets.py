@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from oteo_automl.candidates.modules import dump_module, load_module
 from oteo_automl.candidates.training import Trainer, has_bfloat16
 from oteo_automl.dense.base import DenseTask
 from oteo_core.artifacts import ArtifactStore
@@ -128,6 +129,11 @@ def taught(
         served=served,
         trainer=trainer,
     )
+
+
+def again(served: Any) -> Any:
+    """Write the module that is served down and read it, as a package does."""
+    return load_module(dump_module(served.module))
 
 
 def exported(served: Any, policy: Any, folder: Any) -> Any:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from segment_sets import exported, taught, write_set
+from segment_sets import again, exported, taught, write_set
 
 from oteo_automl.dense.base import find_task
 from oteo_automl.dense.segment.masks import EMBEDDING, mask_logits
@@ -71,6 +71,8 @@ def test_the_graph_answers_as_pytorch_and_its_answers_are_objects(learnt):
     images = np.ascontiguousarray(made.images[made.held_out])
     with torch.inference_mode():
         expected = [one.numpy() for one in made.served.module(torch.from_numpy(images))]
+        read = again(made.served)(torch.from_numpy(images))
+    assert all(np.array_equal(one.numpy(), two) for one, two in zip(read, expected, strict=True))
     for count in (1, 3):
         found = session.run(None, {"image": images[:count]})
         for (_, shape, _), got, wanted in zip(made.served.outputs, found, expected, strict=True):
@@ -215,6 +217,8 @@ def test_the_mask_head_learns_and_exports(tmp_path):
     images = np.ascontiguousarray(made.images[made.held_out])
     with torch.inference_mode():
         expected = [one.numpy() for one in made.served.module(torch.from_numpy(images))]
+        read = again(made.served)(torch.from_numpy(images))
+    assert all(np.array_equal(one.numpy(), two) for one, two in zip(read, expected, strict=True))
     for count in (1, 3):
         found = session.run(None, {"image": images[:count]})
         for (name, shape, _), got, wanted in zip(made.served.outputs, found, expected, strict=True):

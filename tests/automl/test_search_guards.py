@@ -371,3 +371,38 @@ def test_a_fold_that_failed_is_left_out_and_one_far_below_its_siblings_is_named(
     assert check_folds([0.69, 0.69, 0.69, 0.7], [True] * 4).broken == ()
     # Two folds say nothing of each other.
     assert check_folds([0.1, 2.0]).message == ""
+
+
+class Wandering(BrightLesson):
+    """Pulled another way every other step, so that where an epoch ends is no place to average."""
+
+    def loss(self, model: torch.nn.Module, batch: Any, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
+        planes, labels = batch
+        self.turn = getattr(self, "turn", 0) + 1
+        pull = 40.0 if (self.turn // 2) % 2 else -40.0
+        logits = model.from_planes(planes)
+        return torch.nn.functional.cross_entropy(logits, labels) + pull * (logits[:, 0] - logits[:, 1]).mean()
+
+
+@pytest.mark.parametrize("lesson", [BrightLesson, Wandering])
+def test_the_better_of_two_means_of_weights_is_kept(lesson: type[BrightLesson]) -> None:
+    trainer = Trainer(Linear(), lesson(), Recipe(rate=0.02, batch=16), seed=0)
+    moving: list[float] = []
+    outcome = trainer.run(20, 20, time.time() + 60, on_epoch=lambda curve: moving.append(curve[-1].validation_loss) or "")
+    final = outcome.curve[-1].validation_loss
+    assert outcome.judgement.loss <= final
+    assert ("plain mean" in outcome.message) == (lesson is BrightLesson)
+    # What is handed over is what was judged.
+    again = lesson().judge(trainer.result())
+    assert again.loss == pytest.approx(outcome.judgement.loss, abs=1e-6)
+
+
+def test_a_training_that_is_taken_up_again_keeps_the_same_mean_of_weights() -> None:
+    whole = Trainer(Linear(), BrightLesson(), Recipe(rate=0.02, batch=16), seed=0)
+    expected = whole.run(20, 20, time.time() + 60).judgement.loss
+    states: list[bytes] = []
+    first = Trainer(Linear(), BrightLesson(), Recipe(rate=0.02, batch=16), seed=0)
+    first.run(18, 20, time.time() + 60, states.append)
+    second = Trainer(Linear(), BrightLesson(), Recipe(rate=0.02, batch=16), seed=0)
+    second.restore(states[-1])
+    assert second.run(20, 20, time.time() + 60).judgement.loss == pytest.approx(expected, abs=1e-6)

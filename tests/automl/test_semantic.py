@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from segment_sets import discs, exported, taught, write_set
+from segment_sets import again, discs, exported, taught, write_set
 
 from oteo_automl.dense.base import find_task
 from oteo_automl.dense.segment.augmenting import LOOKS, Look, change_look, move
@@ -55,6 +55,7 @@ def test_the_graph_answers_as_pytorch_and_in_original_pixels(learnt):
     images = np.ascontiguousarray(made.images[made.held_out])
     with torch.inference_mode():
         expected = made.served.module(torch.from_numpy(images))
+        assert torch.equal(again(made.served)(torch.from_numpy(images))[1], expected[1])
     for count in (1, 3):
         label_map, probabilities = session.run(None, {"image": images[:count]})
         assert label_map.dtype == np.uint8
@@ -253,7 +254,7 @@ def test_a_third_of_the_patches_hold_foreground_and_rare_classes_come_often():
     maps = np.zeros((30, 64, 64), np.uint8)
     maps[3, 60, 60] = 1
     rows = np.arange(30)
-    points = Points.of(maps, rows, 0)
+    points = Points(maps, rows)
     order = points.order(rows, 4, 0, 0)
     assert 0.2 < (order == 3).mean() < 0.5
     assert np.array_equal(order, points.order(rows, 4, 0, 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from rich.markup import escape
@@ -173,8 +174,10 @@ def models_table(models: Iterable[automl_pb2.Model]) -> Table:
 
 
 def trials_table(trials: Iterable[automl_pb2.Trial]) -> Table:
-    """Give trials, best first."""
-    made = table("trial", "candidate", "state", "objective", "accuracy", "time", "message", right=("objective", "accuracy", "time"))
+    """Give trials, best first; milliseconds for one image, with a star on the front of quality and time."""
+    made = table(
+        "trial", "candidate", "state", "objective", "accuracy", "ms", "time", "message", right=("objective", "accuracy", "ms", "time")
+    )
     for item in trials:
         accuracy = next((m.value for m in item.metrics if m.name == "accuracy" and not m.class_name), None)
         made.add_row(
@@ -183,10 +186,24 @@ def trials_table(trials: Iterable[automl_pb2.Trial]) -> Table:
             enum_word(automl_pb2.Trial.State.Name(item.state), "STATE_"),
             f"{item.objective:.4f}" if item.HasField("objective") else "",
             "" if accuracy is None else f"{accuracy:.3f}",
+            # A star: nothing else is both better and quicker.
+            f"{1000 * seconds_of(item.latency):.3g}{'*' if item.on_front else ' '}" if item.HasField("latency") else "",
             duration(seconds_of(item.duration)),
             escape(item.message),
         )
     return made
+
+
+def comparison(response: automl_pb2.CompareModelsResponse) -> list[Table | Text]:
+    """Give models side by side, best first, and what there is to tell of them."""
+    names = list(dict.fromkeys(m.name for model in response.models for m in model.metrics))
+    made = table("model", "candidate", *names, right=names)
+    for model in response.models:
+        by_name = {m.name: m for m in model.metrics}
+        figures = [metric_text(by_name[name]) if name in by_name else "" for name in names]
+        made.add_row(short(model.model), escape(model.candidate), *figures)
+    told = "\n".join([response.reason, *response.sentences] if response.paired else response.sentences)
+    return [made, Text(""), Text(told)]
 
 
 def state_word(deployment: deployment_pb2.Deployment) -> str:
@@ -247,11 +264,15 @@ def answer_cells(answer: inference_pb2.PredictResponse) -> tuple[str, str, str, 
     """Give an answer in words: class, probability, prediction set, time."""
     milliseconds = f"{seconds_of(answer.timing.total) * 1000:.1f} ms"
     if answer.WhichOneof("result") != "classification":
-        counts = answer.detection.counts
-        return ", ".join(f"{name} {count}" for name, count in counts.items()), "", "", milliseconds
+        counts = Counter(region.class_name for region in answer.segmentation.regions) or Counter(answer.detection.counts)
+        return ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "nothing", "", "", milliseconds
     result = answer.classification
     if not result.scores:
         return "", "", "", milliseconds
+    if result.decisions:
+        likely = "{" + ", ".join(result.prediction_set) + "}" if result.coverage else ""
+        chances = {score.class_name: f"{score.probability:.3f}" for score in result.scores}
+        return ", ".join(result.decisions), ", ".join(chances.get(name, "") for name in result.decisions), likely, milliseconds
     best = result.scores[0]
     likely = "{" + ", ".join(result.prediction_set) + "}" + (f" at {result.coverage:.0%}" if result.coverage else "")
     return best.class_name, f"{best.probability:.3f}", likely if result.prediction_set or result.coverage else "", milliseconds

@@ -19,7 +19,7 @@ from oteo_core import context as call_context
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import DatasetInfo, DatasetReader, new_id
 from oteo_core.datasets.proto import TASKS, name_of
-from oteo_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unimplemented
+from oteo_core.errors import AlreadyExists, Cancelled, FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from oteo_core.exports import EXPORTS, parse_destination
 from oteo_core.operations import OperationManager
 from oteo_core.packages import MANIFEST, ModelPackage, TrialRecord, delete_model, list_models, model_prefix, read_model
@@ -133,6 +133,19 @@ class AutoMLService(automl_pb2_grpc.AutoMLServiceServicer):
             request_id=request.request_id,
             resource=resource,
         )
+
+    def CompareModels(self, request: automl_pb2.CompareModelsRequest, context: grpc.ServicerContext) -> automl_pb2.CompareModelsResponse:
+        """Compare models, on the test images that all of them answered where there are any."""
+        # Measuring stands on libraries that nothing else here needs.
+        from oteo_automl.comparing.comparing import compare_models
+        from oteo_automl.comparing.proto import comparison_to_proto
+
+        def check() -> None:
+            if not context.is_active():
+                raise Cancelled("nobody waits for the comparison any more", reason="CALLER_GONE")
+
+        packages = [read_model(self._artifacts, name) for name in request.names]
+        return comparison_to_proto(compare_models(self._artifacts, packages, metric=request.metric, seed=request.seed, check=check))
 
     def ListTrials(self, request: automl_pb2.ListTrialsRequest, context: grpc.ServicerContext) -> automl_pb2.ListTrialsResponse:
         """Give a page of trials, best first: of a model from its package, of a training from what its job has written down."""

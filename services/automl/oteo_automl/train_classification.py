@@ -16,7 +16,7 @@ from oteo_automl.search.checkpoint_pieces import take_checkpoints
 from oteo_automl.search.classification_pieces import Problem
 from oteo_automl.search.classification_work import ClassificationWork, Settings
 from oteo_automl.search.data import ImageCache, check_classes, check_parts, describe, leave_out, read_table
-from oteo_automl.search.fingerprint import choose_policy, take_fingerprint
+from oteo_automl.search.fingerprint import choose_policy, describe_depth, take_fingerprint
 from oteo_automl.search.folds import make_folds
 from oteo_automl.training_job import GPU_SHARE, Training
 from oteo_automl.triton import TritonParityClient
@@ -113,7 +113,7 @@ def train_classification(training: Training, reader: DatasetReader) -> ModelPack
             work,
             executor,
             reasons,
-            fingerprint=fingerprint.to_dict() | {"left_out_samples": [one.to_dict() for one in left_out]},
+            fingerprint=fingerprint.to_dict() | describe_depth(reader) | {"left_out_samples": [one.to_dict() for one in left_out]},
             folds=fold_count,
             input_size=policy.width,
             notes=[describe(left_out)] if left_out else [],

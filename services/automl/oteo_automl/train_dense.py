@@ -12,7 +12,7 @@ from oteo_automl.dense.finish import DenseWinner, finish_dense
 from oteo_automl.dense.pieces import DenseProblem
 from oteo_automl.dense.work import DenseWork, choose_candidates, hold_out
 from oteo_automl.search.data import check_parts, describe, leave_out
-from oteo_automl.search.fingerprint import describe_images, input_channels
+from oteo_automl.search.fingerprint import describe_depth, describe_images, input_channels
 from oteo_automl.training_job import GPU_SHARE, Training
 from oteo_automl.triton import TritonParityClient
 from oteo_automl.variant_request import wanted
@@ -85,7 +85,7 @@ def train_dense_task(training: Training, reader: DatasetReader) -> ModelPackage 
             work,
             executor,
             reasons,
-            fingerprint=_fingerprint(data, facts) | {"left_out_samples": [one.to_dict() for one in left_out]},
+            fingerprint=_fingerprint(data, facts) | describe_depth(reader) | {"left_out_samples": [one.to_dict() for one in left_out]},
             folds=0 if held_out is train else 1,
             input_size=max(policy.width, policy.height),
             notes=[f"Candidates are compared on {held_out_words}.", *([describe(left_out)] if left_out else [])],

@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from oteo_automl.evaluation.bootstrap import Floats, Ints
+from oteo_automl.evaluation.data_curve import DataCurve
 from oteo_automl.evaluation.operating import OperatingRequest
+from oteo_automl.evaluation.statistics import Significance
 from oteo_automl.packaging.variants import VariantRequest
 from oteo_automl.report.charts import LearningCurve
 from oteo_core.datasets import DatasetInfo
@@ -136,6 +138,8 @@ class Winner:
     winner_trial: str = ""
     curves: Sequence[LearningCurve] = ()
     plan: str = ""
+    significance: Significance | None = None
+    growth: DataCurve | None = None
     objective: str = "log_loss"
     conformal_coverage: float = 0.9
     operating_points: Sequence[OperatingRequest] = ()

@@ -61,7 +61,7 @@ def build(spec: Mapping[str, Any]) -> SavedModule:
 
         know_kind(kind)
     if kind not in _KINDS:
-        from oteo_automl.dense.segment import masks  # noqa: F401
+        from oteo_automl.dense.segment import kinds  # noqa: F401
     if kind not in _KINDS:
         raise ValueError(f"a module of unknown kind {kind!r}: the checkpoint is from another version")
     return _KINDS[kind](**spec["settings"])

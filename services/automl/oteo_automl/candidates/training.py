@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from oteo_automl.candidates.averaging import SHARE, LastWeights
 from oteo_automl.candidates.groups import parameter_groups
 from oteo_automl.candidates.lesson import Judgement, Lesson
 from oteo_automl.candidates.modules import SavedModule
@@ -25,6 +26,7 @@ STATISTICS_IMAGES = 512
 
 _STATISTICS_BATCH = 64
 _SAVING_SHARE = 0.05
+_GAIN = 0.01
 
 
 class Diverged(Exception):
@@ -146,6 +148,7 @@ class Trainer:
         self._position = 0.0
         self._curve: list[EpochRecord] = []
         self._generator = torch.Generator()
+        self._last = LastWeights()
         self._step_seconds = 0.0
         self._judging_seconds = 0.0
         lesson.place(self._device)
@@ -163,6 +166,7 @@ class Trainer:
                 "epoch": self._epoch,
                 "step": self._step,
                 "position": self._position,
+                "last": self._last.state(),
                 "curve": [[r.epoch, r.train_loss, r.validation_loss, r.validation_score, r.learning_rate, r.seconds] for r in self._curve],
             },
             buffer,
@@ -176,6 +180,7 @@ class Trainer:
         self.average.load_state_dict(content["average"])
         self._optimiser.load_state_dict(content["optimiser"])
         self._epoch, self._step, self._position = content["epoch"], content["step"], content["position"]
+        self._last.restore(content["last"])
         self._curve = [EpochRecord(int(row[0]), *row[1:]) for row in content["curve"]]
 
     # Learning.
@@ -221,6 +226,8 @@ class Trainer:
             if out_of_time:
                 break
             self._epoch += 1
+            if self._epoch > SHARE * total:
+                self._last.take(self.model)
             last = self._epoch >= target
             judged = None
             if last or self._epoch % max(1, judge_every) == 0:
@@ -236,6 +243,8 @@ class Trainer:
                 saved_at, saving = time.time(), time.time() - started
         if judged is None:
             judged = self._judge()
+        if self._epoch >= total and self._last.ready and time.time() + 1.5 * self._judging_seconds < deadline:
+            judged = self._better_mean(judged)
         message = judged.message if self._epoch >= 3 else ""
         return Outcome(self._epoch, judged, list(self._curve), out_of_time, message, hopeless)
 
@@ -309,6 +318,22 @@ class Trainer:
             raise Diverged("the network's answers are not finite")
         self._judging_seconds = max(self._judging_seconds * 0.7, time.time() - began)
         return judgement
+
+    def _better_mean(self, judged: Judgement) -> Judgement:
+        """Judge the plain mean of the last epochs' weights too, and keep it where it is clearly better than the moving one."""
+        kept = {name: value.clone() for name, value in self.average.state_dict().items()}
+        self._last.put(self.average)
+        try:
+            other = self._judge()
+        except Diverged:
+            other = judged
+        if other.loss < judged.loss - _GAIN * abs(judged.loss) and other.score >= judged.score:
+            other.message = "; ".join(
+                filter(None, [other.message, f"the plain mean of the last {self._last.count} epochs' weights is kept"])
+            )
+            return other
+        self.average.load_state_dict(kept)
+        return judged
 
     @torch.no_grad()
     def _renew_statistics(self) -> None:

@@ -20,7 +20,7 @@ from oteo_automl.dense.segment.mask_lesson import OUTPUTS, MaskLesson, most_obje
 from oteo_automl.dense.segment.masks import MASK_STRIDE, MaskNetwork, ServedMasks
 from oteo_automl.dense.segment.networks import SegmentationNetwork
 from oteo_automl.dense.segment.objects import WatershedLesson, class_maps, prepared_truth
-from oteo_automl.dense.segment.serving import Mirrored, ServedWatershed, choose_mirrors, judged_rows, pixel_temperature, uncovered
+from oteo_automl.dense.segment.serving import ServedWatershed, choose_mirrors, choosing_rows, pixel_temperature, uncovered
 from oteo_automl.dense.segment.targets import InstanceTargets, build_instances, instance_facts, open_instances
 from oteo_automl.dense.segment.truths import instance_map, read_rows
 from oteo_automl.dense.segment.tuning import pq_by_image, tune_masks, tune_watershed
@@ -30,7 +30,7 @@ from oteo_core.images import InputPolicy
 from oteo_core.packages import MetricValue
 from oteo_core.packages.decoding.instances import WATERSHED, decode_instances, described, watershed_objects
 
-_TUNED_ON = 32
+_TUNED_ON = 20
 
 
 class InstanceTask(DenseTask):
@@ -113,7 +113,7 @@ class InstanceTask(DenseTask):
     ) -> Served:
         """Make what is exported; mirroring, temperature and thresholds are found on the held-out rows."""
         network = network.cpu().float().eval()
-        rows = judged_rows(held_out, _TUNED_ON)
+        rows = choosing_rows(held_out, images, classes, _TUNED_ON)
         area = float(np.pi / 4.0 * facts["diameters"][1] ** 2)
         make = _serve_masks if candidate.head == "mask" else _serve_watershed
         return make(network, images, targets, rows, policy=policy, classes=classes, area=area, most=facts["objects"][1], seed=seed)
@@ -169,7 +169,7 @@ def _serve_watershed(
     decoding = tune_watershed(*parts(maps), truths, classes, area)
     shape = (policy.height, policy.width)
     return Served(
-        module=ServedWatershed(Mirrored(network, mirrors), temperature).eval(),
+        module=ServedWatershed(network, mirrors, temperature).eval(),
         outputs=(("probabilities", (classes + 1, *shape), "FP32"), ("heights", shape, "FP32")),
         decoding=decoding | ({"mirrored": mirrors} if mirrors else {}),
         calibration=calibration.to_dict() if calibration is not None else {},
@@ -212,8 +212,7 @@ def _serve_masks(
         ),
         decoding=tune_masks(outputs, truths, policy, classes, area) | {"method": "masks"},
         calibration=calibration.to_dict() if calibration is not None else {},
-        # Centres of equal probability may change places, and their masks and classes with them.
-        tolerance={"probabilities": 2e-3, "scores": 2e-3, "masks": 255.0, "classes": float(classes)},
+        tolerance={"probabilities": 2e-3, "scores": 2e-3, "masks": 2.0},
     )
 
 

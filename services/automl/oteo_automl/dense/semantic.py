@@ -18,12 +18,11 @@ from oteo_automl.dense.segment.inputs import segmentation_policy
 from oteo_automl.dense.segment.lessons import SemanticLesson
 from oteo_automl.dense.segment.networks import SegmentationNetwork
 from oteo_automl.dense.segment.serving import (
-    Mirrored,
     ServedSemantic,
     choose_cleaning,
     choose_mirrors,
+    choosing_rows,
     dice_by_image,
-    judged_rows,
     pixel_temperature,
     uncovered,
 )
@@ -114,7 +113,7 @@ class SemanticTask(DenseTask):
     ) -> Served:
         """Make what is exported; mirroring, temperature and cleaning are found on the held-out rows."""
         network = network.cpu().float().eval()
-        rows = judged_rows(held_out)
+        rows = choosing_rows(held_out, images, classes)
         windows = [uncovered(targets[row], IGNORED) for row in rows.tolist()]
         truths = [np.asarray(targets[row][window]) for row, window in zip(rows.tolist(), windows, strict=True)]
 
@@ -127,12 +126,11 @@ class SemanticTask(DenseTask):
         temperature = calibration.temperature if calibration is not None else 1.0
         shape = (policy.height, policy.width)
         return Served(
-            module=ServedSemantic(Mirrored(network, mirrors), temperature).eval(),
+            module=ServedSemantic(network, mirrors, temperature).eval(),
             outputs=(("label_map", shape, "UINT8"), ("probabilities", (classes + 1, *shape), "FP32")),
             decoding=decoding | ({"mirrored": mirrors} if mirrors else {}),
             calibration=calibration.to_dict() if calibration is not None else {},
-            # Where two classes are equally probable a rounding error decides, so a label may differ by any number.
-            tolerance={"label_map": float(classes), "probabilities": 2e-3},
+            tolerance={"probabilities": 2e-3},
         )
 
     def answers(

@@ -62,7 +62,7 @@ def gather_dense(
     sources: Sequence[str],
     groups: Sequence[str] | None,
     pixels: Pixels,
-    threshold: float = 0.0,
+    threshold: float | Sequence[float] = 0.0,
     calibration: ScoreCalibration | None = None,
     certainty: Floats | None = None,
 ) -> Part:
@@ -81,7 +81,7 @@ def gather_dense(
     pixels
         Gives the original pixels ``(H, W, C)`` of an image by its place.
     threshold
-        Detection: the package's score threshold.
+        Detection: the package's score threshold, one for all classes or for each.
     calibration
         Semantic: of the pixels' probabilities, from `PixelCalibration`.
     certainty
@@ -94,7 +94,7 @@ def gather_dense(
     """
     show = Showing(list(ids), list(sources), encode_groups(groups, len(ids)), pixels)
     if task == Task.DETECTION:
-        return detection_part(truths, found, classes, show, threshold)
+        return detection_part(truths, found, classes, show, np.broadcast_to(np.asarray(threshold, dtype=np.float64), (len(classes),)))
     if task == Task.SEMANTIC:
         return semantic_part(truths, found, classes, show, calibration, certainty)
     if task == Task.INSTANCE:
@@ -131,21 +131,22 @@ class Showing:
 
 
 def detection_part(
-    truths: Sequence[TrueBoxes], found: Sequence[Detections], classes: Sequence[str], show: Showing, threshold: float
+    truths: Sequence[TrueBoxes], found: Sequence[Detections], classes: Sequence[str], show: Showing, thresholds: Floats
 ) -> DetectionPart:
-    """Make a detector's part; see `gather_dense`."""
+    """Make a detector's part, with a score threshold for each class, ``(K,)``; see `gather_dense`."""
     matches = [ClassMatches(one) for one in match_boxes(truths, found, len(classes), by_size=False)]
     figures = np.full(len(truths), np.nan)
     doubt = np.zeros(len(truths))
     confusion = np.zeros((len(classes) + 1, len(classes) + 1), dtype=np.int64)
     pairs = []
     for index, (truth, answer) in enumerate(zip(truths, found, strict=True)):
-        kept = _above(answer, threshold)
+        kept = _above(answer, thresholds)
         pair = BoxPairs(truth, kept)
         pairs.append((kept, pair))
         figures[index] = pair.f1
         pair.count(confusion)
-        doubt[index] = int(((answer.scores > threshold * 0.5) & (answer.scores < (1 + threshold) / 2)).sum())
+        own = thresholds[answer.labels]
+        doubt[index] = int(((answer.scores > own * 0.5) & (answer.scores < (1 + own) / 2)).sum())
     mistakes = np.array([pair.mistakes for _, pair in pairs])
     wrong = np.flatnonzero(mistakes > 0)
     worst, unsure = show.choose(
@@ -168,8 +169,8 @@ def detection_part(
 
     return DetectionPart(
         object_counts=[int(one.positives.sum()) for one in matches],
-        precision_recall=_curves(matches, classes),
-        thresholds=_threshold_rows(matches, len(truths), threshold),
+        precision_recall=_curves(matches, classes, thresholds),
+        thresholds=_threshold_rows(matches, len(truths), thresholds),
         images=ImageFigures("f1", figures),
         calibration=_calibrate_objects(matches, "boxes"),
         confusion=confusion,
@@ -377,15 +378,15 @@ class PixelCalibration:
         )
 
 
-def _above(answer: Detections, threshold: float) -> Detections:
-    kept = np.flatnonzero(answer.scores >= threshold)
+def _above(answer: Detections, thresholds: Floats) -> Detections:
+    kept = np.flatnonzero(answer.scores >= thresholds[answer.labels])
     kept = kept[np.argsort(-answer.scores[kept], kind="stable")]
     return Detections(answer.boxes[kept], answer.scores[kept], answer.labels[kept])
 
 
-def _curves(matches: Sequence[ClassMatches], classes: Sequence[str]) -> list[PrecisionRecall]:
+def _curves(matches: Sequence[ClassMatches], classes: Sequence[str], chosen: Floats | None = None) -> list[PrecisionRecall]:
     found = []
-    for name, one in zip(classes, matches, strict=True):
+    for place, (name, one) in enumerate(zip(classes, matches, strict=True)):
         total = float(one.positives.sum())
         if not total:
             continue
@@ -396,22 +397,26 @@ def _curves(matches: Sequence[ClassMatches], classes: Sequence[str]) -> list[Pre
         last = last[np.unique(np.linspace(0, len(last) - 1, min(len(last), _CURVE_POINTS)).astype(int))] if len(last) else last
         area = float(np.nan_to_num(one.average_precision(np.ones((1, len(one.positives))))[0, 0]))
         recall, precision = hits[last] / total, hits[last] / (last + 1.0)
-        found.append(PrecisionRecall(name, recall, precision, thresholds[last], area, int(total), _OVERLAP))
+        own = None if chosen is None else float(chosen[place])
+        found.append(PrecisionRecall(name, recall, precision, thresholds[last], area, int(total), _OVERLAP, own))
     return found
 
 
-def _threshold_rows(matches: Sequence[ClassMatches], images: int, threshold: float) -> list[ThresholdRow]:
+def _threshold_rows(matches: Sequence[ClassMatches], images: int, thresholds: Floats) -> list[ThresholdRow]:
+    """Say what thresholds give; the package's own, each class at its own, stand at their mean."""
     total = float(sum(one.positives.sum() for one in matches))
-    wanted = sorted({round(float(value), 3) for value in np.linspace(0.05, 0.95, 19)} | {float(threshold)}, reverse=True)
+    chosen = float(thresholds.mean())
+    wanted = sorted({round(float(value), 3) for value in np.linspace(0.05, 0.95, 19)} - {round(chosen, 3)} | {chosen}, reverse=True)
     ones = np.ones((1, images))
     rows = []
     for value in wanted:
-        counts = [one.counts(ones, value) for one in matches]
+        cuts = thresholds if value == chosen else np.full(len(thresholds), value)
+        counts = [one.counts(ones, float(cut)) for one, cut in zip(matches, cuts, strict=True)]
         hits, alarms = (sum(float(count[at][0]) for count in counts) for at in (0, 1))
         recall = hits / total if total else 0.0
         precision = hits / (hits + alarms) if hits + alarms else 0.0
         f1 = 2 * hits / (hits + alarms + total) if hits + alarms + total else 0.0
-        rows.append(ThresholdRow(value, recall, precision, f1, alarms / max(images, 1), chosen=value == float(threshold)))
+        rows.append(ThresholdRow(value, recall, precision, f1, alarms / max(images, 1), chosen=value == chosen))
     return rows
 
 

@@ -10,7 +10,7 @@ import io
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from oteo_automl.candidates.registry import FROZEN, Candidate
 from oteo_automl.candidates.training import Recipe, Trainer, has_bfloat16
 from oteo_automl.candidates.weights import Weights, find_weights, load_weights
 from oteo_automl.evaluation.calibration import negative_log_likelihood
+from oteo_automl.evaluation.data_curve import DataCurve, measure_data_curve
 from oteo_automl.evaluation.label_calibration import label_log_loss, level
 from oteo_automl.search.checkpoints import Checkpoints
 from oteo_automl.search.data import ArrayCache, ImageCache
@@ -45,6 +46,8 @@ PATCH_CENTRES = 160
 _FEATURE_BATCH = 8
 _SAME = 1e-4
 _PATCH_IMAGES = 1024
+_GROWTH_HELD_OUT = 30
+_GROWTH_LEARNT = 40
 
 
 @dataclass(frozen=True)
@@ -177,9 +180,18 @@ def fit_classifier(problem: Problem, trial: str, candidate: Candidate, tries: in
         message=check.message,
         collapsed=_collapsed(found.logits[compared], labels[compared]),
         latency=measure_latency(model.module, images[problem.rows[0]]),
+        fold_scores=_fold_scores(problem.folds[known], found.logits[known], labels[known]),
     )
     problem.checkpoints.save(result_name(trial, 0), result.to_json())
     return result
+
+
+def _fold_scores(folds: NDArray[np.int64], logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, float]:
+    """Give the accuracy of each fold; nothing where images have several labels."""
+    if labels.ndim > 1:
+        return {}
+    right = logits.argmax(axis=1) == labels
+    return {str(number): float(right[folds == number].mean()) for number in sorted(set(folds.tolist()) - {-1})}
 
 
 def _check_folds(problem: Problem, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> FoldCheck:
@@ -365,3 +377,50 @@ def make_network(
     if weights is not None:
         load_weights(network.network, weights)
     return network
+
+
+def measure_growth(
+    problem: Problem, candidate: Candidate, parameters: Mapping[str, Any], groups: Sequence[str], *, seconds: float
+) -> DataCurve | None:
+    """Say what more images would bring about: a classifier on features is fitted again on parts of what it was fitted on.
+
+    Parameters
+    ----------
+    problem
+        The search's.
+    candidate, parameters
+        A classifier on fixed features, and the settings that were found for it.
+    groups
+        Of all samples of the data; parts are drawn by group.
+    seconds
+        No fit is begun after this time.
+
+    Returns
+    -------
+    DataCurve or None
+        Of the accuracy on the held-out images; None where images have several labels, or too few are held out to see anything.
+    """
+    learnt = np.flatnonzero(problem.folds != 0)
+    held = np.flatnonzero(problem.folds == 0)
+    if problem.labels.ndim > 1 or problem.fold_count == 0 or len(held) < _GROWTH_HELD_OUT or len(learnt) < _GROWTH_LEARNT:
+        return None
+    images = problem.cache.open()
+    features = _features(problem, candidate.features, _extractor(problem, candidate.features, images)[0], images)
+    labels = problem.labels[problem.rows]
+
+    def fit_and_score(places: NDArray[np.int64]) -> float:
+        rows = learnt[places]
+        if len(np.unique(labels[rows])) < problem.classes:
+            return math.nan
+        head = classical.fit_head(candidate.family, features[rows], labels[rows], parameters, classes=problem.classes, seed=problem.seed)
+        return float((classical.head_logits(head, features[held]).argmax(axis=1) == labels[held]).mean())
+
+    return measure_data_curve(
+        fit_and_score,
+        labels[learnt],
+        [groups[int(row)] for row in problem.rows[learnt]],
+        metric="accuracy",
+        candidate=candidate.name,
+        seed=problem.seed,
+        seconds=seconds,
+    )

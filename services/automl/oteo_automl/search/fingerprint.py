@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oteo_automl.search.data import TrainingData
+from oteo_core.datasets import DatasetReader
 from oteo_core.images import InputPolicy
 
 
@@ -111,6 +113,28 @@ def choose_policy(fingerprint: Fingerprint, *, gpu: bool, budget: float, largest
         bit_depth=fingerprint.bit_depth,
         resize="letterbox" if fingerprint.aspect_spread > 2.5 else "stretch",
     )
+
+
+def describe_depth(reader: DatasetReader) -> dict[str, Any]:
+    """Say what is known of the third dimension and of lengths, JSON values; empty where nothing is.
+
+    ``spacing_mm``: median distance of pixels in x, y and, for stacks, z, of the samples that have as many as most; ``slices``: median number of
+    samples that came from one stack or clip.
+    """
+    spacings: list[tuple[float, ...]] = []
+    stacks: Counter[str] = Counter()
+    for sample in reader.samples(columns=("spacing", "sequence")):
+        if sample.spacing:
+            spacings.append(tuple(sample.spacing))
+        if sample.sequence:
+            stacks[sample.sequence] += 1
+    found: dict[str, Any] = {}
+    if spacings:
+        length = Counter(len(one) for one in spacings).most_common(1)[0][0]
+        found["spacing_mm"] = [round(float(one), 4) for one in np.median([one for one in spacings if len(one) == length], axis=0)]
+    if stacks:
+        found["slices"] = int(np.median(list(stacks.values())))
+    return found
 
 
 def input_channels(kinds: frozenset[int]) -> int:

@@ -20,6 +20,7 @@ from oteo_automl.candidates.registry import BLEND
 from oteo_automl.candidates.training import Recipe
 from oteo_automl.search.budget import Budget
 from oteo_automl.search.extrapolation import hopeless
+from oteo_automl.search.front import mark_front
 from oteo_automl.search.guards import failure_message, remedy, safer
 from oteo_automl.search.pieces import PieceResult, save_rivals
 from oteo_automl.search.planner import Speeds, predict_end, refresh, rungs_of
@@ -383,6 +384,7 @@ class Search(Generic[R]):
     def _remember(self) -> None:
         """Write down which trials there are and how they stand, for a rerun and for whoever asks."""
         checkpoints = self._work.checkpoints
+        mark_front(self._trials, self._work.objective)
         checkpoints.save(_TRIALS, json.dumps([trial.to_dict() for trial in self._trials]).encode())
         checkpoints.save(LEADERBOARD, json.dumps([self._record(trial).to_dict() for trial in self._ranked()]).encode())
 

@@ -14,6 +14,7 @@ from oteo_automl.candidates.modules import to_planes
 from oteo_automl.dense.segment.augmenting import change_look, chosen_look, move
 from oteo_automl.dense.segment.losses import deep_loss
 from oteo_automl.dense.segment.patches import Points, patch_size
+from oteo_automl.dense.segment.serving import judged_rows
 from oteo_automl.evaluation.semantic import semantic_scores
 from oteo_core.packages.answers import IGNORED, ClassMap
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _RESIDENT_BYTES = 4 * 1024**3
 _CLEAN_PIXELS = 256 * 128 * 128
+_KEPT_PIXELS = 256 * 256 * 256
 _JUDGED_PIXELS = 16 * 256 * 256
 
 
@@ -95,7 +97,7 @@ class SemanticLesson:
         self._images, self._maps, self._train, self._held_out = images, maps, train, held_out
         self._classes, self._seed, self._sided = classes, seed, sided
         self._pictures = Pictures(images)
-        self._points = Points.of(maps, train, seed)
+        self._points = Points(maps, train)
         self._patch: tuple[int, int] | None = None
         self._repeats = 1
         self._device = torch.device("cpu")
@@ -140,17 +142,18 @@ class SemanticLesson:
         kept: list[NDArray[np.uint8]] = []
         total, counted = 0.0, 0
         size = self._pictures.at_once()
-        for start in range(0, len(self._held_out), size):
-            planes, maps, _ = self.batch(self._held_out[start : start + size])
+        rows = judged_rows(self._held_out, max(8, _KEPT_PIXELS // int(np.prod(self._images.shape[1:3]))))
+        for start in range(0, len(rows), size):
+            planes, maps, _ = self.batch(rows[start : start + size])
             logits = model.from_planes(planes).float()
             total += float(F.cross_entropy(logits, maps, ignore_index=IGNORED, reduction="sum"))
             counted += int((maps != IGNORED).sum())
             kept.append(logits.argmax(dim=1).to(torch.uint8).cpu().numpy())
         found = np.concatenate(kept) if kept else np.zeros((0, 1, 1), dtype=np.uint8)
-        truths = [ClassMap(np.asarray(self._maps[row])) for row in self._held_out.tolist()]
+        truths = [ClassMap(np.asarray(self._maps[row])) for row in rows.tolist()]
         scores = semantic_scores(truths, [ClassMap(one) for one in found], self._classes)
         marked = {number for truth in truths for number in np.unique(truth.labels).tolist()}
         never = [number for number in range(1, self._classes + 1) if number in marked and not (found == number).any()]
         message = f"it never finds class number {', '.join(map(str, never))}" if never else ""
         loss = total / max(1, counted) + 1.0 - scores["dice"]
-        return Judgement(loss, scores["dice"], scores, {"label_map": found}, message)
+        return Judgement(loss, scores["dice"], scores, {"label_map": found, "rows": rows}, message)

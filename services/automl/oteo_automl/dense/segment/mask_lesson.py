@@ -59,7 +59,7 @@ class MaskLesson(ObjectLesson):
             outputs = dict(zip(OUTPUTS, (one.cpu().numpy() for one in served.from_heads(heads)), strict=True))
             found += decode_instances(outputs, [(int(width), int(height))] * len(chosen), policy, {"method": "masks"})
             truths += [prepared_truth(self.targets, row) for row in chosen.tolist()]
-        return judged(truths, found, self.classes, total / max(1, len(rows)))
+        return judged(rows, truths, found, self.classes, total / max(1, len(rows)))
 
 
 def mask_loss(heads: Heads, ids: torch.Tensor, maps: torch.Tensor, classes: int) -> torch.Tensor:

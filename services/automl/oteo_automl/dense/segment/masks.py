@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from oteo_automl.candidates.modules import SavedModule, saved, to_planes
+from oteo_automl.candidates.modules import SavedModule, Spec, build, saved, to_planes
 
 STRIDE = 4
 """Prepared pixels to one of the centres' map, along a side."""
@@ -26,6 +26,7 @@ MASK_STRIDE = 2
 
 EMBEDDING = 16
 _PLACED = 5
+_NOTHING = 0.02
 _RADIUS = 6.0
 """Pixels of a mask: the radius before anything is learnt."""
 
@@ -137,7 +138,8 @@ def mask_logits(vectors: torch.Tensor, centres: torch.Tensor, features: torch.Te
     return product.view(product.shape[0], product.shape[1], height, width)
 
 
-class ServedMasks(torch.nn.Module):
+@saved
+class ServedMasks(SavedModule):
     """What is exported: ``probabilities`` ``(N, K + 1, H, W)``, ``masks`` uint8 ``(N, M, H / 2, W / 2)``, ``scores`` float32 and ``classes`` int64 ``(N, M)``.
 
     A score is the centre's probability times the mean certainty of the mask's pixels (SOLOv2's maskness).
@@ -145,18 +147,20 @@ class ServedMasks(torch.nn.Module):
     Parameters
     ----------
     network
-        A `MaskNetwork`.
+        A `MaskNetwork`, or its spec.
     most
         M, objects of an image.
     temperature
         Divides the logits of pixels' classes.
     """
 
+    kind = "served-masks"
     temperature: torch.Tensor
 
-    def __init__(self, network: SavedModule, most: int, temperature: float = 1.0) -> None:
-        super().__init__()
-        self.network = network
+    def __init__(self, network: SavedModule | Spec, most: int, temperature: float = 1.0) -> None:
+        made = network if isinstance(network, SavedModule) else build(network)
+        super().__init__(network=made.spec(), most=most, temperature=float(temperature))
+        self.network = made
         self._most = most
         self.register_buffer("temperature", torch.tensor(float(temperature), dtype=torch.float32))
 
@@ -181,10 +185,9 @@ class ServedMasks(torch.nn.Module):
         certain = torch.sigmoid(mask_logits(own, torch.stack([y, x], dim=2), features))
         inside = (certain > 0.5).float()
         maskness = (certain * inside).sum(dim=(2, 3)) / (inside.sum(dim=(2, 3)) + 1e-3)
-        masks = torch.round(certain * 255.0).to(torch.uint8)
-        return (
-            torch.softmax(large / self.temperature, dim=1),
-            masks,
-            scores * maskness,
-            torch.div(chosen, height * width, rounding_mode="floor"),
-        )
+        scores = scores * maskness
+        # Places beyond the objects there are hold nothing, on every runtime: which cells are left over is chance.
+        taken = scores > _NOTHING
+        masks = torch.round(certain * taken[:, :, None, None].float() * 255.0).to(torch.uint8)
+        numbers = torch.div(chosen, height * width, rounding_mode="floor") * taken.long()
+        return torch.softmax(large / self.temperature, dim=1), masks, scores * taken.float(), numbers

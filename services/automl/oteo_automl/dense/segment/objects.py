@@ -78,7 +78,7 @@ class ObjectLesson:
         self.classes, self.seed = classes, seed
         self.pictures = Pictures(images)
         self.device = torch.device("cpu")
-        self._points = Points.of(_Rows(targets), train, seed)
+        self._points = Points(_Rows(targets), train)
         self._patch: tuple[int, int] | None = None
         self._repeats = 1
 
@@ -188,12 +188,12 @@ class WatershedLesson(ObjectLesson):
             for row, probability, flood in zip(chosen.tolist(), probabilities, floods, strict=True):
                 truths.append(prepared_truth(self.targets, row))
                 found.append(described(watershed_objects(1.0 - probability[0], flood, WATERSHED), probability))
-        return judged(truths, found, self.classes, total / max(1, len(rows)))
+        return judged(rows, truths, found, self.classes, total / max(1, len(rows)))
 
 
-def judged(truths: list[Instances], found: list[Instances], classes: int, loss: float) -> Judgement:
-    """Compare objects in the prepared geometry."""
+def judged(rows: NDArray[np.int64], truths: list[Instances], found: list[Instances], classes: int, loss: float) -> Judgement:
+    """Compare objects of rows in the prepared geometry."""
     scores = instance_scores(truths, found, classes)
     ids = np.stack([one.ids for one in found]) if found else np.zeros((0, 1, 1), dtype=np.int32)
     message = "" if any(len(one.labels) for one in found) or not any(len(one.labels) for one in truths) else "it finds no object"
-    return Judgement(loss + 1.0 - scores["pq"], scores["pq"], scores, {"ids": ids}, message)
+    return Judgement(loss + 1.0 - scores["pq"], scores["pq"], scores, {"ids": ids, "rows": rows}, message)

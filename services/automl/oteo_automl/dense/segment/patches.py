@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +13,6 @@ from oteo_core.packages.answers import IGNORED
 FOREGROUND_SHARE = 1.0 / 3.0
 """Share of the patches that are laid around a pixel of a class drawn among those that the image has."""
 
-_POINTS = 256
 _LEAST_SAMPLES = 64
 
 
@@ -39,38 +37,35 @@ class Maps(Protocol):
         """Give a row's."""
 
 
-@dataclass(frozen=True, slots=True)
 class Points:
-    """Some pixels of each class in each training image, y and x as shares of the image; where patches are laid around."""
+    """Which classes each training image has, and pixels of them drawn when asked for.
 
-    places: dict[int, dict[int, NDArray[np.float32]]]
+    Parameters
+    ----------
+    maps
+        Class maps by row.
+    rows
+        Training rows.
+    """
 
-    @classmethod
-    def of(cls, maps: Maps, rows: NDArray[np.int64], seed: int) -> Points:
-        """Look at the class maps of rows."""
-        rng = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 1, 0]))
-        found: dict[int, dict[int, NDArray[np.float32]]] = {}
+    def __init__(self, maps: Maps, rows: NDArray[np.int64]) -> None:
+        self._maps = maps
+        self._present: dict[int, list[int]] = {}
         for row in rows.tolist():
-            labels = np.asarray(maps[row])
-            extent = np.array(labels.shape, dtype=np.float32)
-            present = np.unique(labels)
-            found[row] = {}
-            for number in present[(present > 0) & (present != IGNORED)].tolist():
-                places = np.argwhere(labels == number)
-                if len(places) > _POINTS:
-                    places = places[rng.choice(len(places), _POINTS, replace=False)]
-                found[row][number] = ((places + 0.5) / extent).astype(np.float32)
-        return cls(found)
+            counts = np.bincount(np.asarray(maps[row]).ravel(), minlength=IGNORED + 1)
+            self._present[row] = (np.flatnonzero(counts[1:IGNORED]) + 1).tolist()
 
     def centres(self, rows: NDArray[np.int64], generator: torch.Generator) -> torch.Tensor:
         """Draw where the patches of a batch lie: ``(N, 2)`` y and x, 0 to 1; a third of them on foreground."""
         drawn = torch.rand((len(rows), 5), generator=generator)
         centres = drawn[:, :2].clone()
         for number, row in enumerate(rows.tolist()):
-            classes = list(self.places.get(row, {}))
+            classes = self._present.get(row, [])
             if classes and float(drawn[number, 2]) < FOREGROUND_SHARE:
-                places = self.places[row][classes[int(drawn[number, 3] * len(classes))]]
-                centres[number] = torch.from_numpy(places[int(drawn[number, 4] * len(places))])
+                labels = np.asarray(self._maps[row])
+                places = np.flatnonzero(labels == classes[int(drawn[number, 3] * len(classes))])
+                y, x = divmod(int(places[int(drawn[number, 4] * len(places))]), labels.shape[1])
+                centres[number] = torch.tensor([(y + 0.5) / labels.shape[0], (x + 0.5) / labels.shape[1]])
         return centres
 
     def order(self, rows: NDArray[np.int64], repeats: int, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -83,7 +78,7 @@ class Points:
         order = np.concatenate([rng.permutation(rows) for _ in range(repeats)])
         having: dict[int, list[int]] = {}
         for row in rows.tolist():
-            for number in self.places.get(row, {}):
+            for number in self._present.get(row, []):
                 having.setdefault(number, []).append(row)
         if having and min(len(found) for found in having.values()) < FOREGROUND_SHARE * len(rows):
             numbers = sorted(having)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from oteo_automl.candidates.modules import SavedModule
+from oteo_automl.candidates.modules import SavedModule, Spec, build, saved
 from oteo_automl.evaluation.calibration import Calibration, fit_temperature
 from oteo_automl.evaluation.semantic import semantic_scores
 from oteo_core.packages.answers import IGNORED, ClassMap
@@ -26,8 +26,9 @@ _PIXELS_FITTED = 200_000
 _GAIN = 0.003
 _CLEANING_GAIN = 0.001
 _LEAST_IMAGES = 4
-_MIRRORED_AT_MOST = 512 * 512
+_MIRRORED_AT_MOST = {"left-right": 512 * 512, "all": 320 * 320}
 _JUDGED_AT_MOST = 96
+_JUDGED_PIXELS = 24 * 256 * 256
 
 
 class Mirrored(torch.nn.Module):
@@ -55,15 +56,33 @@ class Mirrored(torch.nn.Module):
         return total / (1 + len(self._axes))
 
 
-class ServedSemantic(torch.nn.Module):
-    """A network with its calibration, as the exported graph computes it: ``label_map`` uint8 ``(N, H, W)`` and ``probabilities`` ``(N, K + 1, H, W)``."""
+class _Served(SavedModule):
+    """A network, mirroring and temperature, as the exported graph computes them.
+
+    Parameters
+    ----------
+    network
+        Trained, or its spec.
+    mirrors
+        A name of `MIRRORS`.
+    temperature
+        Divides the logits of pixels' classes.
+    """
 
     temperature: torch.Tensor
 
-    def __init__(self, maps: torch.nn.Module, temperature: float) -> None:
-        super().__init__()
-        self.maps = maps
+    def __init__(self, network: SavedModule | Spec, mirrors: str = "", temperature: float = 1.0) -> None:
+        made = network if isinstance(network, SavedModule) else build(network)
+        super().__init__(network=made.spec(), mirrors=mirrors, temperature=float(temperature))
+        self.maps = Mirrored(made, mirrors)
         self.register_buffer("temperature", torch.tensor(float(temperature), dtype=torch.float32))
+
+
+@saved
+class ServedSemantic(_Served):
+    """``label_map`` uint8 ``(N, H, W)`` and ``probabilities`` ``(N, K + 1, H, W)``."""
+
+    kind = "served-semantic"
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Give label map and probabilities."""
@@ -71,15 +90,11 @@ class ServedSemantic(torch.nn.Module):
         return logits.argmax(dim=1).to(torch.uint8), torch.softmax(logits, dim=1)
 
 
-class ServedWatershed(torch.nn.Module):
-    """``probabilities`` ``(N, K + 1, H, W)`` after temperature and ``heights`` ``(N, H, W)`` of 0 to 1, from a network with heights last."""
+@saved
+class ServedWatershed(_Served):
+    """``probabilities`` ``(N, K + 1, H, W)`` and ``heights`` ``(N, H, W)`` of 0 to 1, from a network with heights last."""
 
-    temperature: torch.Tensor
-
-    def __init__(self, maps: torch.nn.Module, temperature: float) -> None:
-        super().__init__()
-        self.maps = maps
-        self.register_buffer("temperature", torch.tensor(float(temperature), dtype=torch.float32))
+    kind = "served-watershed"
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Give probabilities and heights."""
@@ -98,6 +113,13 @@ def run_maps(module: torch.nn.Module, images: NDArray[Any], rows: NDArray[np.int
     return np.concatenate(parts).astype(np.float32)
 
 
+def choosing_rows(held_out: NDArray[np.int64], images: NDArray[Any], classes: int, most: int = _JUDGED_AT_MOST) -> NDArray[np.int64]:
+    """Give the held-out rows that choices are made on: so few that time and memory (a few hundred megabytes of maps) stay small."""
+    pixels = int(np.prod(images.shape[1:3]))
+    few = _JUDGED_PIXELS // (pixels * max(1, (classes + 1) // 4))
+    return judged_rows(held_out, int(np.clip(few, _LEAST_IMAGES, most)))
+
+
 def judged_rows(held_out: NDArray[np.int64], most: int = _JUDGED_AT_MOST) -> NDArray[np.int64]:
     """Give the held-out rows that choices are made on: all, or `most` evenly spread ones."""
     if len(held_out) <= most:
@@ -110,14 +132,15 @@ def choose_mirrors(
 ) -> tuple[str, NDArray[np.float32]]:
     """Choose mirroring and give its maps ``(M, outputs, H, W)`` of the rows.
 
-    It multiplies the cost of an answer, so it is kept only where the images are small enough (512 x 512) and `score`, a figure for each image,
-    gains on average by more than its standard error and by at least .003.
+    It multiplies the cost of an answer by two or four, so it is kept only where the images are small enough (512 x 512, 320 x 320) and `score`, a
+    figure for each image, gains on average by more than its standard error and by at least .003.
     """
     plain = run_maps(network, images, rows)
-    if len(rows) < _LEAST_IMAGES or int(np.prod(images.shape[1:3])) > _MIRRORED_AT_MOST:
+    names = [name for name, pixels in _MIRRORED_AT_MOST.items() if int(np.prod(images.shape[1:3])) <= pixels]
+    if len(rows) < _LEAST_IMAGES or not names:
         return "", plain
     best, maps, figures = "", plain, score(plain)
-    for name in ("left-right", "all"):
+    for name in names:
         tried = run_maps(Mirrored(network, name), images, rows)
         found = score(tried)
         if gains(found - figures, _GAIN):
