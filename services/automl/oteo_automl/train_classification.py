@@ -22,6 +22,7 @@ from oteo_automl.search.folds import make_folds
 from oteo_automl.train_unlabelled import learn_from_unlabelled
 from oteo_automl.training_job import GPU_SHARE, Training
 from oteo_automl.triton import TritonParityClient
+from oteo_automl.variant_request import classification_variants
 from oteo_core.datasets import DatasetReader
 from oteo_core.packages import ModelPackage
 from oteo_protos.automl.v1 import automl_pb2
@@ -146,6 +147,8 @@ def train_classification(training: Training, reader: DatasetReader) -> ModelPack
         labels=dict(request.labels),
         limits=training.limits,
     )
+    winner.variants = classification_variants(request, data, result, gpu=gpu)
+    winner.tensorrt = settings.tensorrt
     with closing(TritonParityClient(settings.triton_urls[0])) as client:
         package = finish(context, winner, client, deadline=budget.end, progress=training.finishing)
     training.done(package)

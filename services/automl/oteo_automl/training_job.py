@@ -70,7 +70,7 @@ class Training:
             context.artifacts.root_uri, f"operations/{context.operation_id}/checkpoints", self.settings.artifact_options
         )
         total = self.request.budget.ToTimedelta().total_seconds()
-        self.budget = Budget.resume(self.checkpoints, total, _reserve(total), began)
+        self.budget = Budget.resume(self.checkpoints, total, _reserve(total) + _variants_reserve(self.request, total), began)
         self.steps: dict[str, float] = {"start": time.time() - began}
         self._tracker: BackgroundTracker | None = None
         self._probing: Probing | None = None
@@ -242,6 +242,11 @@ class Training:
 def device_name(*, gpu: bool) -> str:
     """Give "cpu" or the GPU's name."""
     return torch.cuda.get_device_name() if gpu and torch.cuda.is_available() else "gpu" if gpu else "cpu"
+
+
+def _variants_reserve(request: automl_pb2.TrainModelRequest, total: float) -> float:
+    """Give the seconds to keep for variants that are asked for."""
+    return min(0.05 * total, 20.0) * len(request.variants)
 
 
 def _reserve(total: float) -> float:
