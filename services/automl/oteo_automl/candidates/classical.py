@@ -342,10 +342,3 @@ def held_out_loss(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> flo
     if labels.ndim == 2:
         return fit_labels(logits[known], labels[known]).log_loss_after
     return fit_temperature(logits[known], labels[known]).log_loss_after
-
-
-def fit_head(
-    family: str, features: NDArray[np.float32], labels: NDArray[np.int64], settings: Mapping[str, Any], *, classes: int, seed: int
-) -> SavedModule:
-    """Fit one classifier with given settings (others among them are left aside) on ``(N, D)`` features and ``(N,)`` labels."""
-    return _fit(FAMILIES[family], features, labels, settings, classes, seed)

@@ -241,7 +241,7 @@ def refit(problem: Problem, module: SavedModule, trial: str) -> SavedModule:
     inside = problem.folds != 0
     family = classical.FAMILIES[str(parameters["classifier"])]
     labels = problem.labels[problem.rows]
-    head = classical.fit_head(family, features[inside], labels[inside], parameters, problem.classes, problem.seed)
+    head = classical.fit_head(classical.FAMILIES[candidate.family], features[rows], labels[rows], parameters, problem.classes, problem.seed)
     return Chain([extractor, head]).eval()
 
 
