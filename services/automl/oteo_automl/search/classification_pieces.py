@@ -241,7 +241,7 @@ def refit(problem: Problem, module: SavedModule, trial: str) -> SavedModule:
     inside = problem.folds != 0
     family = classical.FAMILIES[str(parameters["classifier"])]
     labels = problem.labels[problem.rows]
-    head = classical.fit_head(classical.FAMILIES[candidate.family], features[rows], labels[rows], parameters, problem.classes, problem.seed)
+    head = classical.fit_head(family, features[inside], labels[inside], parameters, problem.classes, problem.seed)
     return Chain([extractor, head]).eval()
 
 
@@ -427,12 +427,13 @@ def measure_growth(
     images = problem.cache.open()
     features = _features(problem, candidate.features, _extractor(problem, candidate.features, images)[0], images)
     labels = problem.labels[problem.rows]
+    family = classical.FAMILIES[candidate.family]
 
     def fit_and_score(places: NDArray[np.int64]) -> float:
         rows = learnt[places]
         if len(np.unique(labels[rows])) < problem.classes:
             return math.nan
-        head = classical.fit_head(candidate.family, features[rows], labels[rows], parameters, classes=problem.classes, seed=problem.seed)
+        head = classical.fit_head(family, features[rows], labels[rows], parameters, problem.classes, problem.seed)
         return float((classical.head_logits(head, features[held]).argmax(axis=1) == labels[held]).mean())
 
     return measure_data_curve(
