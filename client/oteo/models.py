@@ -73,16 +73,96 @@ class Models:
         return call(self._stub.DeleteModel, request, timeout=120)
 
     def evaluate(
-        self, name: str, dataset: str, *, splits: Iterable[str] = (), request_id: str | None = None
+        self,
+        name: str,
+        dataset: str,
+        *,
+        splits: Iterable[str] = (),
+        subgroups: Iterable[str] = (),
+        formats: Iterable[str] = (),
+        leave_out_unknown_classes: bool = False,
+        seed: int = 0,
+        request_id: str | None = None,
     ) -> OperationHandle[automl_pb2.EvaluateModelResponse]:
-        """Judge a model on a dataset; ``splits``: its parts, without any the test part."""
+        """Judge a model on a dataset.
+
+        Parameters
+        ----------
+        name, dataset
+            The model and the dataset.
+        splits
+            Its parts; none: the test part.
+        subgroups
+            What to tell apart: ``"source-folder"``, ``"group"``, ``"image-size"``, …; none: all that the data tells apart.
+        formats
+            Forms of the predictions: ``"csv"``, ``"coco"``, ``"voc"``; none: CSV.
+        leave_out_unknown_classes
+            Whether to judge without what is of classes that the model does not know, instead of being refused.
+        seed
+            Seed of the intervals.
+        request_id
+            A UUID; the same twice gives the first answer.
+        """
         request = automl_pb2.EvaluateModelRequest(
             name=resource("models", name),
             dataset=resource("datasets", dataset),
             splits=[enum_name(task_pb2.Split, "SPLIT_", split, "splits") for split in splits],
+            subgroups=[enum_name(automl_pb2.Subgroup, "SUBGROUP_", one, "subgroups") for one in subgroups],
+            prediction_formats=_formats(formats),
+            leave_out_unknown_classes=leave_out_unknown_classes,
+            seed=seed,
             request_id=request_id or str(uuid.uuid4()),
         )
         return OperationHandle(self._channel, call(self._stub.EvaluateModel, request, timeout=60), automl_pb2.EvaluateModelResponse)
+
+    def combine(
+        self,
+        predictions: Iterable[str],
+        method: str,
+        *,
+        weights: Iterable[float] = (),
+        iou: float = 0.0,
+        score_threshold: float = 0.0,
+        dataset: str = "",
+        formats: Iterable[str] = (),
+        request_id: str | None = None,
+    ) -> OperationHandle[automl_pb2.CombinePredictionsResponse]:
+        """Make one set of objects of what several detectors found.
+
+        Parameters
+        ----------
+        predictions
+            URIs of prediction files in the artifact store, of any form.
+        method
+            ``"affirmative"``, ``"consensus"``, ``"unanimous"`` or ``"weighted-box-fusion"``.
+        weights
+            How much each counts in weighted box fusion; none: all alike.
+        iou
+            Overlap from which two boxes are of one object; 0: the method's usual one.
+        score_threshold
+            Objects below it take no part.
+        dataset
+            Judges result and inputs, where given.
+        formats
+            Forms of the result; none: CSV.
+        request_id
+            A UUID; the same twice gives the first answer.
+        """
+        uris, given = list(predictions), list(weights)
+        request = automl_pb2.CombinePredictionsRequest(
+            inputs=[
+                automl_pb2.CombinePredictionsRequest.Input(uri=uri, weight=given[place] if place < len(given) else 0.0)
+                for place, uri in enumerate(uris)
+            ],
+            method=enum_name(automl_pb2.CombinationMethod, "COMBINATION_METHOD_", method, "method"),
+            iou=iou,
+            score_threshold=score_threshold,
+            dataset=resource("datasets", dataset) if dataset else "",
+            prediction_formats=_formats(formats),
+            request_id=request_id or str(uuid.uuid4()),
+        )
+        operation = call(self._stub.CombinePredictions, request, timeout=60)
+        return OperationHandle(self._channel, operation, automl_pb2.CombinePredictionsResponse)
 
     def export(
         self, name: str, *, format: str, destination: str = "", request_id: str | None = None
@@ -100,3 +180,7 @@ class Models:
         """Say which of several models is better, on the test images that all of them answered, and whether the difference is more than chance."""
         request = automl_pb2.CompareModelsRequest(names=[resource("models", name) for name in names], metric=metric, seed=seed)
         return call(self._stub.CompareModels, request, timeout=300)
+
+
+def _formats(names: Iterable[str]) -> list[str]:
+    return [enum_name(automl_pb2.PredictionFormat, "PREDICTION_FORMAT_", name, "prediction_formats") for name in names]

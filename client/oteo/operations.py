@@ -29,6 +29,7 @@ RESULTS: dict[str, type[Message]] = {
     "oteo.augment.v1.AugmentDatasetMetadata": augment_pb2.AugmentDatasetResponse,
     "oteo.automl.v1.TrainModelMetadata": automl_pb2.TrainModelResponse,
     "oteo.automl.v1.EvaluateModelMetadata": automl_pb2.EvaluateModelResponse,
+    "oteo.automl.v1.CombinePredictionsMetadata": automl_pb2.CombinePredictionsResponse,
     "oteo.automl.v1.ExportModelMetadata": automl_pb2.ExportModelResponse,
     "oteo.translate.v1.MeasureShiftMetadata": translate_pb2.MeasureShiftResponse,
     "oteo.translate.v1.TrainTranslatorMetadata": translate_pb2.TrainTranslatorResponse,

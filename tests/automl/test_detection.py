@@ -12,10 +12,11 @@ import pytest
 import torch
 from detection_sets import discs
 
+from oteo_automl.candidates.augmenting import STRENGTHS
 from oteo_automl.candidates.modules import dump_module, load_module
 from oteo_automl.candidates.training import Recipe, Trainer
 from oteo_automl.dense.base import DenseCandidate, Served, find_task
-from oteo_automl.dense.detect.augmentation import STRENGTHS, BoxStrength, augment, has_up
+from oteo_automl.dense.detect.augmentation import BoxStrength, augment, box_strength, has_up
 from oteo_automl.dense.detect.calibration import best_thresholds, calibrate, judge_answers
 from oteo_automl.dense.detect.centre import aims
 from oteo_automl.dense.detect.targets import batch_boxes, table_of
@@ -113,14 +114,15 @@ def test_boxes_lie_around_the_same_pixels_after_preparation_and_come_back(tmp_pa
     assert np.allclose(back.boxes, [[10, 20, 40, 40]], atol=1e-3)
 
 
-def test_augmentation_moves_boxes_with_their_pixels():
+@pytest.mark.parametrize(("height", "width"), [(96, 128), (112, 112)])
+def test_augmentation_moves_boxes_with_their_pixels(height, width):
     rng = np.random.default_rng(0)
-    planes, truths = torch.zeros(32, 3, 96, 128), []
+    planes, truths = torch.zeros(32, 3, height, width), []
     for index in range(32):
         x, y = rng.integers(20, 80), rng.integers(20, 60)
         planes[index, :, y : y + 16, x : x + 24] = 1.0
         truths.append(boxes((x, y, x + 24, y + 16)))
-    strength = BoxStrength(upright=False, scale=0.4, aspect=0.2, shift=0.2, light=0.0, colour=0.0)
+    strength = BoxStrength(upright=False, scale=0.4, aspect=0.2, shift=0.2)
     moved, targets = augment(planes, batch_boxes(truths), strength, torch.Generator().manual_seed(1))
     sides = []
     for index in range(32):
@@ -134,15 +136,18 @@ def test_augmentation_moves_boxes_with_their_pixels():
     assert len(sides) >= 28
     assert min(sides) < 20
     assert max(sides) > 28
+    tall = sum(bool(box[3] - box[1] > box[2] - box[0]) for box in targets.boxes[:, 0])
+    # Square images also with rows and columns exchanged; of others a few are cut off at a side.
+    assert tall > 8 if height == width else tall < 5
 
 
 def test_what_is_moved_out_of_the_picture_is_ignored_and_no_change_is_the_identity():
     truth = [boxes((0, 0, 4, 4), (20, 20, 30, 30))]
     planes = torch.rand(1, 3, 32, 32)
-    same, kept = augment(planes, batch_boxes(truth), STRENGTHS["none"], torch.Generator().manual_seed(0))
+    same, kept = augment(planes, batch_boxes(truth), box_strength("none"), torch.Generator().manual_seed(0))
     assert torch.allclose(same, planes, atol=1e-5)
     assert kept.labels.tolist() == [[0, 0]]
-    grown = BoxStrength(mirror=False, scale=1.0, aspect=0.0, shift=0.3, light=0.0, colour=0.0)
+    grown = BoxStrength(mirror=False, scale=1.0, aspect=0.0, shift=0.3)
     gone = 0
     for seed in range(40):
         _, targets = augment(planes, batch_boxes(truth), grown, torch.Generator().manual_seed(seed))
@@ -154,6 +159,19 @@ def test_what_is_moved_out_of_the_picture_is_ignored_and_no_change_is_the_identi
                     fragment = targets.boxes[0, number]
                     assert any(torch.allclose(fragment, other) for other in targets.ignored[0])
     assert gone > 5
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_every_strength_of_a_recipe_changes_pixels_and_keeps_their_range(channels):
+    planes = torch.rand(4, channels, 32, 48, generator=torch.Generator().manual_seed(0)) * 0.6 + 0.2
+    targets = batch_boxes([boxes((10, 10, 20, 20))] * 4)
+    for name in STRENGTHS:
+        changed, moved = augment(planes, targets, box_strength(name, upright=False), torch.Generator().manual_seed(1))
+        assert changed.shape == planes.shape
+        assert moved.boxes.shape == targets.boxes.shape
+        assert changed.min() >= 0
+        assert changed.max() <= 1 + 1e-4
+        assert (name == "none") == torch.allclose(changed, planes, atol=1e-4)
 
 
 def test_up_is_seen_in_images_that_have_one():
@@ -250,6 +268,24 @@ def test_served_answers_find_the_objects_and_mean_what_they_say(learnt):
     assert wrong <= 3
     assert served.calibration["ece_after"] <= served.calibration["ece_before"] + 0.02
     assert 0 < served.decoding["score_threshold"][0] < 1
+
+
+def test_suppression_is_served_where_it_pays(learnt):
+    images, table, held_out, facts, _, network, served = learnt
+    # One peak an object: nothing to suppress.
+    assert served.decoding["nms_iou"] == 0
+
+    class Stuttering(type(network)):
+        """Says everything twice, a pixel apart."""
+
+        def decode(self, raw, height, width, limit):
+            found, scores, labels = super().decode(raw, height, width, limit)
+            return torch.cat([found, found + 1.0], dim=1), torch.cat([scores, scores * 0.99], dim=1), torch.cat([labels, labels], dim=1)
+
+    stuttering = Stuttering(**network.settings)
+    stuttering.load_state_dict(network.state_dict())
+    again = TASK.serve(TINY, stuttering, images, table, held_out, policy=POLICY, classes=1, facts=facts, seed=0)
+    assert again.decoding["nms_iou"] > 0
 
 
 def test_a_detector_is_written_down_and_read_again(learnt):

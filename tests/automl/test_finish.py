@@ -254,7 +254,7 @@ def test_page_loads_nothing_and_says_what_matters(published):
     assert f"{100 * package.metric('accuracy').value:.1f}" in page
     assert page.count("data:image/jpeg") >= 6
     card = store.read_bytes("models/shades/README.md").decode()
-    assert "## Limits of use" in card
+    assert "limits of use" in card
     assert package.dataset_digest in card
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -13,6 +14,7 @@ from oteo.cli.session import Session, command
 from oteo.cli.words import local_path, metric_text
 from oteo.names import slug
 from oteo_protos.automl.v1 import automl_pb2
+from oteo_protos.type.v1 import report_pb2
 
 app = typer.Typer(help="Models: what was trained.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="The model.")]
@@ -88,18 +90,78 @@ def evaluate(
     name: Name,
     dataset: Annotated[str, typer.Argument(help="The dataset.")],
     split: Annotated[list[str] | None, typer.Option("--split", help="Only this part; again for more; default: test.")] = None,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--by", help="Tell apart by source-folder, group, sequence, image-size, class, …; default: what the data tells apart."
+        ),
+    ] = None,
+    form: Annotated[list[str] | None, typer.Option("--predictions", help="csv, coco or voc; again for more; default: csv.")] = None,
+    leave_out: Annotated[bool, typer.Option("--leave-out-unknown", help="Judge without classes that the model does not know.")] = False,
     request_id: RequestId = "",
     wait: Wait = True,
     timeout: Timeout = None,
 ) -> None:
     """Judge a model on a dataset."""
-    handle = session.client.models.evaluate(name, dataset, splits=split or (), request_id=request_id or None)
+    handle = session.client.models.evaluate(
+        name,
+        dataset,
+        splits=split or (),
+        subgroups=by or (),
+        formats=form or (),
+        leave_out_unknown_classes=leave_out,
+        request_id=request_id or None,
+    )
 
     def done(response: automl_pb2.EvaluateModelResponse) -> None:
-        rows = [(m.name + (f" of {m.class_name}" if m.class_name else ""), metric_text(m)) for m in response.metrics]
-        session.show(response, show.facts([*rows, ("report", local_path(response.report_uri))]))
+        rows = _figures(response.metrics)
+        rows += [(f"predictions, {_form(file)}", local_path(file.uri)) for file in response.predictions]
+        notes = [finding.message for finding in response.findings]
+        session.show(response, show.facts([*rows, ("report", local_path(response.report_uri))]), *notes)
 
     finish(session, handle, "evaluate", wait, timeout, done)
+
+
+@command(app, "combine")
+def combine(
+    session: Session,
+    predictions: Annotated[list[str], typer.Argument(help="Prediction files of two or more detectors, as evaluate names them.")],
+    method: Annotated[str, typer.Option("--method", help="affirmative, consensus, unanimous, weighted-box-fusion.")] = "consensus",
+    weight: Annotated[list[float] | None, typer.Option("--weight", help="Of each file in weighted box fusion, in their order.")] = None,
+    iou: Annotated[float, typer.Option("--iou", min=0, max=0.99, help="Overlap from which boxes are of one object; 0: the usual.")] = 0.0,
+    threshold: Annotated[float, typer.Option("--threshold", min=0, max=1, help="Objects below this score take no part.")] = 0.0,
+    dataset: Annotated[str, typer.Option("--dataset", help="Judge result and inputs on it.")] = "",
+    form: Annotated[list[str] | None, typer.Option("--predictions", help="csv, coco or voc; again for more; default: csv.")] = None,
+    request_id: RequestId = "",
+    wait: Wait = True,
+    timeout: Timeout = None,
+) -> None:
+    """Make one set of objects of what several detectors found."""
+    handle = session.client.models.combine(
+        predictions,
+        method,
+        weights=weight or (),
+        iou=iou,
+        score_threshold=threshold,
+        dataset=dataset,
+        formats=form or (),
+        request_id=request_id or None,
+    )
+
+    def done(response: automl_pb2.CombinePredictionsResponse) -> None:
+        rows = [("images", f"{response.image_count}"), ("objects", f"{response.object_count}"), *_figures(response.metrics)]
+        rows += [(f"predictions, {_form(file)}", local_path(file.uri)) for file in response.predictions]
+        session.show(response, show.facts(rows))
+
+    finish(session, handle, "combine", wait, timeout, done)
+
+
+def _figures(metrics: Iterable[report_pb2.Metric]) -> list[tuple[str, str]]:
+    return [(m.name + (f" of {m.class_name}" if m.class_name else ""), metric_text(m)) for m in metrics]
+
+
+def _form(file: automl_pb2.PredictionFile) -> str:
+    return automl_pb2.PredictionFormat.Name(file.format).removeprefix("PREDICTION_FORMAT_").lower()
 
 
 @command(app, "delete")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from rich.markup import escape
@@ -263,11 +264,15 @@ def answer_cells(answer: inference_pb2.PredictResponse) -> tuple[str, str, str, 
     """Give an answer in words: class, probability, prediction set, time."""
     milliseconds = f"{seconds_of(answer.timing.total) * 1000:.1f} ms"
     if answer.WhichOneof("result") != "classification":
-        counts = answer.detection.counts
-        return ", ".join(f"{name} {count}" for name, count in counts.items()), "", "", milliseconds
+        counts = Counter(region.class_name for region in answer.segmentation.regions) or Counter(answer.detection.counts)
+        return ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "nothing", "", "", milliseconds
     result = answer.classification
     if not result.scores:
         return "", "", "", milliseconds
+    if result.decisions:
+        likely = "{" + ", ".join(result.prediction_set) + "}" if result.coverage else ""
+        chances = {score.class_name: f"{score.probability:.3f}" for score in result.scores}
+        return ", ".join(result.decisions), ", ".join(chances.get(name, "") for name in result.decisions), likely, milliseconds
     best = result.scores[0]
     likely = "{" + ", ".join(result.prediction_set) + "}" + (f" at {result.coverage:.0%}" if result.coverage else "")
     return best.class_name, f"{best.probability:.3f}", likely if result.prediction_set or result.coverage else "", milliseconds

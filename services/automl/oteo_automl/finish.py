@@ -25,7 +25,9 @@ from oteo_automl.evaluation.comparison import compare
 from oteo_automl.evaluation.conformal import ConformalCheck, check_conformal, fit_conformal, prediction_sets
 from oteo_automl.evaluation.operating import choose_points, rates_at
 from oteo_automl.evaluation.sequences import sequence_metrics, sequence_notes
+from oteo_automl.evaluation.shifts import measure_shifts, shift_metrics
 from oteo_automl.exporting.network_file import network_files
+from oteo_automl.extras import Proof, add_extras
 from oteo_automl.finish_labels import finish_labels
 from oteo_automl.packaging.config import LABELS, config_pbtxt, labels_txt
 from oteo_automl.packaging.export import Exported, export_onnx
@@ -40,10 +42,12 @@ from oteo_automl.publishing import (
     prove,
     publish,
     reference_of,
+    spare_seconds,
     used,
     versions,
 )
 from oteo_automl.report.data import Case, ClassificationPart, PointCheck, ReportData, choose_cases
+from oteo_automl.report.front import front_points
 from oteo_automl.report.overlays import heat_picture
 from oteo_automl.report.page import write_card, write_html, write_predictions
 from oteo_automl.report.pictures import thumbnail
@@ -166,12 +170,31 @@ def finish(
         files = {"1/model.onnx": exported.data, LABELS: labels_txt(classes).encode()}
 
     with step("parity", 0.6):
-        parity = prove(ctx, client, config, files, held_out, outputs, run_torch(served, held_out), deadline=deadline, sleep=sleep)
+        proof = Proof(config, files, held_out, outputs, run_torch(served, held_out))
+        parity = prove(ctx, client, config, files, held_out, outputs, proof.expected, deadline=deadline, sleep=sleep)
         package.parity_error = parity.error
+
+    with step("variants", 0.7):
+        extras = add_extras(ctx, client, package, proof, winner.variants, winner.tensorrt, deadline=deadline, sleep=sleep)
+
+    with step("simulated shifts", 0.7):
+        shifts = measure_shifts(
+            winner.test.images,
+            lambda batch, _: list(run_torch(served, batch)[0].argmax(axis=1)),
+            lambda answers, places: float((np.asarray(answers) == labels[places]).mean()),
+            metric="accuracy",
+            seed=winner.seed,
+            seconds=spare_seconds(deadline),
+            check=ctx.check,
+        )
+        if shifts is not None:
+            package.metrics += shift_metrics(shifts)
 
     with step("report", 0.75):
         package.training_time = used(winner.start_time)
         data = _report_data(winner, package, labels, probabilities, before, judged, exported, step.seconds, places[0] if places else None)
+        data.shifts, data.front = shifts, front_points(winner.trials, winner.winner_trial)
+        data.significance, data.data_curve = winner.significance, winner.growth
         contents = {
             "report.html": write_html(data),
             "README.md": write_card(data),
@@ -179,9 +202,10 @@ def finish(
                 winner.test.ids, winner.test.sources, winner.test.groups, labels, probabilities, classes, conformal.quantile
             ),
             "reference.npz": statistics,
-            f"{package.triton_path}/config.pbtxt": config.encode(),
+            f"{package.triton_path}/config.pbtxt": proof.config.encode(),
             **{f"{package.triton_path}/{name}": data for name, data in files.items()},
             **network_files(served),
+            **extras,
         }
 
     with step("publish", 0.95):

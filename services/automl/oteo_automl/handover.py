@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from oteo_automl.candidates.registry import BASELINE
 from oteo_automl.evaluation.bootstrap import Floats
 from oteo_automl.evaluation.calibration import fit_temperature
 from oteo_automl.evaluation.label_calibration import fit_labels
 from oteo_automl.evaluation.operating import OperatingRequest
+from oteo_automl.evaluation.statistics import Significance, fold_table, judge
 from oteo_automl.packaging.served import ServedClassifier, ServedLabels, run_torch
 from oteo_automl.publishing import REFERENCE_IMAGES
 from oteo_automl.report.curves import learning_curve
@@ -143,6 +145,8 @@ def make_winner(
             if records
         ],
         plan=result.plan.summary,
+        significance=_significance(result),
+        growth=result.growth,
         objective=result.objective,
         conformal_coverage=conformal_coverage or 0.9,
         operating_points=operating_points,
@@ -199,3 +203,9 @@ def _probabilities(candidate: FittedCandidate, images: NDArray[Any]) -> Floats:
 def _name(result: SearchResult, trial_id: str) -> str:
     names = {trial.id: trial.candidate for trial in result.trials}
     return names.get(trial_id, trial_id)
+
+
+def _significance(result: SearchResult) -> Significance | None:
+    """Test whether the candidates that were cross-validated differ."""
+    table = fold_table(result.fold_scores, "accuracy")
+    return None if table is None else judge(table, baseline=BASELINE)

@@ -46,6 +46,7 @@ REFERENCE_IMAGES = 2000
 
 _FOLDER = "package"
 _REPORT_SECONDS = 5.0
+_SPARE_SECONDS = 30.0
 _LIBRARIES = (
     "oteo-automl",
     "oteo-core",
@@ -246,3 +247,8 @@ def reference_of(images: Iterable[NDArray[Any]], channels: int) -> tuple[Referen
     known = np.array(reference.names if reference else (), dtype=np.str_)
     np.savez_compressed(buffer, statistics=statistics.astype(np.float32), names=known)
     return reference, buffer.getvalue()
+
+
+def spare_seconds(deadline: float) -> float:
+    """Give the seconds that what may be left out of a report can take, before the deadline of everything (seconds since 1970)."""
+    return max(0.0, min(_SPARE_SECONDS, 0.5 * (deadline - time.time() - 2 * _REPORT_SECONDS)))

@@ -10,7 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from oteo_automl.evaluation.bootstrap import Floats, Ints
+from oteo_automl.evaluation.data_curve import DataCurve
 from oteo_automl.evaluation.operating import OperatingRequest
+from oteo_automl.evaluation.statistics import Significance
+from oteo_automl.packaging.variants import VariantRequest
 from oteo_automl.report.charts import LearningCurve
 from oteo_core.datasets import DatasetInfo
 from oteo_core.images import InputPolicy
@@ -113,6 +116,10 @@ class Winner:
         In MLflow; free labels.
     details
         More for the manifest; JSON values.
+    variants
+        Smaller or faster forms to make beside the graph; None: none.
+    tensorrt
+        Precision of TensorRT in Triton's configuration; empty: without it.
     """
 
     model_id: str
@@ -131,6 +138,8 @@ class Winner:
     winner_trial: str = ""
     curves: Sequence[LearningCurve] = ()
     plan: str = ""
+    significance: Significance | None = None
+    growth: DataCurve | None = None
     objective: str = "log_loss"
     conformal_coverage: float = 0.9
     operating_points: Sequence[OperatingRequest] = ()
@@ -140,3 +149,5 @@ class Winner:
     run_id: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
+    variants: VariantRequest | None = None
+    tensorrt: str = ""

@@ -120,9 +120,7 @@ def _scorer(package: ModelPackage, shared: Shared, answers: Sequence[Any]) -> _S
         made = MultilabelScorer(np.stack(truths), np.stack(answers), [chosen.get(name, 0.5) for name in package.classes])
     elif package.task == "detection":
         threshold = package.decoding.get("score_threshold")
-        made = ObjectScorer(
-            match_boxes(truths, answers, classes, by_size=False), float(np.mean(threshold)) if threshold is not None else None
-        )
+        made = ObjectScorer(match_boxes(truths, answers, classes, by_size=False), threshold)
     elif package.task == "semantic_segmentation":
         made = SemanticScorer(truths, answers, classes, surface=False)
     else:
@@ -168,8 +166,14 @@ def _paired(packages: Sequence[ModelPackage], shared: Shared, metric: str, shown
 
 
 def _in_order_of(package: ModelPackage, first: ModelPackage) -> ModelPackage:
-    """Give the package with its classes in the order of the first's, as its answers were read."""
-    return package if package.classes == first.classes else replace(package, classes=list(first.classes))
+    """Give the package with its classes in the order of the first's, as its answers were read, and its thresholds with them."""
+    if package.classes == first.classes:
+        return package
+    decoding = dict(package.decoding)
+    own = decoding.get("score_threshold")
+    if isinstance(own, list | tuple):
+        decoding["score_threshold"] = [own[package.classes.index(name)] for name in first.classes]
+    return replace(package, classes=list(first.classes), decoding=decoding)
 
 
 def _figures(

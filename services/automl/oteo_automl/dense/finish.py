@@ -15,13 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oteo_automl.dense.base import DenseData, DenseTask, Facts, Served
+from oteo_automl.dense.variants import dense_variants
 from oteo_automl.dense.work import DenseResult, FittedNetwork
+from oteo_automl.evaluation.detection import detection_scores
+from oteo_automl.evaluation.instances import instance_scores
+from oteo_automl.evaluation.semantic import semantic_scores
+from oteo_automl.evaluation.shifts import measure_shifts, shift_metrics
 from oteo_automl.exporting.network_file import network_files
+from oteo_automl.extras import Proof, add_extras
 from oteo_automl.packaging.config import LABELS, config_pbtxt, labels_txt
 from oteo_automl.packaging.export import Exported, export_onnx
 from oteo_automl.packaging.outputs import TOLERANCE, Output
 from oteo_automl.packaging.parity import ParityClient
 from oteo_automl.packaging.served import batches, run_torch
+from oteo_automl.packaging.variants import MAX_LOSS
 from oteo_automl.predictions.formats import write_predictions
 from oteo_automl.predictions.records import ImageRecord, PredictionSet
 from oteo_automl.publishing import (
@@ -33,11 +40,13 @@ from oteo_automl.publishing import (
     prove,
     publish,
     reference_of,
+    spare_seconds,
     used,
     versions,
 )
 from oteo_automl.report.curves import learning_curve
 from oteo_automl.report.data import ReportData
+from oteo_automl.report.front import front_points
 from oteo_automl.report.gather import PixelCalibration, gather_dense
 from oteo_automl.report.page import write_card, write_html
 from oteo_core.datasets import DatasetInfo, DatasetReader
@@ -48,6 +57,13 @@ from oteo_core.packages import ClassMap, MetricValue, ModelPackage
 
 _PARITY_IMAGES = 12
 _BATCH = 8
+_QUICK: dict[str, tuple[str, Callable[[Sequence[Any], Sequence[Any], int], dict[str, float]]]] = {
+    "detection": ("map50", detection_scores),
+    "semantic_segmentation": ("dice", semantic_scores),
+    "instance_segmentation": ("pq", instance_scores),
+}
+"""The figure that is measured under simulated shifts, and what gives it without intervals."""
+
 _SCORES = {"detection": "map50", "semantic_segmentation": "dice", "instance_segmentation": "pq"}
 """The figure of each epoch that learning curves show."""
 
@@ -81,6 +97,10 @@ class DenseWinner:
         In MLflow; free labels.
     limits
         Of decoding.
+    variants, max_variant_loss
+        Smaller or faster forms to make beside the graph, and what they may lose of the objective.
+    tensorrt
+        Precision of TensorRT in Triton's configuration; empty: without it.
     """
 
     model_id: str
@@ -101,6 +121,9 @@ class DenseWinner:
     run_id: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     limits: ImageLimits = ImageLimits()  # noqa: RUF009 (a frozen value)
+    variants: Sequence[str] = ()
+    max_variant_loss: float = MAX_LOSS
+    tensorrt: str = ""
 
     @property
     def dataset(self) -> DatasetInfo:
@@ -196,16 +219,48 @@ def finish_dense(
         parity = prove(ctx, client, config, files, shown, outputs, expected, deadline=deadline, sleep=sleep, batch=_BATCH)
         package.parity_error = parity.error
 
+    with step("variants", 0.75):
+        proof = Proof(config, files, shown, outputs, expected, _BATCH)
+        asked = dense_variants(
+            winner.variants,
+            winner.max_variant_loss,
+            result.objective,
+            winner.task,
+            data,
+            winner.images,
+            winner.held_out,
+            winner.policy,
+            served.decoding,
+        )
+        extras = add_extras(ctx, client, package, proof, asked, winner.tensorrt, deadline=deadline, sleep=sleep)
+
+    with step("simulated shifts", 0.75):
+        sizes = [(int(width), int(height)) for width, height in data.sizes[test]]
+        metric, quick = _QUICK[winner.task.name]
+        shifts = measure_shifts(
+            _Rows(winner.images, test),
+            lambda batch, places: answer(winner.task, served, batch, [sizes[place] for place in places], winner.policy),
+            lambda answers, places: quick([truths[place] for place in places], answers, len(data.classes)).get(metric, math.nan),
+            metric=metric,
+            seed=winner.seed,
+            seconds=spare_seconds(deadline),
+            check=ctx.check,
+        )
+        if shifts is not None:
+            package.metrics += shift_metrics(shifts)
+
     with step("report", 0.8):
         package.training_time = used(winner.start_time)
         page = report_data(winner, package, judged, test, truths, exported, step.seconds)
+        page.shifts, page.front = shifts, front_points(result.trials, result.best.trial_id)
         contents = {
             "report.html": write_html(page),
             "README.md": write_card(page),
             "reference.npz": statistics,
             **network_files(served.module),
+            **extras,
             **_predictions(winner, test, judged),
-            f"{package.triton_path}/config.pbtxt": config.encode(),
+            f"{package.triton_path}/config.pbtxt": proof.config.encode(),
             **{f"{package.triton_path}/{name}": content for name, content in files.items()},
         }
 
@@ -241,6 +296,25 @@ def graph_outputs(served: Served) -> tuple[Output, ...]:
         )
         for name, shape, datatype in served.outputs
     )
+
+
+class _Rows(Sequence[NDArray[Any]]):
+    """Rows of a large array, one at a time."""
+
+    def __init__(self, images: NDArray[Any], rows: NDArray[np.int64]) -> None:
+        self._images, self._rows = images, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._images[self._rows[place]]
+
+
+def answer(task: DenseTask, served: Served, images: NDArray[Any], sizes: Sequence[tuple[int, int]], policy: InputPolicy) -> list[Any]:
+    """Answer for a batch of prepared images, in original pixels."""
+    outputs = dict(zip([name for name, _, _ in served.outputs], run_torch(served.module, images, _BATCH), strict=True))
+    return task.answers(outputs, sizes, policy, served.decoding)
 
 
 def run_served(

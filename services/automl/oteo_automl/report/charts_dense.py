@@ -14,8 +14,8 @@ from oteo_automl.report.charts import INK, MUTED, PALETTE, STYLE, blank, data_ur
 from oteo_automl.report.data import ImageFigures, PrecisionRecall, ScoreCalibration, ThresholdRow
 
 
-def object_curves(curves: Sequence[PrecisionRecall], threshold: float | None = None) -> str:
-    """Draw precision over recall of each class; the ring is the package's threshold."""
+def object_curves(curves: Sequence[PrecisionRecall]) -> str:
+    """Draw precision over recall of each class; the ring is the package's threshold for it."""
     with mpl.rc_context(STYLE):
         figure, [axes] = blank(4.1, 3.7)
         for curve, colour in zip(curves, PALETTE, strict=False):
@@ -24,8 +24,8 @@ def object_curves(curves: Sequence[PrecisionRecall], threshold: float | None = N
             recall = np.concatenate([[0.0], curve.recall, curve.recall[-1:]])
             precision = np.concatenate([curve.precision[:1], curve.precision, [0.0]])
             axes.plot(recall, precision, color=colour, lw=1.6, label=label)
-            if threshold is not None and (curve.thresholds >= threshold).any():
-                at = int(np.flatnonzero(curve.thresholds >= threshold)[-1])
+            if curve.chosen is not None and (curve.thresholds >= curve.chosen).any():
+                at = int(np.flatnonzero(curve.thresholds >= curve.chosen)[-1])
                 axes.plot([curve.recall[at]], [curve.precision[at]], "o", ms=6, mfc="white", mec=colour, mew=1.5)
         unit_square(axes)
         axes.set_xlabel("found (recall)")

@@ -134,10 +134,12 @@ class PrecisionRecall:
         ``(M,)`` each, recall rising; the precision is the raw one, not interpolated.
     average_precision
         At this overlap.
-    overlap
-        Intersection over union from which on an object counts as found.
     objects
         True objects of the class in the test part.
+    overlap
+        Intersection over union from which on an object counts as found.
+    chosen
+        The package's score threshold for the class; None: it has none.
     """
 
     class_name: str
@@ -147,6 +149,7 @@ class PrecisionRecall:
     average_precision: float
     objects: int
     overlap: float = 0.5
+    chosen: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

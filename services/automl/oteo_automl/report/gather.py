@@ -169,7 +169,7 @@ def detection_part(
 
     return DetectionPart(
         object_counts=[int(one.positives.sum()) for one in matches],
-        precision_recall=_curves(matches, classes),
+        precision_recall=_curves(matches, classes, thresholds),
         thresholds=_threshold_rows(matches, len(truths), thresholds),
         images=ImageFigures("f1", figures),
         calibration=_calibrate_objects(matches, "boxes"),
@@ -384,9 +384,9 @@ def _above(answer: Detections, thresholds: Floats) -> Detections:
     return Detections(answer.boxes[kept], answer.scores[kept], answer.labels[kept])
 
 
-def _curves(matches: Sequence[ClassMatches], classes: Sequence[str]) -> list[PrecisionRecall]:
+def _curves(matches: Sequence[ClassMatches], classes: Sequence[str], chosen: Floats | None = None) -> list[PrecisionRecall]:
     found = []
-    for name, one in zip(classes, matches, strict=True):
+    for place, (name, one) in enumerate(zip(classes, matches, strict=True)):
         total = float(one.positives.sum())
         if not total:
             continue
@@ -397,7 +397,8 @@ def _curves(matches: Sequence[ClassMatches], classes: Sequence[str]) -> list[Pre
         last = last[np.unique(np.linspace(0, len(last) - 1, min(len(last), _CURVE_POINTS)).astype(int))] if len(last) else last
         area = float(np.nan_to_num(one.average_precision(np.ones((1, len(one.positives))))[0, 0]))
         recall, precision = hits[last] / total, hits[last] / (last + 1.0)
-        found.append(PrecisionRecall(name, recall, precision, thresholds[last], area, int(total), _OVERLAP))
+        own = None if chosen is None else float(chosen[place])
+        found.append(PrecisionRecall(name, recall, precision, thresholds[last], area, int(total), _OVERLAP, own))
     return found
 
 

@@ -113,8 +113,7 @@ def _charts(data: ReportData, part: DetectionPart | SemanticPart | InstancePart)
         "calibration": drawing.score_calibration_chart(part.calibration) if part.calibration is not None else "",
     }
     if isinstance(part, DetectionPart):
-        threshold = next((row.threshold for row in part.thresholds if row.chosen), None)
-        found["curves"] = drawing.object_curves(part.precision_recall, threshold)
+        found["curves"] = drawing.object_curves(part.precision_recall)
         found["thresholds"] = drawing.threshold_chart(part.thresholds)
         if part.confusion is not None:
             found["confusion"] = drawing.count_matrix(part.confusion, [*classes, "nothing"], [*classes, "missed"], counts=True)

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oteo_automl.candidates.modules import Blend
-from oteo_automl.candidates.registry import BASELINE, BLEND
+from oteo_automl.candidates.registry import BASELINE, BLEND, CANDIDATES
+from oteo_automl.evaluation.data_curve import DataCurve
 from oteo_automl.evaluation.label_calibration import level
-from oteo_automl.search.classification_pieces import Problem, StoredModel
+from oteo_automl.search.classification_pieces import Problem, StoredModel, measure_growth
 from oteo_automl.search.ensemble import Choice, Member, choose, measure_latency, select
 from oteo_automl.search.front import mark_front, why_chosen
 from oteo_automl.search.pieces import PieceResult, model_name
@@ -32,6 +33,7 @@ _MOST = 7
 _SAME = 2
 """Of those, trials of one candidate."""
 
+_GROWTH_SECONDS = 10.0
 _SECONDS = 2.0
 """That finding a mixture may take, at most a fiftieth of the search."""
 
@@ -101,7 +103,29 @@ def choose_result(trials: list[Trial], problem: Problem, settings: Settings, pla
         curves={trial.id: trial.curve for trial in trials if trial.curve},
         plan=plan,
         seconds=seconds,
+        fold_scores=_fold_scores(ranked),
+        growth=_growth(ranked, problem, settings.groups, seconds),
     )
+
+
+def _fold_scores(ranked: Sequence[Trial]) -> dict[str, dict[int, float]]:
+    """Give what is known by fold of the best trial of each candidate."""
+    found: dict[str, dict[int, float]] = {}
+    for trial in ranked:
+        scores = trial.results[-1].fold_scores
+        if len(scores) > 1 and trial.candidate not in found:
+            found[trial.candidate] = {int(fold): value for fold, value in scores.items()}
+    return found
+
+
+def _growth(ranked: Sequence[Trial], problem: Problem, groups: Sequence[str], seconds: float) -> DataCurve | None:
+    """Measure what more images would bring about, by the best classifier on features; a fiftieth of the time at most."""
+    for trial in ranked:
+        candidate = CANDIDATES.get(trial.candidate)
+        if candidate is not None and candidate.family:
+            parameters = trial.results[-1].parameters
+            return measure_growth(problem, candidate, parameters, groups, seconds=min(_GROWTH_SECONDS, 0.02 * seconds))
+    return None
 
 
 def _baseline(best: FittedCandidate, ranked: Sequence[Trial], problem: Problem, settings: Settings) -> FittedCandidate:

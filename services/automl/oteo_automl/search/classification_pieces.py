@@ -10,7 +10,7 @@ import io
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,19 +32,22 @@ from oteo_automl.candidates.registry import FROZEN, Candidate
 from oteo_automl.candidates.training import Recipe, Trainer, has_bfloat16
 from oteo_automl.candidates.weights import Weights, find_weights, load_weights
 from oteo_automl.evaluation.calibration import negative_log_likelihood
+from oteo_automl.evaluation.data_curve import DataCurve, measure_data_curve
 from oteo_automl.evaluation.label_calibration import label_log_loss, level
 from oteo_automl.search.checkpoints import Checkpoints
 from oteo_automl.search.data import ArrayCache, ImageCache
 from oteo_automl.search.ensemble import measure_latency
 from oteo_automl.search.guards import FoldCheck, check_folds, one_answer
 from oteo_automl.search.pieces import PieceResult, curve_watch, model_name, result_name, state_name, trained_result
-from oteo_automl.search.probe import Probe, measure, memory_limit
+from oteo_automl.search.probe import Probe, free_memory, measure, memory_limit
 from oteo_automl.search.scoring import score
 
 PATCH_CENTRES = 160
 _FEATURE_BATCH = 8
 _SAME = 1e-4
 _PATCH_IMAGES = 1024
+_GROWTH_HELD_OUT = 30
+_GROWTH_LEARNT = 40
 
 
 @dataclass(frozen=True)
@@ -177,9 +180,18 @@ def fit_classifier(problem: Problem, trial: str, candidate: Candidate, tries: in
         message=check.message,
         collapsed=_collapsed(found.logits[compared], labels[compared]),
         latency=measure_latency(model.module, images[problem.rows[0]]),
+        fold_scores=_fold_scores(problem.folds[known], found.logits[known], labels[known]),
     )
     problem.checkpoints.save(result_name(trial, 0), result.to_json())
     return result
+
+
+def _fold_scores(folds: NDArray[np.int64], logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, float]:
+    """Give the accuracy of each fold; nothing where images have several labels."""
+    if labels.ndim > 1:
+        return {}
+    right = logits.argmax(axis=1) == labels
+    return {str(number): float(right[folds == number].mean()) for number in sorted(set(folds.tolist()) - {-1})}
 
 
 def _check_folds(problem: Problem, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> FoldCheck:
@@ -214,6 +226,23 @@ def _collapsed(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> bool:
     if labels.ndim == 2:
         return len(logits) > 1 and bool((np.ptp(logits, axis=0) < _SAME).all())
     return one_answer(logits.argmax(axis=1), labels)
+
+
+def refit(problem: Problem, module: SavedModule, trial: str) -> SavedModule:
+    """Give a trial's classifier on features as it is without the held-out rows; a network, which never saw them, as it is."""
+    stored = problem.checkpoints.load(result_name(trial, 0))
+    parameters = PieceResult.from_json(stored).parameters if stored is not None else {}
+    if "classifier" not in parameters or not isinstance(module, Chain) or problem.fold_count == 0:
+        return module
+    extractor = module.parts[0]
+    if not isinstance(extractor, SavedModule):
+        return module
+    features = _features(problem, str(parameters["features"]), extractor, problem.cache.open())
+    inside = problem.folds != 0
+    family = classical.FAMILIES[str(parameters["classifier"])]
+    labels = problem.labels[problem.rows]
+    head = classical.fit_head(family, features[inside], labels[inside], parameters, problem.classes, problem.seed)
+    return Chain([extractor, head]).eval()
 
 
 def _extractor(problem: Problem, features: str, images: NDArray[Any]) -> tuple[SavedModule, str]:
@@ -274,10 +303,11 @@ def train_network(
     if earlier is not None:
         return PieceResult.from_json(earlier)
     began = time.time()
+    free_memory()
     images = problem.cache.open()
-    network, initial = _first_network(problem, architecture, images, recipe)
+    network, initial = first_network(problem, architecture, images, recipe)
     lesson = _lesson(problem, images, total)
-    trainer = Trainer(network, lesson, recipe, seed=problem.seed, device=_device(), half=_half(problem, architecture))
+    trainer = Trainer(network, lesson, recipe, seed=problem.seed, device=runs_on(), half=wants_half(problem, architecture))
     state = problem.checkpoints.load(state_name(trial))
     if state is not None:
         trainer.restore(state)
@@ -311,10 +341,10 @@ def probe_network(problem: Problem, architecture: str, recipe: Recipe, deadline:
         _lesson(problem, images),
         recipe,
         seed=problem.seed,
-        device=_device(),
-        half=_half(problem, architecture),
+        device=runs_on(),
+        half=wants_half(problem, architecture),
         deadline=deadline,
-        limit=memory_limit(_device(), share),
+        limit=memory_limit(runs_on(), share),
     )
 
 
@@ -323,11 +353,13 @@ def _lesson(problem: Problem, images: NDArray[Any], epochs: int = 0) -> Classifi
     return ClassificationLesson(rows, problem.seed, epochs)
 
 
-def _device() -> str:
+def runs_on() -> str:
+    """Give PyTorch's name of the device that networks are trained on."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _half(problem: Problem, architecture: str) -> bool:
+def wants_half(problem: Problem, architecture: str) -> bool:
+    """Say whether bfloat16 is faster for a network on this processor."""
     given = problem.given.get(architecture)
     try:
         return find_architecture(given.architecture if given is not None else architecture).half and has_bfloat16()
@@ -335,7 +367,7 @@ def _half(problem: Problem, architecture: str) -> bool:
         return False
 
 
-def _first_network(problem: Problem, architecture: str, images: NDArray[Any], recipe: Recipe) -> tuple[NetworkClassifier, str]:
+def first_network(problem: Problem, architecture: str, images: NDArray[Any], recipe: Recipe) -> tuple[NetworkClassifier, str]:
     """Give the network that a training begins with, and where its weights come from; `architecture` may be a checkpoint's candidate."""
     given = problem.given.get(architecture)
     if given is not None:
@@ -365,3 +397,50 @@ def make_network(
     if weights is not None:
         load_weights(network.network, weights)
     return network
+
+
+def measure_growth(
+    problem: Problem, candidate: Candidate, parameters: Mapping[str, Any], groups: Sequence[str], *, seconds: float
+) -> DataCurve | None:
+    """Say what more images would bring about: a classifier on features is fitted again on parts of what it was fitted on.
+
+    Parameters
+    ----------
+    problem
+        The search's.
+    candidate, parameters
+        A classifier on fixed features, and the settings that were found for it.
+    groups
+        Of all samples of the data; parts are drawn by group.
+    seconds
+        No fit is begun after this time.
+
+    Returns
+    -------
+    DataCurve or None
+        Of the accuracy on the held-out images; None where images have several labels, or too few are held out to see anything.
+    """
+    learnt = np.flatnonzero(problem.folds != 0)
+    held = np.flatnonzero(problem.folds == 0)
+    if problem.labels.ndim > 1 or problem.fold_count == 0 or len(held) < _GROWTH_HELD_OUT or len(learnt) < _GROWTH_LEARNT:
+        return None
+    images = problem.cache.open()
+    features = _features(problem, candidate.features, _extractor(problem, candidate.features, images)[0], images)
+    labels = problem.labels[problem.rows]
+
+    def fit_and_score(places: NDArray[np.int64]) -> float:
+        rows = learnt[places]
+        if len(np.unique(labels[rows])) < problem.classes:
+            return math.nan
+        head = classical.fit_head(candidate.family, features[rows], labels[rows], parameters, classes=problem.classes, seed=problem.seed)
+        return float((classical.head_logits(head, features[held]).argmax(axis=1) == labels[held]).mean())
+
+    return measure_data_curve(
+        fit_and_score,
+        labels[learnt],
+        [groups[int(row)] for row in problem.rows[learnt]],
+        metric="accuracy",
+        candidate=candidate.name,
+        seed=problem.seed,
+        seconds=seconds,
+    )

@@ -47,6 +47,8 @@ class PieceResult:
         True where every answer is the same though the truths are not.
     latency
         Seconds for one image at inference on this machine; 0 where it was not measured.
+    fold_scores
+        Accuracy on each fold by the model that was not fitted on it, by the fold's number, where the candidate was cross-validated.
     """
 
     scores: dict[str, float]
@@ -60,6 +62,7 @@ class PieceResult:
     hopeless: str = ""
     collapsed: bool = False
     latency: float = 0.0
+    fold_scores: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
         """Write it."""

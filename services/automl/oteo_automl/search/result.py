@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from oteo_automl.evaluation.data_curve import DataCurve
 from oteo_core.images import InputPolicy
 from oteo_core.packages import TrialRecord
 
@@ -183,6 +184,10 @@ class SearchResult:
         The plan, with what was measured.
     seconds
         Time that the search took, all attempts together.
+    fold_scores
+        Accuracy by candidate and fold, of the candidates that were cross-validated.
+    growth
+        What more images would bring about; None where that was not measured.
     """
 
     classes: tuple[str, ...]
@@ -194,3 +199,5 @@ class SearchResult:
     curves: dict[str, list[EpochRecord]]
     plan: Plan
     seconds: float
+    fold_scores: dict[str, dict[int, float]] = field(default_factory=dict)
+    growth: DataCurve | None = None

@@ -5,7 +5,7 @@ Only what keeps boxes tight: mirrors, scales, shifts and light; a turned box is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,11 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from oteo_automl.candidates.augmenting import STRENGTHS, Strength
+from oteo_automl.candidates.augmenting import augment as change_look
 from oteo_automl.dense.detect.targets import BatchBoxes
+
+_STILL = Strength(mirror=False, degrees=0.0, scale=0.0, shift=0.0, light=0.0, colour=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +29,15 @@ class BoxStrength:
     mirror
         Mirrors left and right, half of the time.
     upright
-        False: also upside down, where up and down mean nothing.
+        False: also upside down and, where images are square, with rows and columns exchanged: where up and down mean nothing.
     scale
         Scales by up to so much either way, a share; one step for both sides.
     aspect
         Stretches one side against the other by up to so much, a share.
     shift
         Shifts by up to so much, a share of the side.
-    light
-        Brightness, contrast and gamma, up to so much, a share.
-    colour
-        Saturation and the balance of channels, up to so much, a share.
+    look
+        Light, colour, stain, sharpness and noise: a strength of classification's augmentation that moves nothing.
     """
 
     mirror: bool = True
@@ -43,18 +45,37 @@ class BoxStrength:
     scale: float = 0.25
     aspect: float = 0.05
     shift: float = 0.1
-    light: float = 0.15
-    colour: float = 0.1
+    look: Strength = _STILL
 
 
-STRENGTHS: dict[str, BoxStrength] = {
-    "none": BoxStrength(mirror=False, scale=0.0, aspect=0.0, shift=0.0, light=0.0, colour=0.0),
-    "light": BoxStrength(),
-    "turned": BoxStrength(upright=False),
-    "strong": BoxStrength(scale=0.5, aspect=0.15, shift=0.2, light=0.35, colour=0.25),
-    "strong-turned": BoxStrength(upright=False, scale=0.5, aspect=0.15, shift=0.2, light=0.35, colour=0.25),
-}
-"""By name, as in a recipe; the "turned" ones are for images without an up."""
+def box_strength(name: str, *, upright: bool = True) -> BoxStrength:
+    """Give the strength of a recipe for boxes.
+
+    Objects are looked for at more scales and places than whole images are classified at; they are not turned, and nothing is erased.
+
+    Parameters
+    ----------
+    name
+        Of `oteo_automl.candidates.augmenting.STRENGTHS`.
+    upright
+        False: images have no up.
+
+    Raises
+    ------
+    KeyError
+        There is none of that name.
+    """
+    known = STRENGTHS[name]
+    look = replace(known, mirror=False, upright=True, degrees=0.0, scale=0.0, shift=0.0, erase=0.0)
+    return BoxStrength(
+        mirror=known.mirror,
+        upright=not known.mirror or (upright and known.upright),
+        scale=2.5 * known.scale,
+        aspect=0.5 * known.scale,
+        shift=2.0 * known.shift,
+        look=look,
+    )
+
 
 _KEPT = 0.3
 """Share of an object that must be left in the picture for it to count; what is less is neither object nor background."""
@@ -66,19 +87,22 @@ class Moves:
 
     Parameters
     ----------
+    exchanged
+        ``(N,)`` bool: rows and columns change places first; square images alone.
     scale
         ``(N, 2)`` float32, along x and y; negative where mirrored.
     shift
         ``(N, 2)`` float32.
     """
 
+    exchanged: torch.Tensor
     scale: torch.Tensor
     shift: torch.Tensor
 
 
-def draw_moves(count: int, strength: BoxStrength, generator: torch.Generator) -> Moves:
+def draw_moves(count: int, strength: BoxStrength, generator: torch.Generator, *, square: bool = False) -> Moves:
     """Draw where the images of a batch go; the same draws on every device."""
-    drawn = torch.rand((count, 6), generator=generator) * 2.0 - 1.0
+    drawn = torch.rand((count, 7), generator=generator) * 2.0 - 1.0
     scale = torch.exp(drawn[:, 0] * np.log1p(strength.scale))
     aspect = torch.exp(drawn[:, 1] * 0.5 * np.log1p(strength.aspect))
     sides = torch.stack([scale * aspect, scale / aspect], dim=1)
@@ -90,12 +114,15 @@ def draw_moves(count: int, strength: BoxStrength, generator: torch.Generator) ->
     # A grown image may be shifted as far as its own borders besides.
     room = strength.shift * 2.0 + (sides - 1.0).abs()
     shift = drawn[:, 4:6] * (room if strength.shift else torch.zeros_like(room))
-    return Moves(sides * signs, shift)
+    exchanged = (drawn[:, 6] > 0) & (square and not strength.upright)
+    return Moves(exchanged, sides * signs, shift)
 
 
 def move_planes(planes: torch.Tensor, moves: Moves) -> torch.Tensor:
     """Move the pixels of ``(N, C, H, W)``; what comes in from outside is the image's mean: mirrored objects would have no boxes."""
     scale, shift = moves.scale.to(planes.device), moves.shift.to(planes.device)
+    if moves.exchanged.any():
+        planes = torch.where(moves.exchanged.to(planes.device).view(-1, 1, 1, 1), planes.transpose(2, 3), planes)
     matrix = torch.zeros((len(planes), 2, 3), device=planes.device)
     matrix[:, 0, 0], matrix[:, 1, 1] = 1.0 / scale[:, 0], 1.0 / scale[:, 1]
     matrix[:, :, 2] = -shift / scale
@@ -111,7 +138,10 @@ def move_boxes(targets: BatchBoxes, moves: Moves, width: int, height: int) -> Ba
     size = torch.tensor([width, height], dtype=torch.float32, device=device)
     scale, shift = moves.scale.to(device)[:, None], moves.shift.to(device)[:, None]
 
+    exchanged = moves.exchanged.to(device).view(-1, 1, 1)
+
     def moved(boxes: torch.Tensor) -> torch.Tensor:
+        boxes = torch.where(exchanged, boxes[..., [1, 0, 3, 2]], boxes)
         first, second = (((corner / size * 2.0 - 1.0) * scale + shift + 1.0) * 0.5 * size for corner in (boxes[..., :2], boxes[..., 2:]))
         return torch.cat([torch.minimum(first, second), torch.maximum(first, second)], dim=-1)
 
@@ -133,28 +163,13 @@ def _area(boxes: torch.Tensor) -> torch.Tensor:
     return (boxes[..., 2] - boxes[..., 0]).clamp(min=0.0) * (boxes[..., 3] - boxes[..., 1]).clamp(min=0.0)
 
 
-def relight(planes: torch.Tensor, strength: BoxStrength, generator: torch.Generator) -> torch.Tensor:
-    """Change light and, of three channels, colour of ``(N, C, H, W)`` float32 of 0 to 1."""
-    count, device = len(planes), planes.device
-    drawn = (torch.rand((count, 7), generator=generator) * 2.0 - 1.0).to(device, non_blocking=True).view(count, 7, 1, 1)
-    if strength.light > 0:
-        middle = planes.mean(dim=(1, 2, 3), keepdim=True)
-        planes = (planes - middle) * (1.0 + strength.light * drawn[:, 0:1]) + middle + 0.5 * strength.light * drawn[:, 1:2]
-        planes = (planes.clamp(0.0, 1.0) + 1e-6).pow(torch.exp(strength.light * drawn[:, 2:3]))
-    if strength.colour > 0 and planes.shape[1] == 3:
-        grey = planes.mean(dim=1, keepdim=True)
-        balance = 1.0 + 0.5 * strength.colour * drawn[:, 4:7]
-        planes = ((grey + (planes - grey) * (1.0 + strength.colour * drawn[:, 3:4])) * balance).clamp(0.0, 1.0)
-    return planes
-
-
 def augment(
     planes: torch.Tensor, targets: BatchBoxes, strength: BoxStrength, generator: torch.Generator
 ) -> tuple[torch.Tensor, BatchBoxes]:
     """Change a batch of ``(N, C, H, W)`` float32 of 0 to 1 with its boxes; the generator, on the processor, is the only source of chance."""
-    moves = draw_moves(len(planes), strength, generator)
+    moves = draw_moves(len(planes), strength, generator, square=planes.shape[2] == planes.shape[3])
     moved = move_boxes(targets, moves, planes.shape[3], planes.shape[2])
-    return relight(move_planes(planes, moves), strength, generator), moved
+    return change_look(move_planes(planes, moves), strength.look, generator), moved
 
 
 def has_up(images: NDArray[Any], rows: NDArray[np.int64], most: int = 256) -> bool:

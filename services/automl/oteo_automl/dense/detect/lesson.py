@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from oteo_automl.candidates.lesson import Judgement
 from oteo_automl.candidates.modules import to_planes
 from oteo_automl.candidates.training import STATISTICS_IMAGES, Diverged, Recipe
-from oteo_automl.dense.detect.augmentation import STRENGTHS, augment, has_up
+from oteo_automl.dense.detect.augmentation import augment, box_strength, has_up
 from oteo_automl.dense.detect.detector import Detector
 from oteo_automl.dense.detect.targets import BatchBoxes, BoxTable, batch_boxes
 from oteo_automl.evaluation.detection import detection_scores
@@ -103,11 +103,9 @@ class DetectionLesson:
 
     def loss(self, model: torch.nn.Module, batch: Any, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
         """Augment and give the network's own loss."""
-        name = recipe.strength
-        if not self._upright and name in ("light", "strong"):
-            name = {"light": "turned", "strong": "strong-turned"}[name]
+        strength = box_strength(recipe.strength, upright=self._upright)
         with torch.autocast(self._device.type, enabled=False):
-            planes, targets = augment(batch[0], batch[1], STRENGTHS[name], generator)
+            planes, targets = augment(batch[0], batch[1], strength, generator)
         planes = planes.contiguous(memory_format=torch.channels_last)
         detector = cast(Detector, model)
         if not detector.draws:
