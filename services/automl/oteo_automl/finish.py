@@ -27,6 +27,7 @@ from oteo_automl.evaluation.operating import choose_points, rates_at
 from oteo_automl.evaluation.sequences import sequence_metrics, sequence_notes
 from oteo_automl.evaluation.shifts import measure_shifts, shift_metrics
 from oteo_automl.exporting.network_file import network_files
+from oteo_automl.extras import Proof, add_extras
 from oteo_automl.finish_labels import finish_labels
 from oteo_automl.packaging.config import LABELS, config_pbtxt, labels_txt
 from oteo_automl.packaging.export import Exported, export_onnx
@@ -169,8 +170,12 @@ def finish(
         files = {"1/model.onnx": exported.data, LABELS: labels_txt(classes).encode()}
 
     with step("parity", 0.6):
-        parity = prove(ctx, client, config, files, held_out, outputs, run_torch(served, held_out), deadline=deadline, sleep=sleep)
+        proof = Proof(config, files, held_out, outputs, run_torch(served, held_out))
+        parity = prove(ctx, client, config, files, held_out, outputs, proof.expected, deadline=deadline, sleep=sleep)
         package.parity_error = parity.error
+
+    with step("variants", 0.7):
+        extras = add_extras(ctx, client, package, proof, winner.variants, winner.tensorrt, deadline=deadline, sleep=sleep)
 
     with step("simulated shifts", 0.7):
         shifts = measure_shifts(
@@ -197,9 +202,10 @@ def finish(
                 winner.test.ids, winner.test.sources, winner.test.groups, labels, probabilities, classes, conformal.quantile
             ),
             "reference.npz": statistics,
-            f"{package.triton_path}/config.pbtxt": config.encode(),
+            f"{package.triton_path}/config.pbtxt": proof.config.encode(),
             **{f"{package.triton_path}/{name}": data for name, data in files.items()},
             **network_files(served),
+            **extras,
         }
 
     with step("publish", 0.95):

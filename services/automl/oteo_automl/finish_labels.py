@@ -37,6 +37,7 @@ from oteo_automl.evaluation.label_calibration import (
 from oteo_automl.evaluation.multilabel import evaluate_multilabel
 from oteo_automl.evaluation.sequences import sequence_metrics, sequence_notes
 from oteo_automl.exporting.network_file import network_files
+from oteo_automl.extras import Proof, add_extras
 from oteo_automl.packaging.config import LABELS, config_pbtxt, labels_txt
 from oteo_automl.packaging.export import Exported, export_onnx
 from oteo_automl.packaging.outputs import classification_outputs
@@ -138,8 +139,12 @@ def finish_labels(
         files = {"1/model.onnx": exported.data, LABELS: labels_txt(classes).encode()}
 
     with step("parity", 0.6):
-        parity = prove(ctx, client, config, files, held_out, outputs, run_torch(served, held_out), deadline=deadline, sleep=sleep)
+        proof = Proof(config, files, held_out, outputs, run_torch(served, held_out))
+        parity = prove(ctx, client, config, files, held_out, outputs, proof.expected, deadline=deadline, sleep=sleep)
         package.parity_error = parity.error
+
+    with step("variants", 0.7):
+        extras = add_extras(ctx, client, package, proof, winner.variants, winner.tensorrt, deadline=deadline, sleep=sleep)
 
     with step("report", 0.75):
         package.training_time = used(winner.start_time)
@@ -149,9 +154,10 @@ def finish_labels(
             "README.md": write_card(data),
             "predictions.csv": _predictions(winner, labels, probabilities),
             "reference.npz": statistics,
-            f"{package.triton_path}/config.pbtxt": config.encode(),
+            f"{package.triton_path}/config.pbtxt": proof.config.encode(),
             **{f"{package.triton_path}/{name}": content for name, content in files.items()},
             **network_files(served),
+            **extras,
         }
 
     with step("publish", 0.95):

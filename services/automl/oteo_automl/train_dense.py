@@ -15,6 +15,7 @@ from oteo_automl.search.data import check_parts, describe, leave_out
 from oteo_automl.search.fingerprint import describe_depth, describe_images, input_channels
 from oteo_automl.training_job import GPU_SHARE, Training
 from oteo_automl.triton import TritonParityClient
+from oteo_automl.variant_request import wanted
 from oteo_core.datasets import DatasetReader
 from oteo_core.errors import InvalidArgument
 from oteo_core.packages import ModelPackage
@@ -113,6 +114,8 @@ def train_dense_task(training: Training, reader: DatasetReader) -> ModelPackage 
         labels=dict(request.labels),
         limits=training.limits,
     )
+    winner.variants, winner.max_variant_loss = wanted(request, gpu=gpu)
+    winner.tensorrt = settings.tensorrt
     with closing(TritonParityClient(settings.triton_urls[0])) as client:
         package = finish_dense(context, winner, client, deadline=budget.end, progress=training.finishing)
     training.done(package)

@@ -15,17 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oteo_automl.dense.base import DenseData, DenseTask, Facts, Served
+from oteo_automl.dense.variants import dense_variants
 from oteo_automl.dense.work import DenseResult, FittedNetwork
 from oteo_automl.evaluation.detection import detection_scores
 from oteo_automl.evaluation.instances import instance_scores
 from oteo_automl.evaluation.semantic import semantic_scores
 from oteo_automl.evaluation.shifts import measure_shifts, shift_metrics
 from oteo_automl.exporting.network_file import network_files
+from oteo_automl.extras import Proof, add_extras
 from oteo_automl.packaging.config import LABELS, config_pbtxt, labels_txt
 from oteo_automl.packaging.export import Exported, export_onnx
 from oteo_automl.packaging.outputs import TOLERANCE, Output
 from oteo_automl.packaging.parity import ParityClient
 from oteo_automl.packaging.served import batches, run_torch
+from oteo_automl.packaging.variants import MAX_LOSS
 from oteo_automl.predictions.formats import write_predictions
 from oteo_automl.predictions.records import ImageRecord, PredictionSet
 from oteo_automl.publishing import (
@@ -94,6 +97,10 @@ class DenseWinner:
         In MLflow; free labels.
     limits
         Of decoding.
+    variants, max_variant_loss
+        Smaller or faster forms to make beside the graph, and what they may lose of the objective.
+    tensorrt
+        Precision of TensorRT in Triton's configuration; empty: without it.
     """
 
     model_id: str
@@ -114,6 +121,9 @@ class DenseWinner:
     run_id: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     limits: ImageLimits = ImageLimits()  # noqa: RUF009 (a frozen value)
+    variants: Sequence[str] = ()
+    max_variant_loss: float = MAX_LOSS
+    tensorrt: str = ""
 
     @property
     def dataset(self) -> DatasetInfo:
@@ -209,6 +219,21 @@ def finish_dense(
         parity = prove(ctx, client, config, files, shown, outputs, expected, deadline=deadline, sleep=sleep, batch=_BATCH)
         package.parity_error = parity.error
 
+    with step("variants", 0.75):
+        proof = Proof(config, files, shown, outputs, expected, _BATCH)
+        asked = dense_variants(
+            winner.variants,
+            winner.max_variant_loss,
+            result.objective,
+            winner.task,
+            data,
+            winner.images,
+            winner.held_out,
+            winner.policy,
+            served.decoding,
+        )
+        extras = add_extras(ctx, client, package, proof, asked, winner.tensorrt, deadline=deadline, sleep=sleep)
+
     with step("simulated shifts", 0.75):
         sizes = [(int(width), int(height)) for width, height in data.sizes[test]]
         metric, quick = _QUICK[winner.task.name]
@@ -233,8 +258,9 @@ def finish_dense(
             "README.md": write_card(page),
             "reference.npz": statistics,
             **network_files(served.module),
+            **extras,
             **_predictions(winner, test, judged),
-            f"{package.triton_path}/config.pbtxt": config.encode(),
+            f"{package.triton_path}/config.pbtxt": proof.config.encode(),
             **{f"{package.triton_path}/{name}": content for name, content in files.items()},
         }
 
