@@ -49,6 +49,7 @@ from oteo_automl.report.front import front_points
 from oteo_automl.report.overlays import heat_picture
 from oteo_automl.report.page import write_card, write_html, write_predictions
 from oteo_automl.report.pictures import thumbnail
+from oteo_automl.report.subgroups import fill_in
 from oteo_automl.winner import Winner
 from oteo_core.packages import (
     MetricValue,
@@ -170,6 +171,7 @@ def finish(
         data = _report_data(winner, package, labels, probabilities, before, judged, exported, step.seconds, places[0] if places else None)
         data.shifts, data.front = shifts, front_points(winner.trials, winner.winner_trial)
         data.significance, data.data_curve = winner.significance, winner.growth
+        fill_in(data, ctx.artifacts, ids=winner.test.ids, groups=winner.test.groups, truths=labels.tolist(), answers=list(probabilities))
         contents = {
             "report.html": write_html(data),
             "README.md": write_card(data),

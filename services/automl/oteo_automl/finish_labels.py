@@ -31,7 +31,7 @@ from oteo_automl.evaluation.label_calibration import (
     label_calibration_error,
     sigmoid,
 )
-from oteo_automl.evaluation.multilabel import evaluate_multilabel, macro_precision
+from oteo_automl.evaluation.multilabel import evaluate_multilabel, multilabel_scores
 from oteo_automl.evaluation.sequences import sequence_metrics, sequence_notes
 from oteo_automl.evaluation.shifts import measure_shifts, shift_metrics
 from oteo_automl.exporting.network_file import network_files
@@ -60,6 +60,7 @@ from oteo_automl.report.front import front_points
 from oteo_automl.report.gather import gather_labels
 from oteo_automl.report.overlays import heat_picture
 from oteo_automl.report.page import write_card, write_html
+from oteo_automl.report.subgroups import fill_in
 from oteo_automl.winner import Winner
 from oteo_core.datasets.info import Task
 from oteo_core.packages import MetricValue, ModelPackage, OperatingPoint
@@ -139,11 +140,11 @@ def finish_labels(
     with step("variants", 0.7):
         extras = add_extras(ctx, client, package, proof, winner.variants, winner.tensorrt, deadline=deadline, sleep=sleep)
 
-    with step("simulated shifts", 0.7):
+    with step("simulated shifts", 0.72):
         shifts = measure_shifts(
             winner.test.images,
-            lambda batch, _: list(run_torch(served, batch)[0]),
-            lambda answers, places: macro_precision(labels[places], np.asarray(answers)),
+            lambda batch, _: list(run_torch(served, batch)[0].astype(np.float64)),
+            lambda answers, places: multilabel_scores(labels[places], np.stack(answers)).get("mean_average_precision", math.nan),
             metric="mean_average_precision",
             seed=winner.seed,
             seconds=spare_seconds(deadline),
@@ -156,6 +157,16 @@ def finish_labels(
         package.training_time = used(winner.start_time)
         data = _report_data(winner, package, labels, probabilities, before, settled, exported, step.seconds, places[0] if places else None)
         data.shifts, data.front = shifts, front_points(winner.trials, winner.winner_trial)
+        data.significance, data.data_curve = winner.significance, winner.growth
+        fill_in(
+            data,
+            ctx.artifacts,
+            ids=winner.test.ids,
+            groups=winner.test.groups,
+            truths=list(labels.astype(np.bool_)),
+            answers=list(probabilities),
+            thresholds=settled.thresholds.tolist(),
+        )
         contents = {
             "report.html": write_html(data),
             "README.md": write_card(data),

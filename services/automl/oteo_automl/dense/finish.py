@@ -47,6 +47,7 @@ from oteo_automl.report.data import ReportData
 from oteo_automl.report.front import front_points
 from oteo_automl.report.gather import PixelCalibration, gather_dense
 from oteo_automl.report.page import write_card, write_html
+from oteo_automl.report.subgroups import fill_in
 from oteo_core.datasets import DatasetInfo, DatasetReader
 from oteo_core.errors import FailedPrecondition
 from oteo_core.images import ImageLimits, InputPolicy
@@ -240,6 +241,15 @@ def finish_dense(
         package.training_time = used(winner.start_time)
         page = report_data(winner, package, judged, test, truths, exported, step.seconds)
         page.shifts, page.front = shifts, front_points(result.trials, result.best.trial_id)
+        fill_in(
+            page,
+            ctx.artifacts,
+            ids=[data.samples[row] for row in test],
+            groups=[data.groups[row] for row in test],
+            truths=truths,
+            answers=judged.answers,
+            thresholds=served.decoding.get("score_threshold"),
+        )
         contents = {
             "report.html": write_html(page),
             "README.md": write_card(page),

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score
 
 from oteo_automl.evaluation import scores
 from oteo_automl.evaluation.bootstrap import LEVEL, RESAMPLES, Floats
@@ -196,9 +195,3 @@ def evaluate_multilabel(
     return measure(
         scorer.score, scorer.columns, scorer.count, classes, groups=groups, split=split, seed=seed, resamples=resamples, level=level
     )
-
-
-def macro_precision(labels: NDArray[Any], probabilities: NDArray[Any]) -> float:
-    """Give the mean average precision of ``(N, K)`` over the labels that some image has and some lacks; NaN where there is none."""
-    told = [k for k in range(labels.shape[1]) if 0 < labels[:, k].sum() < len(labels)]
-    return float(np.mean([average_precision_score(labels[:, k], probabilities[:, k]) for k in told])) if told else float("nan")
