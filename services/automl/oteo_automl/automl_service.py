@@ -32,6 +32,7 @@ LEADERBOARD = "leaderboard.json"
 """Checkpoint in which a running training keeps its trials, best first: a JSON list of `TrialRecord.to_dict`."""
 _CLASSIFICATION = "classification"
 _HUB = "hub:"
+_DISTILLED = (_CLASSIFICATION, "multi_label_classification")
 _TRAINED = (_CLASSIFICATION, "multi_label_classification", "detection", "semantic_segmentation", "instance_segmentation")
 
 
@@ -78,8 +79,7 @@ class AutoMLService(automl_pb2_grpc.AutoMLServiceServicer):
                 reason="HUB_NOT_ALLOWED",
                 field="pretrained_uri",
             )
-        if request.unlabelled_dataset:
-            raise Unimplemented("learning from unlabelled images comes with a later release", reason="NOT_IN_THIS_RELEASE")
+        self._check_unlabelled(request, info)
         if request.conformal_coverage and request.conformal_coverage < 0.5:
             raise InvalidArgument(
                 "a coverage below one half says nothing; give 0.5 to 0.999", reason="BAD_COVERAGE", field="conformal_coverage"
@@ -214,6 +214,24 @@ class AutoMLService(automl_pb2_grpc.AutoMLServiceServicer):
         except NotFound:
             raise NotFound(
                 f"there is no dataset {name}: import one, or look at the list of datasets", reason="DATASET_NOT_FOUND", field="dataset"
+            ) from None
+
+    def _check_unlabelled(self, request: automl_pb2.TrainModelRequest, info: DatasetInfo) -> None:
+        if not request.unlabelled_dataset:
+            return
+        if info.task not in _DISTILLED:
+            raise InvalidArgument(
+                f"unlabelled images help with {' and '.join(_DISTILLED)} only; leave unlabelled_dataset out for {info.task}",
+                reason="WRONG_TASK",
+                field="unlabelled_dataset",
+            )
+        try:
+            DatasetReader(self._artifacts, request.unlabelled_dataset.removeprefix("datasets/"))
+        except NotFound:
+            raise NotFound(
+                f"there is no dataset {request.unlabelled_dataset} of unlabelled images: import one",
+                reason="DATASET_NOT_FOUND",
+                field="unlabelled_dataset",
             ) from None
 
     @staticmethod

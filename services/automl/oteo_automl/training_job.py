@@ -159,8 +159,8 @@ class Training:
         self.show_plan(plan)
         return plan
 
-    def show_plan(self, plan: Plan) -> None:
-        """Put the plan into the operation."""
+    def show_plan(self, plan: Plan, end: datetime | None = None) -> None:
+        """Put the plan into the operation; `end` is when all will be done, None: when the budget ends."""
         message = automl_pb2.TrainingPlan(summary=plan.summary, device=plan.device, folds=plan.folds)
         for one in plan.candidates:
             entry = message.candidates.add(
@@ -175,7 +175,7 @@ class Training:
             if one.step_seconds:
                 entry.step_time.FromMicroseconds(round(one.step_seconds * 1e6))
             entry.peak_memory_bytes, entry.measured = one.peak_memory, one.measured
-        message.predicted_end_time.FromDatetime(predicted_end(self.budget))
+        message.predicted_end_time.FromDatetime(end or predicted_end(self.budget))
         message.fingerprint.update({**plan.fingerprint, "measured_seconds": dict(plan.steps)})
         self.context.metadata.plan.CopyFrom(message)
 
@@ -193,7 +193,10 @@ class Training:
             )
         )
 
+        shown = plan.summary
+
         def report(snapshot: Snapshot) -> None:
+            nonlocal shown
             metadata = context.metadata
             metadata.finished_trial_count, metadata.running_trial_count = snapshot.finished, snapshot.running
             message = ""
@@ -202,6 +205,12 @@ class Training:
                 value = "" if snapshot.best.objective is None else f", {objective} {snapshot.best.objective:.3f}"
                 message = f"best so far: {snapshot.best.candidate}{value}"
             end = datetime.fromtimestamp(snapshot.predicted_end, UTC)
+            if plan.summary != shown:
+                # Something was measured since.
+                shown = plan.summary
+                self.show_plan(plan, end)
+            elif metadata.HasField("plan"):
+                metadata.plan.predicted_end_time.FromDatetime(end)
             context.progress(0.02 + _SEARCH_SHARE * snapshot.fraction, snapshot.stage, message, end)
 
         with self.timed("search"):

@@ -303,7 +303,10 @@ class Search(Generic[R]):
         return True
 
     def _collect(self, done: Sequence[Task[Any]]) -> None:
-        self._probing.collect([task for task in done if task in self._probing.tasks])
+        probes = [task for task in done if task in self._probing.tasks]
+        if probes:
+            self._probing.collect(probes)
+            self._complete_plan()
         for key in [key for key, (task, _) in self._running.items() if task in done]:
             task, trial = self._running.pop(key)
             try:
@@ -331,6 +334,7 @@ class Search(Generic[R]):
             trial.state, trial.message = PRUNED, result.hopeless
         elif trial.state == PAUSED and (reason := self._cannot_win(trial)):
             trial.state, trial.message = PRUNED, reason
+        self._complete_plan()
         networks = sorted((one for one in self._trials if one.curve), key=lambda one: one.loss(self._work.objective))
         save_rivals(self._work.checkpoints, {one.id: one.curve for one in networks[:2]})
 

@@ -42,7 +42,10 @@ class Detector(SavedModule):
     """True where losses draw from torch's global generator."""
 
     can_mirror = False
-    """True where raw heads of a mirrored image can be brought back by `mirror_raw`."""
+    """True where raw heads of a mirrored image can be brought back by `mirror_raw`, and `balance` says something."""
+
+    balance = 0.5
+    """How much a predicted overlap weighs in the score."""
 
     def __init__(self, *, channels: int, mean: Sequence[float], spread: Sequence[float], **settings: Any) -> None:
         super().__init__(channels=channels, mean=list(mean), spread=list(spread), **settings)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from oteo_automl.candidates.modules import SavedModule, Spec, build, saved, to_planes
 from oteo_automl.dense.base import Served
 from oteo_automl.dense.detect.calibration import best_thresholds, calibrate, judge_answers
-from oteo_automl.dense.detect.detector import Detector
+from oteo_automl.dense.detect.detector import Detector, Raw
 from oteo_automl.dense.detect.lesson import found_of
 from oteo_automl.dense.detect.targets import BoxTable
 from oteo_automl.evaluation.detection import detection_scores
@@ -22,6 +22,11 @@ from oteo_core.packages.decoding.detection import suppress
 BOX_TOLERANCE = 0.01
 SCORE_TOLERANCE = 1e-3
 _BATCH = 8
+_MOST_ROWS = 400
+"""Held-out images that are looked at."""
+_BALANCES = (0.25, 0.75, 1.0)
+_BALANCE_GAIN = 0.002
+"""Mean average precision that another weight of the predicted overlap than the usual one must gain."""
 _MIRROR_GAIN = 0.005
 """Mean average precision that answering twice, also of the mirrored image, must gain: it costs twice the time."""
 
@@ -87,15 +92,15 @@ def serve(
 ) -> Served:
     """Find on held-out images what is served: whether mirroring and suppression pay, how scores are calibrated, and where they are cut."""
     detector = detector.cpu().float().eval()
+    if len(held_out) > _MOST_ROWS:
+        held_out = np.sort(np.random.Generator(np.random.Philox(key=seed)).choice(held_out, _MOST_ROWS, replace=False))
     truths = list(table.rows(held_out))
-    found = answer(ServedDetector(detector, limit), images, held_out)
-    figure = _precision(truths, found, classes)
     mirrored = False
     if detector.can_mirror and len(held_out):
-        twice = answer(ServedDetector(detector, limit, mirrored=True), images, held_out)
-        better = _precision(truths, twice, classes)
-        if better - figure >= _MIRROR_GAIN:
-            mirrored, found, figure = True, twice, better
+        found, mirrored = _best_reading(detector, images, held_out, truths, limit, classes)
+    else:
+        found = answer(ServedDetector(detector, limit), images, held_out)
+    figure = _precision(truths, found, classes)
     overlap = 0.0
     for tried in _OVERLAPS:
         fewer = [_suppressed(one, tried) for one in found]
@@ -108,12 +113,49 @@ def serve(
     platt, figures = calibrate(judged, classes, seed)
     module = ServedDetector(detector, limit, platt.slope, platt.offsets, mirrored).eval()
     judged.scores[:] = platt.apply(judged.scores, judged.labels)
-    decoding: dict[str, Any] = {"score_threshold": best_thresholds(judged, truths, classes), "nms_iou": overlap, "mirrored": mirrored}
+    decoding: dict[str, Any] = {"score_threshold": best_thresholds(judged, truths, classes), "nms_iou": overlap}
+    if detector.can_mirror:
+        decoding |= {"mirrored": mirrored, "overlap_weight": detector.balance}
     with torch.no_grad():
         shapes = [tuple(part.shape[1:]) for part in module(torch.from_numpy(np.zeros((1, *images.shape[1:]), images.dtype)))]
     outputs = tuple(zip(("boxes", "scores", "classes"), shapes, ("FP32", "FP32", "INT64"), strict=True))
     tolerance = {"boxes": BOX_TOLERANCE, "scores": SCORE_TOLERANCE, "classes": 0.0}
     return Served(module, outputs, decoding, figures, tolerance, ranked_by="scores")
+
+
+@torch.no_grad()
+def _best_reading(
+    detector: Detector, images: NDArray[Any], rows: NDArray[np.int64], truths: Sequence[TrueBoxes], limit: int, classes: int
+) -> tuple[list[Detections], bool]:
+    """Choose how raw heads are read, and set it: how much the predicted overlap counts, and whether the mirrored image is asked, too."""
+    height, width = int(images.shape[1]), int(images.shape[2])
+    plain: list[Raw] = []
+    twice: list[Raw] = []
+    for part in _parts(images, rows):
+        planes = to_planes(part)
+        raw = detector.from_planes(planes)
+        again = detector.mirror_raw(detector.from_planes(planes.flip(3)))
+        plain.append(raw)
+        twice.append(tuple(0.5 * (one + two) for one, two in zip(raw, again, strict=True)))
+
+    def read(raws: Sequence[Raw]) -> tuple[float, list[Detections]]:
+        found = [one for raw in raws for one in _found(detector.decode(raw, height, width, limit))]
+        return _precision(truths, found, classes), found
+
+    usual = detector.balance
+    figure, found = read(plain)
+    chosen = usual
+    for tried in _BALANCES:
+        detector.balance = tried
+        better, other = read(plain)
+        if better - figure >= (_BALANCE_GAIN if chosen == usual else 0.0):
+            figure, found, chosen = better, other, tried
+    detector.balance = chosen
+    detector.settings["balance"] = chosen
+    better, other = read(twice)
+    if better - figure >= _MIRROR_GAIN:
+        return other, True
+    return found, False
 
 
 def _precision(truths: Sequence[TrueBoxes], found: Sequence[Detections], classes: int) -> float:
@@ -132,8 +174,16 @@ def answer(module: ServedDetector, images: NDArray[Any], rows: NDArray[np.int64]
 
 @torch.no_grad()
 def _answers(module: ServedDetector, images: NDArray[Any], rows: NDArray[np.int64]) -> Iterator[Detections]:
+    for part in _parts(images, rows):
+        yield from _found(module(part))
+
+
+def _parts(images: NDArray[Any], rows: NDArray[np.int64]) -> Iterator[torch.Tensor]:
     for start in range(0, len(rows), _BATCH):
-        part = np.stack([images[int(row)] for row in rows[start : start + _BATCH]])
-        boxes, scores, labels = (out.numpy() for out in module(torch.from_numpy(part)))
-        for index in range(len(boxes)):
-            yield found_of(boxes[index], scores[index], labels[index])
+        yield torch.from_numpy(np.stack([images[int(row)] for row in rows[start : start + _BATCH]]))
+
+
+def _found(outputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> Iterator[Detections]:
+    boxes, scores, labels = (out.numpy() for out in outputs)
+    for index in range(len(boxes)):
+        yield found_of(boxes[index], scores[index], labels[index])

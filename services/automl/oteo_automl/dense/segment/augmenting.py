@@ -44,6 +44,8 @@ class Look:
         Chance of being blurred or brought to a lower resolution and back.
     noise
         Largest spread of added noise, a share of the range; half of the images.
+    chance
+        Share of the images whose look is changed; the others are only moved, so that what is at home is not forgotten for what may come.
     """
 
     mirror: bool = True
@@ -57,6 +59,7 @@ class Look:
     grey: float = 0.0
     blur: float = 0.1
     noise: float = 0.0
+    chance: float = 1.0
 
 
 LOOKS: dict[str, Look] = {
@@ -64,7 +67,7 @@ LOOKS: dict[str, Look] = {
     "light": Look(),
     "strong": Look(degrees=30.0, scale=0.3, bend=0.03, light=0.35, stain=0.3, blur=0.25, noise=0.05),
     "turned": Look(upright=False, degrees=45.0, scale=0.25, bend=0.02, light=0.2, stain=0.15, blur=0.15, noise=0.03),
-    "robust": Look(upright=False, degrees=45.0, scale=0.35, bend=0.02, light=0.4, curve=0.5, stain=0.5, grey=0.15, blur=0.3, noise=0.06),
+    "robust": Look(scale=0.2, light=0.3, curve=0.4, stain=0.4, grey=0.1, blur=0.25, noise=0.04, chance=0.6),
 }
 """By the names that `Recipe.strength` has; "robust" also covers other scanners, stains and resolutions."""
 
@@ -186,6 +189,7 @@ def change_look(planes: torch.Tensor, look: Look, generator: torch.Generator) ->
     def draw(*shape: int) -> torch.Tensor:
         return (torch.rand(shape, generator=generator) * 2.0 - 1.0).to(device, non_blocking=True)
 
+    original = planes
     if look.curve > 0:
         planes = _curved(planes, look.curve, draw)
     if look.stain > 0 and channels > 1:
@@ -209,7 +213,10 @@ def change_look(planes: torch.Tensor, look: Look, generator: torch.Generator) ->
     if look.noise > 0:
         spread = look.noise * draw(count, 1, 1, 1).clamp_min(0.0)
         planes = planes + spread * torch.randn(planes.shape, generator=generator).to(device, non_blocking=True)
-    return planes.clamp(0.0, 1.0)
+    planes = planes.clamp(0.0, 1.0)
+    if look.chance < 1.0:
+        planes = torch.where(draw(count, 1, 1, 1) * 0.5 + 0.5 < look.chance, planes, original)
+    return planes
 
 
 def _curved(planes: torch.Tensor, chance: float, draw: Draw) -> torch.Tensor:
