@@ -96,7 +96,8 @@ def test_f1_at_the_best_threshold_counts_hits_misses_and_false_alarms() -> None:
         Detections(box + 50, np.array([0.3], np.float32), np.array([0])),
     ]
     scores = detection_scores(truths, found, 1)
-    assert scores["score_threshold"] == pytest.approx(0.8)
+    judged = {one.name: one.value for one in evaluate_detection(truths, found, ["a"], resamples=0) if one.class_name}
+    assert judged["score_threshold"] == pytest.approx((0.8 + 0.3) / 2)
     assert (scores["precision"], scores["recall"]) == (1.0, pytest.approx(2 / 3))
     assert scores["iou"] == pytest.approx((1 + 81 / 119) / 2)
     fixed = {one.name: one.value for one in evaluate_detection(truths, found, ["a"], threshold=0.1, resamples=0) if not one.class_name}
