@@ -58,7 +58,7 @@ def frimcla(train: Images, labels: Labels, test: Images, *, classes: int, seed: 
                 settings = dict(FAMILIES[family].first) if turn == 0 else FAMILIES[family].draw(rng)
                 rates = []
                 for inside, outside in folds:
-                    head = fit_head(family, known[inside], labels[inside], settings, classes=classes, seed=seed)
+                    head = fit_head(FAMILIES[family], known[inside], labels[inside], settings, classes, seed)
                     rates.append(float((head_logits(head, known[outside]).argmax(axis=1) == labels[outside]).mean()))
                     if time.time() > deadline:
                         break
@@ -67,7 +67,7 @@ def frimcla(train: Images, labels: Labels, test: Images, *, classes: int, seed: 
         if time.time() > deadline - 0.05 * seconds:
             break
     _, name, family, settings = best
-    head = fit_head(family, features[name][0], labels, settings, classes=classes, seed=seed)
+    head = fit_head(FAMILIES[family], features[name][0], labels, settings, classes, seed)
     return softmax(head_logits(head, features[name][1]))
 
 
