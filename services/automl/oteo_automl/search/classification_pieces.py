@@ -239,9 +239,9 @@ def refit(problem: Problem, module: SavedModule, trial: str) -> SavedModule:
         return module
     features = _features(problem, str(parameters["features"]), extractor, problem.cache.open())
     inside = problem.folds != 0
-    family = str(parameters["classifier"])
+    family = classical.FAMILIES[str(parameters["classifier"])]
     labels = problem.labels[problem.rows]
-    head = classical.fit_head(family, features[inside], labels[inside], parameters, classes=problem.classes, seed=problem.seed)
+    head = classical.fit_head(family, features[inside], labels[inside], parameters, problem.classes, problem.seed)
     return Chain([extractor, head]).eval()
 
 
