@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from oteo_automl.candidates.attention import attention, class_maps, map_size
-from oteo_automl.candidates.classical import FAMILIES, _fit
+from oteo_automl.candidates.classical import FAMILIES, fit_head
 from oteo_automl.candidates.descriptors import Descriptors
 from oteo_automl.candidates.modules import Blend, Chain
 from oteo_automl.candidates.networks import NetworkClassifier
@@ -69,7 +69,7 @@ def test_a_linear_classifier_on_patches_shows_the_bright_spot():
     extractor = fit_patches(images, centres=24, seed=0)
     with torch.inference_mode():
         features = extractor(torch.from_numpy(images)).numpy()
-    module = Chain([extractor, _fit(FAMILIES["logistic"], features, labels, {"C": 0.03}, 2, 0)]).eval()
+    module = Chain([extractor, fit_head(FAMILIES["logistic"], features, labels, {"C": 0.03}, 2, 0)]).eval()
     assert map_size(module, 64, 64, 1) == (3, 3)
     fresh, truth, place = pictures(60, seed=5)
     with torch.inference_mode():
@@ -96,7 +96,7 @@ def test_the_graph_gives_the_same_map(kind):
         extractor = Descriptors(64, 64, 1, ["haralick"]).eval()
         with torch.inference_mode():
             features = extractor(torch.from_numpy(images)).numpy()
-        other = Chain([extractor, _fit(FAMILIES["svm"], features, labels, FAMILIES["svm"].first, 2, 0)]).eval()
+        other = Chain([extractor, fit_head(FAMILIES["svm"], features, labels, FAMILIES["svm"].first, 2, 0)]).eval()
         assert map_size(other, 64, 64, 1) is None
         module = Blend([module, other, network("mobilenetv4_conv_small", 2)], [0.5, 0.3, 0.2], [1.2, 2.0, 0.8]).eval()
     size = map_size(module, 64, 64, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import shlex
 import subprocess
@@ -12,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import typer
-from PIL import Image
+from PIL import Image, ImageChops
 
 import oteo
 from oteo.cli import words
@@ -445,3 +446,21 @@ def test_a_terminal_is_shown_a_bar_for_each_step_and_the_best_trial(client, worl
     for step in ("✓  import", "›  train", "·  deploy"):
         assert step in text
     assert "━" in text
+
+
+def test_boxes_and_outlines_are_drawn_where_they_are():
+    from oteo.drawing import draw_prediction
+
+    content, labels = io.BytesIO(), io.BytesIO()
+    Image.new("RGB", (64, 32)).save(content, "PNG")
+    plane = Image.new("I;16", (64, 32))
+    plane.paste(300, (40, 8, 56, 24))
+    plane.save(labels, "PNG")
+    plain = draw_prediction(content.getvalue(), [])
+    drawn = draw_prediction(content.getvalue(), [], boxes=[("cell", (4, 4, 20, 20))], labels=labels.getvalue())
+    changed = ImageChops.difference(plain, drawn).convert("L").point(lambda value: 255 * (value > 0))
+    # Ten pixels to one of the image, sixteen of margin: the left edge of the box, and the outline of the region.
+    assert changed.getpixel((16 + 40, 16 + 100)) == 255
+    assert changed.getpixel((16 + 400, 16 + 160)) == 255
+    assert changed.getpixel((16 + 480, 16 + 160)) == 0
+    assert changed.getpixel((16 + 300, 16 + 160)) == 0

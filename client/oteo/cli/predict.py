@@ -20,12 +20,22 @@ _AT_A_TIME = 4
 
 
 def scores_of(answer: inference_pb2.PredictResponse) -> list[tuple[str, float]]:
-    """Give the classes with probabilities, the likeliest first."""
-    return [(score.class_name, score.probability) for score in answer.classification.scores]
+    """Give the classes with probabilities, the likeliest first, or the objects with scores, the surest first."""
+    objects = [*answer.detection.objects, *(region.annotation for region in answer.segmentation.regions)]
+    found = [(item.class_name, item.score) for item in objects if item.HasField("score")]
+    return [(score.class_name, score.probability) for score in answer.classification.scores] or sorted(found, key=lambda pair: -pair[1])
+
+
+def boxes_of(answer: inference_pb2.PredictResponse) -> list[tuple[str, tuple[float, float, float, float]]]:
+    """Give classes and boxes (left, top, right, bottom) of the objects of a detection."""
+    boxes = [(item.class_name, item.box) for item in answer.detection.objects]
+    return [(name, (box.x, box.y, box.x + box.width, box.y + box.height)) for name, box in boxes]
 
 
 def note_of(answer: inference_pb2.PredictResponse) -> str:
-    """Give the line below a picture: the prediction set, or that a human should look."""
+    """Give the line below a picture: the prediction set, or what was found and how often."""
+    if answer.WhichOneof("result") != "classification":
+        return answer_cells(answer)[0]
     result = answer.classification
     if not result.prediction_set and not result.coverage:
         return ""
@@ -88,7 +98,15 @@ def _save(save: Path, image: str, several: bool, answer: inference_pb2.PredictRe
     path = Path(image).expanduser()
     if not path.is_file():
         raise OteoApiError("INVALID_ARGUMENT", f"{image} is not a file here, so it cannot be drawn", reason="NOTHING_TO_DRAW", field="save")
-    return save_prediction(picture_path(save, image, several), path.read_bytes(), scores_of(answer), title=path.name, note=note_of(answer))
+    return save_prediction(
+        picture_path(save, image, several),
+        path.read_bytes(),
+        scores_of(answer),
+        title=path.name,
+        note=note_of(answer),
+        boxes=boxes_of(answer),
+        labels=answer.segmentation.label_image.content,
+    )
 
 
 def add(root: typer.Typer) -> None:

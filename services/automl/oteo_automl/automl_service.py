@@ -13,7 +13,7 @@ from oteo_automl.candidates.registry import check_names
 from oteo_automl.exporting.catalogue import check_form
 from oteo_automl.judging.rows import check_pairing
 from oteo_automl.objectives import OBJECTIVES
-from oteo_automl.requests import parts_of, path_of
+from oteo_automl.requests import parts_of, path_of, variant_name
 from oteo_automl.settings import AutoMLSettings
 from oteo_core import context as call_context
 from oteo_core.artifacts import ArtifactStore
@@ -32,6 +32,7 @@ LEADERBOARD = "leaderboard.json"
 """Checkpoint in which a running training keeps its trials, best first: a JSON list of `TrialRecord.to_dict`."""
 _CLASSIFICATION = "classification"
 _HUB = "hub:"
+_DISTILLED = (_CLASSIFICATION, "multi_label_classification")
 _TRAINED = (_CLASSIFICATION, "multi_label_classification", "detection", "semantic_segmentation", "instance_segmentation")
 
 
@@ -78,8 +79,7 @@ class AutoMLService(automl_pb2_grpc.AutoMLServiceServicer):
                 reason="HUB_NOT_ALLOWED",
                 field="pretrained_uri",
             )
-        if request.unlabelled_dataset:
-            raise Unimplemented("learning from unlabelled images comes with a later release", reason="NOT_IN_THIS_RELEASE")
+        self._check_unlabelled(request, info)
         if request.conformal_coverage and request.conformal_coverage < 0.5:
             raise InvalidArgument(
                 "a coverage below one half says nothing; give 0.5 to 0.999", reason="BAD_COVERAGE", field="conformal_coverage"
@@ -118,9 +118,8 @@ class AutoMLService(automl_pb2_grpc.AutoMLServiceServicer):
         """Refuse what cannot be written, then start the export."""
         resource = ""
         if not (request.request_id and self._operations.find_request(_EXPORT, request.request_id) is not None):
-            check_form(
-                read_model(self._artifacts, request.name), automl_pb2.ModelFormat.Name(request.format).removeprefix("MODEL_FORMAT_").lower()
-            )
+            form = automl_pb2.ModelFormat.Name(request.format).removeprefix("MODEL_FORMAT_").lower()
+            check_form(read_model(self._artifacts, request.name), form, variant_name(request.variant), tensorrt=request.tensorrt)
             if request.destination_uri:
                 destination = parse_destination(request.destination_uri, self._artifacts)
                 destination.refuse_if_taken()
@@ -215,6 +214,24 @@ class AutoMLService(automl_pb2_grpc.AutoMLServiceServicer):
         except NotFound:
             raise NotFound(
                 f"there is no dataset {name}: import one, or look at the list of datasets", reason="DATASET_NOT_FOUND", field="dataset"
+            ) from None
+
+    def _check_unlabelled(self, request: automl_pb2.TrainModelRequest, info: DatasetInfo) -> None:
+        if not request.unlabelled_dataset:
+            return
+        if info.task not in _DISTILLED:
+            raise InvalidArgument(
+                f"unlabelled images help with {' and '.join(_DISTILLED)} only; leave unlabelled_dataset out for {info.task}",
+                reason="WRONG_TASK",
+                field="unlabelled_dataset",
+            )
+        try:
+            DatasetReader(self._artifacts, request.unlabelled_dataset.removeprefix("datasets/"))
+        except NotFound:
+            raise NotFound(
+                f"there is no dataset {request.unlabelled_dataset} of unlabelled images: import one",
+                reason="DATASET_NOT_FOUND",
+                field="unlabelled_dataset",
             ) from None
 
     @staticmethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from oteo_core.settings import CoreSettings
@@ -20,6 +22,11 @@ class AutoMLSettings(CoreSettings):
     mlflow_experiment: str = Field(default="oteo", description="Name of the experiment in MLflow that trials are kept in.")
     mlflow_timeout: float = Field(
         default=10.0, gt=0, description="Time after which a call to MLflow is given up and kept for later, seconds."
+    )
+    tensorrt: Literal["", "FP32", "FP16"] = Field(
+        default="",
+        description="Precision in which Triton's GPUs run models by TensorRT; empty: not by TensorRT. A model that answers otherwise with it is "
+        "published without it.",
     )
     largest_input: int = Field(default=0, ge=0, description="Largest input side of models, pixels; 0: 128 without a GPU, 224 with one.")
 

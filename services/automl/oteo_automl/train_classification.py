@@ -16,10 +16,13 @@ from oteo_automl.search.checkpoint_pieces import take_checkpoints
 from oteo_automl.search.classification_pieces import Problem
 from oteo_automl.search.classification_work import ClassificationWork, Settings
 from oteo_automl.search.data import ImageCache, check_classes, check_parts, describe, leave_out, read_table
+from oteo_automl.search.distillation import SHARE
 from oteo_automl.search.fingerprint import choose_policy, describe_depth, take_fingerprint
 from oteo_automl.search.folds import make_folds
+from oteo_automl.train_unlabelled import learn_from_unlabelled
 from oteo_automl.training_job import GPU_SHARE, Training
 from oteo_automl.triton import TritonParityClient
+from oteo_automl.variant_request import classification_variants
 from oteo_core.datasets import DatasetReader
 from oteo_core.packages import ModelPackage
 from oteo_protos.automl.v1 import automl_pb2
@@ -108,6 +111,11 @@ def train_classification(training: Training, reader: DatasetReader) -> ModelPack
             objective=asked.objective,
         )
         work = ClassificationWork(problem, asked)
+        notes = [describe(left_out)] if left_out else []
+        if request.unlabelled_dataset:
+            notes.append(
+                f"{SHARE:.0%} of the time is kept for a student that learns from the unlabelled images of {request.unlabelled_dataset}."
+            )
         plan = training.plan(
             work,
             executor,
@@ -115,12 +123,17 @@ def train_classification(training: Training, reader: DatasetReader) -> ModelPack
             fingerprint=fingerprint.to_dict() | describe_depth(reader) | {"left_out_samples": [one.to_dict() for one in left_out]},
             folds=fold_count,
             input_size=policy.width,
-            notes=[describe(left_out)] if left_out else [],
+            notes=notes,
         )
         if request.validate_only:
             return None
+        for_student = SHARE * (budget.total - budget.reserve) if request.unlabelled_dataset else 0.0
+        budget.reserve += for_student
         result, search = training.search(work, executor, plan)
-    result.trials = search.records()
+        budget.reserve -= for_student
+        result.trials = search.records()
+        if request.unlabelled_dataset:
+            learn_from_unlabelled(training, executor, reader, data, problem, asked, work, result)
     winner = make_winner(
         result,
         data,
@@ -136,6 +149,8 @@ def train_classification(training: Training, reader: DatasetReader) -> ModelPack
         labels=dict(request.labels),
         limits=training.limits,
     )
+    winner.variants = classification_variants(request, data, result, gpu=gpu)
+    winner.tensorrt = settings.tensorrt
     with closing(TritonParityClient(settings.triton_urls[0])) as client:
         package = finish(context, winner, client, deadline=budget.end, progress=training.finishing)
     training.done(package)

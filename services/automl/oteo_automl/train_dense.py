@@ -13,8 +13,9 @@ from oteo_automl.dense.pieces import DenseProblem
 from oteo_automl.dense.work import DenseWork, choose_candidates, hold_out
 from oteo_automl.search.data import check_parts, describe, leave_out
 from oteo_automl.search.fingerprint import describe_depth, describe_images, input_channels
-from oteo_automl.training_job import GPU_SHARE, Training
+from oteo_automl.training_job import GPU_SHARE, Training, reserve
 from oteo_automl.triton import TritonParityClient
+from oteo_automl.variant_request import wanted
 from oteo_core.datasets import DatasetReader
 from oteo_core.errors import InvalidArgument
 from oteo_core.packages import ModelPackage
@@ -31,6 +32,7 @@ def train_dense_task(training: Training, reader: DatasetReader) -> ModelPackage 
         ``NO_TEST_PART``, ``UNREADABLE_IMAGES``.
     """
     context, request, settings, budget = training.context, training.request, training.settings, training.budget
+    budget.reserve = min(reserve(budget.total, dense=True), 0.6 * budget.total)
     task = find_task(reader.info.task)
     objective = request.objective or task.objectives[0]
     if objective not in task.objectives:
@@ -113,6 +115,8 @@ def train_dense_task(training: Training, reader: DatasetReader) -> ModelPackage 
         labels=dict(request.labels),
         limits=training.limits,
     )
+    winner.variants, winner.max_variant_loss = wanted(request, gpu=gpu)
+    winner.tensorrt = settings.tensorrt
     with closing(TritonParityClient(settings.triton_urls[0])) as client:
         package = finish_dense(context, winner, client, deadline=budget.end, progress=training.finishing)
     training.done(package)

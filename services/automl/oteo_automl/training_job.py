@@ -70,7 +70,7 @@ class Training:
             context.artifacts.root_uri, f"operations/{context.operation_id}/checkpoints", self.settings.artifact_options
         )
         total = self.request.budget.ToTimedelta().total_seconds()
-        self.budget = Budget.resume(self.checkpoints, total, _reserve(total), began)
+        self.budget = Budget.resume(self.checkpoints, total, reserve(total) + _variants_reserve(self.request, total), began)
         self.steps: dict[str, float] = {"start": time.time() - began}
         self._tracker: BackgroundTracker | None = None
         self._probing: Probing | None = None
@@ -159,8 +159,8 @@ class Training:
         self.show_plan(plan)
         return plan
 
-    def show_plan(self, plan: Plan) -> None:
-        """Put the plan into the operation."""
+    def show_plan(self, plan: Plan, end: datetime | None = None) -> None:
+        """Put the plan into the operation; `end` is when all will be done, None: when the budget ends."""
         message = automl_pb2.TrainingPlan(summary=plan.summary, device=plan.device, folds=plan.folds)
         for one in plan.candidates:
             entry = message.candidates.add(
@@ -175,7 +175,7 @@ class Training:
             if one.step_seconds:
                 entry.step_time.FromMicroseconds(round(one.step_seconds * 1e6))
             entry.peak_memory_bytes, entry.measured = one.peak_memory, one.measured
-        message.predicted_end_time.FromDatetime(predicted_end(self.budget))
+        message.predicted_end_time.FromDatetime(end or predicted_end(self.budget))
         message.fingerprint.update({**plan.fingerprint, "measured_seconds": dict(plan.steps)})
         self.context.metadata.plan.CopyFrom(message)
 
@@ -193,7 +193,10 @@ class Training:
             )
         )
 
+        shown = plan.summary
+
         def report(snapshot: Snapshot) -> None:
+            nonlocal shown
             metadata = context.metadata
             metadata.finished_trial_count, metadata.running_trial_count = snapshot.finished, snapshot.running
             message = ""
@@ -202,6 +205,12 @@ class Training:
                 value = "" if snapshot.best.objective is None else f", {objective} {snapshot.best.objective:.3f}"
                 message = f"best so far: {snapshot.best.candidate}{value}"
             end = datetime.fromtimestamp(snapshot.predicted_end, UTC)
+            if plan.summary != shown:
+                # Something was measured since.
+                shown = plan.summary
+                self.show_plan(plan, end)
+            elif metadata.HasField("plan"):
+                metadata.plan.predicted_end_time.FromDatetime(end)
             context.progress(0.02 + _SEARCH_SHARE * snapshot.fraction, snapshot.stage, message, end)
 
         with self.timed("search"):
@@ -235,6 +244,14 @@ def device_name(*, gpu: bool) -> str:
     return torch.cuda.get_device_name() if gpu and torch.cuda.is_available() else "gpu" if gpu else "cpu"
 
 
-def _reserve(total: float) -> float:
-    """Give the seconds to keep for what follows the search: less in short budgets, where only small models are exported."""
-    return min(RESERVE_SECONDS + 0.05 * total, max(0.4 * total, 10.0), 60.0)
+def _variants_reserve(request: automl_pb2.TrainModelRequest, total: float) -> float:
+    """Give the seconds to keep for variants that are asked for."""
+    return min(0.05 * total, 20.0) * len(request.variants)
+
+
+def reserve(total: float, *, dense: bool = False) -> float:
+    """Give the seconds to keep for what follows the search: less in short budgets, where only small models are exported.
+
+    Detectors and segmenters take longer: thresholds, mirroring and post-processing are chosen on whole images.
+    """
+    return min((1.5 if dense else 1.0) * (RESERVE_SECONDS + 0.05 * total), max(0.4 * total, 10.0), 90.0 if dense else 60.0)

@@ -13,6 +13,7 @@ from oteo_automl.evaluation.bootstrap import Floats, Ints
 from oteo_automl.evaluation.data_curve import DataCurve
 from oteo_automl.evaluation.operating import OperatingRequest
 from oteo_automl.evaluation.statistics import Significance
+from oteo_automl.packaging.variants import VariantRequest
 from oteo_automl.report.charts import LearningCurve
 from oteo_core.datasets import DatasetInfo
 from oteo_core.images import InputPolicy
@@ -115,6 +116,10 @@ class Winner:
         In MLflow; free labels.
     details
         More for the manifest; JSON values.
+    variants
+        Smaller or faster forms to make beside the graph; None: none.
+    tensorrt
+        Precision of TensorRT in Triton's configuration; empty: without it.
     """
 
     model_id: str
@@ -144,3 +149,5 @@ class Winner:
     run_id: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
+    variants: VariantRequest | None = None
+    tensorrt: str = ""

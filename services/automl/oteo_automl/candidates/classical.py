@@ -236,14 +236,15 @@ def held_out_logits(
         inside = folds == fold
         # With a single fold of everything there is nothing else to fit on: the figures are then optimistic, and the plan says so.
         outside = ~inside if (~inside).any() else inside
-        head = _fit(family, features[outside], labels[outside], settings, classes, seed)
+        head = fit_head(family, features[outside], labels[outside], settings, classes, seed)
         logits[inside] = head_logits(head, features[inside])
     return logits
 
 
-def _fit(
+def fit_head(
     family: Family, features: NDArray[np.float32], labels: NDArray[np.int64], settings: Mapping[str, Any], classes: int, seed: int
 ) -> SavedModule:
+    """Fit a family with settings: from raw features ``(N, D)`` and labels to a head that takes raw features."""
     standardise = Standardise.fit(features)
     if labels.ndim == 2:
         return Chain([standardise, _fit_labels(family, standardise.apply_numpy(features), labels, settings, seed)]).eval()
@@ -331,7 +332,7 @@ def search_family(
             best = (loss, settings, logits)
     if best is None:
         raise ValueError(f"no setting was tried in {time.time() - begun:.1f} s")
-    head = _fit(family, features, labels, best[1], classes, seed)
+    head = fit_head(family, features, labels, best[1], classes, seed)
     return ClassicalFit(head, best[1], best[2], best[0], tried)
 
 
@@ -341,10 +342,3 @@ def held_out_loss(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> flo
     if labels.ndim == 2:
         return fit_labels(logits[known], labels[known]).log_loss_after
     return fit_temperature(logits[known], labels[known]).log_loss_after
-
-
-def fit_head(
-    family: str, features: NDArray[np.float32], labels: NDArray[np.int64], settings: Mapping[str, Any], *, classes: int, seed: int
-) -> SavedModule:
-    """Fit one classifier with given settings (others among them are left aside) on ``(N, D)`` features and ``(N,)`` labels."""
-    return _fit(FAMILIES[family], features, labels, settings, classes, seed)

@@ -25,13 +25,32 @@ _FOCUS = 2.0
 
 @dataclass(slots=True)
 class TrainingRows:
-    """Images and labels, ``(N,)`` or ``(N, K)`` of 0 and 1; `train` and `held_out` are rows of `images`."""
+    """What is learnt from and judged on.
+
+    Parameters
+    ----------
+    images
+        ``(N, H, W, C)``.
+    labels
+        ``(N,)``, or ``(N, K)`` of 0 and 1.
+    train, held_out
+        Rows of both.
+    classes
+        K.
+    soft
+        ``(N, K)`` targets in the place of labels, 0 to 1; None: the labels are.
+    trusted
+        So many of `train`, the first ones, have labels of people, the others a model's: those make up half of what is drawn at least.
+        0: all have.
+    """
 
     images: NDArray[Any]
     labels: NDArray[np.int64]
     train: NDArray[np.int64]
     held_out: NDArray[np.int64]
     classes: int
+    soft: NDArray[np.float32] | None = None
+    trusted: int = 0
 
 
 class ClassificationLesson:
@@ -62,6 +81,10 @@ class ClassificationLesson:
         self._several = data.labels.ndim == 2
         self._focus = _FOCUS if self._several and data.labels[data.train].mean() < _SPARSE else 0.0
         self._chances, self._offset = self._sampling()
+        trusted, count = data.trusted, len(data.train)
+        if 0 < trusted < count - trusted:
+            weight = np.where(np.arange(count) < trusted, (count - trusted) / trusted, 1.0)
+            self._chances = self._chances * weight / (self._chances * weight).sum()
 
     def place(self, device: torch.device) -> None:
         """Get ready to give batches on a device."""
@@ -100,7 +123,9 @@ class ClassificationLesson:
         return np.asarray(rng.choice(rows, size=len(rows), p=self._chances), dtype=np.int64)
 
     def batch(self, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Give planes and targets ``(n, K)``: one-hot, or 0 and 1."""
+        """Give planes and targets ``(n, K)``: one-hot, 0 and 1, or soft."""
+        if self._data.soft is not None:
+            return self._bank.planes(rows), torch.from_numpy(self._data.soft[rows]).to(self._device, non_blocking=True)
         if self._several:
             labels = torch.from_numpy(self._data.labels[rows]).float()
             return self._bank.planes(rows), labels.to(self._device, non_blocking=True)

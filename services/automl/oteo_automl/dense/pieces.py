@@ -21,7 +21,7 @@ from oteo_automl.dense.cache import DenseCache
 from oteo_automl.search.checkpoints import Checkpoints
 from oteo_automl.search.ensemble import measure_latency
 from oteo_automl.search.pieces import PieceResult, curve_watch, model_name, result_name, state_name, trained_result
-from oteo_automl.search.probe import Probe, measure, memory_limit
+from oteo_automl.search.probe import Probe, free_memory, measure, memory_limit
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,7 @@ def train_dense(
     if earlier is not None:
         return PieceResult.from_json(earlier)
     began = time.time()
+    free_memory()
     candidate = find_task(problem.task).find(name)
     images, targets = problem.cache.open()
     weights = find_weights(problem.pretrained_uri, candidate.architecture)

@@ -39,7 +39,7 @@ from oteo_automl.search.data import ArrayCache, ImageCache
 from oteo_automl.search.ensemble import measure_latency
 from oteo_automl.search.guards import FoldCheck, check_folds, one_answer
 from oteo_automl.search.pieces import PieceResult, curve_watch, model_name, result_name, state_name, trained_result
-from oteo_automl.search.probe import Probe, measure, memory_limit
+from oteo_automl.search.probe import Probe, free_memory, measure, memory_limit
 from oteo_automl.search.scoring import score
 
 PATCH_CENTRES = 160
@@ -228,6 +228,23 @@ def _collapsed(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> bool:
     return one_answer(logits.argmax(axis=1), labels)
 
 
+def refit(problem: Problem, module: SavedModule, trial: str) -> SavedModule:
+    """Give a trial's classifier on features as it is without the held-out rows; a network, which never saw them, as it is."""
+    stored = problem.checkpoints.load(result_name(trial, 0))
+    parameters = PieceResult.from_json(stored).parameters if stored is not None else {}
+    if "classifier" not in parameters or not isinstance(module, Chain) or problem.fold_count == 0:
+        return module
+    extractor = module.parts[0]
+    if not isinstance(extractor, SavedModule):
+        return module
+    features = _features(problem, str(parameters["features"]), extractor, problem.cache.open())
+    inside = problem.folds != 0
+    family = classical.FAMILIES[str(parameters["classifier"])]
+    labels = problem.labels[problem.rows]
+    head = classical.fit_head(family, features[inside], labels[inside], parameters, problem.classes, problem.seed)
+    return Chain([extractor, head]).eval()
+
+
 def _extractor(problem: Problem, features: str, images: NDArray[Any]) -> tuple[SavedModule, str]:
     height, width, channels = images.shape[1:]
     if features in DESCRIPTORS:
@@ -286,10 +303,11 @@ def train_network(
     if earlier is not None:
         return PieceResult.from_json(earlier)
     began = time.time()
+    free_memory()
     images = problem.cache.open()
-    network, initial = _first_network(problem, architecture, images, recipe)
+    network, initial = first_network(problem, architecture, images, recipe)
     lesson = _lesson(problem, images, total)
-    trainer = Trainer(network, lesson, recipe, seed=problem.seed, device=_device(), half=_half(problem, architecture))
+    trainer = Trainer(network, lesson, recipe, seed=problem.seed, device=runs_on(), half=wants_half(problem, architecture))
     state = problem.checkpoints.load(state_name(trial))
     if state is not None:
         trainer.restore(state)
@@ -323,10 +341,10 @@ def probe_network(problem: Problem, architecture: str, recipe: Recipe, deadline:
         _lesson(problem, images),
         recipe,
         seed=problem.seed,
-        device=_device(),
-        half=_half(problem, architecture),
+        device=runs_on(),
+        half=wants_half(problem, architecture),
         deadline=deadline,
-        limit=memory_limit(_device(), share),
+        limit=memory_limit(runs_on(), share),
     )
 
 
@@ -335,11 +353,13 @@ def _lesson(problem: Problem, images: NDArray[Any], epochs: int = 0) -> Classifi
     return ClassificationLesson(rows, problem.seed, epochs)
 
 
-def _device() -> str:
+def runs_on() -> str:
+    """Give PyTorch's name of the device that networks are trained on."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _half(problem: Problem, architecture: str) -> bool:
+def wants_half(problem: Problem, architecture: str) -> bool:
+    """Say whether bfloat16 is faster for a network on this processor."""
     given = problem.given.get(architecture)
     try:
         return find_architecture(given.architecture if given is not None else architecture).half and has_bfloat16()
@@ -347,7 +367,7 @@ def _half(problem: Problem, architecture: str) -> bool:
         return False
 
 
-def _first_network(problem: Problem, architecture: str, images: NDArray[Any], recipe: Recipe) -> tuple[NetworkClassifier, str]:
+def first_network(problem: Problem, architecture: str, images: NDArray[Any], recipe: Recipe) -> tuple[NetworkClassifier, str]:
     """Give the network that a training begins with, and where its weights come from; `architecture` may be a checkpoint's candidate."""
     given = problem.given.get(architecture)
     if given is not None:
@@ -407,12 +427,13 @@ def measure_growth(
     images = problem.cache.open()
     features = _features(problem, candidate.features, _extractor(problem, candidate.features, images)[0], images)
     labels = problem.labels[problem.rows]
+    family = classical.FAMILIES[candidate.family]
 
     def fit_and_score(places: NDArray[np.int64]) -> float:
         rows = learnt[places]
         if len(np.unique(labels[rows])) < problem.classes:
             return math.nan
-        head = classical.fit_head(candidate.family, features[rows], labels[rows], parameters, classes=problem.classes, seed=problem.seed)
+        head = classical.fit_head(family, features[rows], labels[rows], parameters, problem.classes, problem.seed)
         return float((classical.head_logits(head, features[held]).argmax(axis=1) == labels[held]).mean())
 
     return measure_data_curve(

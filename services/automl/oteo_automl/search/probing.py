@@ -60,11 +60,6 @@ class Probing:
         """Those that run."""
         return list(self._tasks.values())
 
-    @property
-    def over(self) -> bool:
-        """Whether there is nothing more to measure."""
-        return not self._tasks and self.next() is None
-
     def next(self) -> Entry | None:
         """Give the next network to measure; None where all were, or the time is up."""
         # One at a time: two that run side by side measure each other.

@@ -119,7 +119,7 @@ class Search(Generic[R]):
         self._report = report
         self._trials: list[Trial] = []
         self._running: dict[str, tuple[Task[PieceResult], Trial]] = {}
-        self._proposals = Proposals(work.seed)
+        self._proposals = Proposals(work.seed, work.strengths)
         self._probing = probing or Probing(work, budget)
         self._speeds = Speeds(work, self._probing.found, {})
         self._gpu = work.gpu_share > 0
@@ -303,7 +303,10 @@ class Search(Generic[R]):
         return True
 
     def _collect(self, done: Sequence[Task[Any]]) -> None:
-        self._probing.collect([task for task in done if task in self._probing.tasks])
+        probes = [task for task in done if task in self._probing.tasks]
+        if probes:
+            self._probing.collect(probes)
+            self._complete_plan()
         for key in [key for key, (task, _) in self._running.items() if task in done]:
             task, trial = self._running.pop(key)
             try:
@@ -331,6 +334,7 @@ class Search(Generic[R]):
             trial.state, trial.message = PRUNED, result.hopeless
         elif trial.state == PAUSED and (reason := self._cannot_win(trial)):
             trial.state, trial.message = PRUNED, reason
+        self._complete_plan()
         networks = sorted((one for one in self._trials if one.curve), key=lambda one: one.loss(self._work.objective))
         save_rivals(self._work.checkpoints, {one.id: one.curve for one in networks[:2]})
 

@@ -2,7 +2,7 @@
 
 One movement (mirroring, turning, scaling, bending) is drawn for each image and brought to the image linearly and to its label maps by
 nearest pixel; a patch is cut in the same step, so that what is not looked at costs nothing. The look (light, colour, stain, sharpness) is
-changed afterwards. All draws come from one generator on the processor, so that equal seeds give equal batches on every device.
+changed afterwards. All draws but noise come from one generator on the processor, so that equal seeds give equal batches on every device.
 
 Changes of the look go back to: nnU-Net's list (Isensee et al., Nature Methods 2021: contrast, brightness, gamma, blur, low resolution,
 noise); bent intensity curves (Zhou et al., Models Genesis, MIA 2021); mixed channels, for stains whose colours another scanner or dye
@@ -44,6 +44,8 @@ class Look:
         Chance of being blurred or brought to a lower resolution and back.
     noise
         Largest spread of added noise, a share of the range; half of the images.
+    chance
+        Share of the images whose look is changed; the others are only moved, so that what is at home is not forgotten for what may come.
     """
 
     mirror: bool = True
@@ -57,6 +59,7 @@ class Look:
     grey: float = 0.0
     blur: float = 0.1
     noise: float = 0.0
+    chance: float = 1.0
 
 
 LOOKS: dict[str, Look] = {
@@ -64,7 +67,7 @@ LOOKS: dict[str, Look] = {
     "light": Look(),
     "strong": Look(degrees=30.0, scale=0.3, bend=0.03, light=0.35, stain=0.3, blur=0.25, noise=0.05),
     "turned": Look(upright=False, degrees=45.0, scale=0.25, bend=0.02, light=0.2, stain=0.15, blur=0.15, noise=0.03),
-    "robust": Look(upright=False, degrees=45.0, scale=0.35, bend=0.02, light=0.4, curve=0.5, stain=0.5, grey=0.15, blur=0.3, noise=0.06),
+    "robust": Look(scale=0.2, light=0.3, curve=0.4, stain=0.4, grey=0.1, blur=0.25, noise=0.04, chance=0.6),
 }
 """By the names that `Recipe.strength` has; "robust" also covers other scanners, stains and resolutions."""
 
@@ -186,6 +189,7 @@ def change_look(planes: torch.Tensor, look: Look, generator: torch.Generator) ->
     def draw(*shape: int) -> torch.Tensor:
         return (torch.rand(shape, generator=generator) * 2.0 - 1.0).to(device, non_blocking=True)
 
+    original = planes
     if look.curve > 0:
         planes = _curved(planes, look.curve, draw)
     if look.stain > 0 and channels > 1:
@@ -208,8 +212,20 @@ def change_look(planes: torch.Tensor, look: Look, generator: torch.Generator) ->
         planes = _blurred(planes, look.blur, draw)
     if look.noise > 0:
         spread = look.noise * draw(count, 1, 1, 1).clamp_min(0.0)
-        planes = planes + spread * torch.randn(planes.shape, generator=generator).to(device, non_blocking=True)
-    return planes.clamp(0.0, 1.0)
+        planes = planes + spread * _noise(planes, generator)
+    planes = planes.clamp(0.0, 1.0)
+    if look.chance < 1.0:
+        planes = torch.where(draw(count, 1, 1, 1) * 0.5 + 0.5 < look.chance, planes, original)
+    return planes
+
+
+def _noise(planes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Draw normal noise where the planes are: millions of numbers from the processor would hold a GPU up."""
+    if planes.device.type == "cpu":
+        return torch.randn(planes.shape, generator=generator)
+    own = torch.Generator(device=planes.device)
+    own.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
+    return torch.randn(planes.shape, generator=own, device=planes.device)
 
 
 def _curved(planes: torch.Tensor, chance: float, draw: Draw) -> torch.Tensor:

@@ -171,8 +171,10 @@ class Model:
             answer: dict[str, Any] = {"probabilities": scores}
             conformal = self.facts["conformal"]
             if task == "multi_label_classification":
-                limits = {point["class_name"]: point["threshold"] for point in self.facts["operating_points"]}
-                answer["present"] = [name for name, value in scores.items() if value >= limits.get(name, 0.5)]
+                limits = np.atleast_1d(self.facts["decoding"].get("score_threshold", 0.5))
+                answer["present"] = [
+                    name for index, name in enumerate(classes) if scores[name] >= float(limits[min(index, len(limits) - 1)])
+                ]
             elif conformal:
                 ranked = sorted(scores, key=lambda name: -scores[name])
                 limit = 1.0 - conformal["quantile"]

@@ -1,0 +1,87 @@
+"""What may be published beside a proven graph: variants, and TensorRT in Triton's configuration; the same for every task."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from oteo_automl.packaging.outputs import Output
+from oteo_automl.packaging.parity import BATCH, Parity, ParityClient
+from oteo_automl.packaging.tensorrt import accelerated
+from oteo_automl.packaging.variants import VariantRequest, make_variants
+from oteo_automl.publishing import RESERVE_SECONDS, FinishContext, prove
+from oteo_core.packages import ModelPackage
+
+
+@dataclass(slots=True)
+class Proof:
+    """A graph that a Triton has answered rightly with, and by what.
+
+    Parameters
+    ----------
+    config, files
+        Triton's configuration, and the files by path below the model's folder.
+    images, outputs, expected
+        Prepared images ``(N, H, W, C)``, the graph's outputs and what PyTorch gives for them, in the outputs' order.
+    batch
+        Images in a request.
+    """
+
+    config: str
+    files: Mapping[str, bytes]
+    images: NDArray[Any]
+    outputs: Sequence[Output]
+    expected: Sequence[NDArray[Any]]
+    batch: int = BATCH
+
+
+def add_extras(
+    ctx: FinishContext,
+    client: ParityClient,
+    package: ModelPackage,
+    proof: Proof,
+    variants: VariantRequest | None,
+    tensorrt: str,
+    *,
+    deadline: float,
+    sleep: Callable[[float], None] = time.sleep,
+) -> dict[str, bytes]:
+    """Make what is asked for beside the graph, and say in the manifest's details what was kept.
+
+    Parameters
+    ----------
+    ctx, client
+        The job, and a Triton.
+    package
+        Its ``details`` get ``variants`` and ``tensorrt``, where they are asked for.
+    proof
+        What was proven; its configuration is changed where TensorRT answers rightly.
+    variants, tensorrt
+        What is asked for; None and empty: nothing.
+    deadline
+        Of everything, seconds since 1970; time is left for the report.
+    sleep
+        How to wait.
+
+    Returns
+    -------
+    dict
+        Files by path inside the package.
+    """
+    if tensorrt:
+        given = dict(zip([one.name for one in proof.outputs], proof.expected, strict=True))
+
+        def proven(tried: str, wanted: Sequence[Output]) -> Parity:
+            theirs = [given[one.name] for one in wanted]
+            return prove(ctx, client, tried, proof.files, proof.images, wanted, theirs, deadline=deadline, sleep=sleep, batch=proof.batch)
+
+        proof.config, package.details["tensorrt"] = accelerated(proven, proof.config, proof.outputs, tensorrt)
+    ctx.check()
+    made = make_variants(variants, proof.files["1/model.onnx"], proof.outputs, deadline=deadline - 0.3 * RESERVE_SECONDS)
+    if made.details:
+        package.details["variants"] = made.details
+    return made.files
