@@ -222,6 +222,21 @@ def test_a_trial_that_needs_too_much_memory_is_tried_again_with_half_its_batch()
     assert "tried again with 4" in large.record("log_loss", 16).message
 
 
+def test_a_trial_whose_process_dies_is_tried_again_as_it_was_and_then_with_half_its_batch() -> None:
+    class Dying(BrightLesson):
+        def loss(self, model: torch.nn.Module, batch: Any, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
+            if recipe.batch > 8:
+                raise Unavailable("the process of a task died", reason="WORKER_LOST")
+            return super().loss(model, batch, recipe, generator)
+
+    work = Lessons({"mortal": Dying(), "small": BrightLesson()})
+    work.probe = lambda *_: None  # type: ignore[method-assign]
+    trials = search(work)
+    assert [batch for name, _, batch, _ in work.started if name == "mortal"][:3] == [16, 16, 8]
+    message = of(trials, "mortal")[0].record("log_loss", 16).message
+    assert message.startswith("its process died; tried again; needed too much memory with a batch of 16; tried again with 8")
+
+
 def test_a_trial_that_no_batch_helps_fails_alone() -> None:
     work = Lessons({"huge": BrightLesson(most=0), "small": BrightLesson()})
     work.probe = lambda *_: None  # type: ignore[method-assign]
