@@ -96,7 +96,8 @@ def test_f1_at_the_best_threshold_counts_hits_misses_and_false_alarms() -> None:
         Detections(box + 50, np.array([0.3], np.float32), np.array([0])),
     ]
     scores = detection_scores(truths, found, 1)
-    assert scores["score_threshold"] == pytest.approx(0.8)
+    judged = {one.name: one.value for one in evaluate_detection(truths, found, ["a"], resamples=0) if one.class_name}
+    assert judged["score_threshold"] == pytest.approx((0.8 + 0.3) / 2)
     assert (scores["precision"], scores["recall"]) == (1.0, pytest.approx(2 / 3))
     assert scores["iou"] == pytest.approx((1 + 81 / 119) / 2)
     fixed = {one.name: one.value for one in evaluate_detection(truths, found, ["a"], threshold=0.1, resamples=0) if not one.class_name}
@@ -255,3 +256,37 @@ def test_multilabel_is_scikit_learns() -> None:
     assert low is not None
     assert high is not None
     assert low < named["mean_average_precision", ""].value < high
+
+
+def test_overlap_and_panoptic_quality_are_torchmetrics() -> None:
+    import torch
+    from torchmetrics.functional.classification import multiclass_jaccard_index
+    from torchmetrics.functional.detection import panoptic_quality
+    from torchmetrics.functional.segmentation import mean_iou
+
+    rng = np.random.default_rng(8)
+    truths, found, pairs = [], [], []
+    for _ in range(6):
+        ids = np.kron(np.arange(1, 17).reshape(4, 4), np.ones((10, 10))).astype(np.int32)
+        ids[rng.random((4, 4)).repeat(10, 0).repeat(10, 1) < 0.3] = 0
+        labels = rng.integers(0, 2, 16)
+        moved = np.roll(ids, rng.integers(0, 4, 2), axis=(0, 1))
+        other = np.where(rng.random(16) < 0.2, 1 - labels, labels)
+        truths.append(_instances(ids, labels.tolist()))
+        found.append(_instances(moved, other.tolist()))
+        classes = [np.concatenate([[0], given + 1])[plane] for given, plane in ((other, moved), (labels, ids))]
+        pairs.append([np.stack([kinds, plane], axis=-1) for kinds, plane in zip(classes, (moved, ids), strict=True)])
+    answered, true = (torch.from_numpy(np.stack([pair[side] for pair in pairs])) for side in (0, 1))
+    expected = panoptic_quality(answered, true, things={1, 2}, stuffs={0}, return_per_class=True, return_sq_and_rq=True)
+    named = {(m.name, m.class_name): m.value for m in evaluate_instances(truths, found, ["a", "b"], resamples=0)}
+    for index, name in enumerate("ab"):
+        for place, metric in enumerate(("pq", "sq", "rq")):
+            assert named[metric, name] == pytest.approx(float(expected[index, place]), abs=1e-6)
+
+    maps = [[ClassMap(pair[side][..., 0].astype(np.uint8)) for pair in pairs] for side in (1, 0)]
+    overlap = {(m.name, m.class_name): m.value for m in evaluate_semantic(*maps, ["a", "b"], resamples=0)}
+    pooled = multiclass_jaccard_index(answered[..., 0], true[..., 0], num_classes=3, average="none")
+    by_image = mean_iou(answered[..., 0], true[..., 0], num_classes=3, include_background=False, per_class=True, input_format="index")
+    for index, name in enumerate("ab"):
+        assert overlap["iou_pooled", name] == pytest.approx(float(pooled[index + 1]), abs=1e-6)
+        assert overlap["iou", name] == pytest.approx(float(by_image[:, index].mean()), abs=1e-6)

@@ -241,6 +241,21 @@ def test_pixels_by_mask_or_outline(store, tmp_path, form):
     assert metrics["surface_dice", ""].value == 1.0
 
 
+def test_a_mask_that_cannot_be_read_is_left_out(store, tmp_path):
+    publish(store, "semantic_segmentation")
+
+    def draw(index):
+        pixels, box = square(index)
+        numbers = np.zeros(pixels.shape[:2] if index else (9, 9), np.uint8)
+        numbers[int(box.y) : int(box.y + box.height), int(box.x) : int(box.x + box.width)] = 1 + index % 2
+        return pixels, {"mask": numbers, "labels": (box.class_name,)}
+
+    dataset(store, "other", "semantic_segmentation", ("red", "green"), draw, 6, mask=MaskEncoding("class", (1, 2)))
+    found = ask(store, tmp_path)
+    assert (found.image_count, found.skipped_count) == (5, 1)
+    assert [finding.code for finding in found.findings if finding.sample] == ["MASK_SIZE_MISMATCH"]
+
+
 def test_combining_what_evaluations_wrote(store, tmp_path):
     publish(store, "detection")
 

@@ -30,6 +30,7 @@ TASKS = {
     "detection": ("boxes", {"score_threshold": 0.5}),
     "semantic_segmentation": ("pixels", {}),
     "instance_segmentation": ("objects", {"score": 0.3}),
+    "attentive": ("attentive", {}),
 }
 
 
@@ -138,6 +139,18 @@ def test_a_stream_of_several_tasks(stub: inference_pb2_grpc.InferenceServiceStub
     answers = list(stub.PredictStream(iter(requests), timeout=30))
     kinds = [answer.response.WhichOneof("result") for answer in answers]
     assert kinds == ["detection", "segmentation", "segmentation", "classification"]
+
+
+def test_a_map_of_what_was_looked_at(stub: inference_pb2_grpc.InferenceServiceStub) -> None:
+    pixels = np.zeros((60, 90, 3), np.uint8)
+    pixels[:30, 45:] = 255
+    answer = ask(stub, "attentive", {"content": png(pixels)}, explain=True)
+    seen = cv2.imdecode(np.frombuffer(answer.explanation.content, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert seen.shape == (60, 90)
+    assert seen[:15, 70:].min() > 200
+    assert seen[45:].max() < 60
+    assert answer.classification.scores
+    assert not ask(stub, "attentive", {"content": png(pixels)}).HasField("explanation")
 
 
 def test_a_map_that_the_model_lacks_is_refused(stub: inference_pb2_grpc.InferenceServiceStub) -> None:

@@ -70,7 +70,7 @@ class Training:
             context.artifacts.root_uri, f"operations/{context.operation_id}/checkpoints", self.settings.artifact_options
         )
         total = self.request.budget.ToTimedelta().total_seconds()
-        self.budget = Budget.resume(self.checkpoints, total, _reserve(total) + _variants_reserve(self.request, total), began)
+        self.budget = Budget.resume(self.checkpoints, total, reserve(total) + _variants_reserve(self.request, total), began)
         self.steps: dict[str, float] = {"start": time.time() - began}
         self._tracker: BackgroundTracker | None = None
         self._probing: Probing | None = None
@@ -249,6 +249,9 @@ def _variants_reserve(request: automl_pb2.TrainModelRequest, total: float) -> fl
     return min(0.05 * total, 20.0) * len(request.variants)
 
 
-def _reserve(total: float) -> float:
-    """Give the seconds to keep for what follows the search: less in short budgets, where only small models are exported."""
-    return min(RESERVE_SECONDS + 0.05 * total, max(0.4 * total, 10.0), 60.0)
+def reserve(total: float, *, dense: bool = False) -> float:
+    """Give the seconds to keep for what follows the search: less in short budgets, where only small models are exported.
+
+    Detectors and segmenters take longer: thresholds, mirroring and post-processing are chosen on whole images.
+    """
+    return min((1.5 if dense else 1.0) * (RESERVE_SECONDS + 0.05 * total), max(0.4 * total, 10.0), 90.0 if dense else 60.0)

@@ -19,7 +19,7 @@ AVERAGES = ("map50_95", "map50", "map75")
 """Average precision over IoU .5 to .95, at .5 and at .75."""
 
 AT_THRESHOLD = ("f1", "precision", "recall", "iou")
-"""At IoU .5 and one score threshold for all classes; ``iou`` is the mean overlap of the objects that were found."""
+"""At IoU .5 and a score threshold; ``iou`` is the mean overlap of the objects that were found."""
 
 _WITH_SIZE = ("map50_95", "map50", "f1", "iou")
 _LEAST_LIMIT = 100
@@ -78,8 +78,8 @@ class ObjectScorer:
     matches
         ``[class][image]``, with all of `SIZES` or the first alone.
     threshold
-        Score from which an object counts as found, one for all classes or for each; None: where the mean F1 is largest on these very images,
-        which flatters a little.
+        Score from which an object counts as found, one for all classes or for each; None: where each class's F1 is largest on these very
+        images, which flatters a little.
     """
 
     def __init__(self, matches: Sequence[Sequence[ImageMatches]], threshold: float | Sequence[float] | None = None) -> None:
@@ -87,7 +87,7 @@ class ObjectScorer:
         ranges = len(matches[0][0].positives) if matches and matches[0] else 1
         self.images = len(matches[0]) if matches else 0
         self.by_class = [[ClassMatches(one, size) for size in range(ranges)] for one in matches]
-        chosen = best_threshold([one[0] for one in self.by_class]) if threshold is None else threshold
+        chosen = [best_threshold(one[0]) for one in self.by_class] if threshold is None else threshold
         self.thresholds: list[float] = np.broadcast_to(np.asarray(chosen, dtype=np.float64), (len(matches),)).tolist()
         self.columns: list[Column] = []
         everything = [one[0] for one in self.by_class]
@@ -98,12 +98,10 @@ class ObjectScorer:
             ranged = [one[size] for one in self.by_class]
             objects = int(sum(one.positives.sum() for one in ranged))
             self.columns += [Column(f"{name}_{SIZES[size][0]}", -1, objects, self._basis(ranged)) for name in _WITH_SIZE]
-        self._shared = len(set(self.thresholds)) == 1
-        if self._shared:
-            self.columns.append(Column("score_threshold", -1, self.images, fixed=True))
         for index, one in enumerate(self.by_class):
             count = int(one[0].positives.sum())
             self.columns += [Column(name, index, count, self._basis([one[0]])) for name in (*AVERAGES, *AT_THRESHOLD)]
+            self.columns.append(Column("score_threshold", index, count, fixed=True))
             for size in range(1, ranges):
                 objects = int(one[size].positives.sum())
                 self.columns += [Column(f"{name}_{SIZES[size][0]}", index, objects, self._basis([one[size]])) for name in _WITH_SIZE]
@@ -121,10 +119,10 @@ class ObjectScorer:
 
         out = [mean(0, name) for name in (*AVERAGES, *AT_THRESHOLD)]
         out += [mean(size, name) for size in range(1, ranges) for name in _WITH_SIZE]
-        if self._shared:
-            out.append(np.full(rows, self.thresholds[0]))
-        for table in tables:
+        for table, threshold in zip(tables, self.thresholds, strict=True):
             out += [table[0][name] for name in (*AVERAGES, *AT_THRESHOLD)]
+            # A class that neither is there nor was found has no figures, and no threshold.
+            out.append(np.where(np.isfinite(table[0]["f1"]), threshold, np.nan))
             out += [table[size][name] for size in range(1, ranges) for name in _WITH_SIZE]
         return np.stack(out, axis=1)
 
@@ -167,12 +165,12 @@ def detection_scores(truths: Sequence[TrueBoxes], found: Sequence[Detections], c
     Returns
     -------
     dict
-        `AVERAGES` and `AT_THRESHOLD`, means over the classes that have true objects, 0 to 1, and ``score_threshold``, the score where F1 is
-        best. 0 where a figure is not defined (no true object at all).
+        `AVERAGES` and `AT_THRESHOLD` (where each class's F1 is best), means over the classes that have true objects, 0 to 1. 0 where a figure
+        is not defined (no true object at all).
     """
     scorer = ObjectScorer(match_boxes(truths, found, classes, by_size=False))
     if not scorer.images:
-        return dict.fromkeys((*AVERAGES, *AT_THRESHOLD, "score_threshold"), 0.0)
+        return dict.fromkeys((*AVERAGES, *AT_THRESHOLD), 0.0)
     values = scorer.score(np.ones((1, scorer.images)))[0]
     return {column.name: float(np.nan_to_num(value)) for column, value in zip(scorer.columns, values, strict=True) if column.index < 0}
 
@@ -205,7 +203,7 @@ def evaluate_detection(
         Seed of the bootstrap.
     threshold
         Score from which an object counts as found, one for all classes or for each, for F1, precision, recall and IoU: the package's. None:
-        where F1 is best on these images.
+        where each class's F1 is best on these images.
     resamples, level
         Number of resamples (0: no intervals) and the intervals' level.
 
@@ -214,7 +212,7 @@ def evaluate_detection(
     list of MetricValue
         `AVERAGES` and `AT_THRESHOLD` for the whole (mean over the classes) and each class; ``map50_95``, ``map50``, ``f1`` and ``iou`` by size of
         the true object with COCO's areas (``map50_small``: below 32 x 32 pixels, ``_medium``: below 96 x 96, ``_large``), for the whole and each
-        class; ``score_threshold``. Undefined figures are left out: average precision of a class without true object, F1 of a class
+        class; ``score_threshold`` of each class. Undefined figures are left out: average precision of a class without true object, F1 of a class
         that neither is there nor was found.
 
     Notes

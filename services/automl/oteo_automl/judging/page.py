@@ -6,9 +6,27 @@ from typing import Any
 
 import jinja2
 
-from oteo_automl.judging.names import HEADLINES, PER_CLASS, meaning, title
 from oteo_automl.judging.result import Evaluation, PartFigures
+from oteo_automl.report.metrics import about
 from oteo_core.packages import MetricValue
+
+HEADLINES: dict[str, tuple[str, ...]] = {
+    "classification": ("accuracy", "balanced_accuracy", "auroc", "log_loss", "ece"),
+    "multi_label_classification": ("mean_average_precision", "auroc", "f1", "subset_accuracy", "ece"),
+    "detection": ("map50_95", "map50", "f1", "precision", "recall"),
+    "semantic_segmentation": ("dice", "iou", "hausdorff95", "surface_dice"),
+    "instance_segmentation": ("pq", "map50_95", "map50", "f1", "aji"),
+}
+"""Figures that are looked at first, by task; the first is the task's own."""
+
+PER_CLASS: dict[str, tuple[str, ...]] = {
+    "classification": ("sensitivity", "specificity", "precision", "f1", "auroc", "auprc"),
+    "multi_label_classification": ("average_precision", "auroc", "sensitivity", "specificity", "precision", "f1"),
+    "detection": ("map50_95", "map50", "f1", "precision", "recall", "iou"),
+    "semantic_segmentation": ("dice", "iou", "hausdorff95", "surface_dice", "precision", "recall"),
+    "instance_segmentation": ("pq", "sq", "rq", "map50_95", "map50", "aji"),
+}
+"""Columns of the table of classes."""
 
 
 def _number(value: float) -> str:
@@ -51,9 +69,9 @@ def _context(evaluation: Evaluation) -> dict[str, Any]:
         "e": evaluation,
         "task": task.replace("_", " "),
         "splits": " and ".join(evaluation.splits),
-        "tiles": [{"name": title(one.name), **_cell(one)} for name in heads if (one := _find(whole, name)) is not None],
-        "figures": [{"name": title(one.name), "meaning": meaning(one.name), **_cell(one)} for one in whole],
-        "columns": [title(name) for name in columns],
+        "tiles": [{"name": about(one.name, task).title, **_cell(one)} for name in heads if (one := _find(whole, name)) is not None],
+        "figures": [{"name": about(one.name, task).title, "meaning": about(one.name, task).meaning, **_cell(one)} for one in whole],
+        "columns": [about(name, task).title for name in columns],
         "classes": [
             {
                 "name": name,
@@ -65,7 +83,7 @@ def _context(evaluation: Evaluation) -> dict[str, Any]:
         ],
         "absent": [name for name in evaluation.classes if name not in named],
         "kinds": _kinds(evaluation, heads),
-        "heads": [title(name) for name in heads],
+        "heads": [about(name, task).title for name in heads],
         "confusion": _confusion(evaluation),
     }
 

@@ -214,6 +214,9 @@ def _answer_chunk(
     def prepared(sample: Sample) -> tuple[NDArray[Any], tuple[int, int]] | Skipped:
         try:
             image = decode(reader.read_media(sample), limits)
+            if sample.mask_path:
+                # A mask that cannot be read is no truth: better known now than when all answers are there.
+                judge.truth(reader, sample)
         except OteoError as error:
             return Skipped(sample.id, sample.source_path or sample.path, error.reason, error.message)
         height, width = image.pixels.shape[:2]

@@ -33,7 +33,7 @@ def judge_sets(sets: Sequence[PredictionSet], reader: DatasetReader, *, seed: in
     Returns
     -------
     list
-        Metrics of each set; F1 is at each set's own best threshold.
+        Metrics of each set; F1 is at each set's and class's own best threshold.
 
     Raises
     ------

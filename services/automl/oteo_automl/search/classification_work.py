@@ -29,6 +29,7 @@ _SAME_COST = 0.013
 _GPU_GAIN = 0.02
 _TRIES = 40
 _LAYER_DECAY = 0.75
+_CUT = 0.5
 _USUAL_RATE = 1e-3
 """Learning rate from scratch of networks that are not of the portfolio."""
 
@@ -78,6 +79,8 @@ class ClassificationWork(Work[SearchResult]):
     settings
         What is asked for.
     """
+
+    strengths = ("light", "strong", "turned", "trivial", "robust")
 
     def __init__(self, problem: Problem, settings: Settings) -> None:
         self._problem = problem
@@ -145,8 +148,8 @@ class ClassificationWork(Work[SearchResult]):
             batch, rate = 128, rate * 2
         if self.pretrained(entry):
             # What was learnt from millions of images changes little, and least of all in the first layers.
-            return Recipe(rate=rate * 0.3, batch=batch, layer_decay=_LAYER_DECAY)
-        return Recipe(rate=rate, batch=batch)
+            return Recipe(rate=rate * 0.3, batch=batch, layer_decay=_LAYER_DECAY, cut=_CUT)
+        return Recipe(rate=rate, batch=batch, cut=_CUT)
 
     def base_rate(self, entry: Entry) -> float:
         """Give the learning rate from scratch."""

@@ -64,6 +64,8 @@ class Work(ABC, Generic[R]):
         Whatever the time.
     gpu_share
         Part of a GPU that a training takes; 0: none.
+    strengths
+        Augmentations that proposals choose from, by name.
     """
 
     entries: Sequence[Entry]
@@ -75,6 +77,7 @@ class Work(ABC, Generic[R]):
     images_wanted: int = 12_000
     most_epochs: int = 80
     gpu_share: float = 0.0
+    strengths: tuple[str, ...] = ("light", "strong", "turned")
 
     def entry(self, name: str) -> Entry:
         """Give an entry by name.
