@@ -176,10 +176,16 @@ def test_every_strength_of_a_recipe_changes_pixels_and_keeps_their_range(channel
 
 def test_up_is_seen_in_images_that_have_one():
     images, _ = discs(40, 32)
-    assert not has_up(images, np.arange(40))
+    rows = np.arange(40)
+    assert not has_up(images, rows)
+    # A lamp that is brighter above is no up.
+    lit = (images + np.linspace(30.0, 0.0, 32)[:, None, None]).clip(0, 255).astype(np.uint8)
+    assert not has_up(lit, rows)
     sky = images.copy()
-    sky[:, :16] = np.minimum(sky[:, :16].astype(int) + 30, 255).astype(np.uint8)
-    assert has_up(sky, np.arange(40))
+    sky[:, :12] = 90
+    assert has_up(sky, rows)
+    assert not has_up(sky.transpose(0, 2, 1, 3), rows)
+    assert has_up(sky.astype(np.float32) / 255, rows)
 
 
 def test_heatmaps_are_one_at_centres_and_crowds_count_for_nothing():

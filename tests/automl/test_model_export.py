@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -18,12 +20,13 @@ from model_packages import CLASSES, POLICY, modules, network, publish
 from oteo_automl.export_job import EXPORT
 from oteo_automl.exporting.standalone import predict
 from oteo_automl.packaging.export import run_onnx
+from oteo_automl.packaging.variants import Variant, half
 from oteo_automl.settings import AutoMLSettings
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.errors import OteoError
 from oteo_core.images import InputPolicy, decode, encode_png, prepare
 from oteo_core.jobs.testing import run_handler
-from oteo_core.packages import delete_model, read_model
+from oteo_core.packages import PackageFile, delete_model, read_model
 from oteo_protos.automl.v1 import automl_pb2 as pb
 
 
@@ -52,10 +55,10 @@ def picture(tmp_path_factory) -> Path:
 def export(store, tmp_path):
     """Run the job; give the folder that it wrote."""
 
-    def run(model: str, form: str, to: Path | str | None = None, **options) -> str:
+    def run(model: str, form: str, to: Path | str | None = None, fields=None, **options) -> str:
         goal = tmp_path / f"{model}-{form}" if to is None else to
         request = pb.ExportModelRequest(
-            name=f"models/{model}", format=pb.ModelFormat.Value(f"MODEL_FORMAT_{form.upper()}"), destination_uri=str(goal)
+            name=f"models/{model}", format=pb.ModelFormat.Value(f"MODEL_FORMAT_{form.upper()}"), destination_uri=str(goal), **(fields or {})
         )
         response = pb.ExportModelResponse()
         settings = AutoMLSettings(home=tmp_path / "home", allow_anonymous=True)
@@ -241,6 +244,37 @@ def test_a_package_without_its_network_is_refused_for_two_forms(export):
         assert (caught.value.reason, caught.value.field) == ("NO_NETWORK_FILE", "format")
         assert "train it again" in caught.value.message
     assert (Path(export("old", "onnx")) / "model.onnx").is_file()
+
+
+def test_a_variant_stands_in_the_models_place_and_tensorrt_in_tritons_configuration(store, export):
+    package = publish(store, "varied", network())
+    data = half(store.read_bytes("models/varied/triton/varied/1/model.onnx"))
+    package.files["variants/fp16.onnx"] = PackageFile(hashlib.sha256(data).hexdigest(), len(data))
+    reason = "not kept: it loses 0.2 of accuracy, more than 0.01"
+    fp16 = Variant("fp16", True, "kept: 50% of the size", "variants/fp16.onnx", len(data), 0.01, "accuracy", 0.9, 0.004, 0.001, 60)
+    package.details["variants"] = [asdict(fp16), asdict(Variant("int8", False, reason))]
+    store.write_bytes("models/varied/variants/fp16.onnx", data)
+    store.write_bytes("models/varied/package.json", package.to_json())
+    figures = read_model(store, "varied").to_proto().variants
+    assert [(one.variant, one.kept, one.HasField("loss")) for one in figures] == [
+        (pb.MODEL_VARIANT_FP16, True, True),
+        (pb.MODEL_VARIANT_INT8, False, False),
+    ]
+    folder = Path(export("varied", "onnx", fields={"variant": pb.MODEL_VARIANT_FP16}))
+    assert (folder / "model.onnx").read_bytes() == data
+    assert "it loses 0.004 of accuracy on 60 held-out images" in (folder / "README.md").read_text()
+    assert json.loads((folder / "model.json").read_text())["variant"] == "fp16"
+    folder = Path(export("varied", "triton", fields={"tensorrt": True, "variant": pb.MODEL_VARIANT_FP16}))
+    assert 'name: "tensorrt"' in (folder / "varied" / "config.pbtxt").read_text()
+    for form, fields, reason_code, words in (
+        ("onnx", {"variant": pb.MODEL_VARIANT_INT8}, "NO_VARIANT", reason),
+        ("pytorch", {"variant": pb.MODEL_VARIANT_FP16}, "VARIANT_NOT_FOR_FORM", "onnx, triton or mlflow"),
+        ("onnx", {"tensorrt": True}, "TENSORRT_NOT_FOR_FORM", "Triton"),
+    ):
+        with pytest.raises(OteoError) as caught:
+            export("varied", form, f"{folder}-{reason_code}", fields)
+        assert caught.value.reason == reason_code
+        assert words in caught.value.message
 
 
 def test_a_damaged_package_is_not_given_out(store, export, tmp_path):

@@ -278,3 +278,28 @@ def test_cleaning_keeps_the_largest_fills_holes_and_drops_specks():
     assert clean_map(labels, {"smallest": [10, 0]}, scale=4.0)[30:33, 30:33].all()
     assert clean_map(labels, {"largest_foreground": True})[17, 17] == 2
     assert np.array_equal(clean_map(labels, {}), labels)
+
+
+def test_large_images_are_learnt_from_patches_and_at_three_resolutions():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (2, 352, 352, 1), dtype=np.uint8)
+    maps = (images[..., 0] > 128).astype(np.uint8)
+    facts = TASK.facts(maps, np.arange(2), InputPolicy(352, 352, 1), 1)
+    network = TASK.network(TASK.find("unet-mobilenetv4_conv_small"), 1, 1, [0.5], [0.2], facts).train()
+    assert [tuple(one.shape) for one in network.levels(torch.zeros(1, 1, 64, 96))] == [(1, 2, 64, 96), (1, 2, 32, 48), (1, 2, 16, 24)]
+    assert len(network.eval().levels(torch.zeros(1, 1, 64, 96))) == 1
+    lesson = TASK.lesson(TASK.find("unet-resnet18"), images, maps, np.arange(2), np.arange(2), classes=1, facts=facts, seed=0)
+    lesson.place(torch.device("cpu"))
+    seen = []
+
+    class Looking(torch.nn.Module):
+        def levels(self, planes):
+            seen.append(planes.shape)
+            return network.train().levels(planes)
+
+    recipe = TASK.recipe(TASK.find("unet-resnet18"), train_count=2, pretrained=False, gpu=False)
+    loss = lesson.loss(Looking(), lesson.batch(np.arange(2)), recipe, torch.Generator().manual_seed(0))
+    loss.backward()
+    assert seen == [(2, 1, 256, 256)]
+    assert all(parameter.grad is not None for parameter in network.deep_heads.parameters())
+    assert len(lesson.order(0)) >= 64

@@ -11,6 +11,7 @@ from oteo_protos.type.v1 import report_pb2, task_pb2
 if TYPE_CHECKING:
     from oteo_core.packages.manifest import MetricValue, ModelPackage, TrialRecord
 
+_VARIANTS = {"fp16": automl_pb2.MODEL_VARIANT_FP16, "int8": automl_pb2.MODEL_VARIANT_INT8}
 _PIXEL_TYPES = {"uint8": task_pb2.PIXEL_TYPE_UINT8, "float32": task_pb2.PIXEL_TYPE_FLOAT32}
 
 
@@ -94,6 +95,18 @@ def package_to_proto(package: ModelPackage) -> automl_pb2.Model:
         message.package_uri = root
         message.report_uri = f"{root}/report.html"
         message.card_uri = f"{root}/README.md"
+    for one in package.details.get("variants", []):
+        entry = message.variants.add(
+            variant=_VARIANTS.get(one["kind"], automl_pb2.MODEL_VARIANT_UNSPECIFIED),
+            kept=one["kept"],
+            reason=one["reason"],
+            size_bytes=one["size"],
+            figure=one["figure"],
+            loss=one["loss"],
+            figure_name=one["figure_name"],
+            image_count=one["images"],
+        )
+        entry.latency.FromMicroseconds(round(one["latency"] * 1e6))
     message.create_time.FromDatetime(package.create_time.astimezone(UTC))
     message.training_time.FromMilliseconds(round(package.training_time * 1000))
     message.budget.FromMilliseconds(round(package.budget * 1000))

@@ -13,7 +13,7 @@ from oteo_automl.candidates.registry import check_names
 from oteo_automl.exporting.catalogue import check_form
 from oteo_automl.judging.rows import check_pairing
 from oteo_automl.objectives import OBJECTIVES
-from oteo_automl.requests import parts_of, path_of
+from oteo_automl.requests import parts_of, path_of, variant_name
 from oteo_automl.settings import AutoMLSettings
 from oteo_core import context as call_context
 from oteo_core.artifacts import ArtifactStore
@@ -118,9 +118,8 @@ class AutoMLService(automl_pb2_grpc.AutoMLServiceServicer):
         """Refuse what cannot be written, then start the export."""
         resource = ""
         if not (request.request_id and self._operations.find_request(_EXPORT, request.request_id) is not None):
-            check_form(
-                read_model(self._artifacts, request.name), automl_pb2.ModelFormat.Name(request.format).removeprefix("MODEL_FORMAT_").lower()
-            )
+            form = automl_pb2.ModelFormat.Name(request.format).removeprefix("MODEL_FORMAT_").lower()
+            check_form(read_model(self._artifacts, request.name), form, variant_name(request.variant), tensorrt=request.tensorrt)
             if request.destination_uri:
                 destination = parse_destination(request.destination_uri, self._artifacts)
                 destination.refuse_if_taken()

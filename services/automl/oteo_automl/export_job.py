@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from oteo_automl.exporting.catalogue import check_form
 from oteo_automl.exporting.forms import WRITERS
 from oteo_automl.exporting.source import Source
+from oteo_automl.requests import variant_name
 from oteo_core.exports import Sink
 from oteo_core.exports.delivery import deliver
 from oteo_core.jobs import JobContext, JobHandler
@@ -21,14 +22,21 @@ def run(context: Context) -> automl_pb2.ExportModelResponse:
     """Write the model where the request wants it; killed and run again, it ends as one run would."""
     request = context.request
     form = automl_pb2.ModelFormat.Name(request.format).removeprefix("MODEL_FORMAT_").lower()
+    variant = variant_name(request.variant)
     context.metadata.model = request.name
 
     def write(sink: Sink) -> bytes:
         package = read_model(context.artifacts, request.name)
-        check_form(package, form)
+        check_form(package, form, variant, tensorrt=request.tensorrt)
         context.progress(0.05, f"writing {form}")
-        WRITERS[form](Source(context.artifacts, package), sink, context.check)
-        content = {"model": request.name, "digest": package.digest, "format": form, "written": datetime.now(UTC).isoformat()}
+        WRITERS[form](Source(context.artifacts, package, variant, tensorrt=request.tensorrt), sink, context.check)
+        content = {
+            "model": request.name,
+            "digest": package.digest,
+            "format": form,
+            "variant": variant,
+            "written": datetime.now(UTC).isoformat(),
+        }
         return json.dumps(content, indent=1).encode()
 
     uri, _ = deliver(context, request.destination_uri, write)

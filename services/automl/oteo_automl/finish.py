@@ -5,13 +5,10 @@ Everything here can be killed and run again: files go to the operation's staging
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -29,8 +26,7 @@ from oteo_automl.evaluation.shifts import measure_shifts, shift_metrics
 from oteo_automl.exporting.network_file import network_files
 from oteo_automl.extras import Proof, add_extras
 from oteo_automl.finish_labels import finish_labels
-from oteo_automl.packaging.config import LABELS, config_pbtxt, labels_txt
-from oteo_automl.packaging.export import Exported, export_onnx
+from oteo_automl.packaging.export import Exported
 from oteo_automl.packaging.outputs import classification_outputs
 from oteo_automl.packaging.parity import ParityClient
 from oteo_automl.packaging.served import ServedClassifier, run_torch
@@ -43,14 +39,17 @@ from oteo_automl.publishing import (
     publish,
     reference_of,
     spare_seconds,
+    spread_rows,
+    start_package,
     used,
-    versions,
+    write_graph,
 )
 from oteo_automl.report.data import Case, ClassificationPart, PointCheck, ReportData, choose_cases
 from oteo_automl.report.front import front_points
 from oteo_automl.report.overlays import heat_picture
 from oteo_automl.report.page import write_card, write_html, write_predictions
 from oteo_automl.report.pictures import thumbnail
+from oteo_automl.report.subgroups import fill_in
 from oteo_automl.winner import Winner
 from oteo_core.packages import (
     MetricValue,
@@ -126,48 +125,25 @@ def finish(
         judged = _judge(winner, labels, probabilities, before, conformal)
         reference, statistics = reference_of(winner.training_images, winner.policy.channels)
 
-    package = ModelPackage(
-        id=winner.model_id,
-        display_name=winner.display_name or winner.model_id,
-        uid=hashlib.sha256(f"{ctx.operation_id}\0{winner.model_id}".encode()).hexdigest()[:32],
+    package = start_package(
+        ctx,
+        winner,
         task="classification",
         classes=classes,
-        dataset=f"datasets/{winner.dataset.id}",
-        dataset_name=winner.dataset.display_name,
-        dataset_digest=winner.dataset.digest,
         candidate=winner.candidate,
-        input=winner.policy,
-        create_time=datetime.now(UTC),
-        temperature=calibration.temperature,
-        calibration=calibration.to_dict() | {"part": winner.calibration.description},
-        conformal=conformal,
-        operating_points=points,
-        reference=reference,
+        policy=winner.policy,
+        trials=winner.trials,
         metrics=judged.metrics,
-        trials=list(winner.trials),
-        versions=versions(),
-        operation=f"operations/{ctx.operation_id}",
-        budget=winner.budget,
-        seed=winner.seed,
-        run_id=winner.run_id,
-        labels=dict(winner.labels),
+        calibration=calibration.to_dict() | {"part": winner.calibration.description},
         details={"winner_trial": winner.winner_trial, "objective": winner.objective, "plan": winner.plan, **winner.details},
     )
+    package.temperature, package.conformal, package.operating_points = calibration.temperature, conformal, points
+    package.reference = reference
 
-    held_out = winner.test.images[np.unique(np.linspace(0, len(labels) - 1, min(_PARITY_IMAGES, len(labels))).astype(int))]
+    held_out = winner.test.images[spread_rows(len(labels), _PARITY_IMAGES)]
     with step("export", 0.35):
-        words = {"oteo.model": package.name, "oteo.operation": package.operation, "oteo.classes": json.dumps(classes)}
         outputs = classification_outputs(len(classes), maps)
-        exported = export_onnx(served, winner.policy, outputs, held_out, metadata=words)
-        graph_sha256 = hashlib.sha256(exported.data).hexdigest()
-        package.digest = package.serving_digest(graph_sha256)
-        config = config_pbtxt(
-            package.triton_model,
-            winner.policy,
-            outputs,
-            parameters={"oteo_digest": package.digest, "oteo_model": package.name},
-        )
-        files = {"1/model.onnx": exported.data, LABELS: labels_txt(classes).encode()}
+        exported, config, files = write_graph(package, served, outputs, held_out)
 
     with step("parity", 0.6):
         proof = Proof(config, files, held_out, outputs, run_torch(served, held_out))
@@ -195,6 +171,7 @@ def finish(
         data = _report_data(winner, package, labels, probabilities, before, judged, exported, step.seconds, places[0] if places else None)
         data.shifts, data.front = shifts, front_points(winner.trials, winner.winner_trial)
         data.significance, data.data_curve = winner.significance, winner.growth
+        fill_in(data, ctx.artifacts, ids=winner.test.ids, groups=winner.test.groups, truths=labels.tolist(), answers=list(probabilities))
         contents = {
             "report.html": write_html(data),
             "README.md": write_card(data),

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -34,22 +31,36 @@ from oteo_automl.evaluation.label_calibration import (
     label_calibration_error,
     sigmoid,
 )
-from oteo_automl.evaluation.multilabel import evaluate_multilabel
+from oteo_automl.evaluation.multilabel import evaluate_multilabel, multilabel_scores
 from oteo_automl.evaluation.sequences import sequence_metrics, sequence_notes
+from oteo_automl.evaluation.shifts import measure_shifts, shift_metrics
 from oteo_automl.exporting.network_file import network_files
 from oteo_automl.extras import Proof, add_extras
-from oteo_automl.packaging.config import LABELS, config_pbtxt, labels_txt
-from oteo_automl.packaging.export import Exported, export_onnx
+from oteo_automl.packaging.export import Exported
 from oteo_automl.packaging.outputs import classification_outputs
 from oteo_automl.packaging.parity import ParityClient
 from oteo_automl.packaging.served import ServedLabels, run_torch
 from oteo_automl.predictions.formats import write_predictions
 from oteo_automl.predictions.records import ImageRecord, PredictionSet
-from oteo_automl.publishing import FinishContext, Steps, exporter_words, prove, publish, reference_of, used, versions
+from oteo_automl.publishing import (
+    FinishContext,
+    Steps,
+    exporter_words,
+    prove,
+    publish,
+    reference_of,
+    spare_seconds,
+    spread_rows,
+    start_package,
+    used,
+    write_graph,
+)
 from oteo_automl.report.data import PointCheck, ReportData
+from oteo_automl.report.front import front_points
 from oteo_automl.report.gather import gather_labels
 from oteo_automl.report.overlays import heat_picture
 from oteo_automl.report.page import write_card, write_html
+from oteo_automl.report.subgroups import fill_in
 from oteo_automl.winner import Winner
 from oteo_core.datasets.info import Task
 from oteo_core.packages import MetricValue, ModelPackage, OperatingPoint
@@ -97,46 +108,29 @@ def finish_labels(
         metrics = _judge(winner, labels, probabilities, before, settled)
         reference, statistics = reference_of(winner.training_images, winner.policy.channels)
 
-    package = ModelPackage(
-        id=winner.model_id,
-        display_name=winner.display_name or winner.model_id,
-        uid=hashlib.sha256(f"{ctx.operation_id}\0{winner.model_id}".encode()).hexdigest()[:32],
+    package = start_package(
+        ctx,
+        winner,
         task=Task.MULTI_LABEL.value,
         classes=classes,
-        dataset=f"datasets/{winner.dataset.id}",
-        dataset_name=winner.dataset.display_name,
-        dataset_digest=winner.dataset.digest,
         candidate=winner.candidate,
-        input=winner.policy,
-        create_time=datetime.now(UTC),
-        calibration=settled.calibration.to_dict() | {"part": winner.calibration.description},
-        operating_points=settled.points,
-        decoding={
-            "score_threshold": [float(value) for value in settled.thresholds],
-            "set_threshold": [float(value) for value in settled.sets],
-            "set_coverage": winner.conformal_coverage,
-        },
-        reference=reference,
+        policy=winner.policy,
+        trials=winner.trials,
         metrics=metrics,
-        trials=list(winner.trials),
-        versions=versions(),
-        operation=f"operations/{ctx.operation_id}",
-        budget=winner.budget,
-        seed=winner.seed,
-        run_id=winner.run_id,
-        labels=dict(winner.labels),
+        calibration=settled.calibration.to_dict() | {"part": winner.calibration.description},
         details={"winner_trial": winner.winner_trial, "objective": winner.objective, "plan": winner.plan, **winner.details},
     )
+    package.operating_points, package.reference = settled.points, reference
+    package.decoding = {
+        "score_threshold": [float(value) for value in settled.thresholds],
+        "set_threshold": [float(value) for value in settled.sets],
+        "set_coverage": winner.conformal_coverage,
+    }
 
-    held_out = winner.test.images[np.unique(np.linspace(0, len(labels) - 1, min(_PARITY_IMAGES, len(labels))).astype(int))]
+    held_out = winner.test.images[spread_rows(len(labels), _PARITY_IMAGES)]
     with step("export", 0.35):
-        words = {"oteo.model": package.name, "oteo.operation": package.operation, "oteo.classes": json.dumps(classes)}
         outputs = classification_outputs(len(classes), maps)
-        exported = export_onnx(served, winner.policy, outputs, held_out, metadata=words)
-        package.digest = package.serving_digest(hashlib.sha256(exported.data).hexdigest())
-        parameters = {"oteo_digest": package.digest, "oteo_model": package.name}
-        config = config_pbtxt(package.triton_model, winner.policy, outputs, parameters=parameters)
-        files = {"1/model.onnx": exported.data, LABELS: labels_txt(classes).encode()}
+        exported, config, files = write_graph(package, served, outputs, held_out)
 
     with step("parity", 0.6):
         proof = Proof(config, files, held_out, outputs, run_torch(served, held_out))
@@ -146,9 +140,33 @@ def finish_labels(
     with step("variants", 0.7):
         extras = add_extras(ctx, client, package, proof, winner.variants, winner.tensorrt, deadline=deadline, sleep=sleep)
 
+    with step("simulated shifts", 0.72):
+        shifts = measure_shifts(
+            winner.test.images,
+            lambda batch, _: list(run_torch(served, batch)[0].astype(np.float64)),
+            lambda answers, places: multilabel_scores(labels[places], np.stack(answers)).get("mean_average_precision", math.nan),
+            metric="mean_average_precision",
+            seed=winner.seed,
+            seconds=spare_seconds(deadline),
+            check=ctx.check,
+        )
+        if shifts is not None:
+            package.metrics += shift_metrics(shifts)
+
     with step("report", 0.75):
         package.training_time = used(winner.start_time)
         data = _report_data(winner, package, labels, probabilities, before, settled, exported, step.seconds, places[0] if places else None)
+        data.shifts, data.front = shifts, front_points(winner.trials, winner.winner_trial)
+        data.significance, data.data_curve = winner.significance, winner.growth
+        fill_in(
+            data,
+            ctx.artifacts,
+            ids=winner.test.ids,
+            groups=winner.test.groups,
+            truths=list(labels.astype(np.bool_)),
+            answers=list(probabilities),
+            thresholds=settled.thresholds.tolist(),
+        )
         contents = {
             "report.html": write_html(data),
             "README.md": write_card(data),

@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import io
 import itertools
+import json
 import logging
 import platform
 import time
@@ -19,18 +20,24 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from oteo_automl.packaging.export import Exported
+from oteo_automl.packaging.config import LABELS, config_pbtxt, labels_txt
+from oteo_automl.packaging.export import Exported, export_onnx
 from oteo_automl.packaging.outputs import Output
 from oteo_automl.packaging.parity import BATCH, Parity, ParityClient, check_parity, parity_name
 from oteo_core.artifacts import ArtifactStore
+from oteo_core.datasets import DatasetInfo
 from oteo_core.errors import NotFound
+from oteo_core.images import InputPolicy
 from oteo_core.packages import (
     MANIFEST,
+    MetricValue,
     ModelPackage,
     PackageFile,
     ReferenceStatistics,
+    TrialRecord,
     image_statistics,
     model_prefix,
     read_model,
@@ -106,6 +113,100 @@ class Steps:
             yield
         finally:
             self.seconds[name] = time.perf_counter() - start
+
+
+class Asked(Protocol):
+    """What every task's winner says of the model to be made."""
+
+    model_id: str
+    display_name: str
+    seed: int
+    budget: float
+    start_time: float
+    run_id: str
+    labels: Mapping[str, str]
+
+    @property
+    def dataset(self) -> DatasetInfo:
+        """The dataset's manifest."""
+
+
+def start_package(
+    ctx: FinishContext,
+    asked: Asked,
+    *,
+    task: str,
+    classes: Sequence[str],
+    candidate: str,
+    policy: InputPolicy,
+    trials: Sequence[TrialRecord],
+    metrics: Sequence[MetricValue],
+    calibration: Mapping[str, Any],
+    details: Mapping[str, Any],
+) -> ModelPackage:
+    """Begin a manifest with what is known of every task's model; see `ModelPackage`."""
+    return ModelPackage(
+        id=asked.model_id,
+        display_name=asked.display_name or asked.model_id,
+        uid=hashlib.sha256(f"{ctx.operation_id}\0{asked.model_id}".encode()).hexdigest()[:32],
+        task=task,
+        classes=list(classes),
+        dataset=f"datasets/{asked.dataset.id}",
+        dataset_name=asked.dataset.display_name,
+        dataset_digest=asked.dataset.digest,
+        candidate=candidate,
+        input=policy,
+        create_time=datetime.now(UTC),
+        calibration=dict(calibration),
+        metrics=list(metrics),
+        trials=list(trials),
+        versions=versions(),
+        operation=f"operations/{ctx.operation_id}",
+        budget=asked.budget,
+        seed=asked.seed,
+        run_id=asked.run_id,
+        labels=dict(asked.labels),
+        details=dict(details),
+    )
+
+
+def write_graph(
+    package: ModelPackage, served: torch.nn.Module, outputs: Sequence[Output], images: NDArray[Any], **batching: Any
+) -> tuple[Exported, str, dict[str, bytes]]:
+    """Export a served network, and give the package its digest.
+
+    Parameters
+    ----------
+    package
+        Complete in what decides an answer.
+    served, outputs
+        What is exported, and what it gives.
+    images
+        Prepared images to compare on.
+    batching
+        Of Triton; see `config_pbtxt`.
+
+    Returns
+    -------
+    exported, config, files
+        The graph, Triton's configuration, and the files by path below the model's folder.
+
+    Raises
+    ------
+    Internal
+        ``EXPORT_FAILED``.
+    """
+    words = {"oteo.model": package.name, "oteo.operation": package.operation, "oteo.classes": json.dumps(package.classes)}
+    exported = export_onnx(served, package.input, outputs, images, metadata=words)
+    package.digest = package.serving_digest(hashlib.sha256(exported.data).hexdigest())
+    parameters = {"oteo_digest": package.digest, "oteo_model": package.name}
+    config = config_pbtxt(package.triton_model, package.input, outputs, parameters=parameters, **batching)
+    return exported, config, {"1/model.onnx": exported.data, LABELS: labels_txt(package.classes).encode()}
+
+
+def spread_rows(count: int, most: int) -> NDArray[np.int64]:
+    """Give at most so many places of `count`, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).astype(np.int64))
 
 
 def already_published(ctx: FinishContext, model_id: str) -> ModelPackage | None:

@@ -113,7 +113,9 @@ def train_classification(training: Training, reader: DatasetReader) -> ModelPack
         work = ClassificationWork(problem, asked)
         notes = [describe(left_out)] if left_out else []
         if request.unlabelled_dataset:
-            notes.append(f"{SHARE:.0%} of the time is kept for a student that learns from the images of {request.unlabelled_dataset}.")
+            notes.append(
+                f"{SHARE:.0%} of the time is kept for a student that learns from the unlabelled images of {request.unlabelled_dataset}."
+            )
         plan = training.plan(
             work,
             executor,

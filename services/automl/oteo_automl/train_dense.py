@@ -32,6 +32,7 @@ def train_dense_task(training: Training, reader: DatasetReader) -> ModelPackage 
         ``NO_TEST_PART``, ``UNREADABLE_IMAGES``.
     """
     context, request, settings, budget = training.context, training.request, training.settings, training.budget
+    budget.reserve = min(training.reserve(dense=True), 0.6 * budget.total)
     task = find_task(reader.info.task)
     objective = request.objective or task.objectives[0]
     if objective not in task.objectives:

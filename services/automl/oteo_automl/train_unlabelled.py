@@ -66,7 +66,7 @@ def learn_from_unlabelled(
     except NotFound as error:
         raise NotFound(f"there is no {name}", reason="DATASET_NOT_FOUND", field="unlabelled_dataset") from error
     if training.budget.left < _SHORTEST:
-        return f"The time was too short to learn from the unlabelled images of {name}: they were not used."
+        return _say(result, f"The time was too short to learn from the unlabelled images of {name}: they were not used.")
     with training.timed("learn from unlabelled images"):
         training.context.progress(0.85, "decoding unlabelled images")
         cache = UnlabelledCache(
@@ -82,9 +82,14 @@ def learn_from_unlabelled(
         cache.build(others, cache.samples(others), check=training.context.check)
         taught = _teach(training, executor, data, problem, settings, work, result, cache)
     _add(taught, problem, settings, result)
-    result.plan.notes.append(taught.sentence)
-    result.plan.summary = f"{result.plan.summary} {taught.sentence}".strip()
-    return taught.sentence
+    return _say(result, taught.sentence)
+
+
+def _say(result: SearchResult, sentence: str) -> str:
+    """Put a sentence into the plan, which the report shows."""
+    result.plan.notes.append(sentence)
+    result.plan.summary = f"{result.plan.summary} {sentence}".strip()
+    return sentence
 
 
 def _teach(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from oteo_automl.dense.variants import some
 from oteo_automl.packaging.variants import FP16, MAX_LOSS, VariantRequest
+from oteo_automl.requests import variant_name
 from oteo_automl.search.data import TrainingData
 from oteo_automl.search.result import SearchResult
 from oteo_automl.search.scoring import score
@@ -21,7 +22,7 @@ _CALIBRATION = 128
 
 def wanted(request: automl_pb2.TrainModelRequest, *, gpu: bool) -> tuple[tuple[str, ...], float]:
     """Give the kinds of variants to make and their largest loss: what is asked for, or half precision where there is a GPU for it."""
-    asked = tuple(automl_pb2.ModelVariant.Name(kind).removeprefix("MODEL_VARIANT_").lower() for kind in request.variants)
+    asked = tuple(variant_name(kind) for kind in request.variants)
     return asked or ((FP16,) if gpu else ()), request.max_variant_loss or MAX_LOSS
 
 

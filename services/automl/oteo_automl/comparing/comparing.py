@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,8 @@ from scipy.stats import binomtest
 from oteo_automl.comparing.answers import Shared, find_shared
 from oteo_automl.comparing.result import Comparison, ModelDifference, ModelFigures
 from oteo_automl.evaluation.bootstrap import LEVEL, Floats, Ints
-from oteo_automl.evaluation.classification import OVERALL
-from oteo_automl.evaluation.classification import Scorer as ClassScorer
-from oteo_automl.evaluation.detection import ObjectScorer, match_boxes
-from oteo_automl.evaluation.instances import InstanceScorer
-from oteo_automl.evaluation.multilabel import MultilabelScorer
 from oteo_automl.evaluation.paired import Difference, Paired, compare_paired, delong, delong_p, friedman_by_group
-from oteo_automl.evaluation.semantic import SemanticScorer
+from oteo_automl.evaluation.scored import Scored, score_answers
 from oteo_automl.evaluation.statistics import ALPHA
 from oteo_automl.objectives import OBJECTIVES
 from oteo_automl.report import words
@@ -95,37 +90,14 @@ def _deciding(packages: Sequence[ModelPackage], allowed: Sequence[str]) -> str:
     return alike if alike in allowed else allowed[0] if allowed else ""
 
 
-@dataclass(slots=True)
-class _Scored:
-    """A scorer, and the places of its figures of the whole."""
-
-    score: Callable[[Floats], Floats]
-    places: dict[str, int]
-
-    def one(self, name: str) -> Callable[[Floats], Floats]:
-        place = self.places[name]
-        return lambda weights: self.score(weights)[:, place]
-
-
-def _scorer(package: ModelPackage, shared: Shared, answers: Sequence[Any]) -> _Scored:
-    truths, classes = shared.truths, len(package.classes)
-    if package.task == "classification":
-        scorer = ClassScorer(np.array(truths, dtype=np.int64), np.stack(answers))
-        return _Scored(scorer.score, {name: place for place, name in enumerate(OVERALL)})
-    made: Any
-    if package.task == "multi_label_classification":
+def _scorer(package: ModelPackage, shared: Shared, answers: Sequence[Any]) -> Scored:
+    thresholds: Any = package.decoding.get("score_threshold")
+    if package.task == "multi_label_classification" and thresholds is None:
         chosen: dict[str, float] = {}
         for point in package.operating_points:
             chosen.setdefault(point.class_name, point.threshold)
-        made = MultilabelScorer(np.stack(truths), np.stack(answers), [chosen.get(name, 0.5) for name in package.classes])
-    elif package.task == "detection":
-        threshold = package.decoding.get("score_threshold")
-        made = ObjectScorer(match_boxes(truths, answers, classes, by_size=False), threshold)
-    elif package.task == "semantic_segmentation":
-        made = SemanticScorer(truths, answers, classes, surface=False)
-    else:
-        made = InstanceScorer(truths, answers, classes, by_size=False)
-    return _Scored(made.score, {column.name: place for place, column in enumerate(made.columns) if column.index < 0})
+        thresholds = [chosen.get(name, 0.5) for name in package.classes]
+    return score_answers(package.task, len(package.classes), shared.truths, answers, thresholds)
 
 
 def _paired(packages: Sequence[ModelPackage], shared: Shared, metric: str, shown: Sequence[str], seed: int) -> Comparison:
@@ -177,7 +149,7 @@ def _in_order_of(package: ModelPackage, first: ModelPackage) -> ModelPackage:
 
 
 def _figures(
-    packages: Sequence[ModelPackage], scorers: Sequence[_Scored], shared: Shared, metric: str, shown: Sequence[str], main: Paired, seed: int
+    packages: Sequence[ModelPackage], scorers: Sequence[Scored], shared: Shared, metric: str, shown: Sequence[str], main: Paired, seed: int
 ) -> list[ModelFigures]:
     """Measure what is listed beside the deciding metric, whose intervals are known."""
     everything = np.ones((1, len(shared.ids)))

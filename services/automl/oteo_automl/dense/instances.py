@@ -18,7 +18,7 @@ from oteo_automl.dense.base import DenseCandidate, DenseData, DenseTask, Facts, 
 from oteo_automl.dense.segment.inputs import segmentation_policy
 from oteo_automl.dense.segment.mask_lesson import OUTPUTS, MaskLesson, most_objects
 from oteo_automl.dense.segment.masks import MASK_STRIDE, MaskNetwork, ServedMasks
-from oteo_automl.dense.segment.networks import SegmentationNetwork
+from oteo_automl.dense.segment.networks import NARROW, WIDE, SegmentationNetwork
 from oteo_automl.dense.segment.objects import WatershedLesson, class_maps, prepared_truth
 from oteo_automl.dense.segment.serving import ServedWatershed, choose_mirrors, choosing_rows, pixel_temperature, uncovered
 from oteo_automl.dense.segment.targets import InstanceTargets, build_instances, instance_facts, open_instances
@@ -72,7 +72,8 @@ class InstanceTask(DenseTask):
         """Make an encoder-decoder network with outputs for background, each class and the height, or one with a mask head."""
         if candidate.head == "mask":
             return MaskNetwork(candidate.architecture, classes, channels, mean, spread)
-        return SegmentationNetwork(candidate.architecture, "unet", classes + 2, channels, mean, spread)
+        widths = WIDE if candidate.large else NARROW
+        return SegmentationNetwork(candidate.architecture, "unet", classes + 2, channels, mean, spread, widths=widths)
 
     def lesson(
         self,
@@ -96,7 +97,8 @@ class InstanceTask(DenseTask):
     def recipe(self, candidate: DenseCandidate, *, train_count: int, pretrained: bool, gpu: bool) -> Recipe:
         """Give the recipe that is tried first: augmented so that other scanners and stains are covered."""
         recipe = super().recipe(candidate, train_count=train_count, pretrained=pretrained, gpu=gpu)
-        return replace(recipe, strength="robust")
+        # A small set is repeated, so that batches are full all the same.
+        return replace(recipe, strength="robust", batch=candidate.batch * (4 if gpu else 1))
 
     def serve(
         self,

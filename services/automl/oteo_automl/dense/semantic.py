@@ -16,7 +16,7 @@ from oteo_automl.candidates.training import Recipe
 from oteo_automl.dense.base import DenseCandidate, DenseData, DenseTask, Facts, Served
 from oteo_automl.dense.segment.inputs import segmentation_policy
 from oteo_automl.dense.segment.lessons import SemanticLesson
-from oteo_automl.dense.segment.networks import SegmentationNetwork
+from oteo_automl.dense.segment.networks import DEEP_FROM, NARROW, WIDE, SegmentationNetwork
 from oteo_automl.dense.segment.serving import (
     ServedSemantic,
     choose_cleaning,
@@ -76,7 +76,16 @@ class SemanticTask(DenseTask):
         self, candidate: DenseCandidate, classes: int, channels: int, mean: Sequence[float], spread: Sequence[float], facts: Facts
     ) -> SavedModule:
         """Make an encoder-decoder network with an output for background and each class."""
-        return SegmentationNetwork(candidate.architecture, DECODERS[candidate.head], classes + 1, channels, mean, spread)
+        return SegmentationNetwork(
+            candidate.architecture,
+            DECODERS[candidate.head],
+            classes + 1,
+            channels,
+            mean,
+            spread,
+            widths=WIDE if candidate.large else NARROW,
+            deep=candidate.head == "unet" and facts.get("height", 0) * facts.get("width", 0) >= DEEP_FROM,
+        )
 
     def lesson(
         self,
@@ -96,7 +105,8 @@ class SemanticTask(DenseTask):
     def recipe(self, candidate: DenseCandidate, *, train_count: int, pretrained: bool, gpu: bool) -> Recipe:
         """Give the recipe that is tried first: augmented so that other scanners and stains are covered."""
         recipe = super().recipe(candidate, train_count=train_count, pretrained=pretrained, gpu=gpu)
-        return replace(recipe, strength="robust")
+        # A small set is repeated, so that batches are full all the same.
+        return replace(recipe, strength="robust", batch=candidate.batch * (4 if gpu else 1))
 
     def serve(
         self,

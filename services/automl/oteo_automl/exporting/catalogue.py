@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oteo_core.errors import FailedPrecondition
+from oteo_core.errors import FailedPrecondition, InvalidArgument
 from oteo_core.packages import ModelPackage
 
 NETWORK = "network.pt"
@@ -12,14 +12,49 @@ FORMS: dict[str, bool] = {"onnx": False, "torchscript": True, "pytorch": True, "
 """Forms by the lower-case names of ``ModelFormat`` in the contract; true where one is made from the PyTorch network."""
 
 
-def check_form(package: ModelPackage, form: str) -> None:
+def variant_path(variant: str) -> str:
+    """Give the path of a variant's graph inside a package."""
+    return f"variants/{variant}.onnx"
+
+
+def check_form(package: ModelPackage, form: str, variant: str = "", *, tensorrt: bool = False) -> None:
     """Refuse a form that cannot be made of a package.
+
+    Parameters
+    ----------
+    package
+        The manifest.
+    form
+        Of `FORMS`.
+    variant
+        ``"fp16"`` or ``"int8"`` in the place of the model; empty: the model.
+    tensorrt
+        True where TensorRT is asked for.
 
     Raises
     ------
     FailedPrecondition
-        ``NO_NETWORK_FILE``.
+        ``NO_NETWORK_FILE``, ``NO_VARIANT``.
+    InvalidArgument
+        ``VARIANT_NOT_FOR_FORM``, ``TENSORRT_NOT_FOR_FORM``.
     """
+    if tensorrt and form != "triton":
+        raise InvalidArgument(
+            f"TensorRT is set in Triton's configuration, which {form} has not", reason="TENSORRT_NOT_FOR_FORM", field="tensorrt"
+        )
+    if variant and FORMS[form]:
+        raise InvalidArgument(
+            f"{form} is made from the PyTorch network, and {variant} is a variant of the graph: export it as onnx, triton or mlflow",
+            reason="VARIANT_NOT_FOR_FORM",
+            field="variant",
+        )
+    if variant and variant_path(variant) not in package.files:
+        said = next((one["reason"] for one in package.details.get("variants", []) if one["kind"] == variant), "")
+        raise FailedPrecondition(
+            f"{package.name} has no {variant} variant" + (f" ({said})" if said else ": none was asked for when it was trained"),
+            reason="NO_VARIANT",
+            field="variant",
+        )
     if FORMS[form] and NETWORK not in package.files:
         raise FailedPrecondition(
             f"{package.name} holds no PyTorch network ({NETWORK}), so that it cannot be written as {form}: it was made before packages kept "

@@ -20,6 +20,7 @@ from oteo_automl.exporting.readme import readme
 from oteo_automl.exporting.source import Source
 from oteo_automl.packaging.config import LABELS
 from oteo_automl.packaging.export import session
+from oteo_automl.packaging.tensorrt import with_tensorrt
 from oteo_core.errors import Internal
 from oteo_core.exports import Sink
 
@@ -168,7 +169,10 @@ def write_triton(source: Source, sink: Sink, check: Callable[[], None]) -> None:
     names = sorted(name for name in package.files if name.startswith(base))
     for name in names:
         check()
-        sink.write(name.removeprefix("triton/"), source.graph if name.endswith("/model.onnx") else source.read(name))
+        content = source.graph if name.endswith("/model.onnx") else source.read(name)
+        if source.tensorrt and name.endswith("/config.pbtxt") and b"gpu_execution_accelerator" not in content:
+            content = with_tensorrt(content.decode()).encode()
+        sink.write(name.removeprefix("triton/"), content)
     sink.write(MODEL_JSON, source.described_json())
     sink.write("predict.py", _standalone("predict.py"))
     model = package.triton_model

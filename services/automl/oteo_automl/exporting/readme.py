@@ -70,6 +70,18 @@ def _output(name: str, task: str) -> str:
     return _OUTPUTS.get(name, "see `decoding` in `model.json`")
 
 
+def _variant(source: Source) -> list[str]:
+    if not source.variant:
+        return []
+    figures = next((one for one in source.package.details.get("variants", []) if one["kind"] == source.variant), None)
+    said = (
+        f": {figures['reason']}; it loses {figures['loss']:.3g} of {figures['figure_name']} on {figures['images']} held-out images"
+        if figures
+        else ""
+    )
+    return [f"This is the {source.variant} variant{said}."]
+
+
 def readme(source: Source, title: str, use: str, files: Sequence[tuple[str, str]]) -> bytes:
     """Write ``README.md``.
 
@@ -91,6 +103,7 @@ def readme(source: Source, title: str, use: str, files: Sequence[tuple[str, str]
         f"`{package.name}`, trained on {package.dataset_name or package.dataset} (`{package.dataset}`), published {package.create_time:%Y-%m-%d}; "
         f"the winning candidate is {package.candidate}.",
         f"Task: {_TASKS.get(package.task, package.task)}. Classes, in the order of the outputs: {', '.join(package.classes)}.",
+        *_variant(source),
         "What it is worth and where its limits are is said in the model's report and card; this file says how to run it.",
         "",
         "## Files",

@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from torch import nn
 
-from oteo_automl.exporting.catalogue import NETWORK
+from oteo_automl.exporting.catalogue import NETWORK, variant_path
 from oteo_automl.exporting.network_file import load_network, read_network
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.errors import DataLoss, NotFound
@@ -29,11 +29,17 @@ class Source:
         The artifact store.
     package
         Its manifest.
+    variant
+        ``"fp16"`` or ``"int8"``: that variant's graph stands for the model's; empty: the model's own.
+    tensorrt
+        True: a Triton configuration asks for TensorRT on GPUs.
     """
 
-    def __init__(self, store: ArtifactStore, package: ModelPackage) -> None:
+    def __init__(self, store: ArtifactStore, package: ModelPackage, variant: str = "", *, tensorrt: bool = False) -> None:
         self._store = store
         self.package = package
+        self.variant = variant
+        self.tensorrt = tensorrt
 
     def read(self, name: str) -> bytes:
         """Give a file of the package.
@@ -55,6 +61,8 @@ class Source:
     @cached_property
     def graph(self) -> bytes:
         """The ONNX graph."""
+        if self.variant:
+            return self.read(variant_path(self.variant))
         return self.read(f"{self.package.triton_path}/1/model.onnx")
 
     @cached_property
@@ -88,6 +96,7 @@ class Source:
             "decoding": package.decoding,
             "conformal": {"quantile": conformal.quantile, "coverage": conformal.coverage} if conformal else None,
             "operating_points": [asdict(point) for point in package.operating_points],
+            "variant": self.variant or "fp32",
             "candidate": package.candidate,
             "dataset": package.dataset,
             "dataset_digest": package.dataset_digest,

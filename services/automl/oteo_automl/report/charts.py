@@ -114,6 +114,8 @@ def learning_chart(curves: Sequence[LearningCurve], limit: int = 6, loss_name: s
             if curve.score:
                 marker = "o" if len(curve.score) < 3 else ""
                 panels[1].plot(curve.score_steps, curve.score, color=colour, lw=width, marker=marker, ms=3, label=short(curve.name, 40))
+        for panel in panels:
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
         axes.set_ylabel(f"{loss_name} (smaller is better)")
         axes.set_ylim(0, _ceiling(ordered))

@@ -26,6 +26,9 @@ def detection_verdict(data: ReportData, part: DetectionPart) -> Verdict:
             f"{chosen.false_per_image:.2f} false alarms an image (score threshold {chosen.threshold:.2f}, half an overlap being enough)."
         )
     sentences.append(f"Over all thresholds: {_told(at_half, data)}" + (f"; {_told(exact, data)}." if exact else "."))
+    strict = package.metric("map75")
+    if strict is not None and at_half.value > 0.3 and strict.value < 0.5 * at_half.value:
+        sentences.append("It finds the places, but draws its boxes roughly: few of them overlap the truth by three quarters.")
     sentences.append(_on_scores(part.calibration.error if part.calibration else None))
     sentences.append(_weakest_class(data, "map50"))
     headline, good = _rated(

@@ -153,6 +153,9 @@ def class_title(name: str, task: str) -> str:
         "map50": "AP at IoU .50",
         "map50_95": "AP",
         "hausdorff95": "Hausdorff 95 %",
+        "pq": "PQ",
+        "sq": "SQ",
+        "rq": "RQ",
     }
     return short.get(name) or words.column(name, task).split(" of ")[0]
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +27,8 @@ from oteo_core.errors import Internal
 
 if TYPE_CHECKING:
     from oteo_automl.search.classification_work import Settings
+
+_log = logging.getLogger(__name__)
 
 _MOST = 7
 """Models that are loaded to choose from."""
@@ -61,25 +64,7 @@ def choose_result(trials: list[Trial], problem: Problem, settings: Settings, pla
     contenders = _contenders(ranked, problem, settings)
     if not contenders:
         raise Internal("no trial left a model behind", reason="NO_CANDIDATE")
-    losses = [one.trial.loss(settings.objective) for one in contenders]
-    members, common = _members(contenders)
-    mixture = None
-    if settings.blend and problem.fold_count > 0 and len(contenders) > 1:
-        deadline = time.time() + min(_SECONDS, 0.02 * seconds)
-        labels = problem.labels[common]
-        groups = np.unique([settings.groups[int(row)] for row in common], return_inverse=True)[1]
-        mixture = select(
-            members,
-            lambda answers, rows: quick_loss(answers, labels[rows], settings.objective),
-            groups,
-            seed=problem.seed,
-            limit=settings.max_latency,
-            deadline=deadline,
-        )
-        if mixture is not None:
-            # Judged on the samples that all have held out, the same for the single models.
-            losses = [quick_loss(member.answers, labels, settings.objective) for member in members]
-    chosen = choose(members, mixture, losses, limit=settings.max_latency)
+    chosen = _choice(contenders, problem, settings, seconds)
     single = contenders[chosen.parts[0]]
     if len(chosen.parts) > 1:
         single = min((contenders[part] for part in chosen.parts), key=lambda one: one.trial.loss(settings.objective))
@@ -108,6 +93,45 @@ def choose_result(trials: list[Trial], problem: Problem, settings: Settings, pla
     )
 
 
+def _choice(contenders: Sequence[_Contender], problem: Problem, settings: Settings, seconds: float) -> Choice:
+    """Choose between single models and mixtures; `Choice.parts` are places among the contenders."""
+    everyone = list(range(len(contenders)))
+    chosen, count = _choice_among(contenders, everyone, problem, settings, seconds)
+    # Cross-validated models have answers on many more samples than networks, which have held out the first fold alone: a mixture of those can be
+    # told from luck where one with networks cannot.
+    wide = [place for place in everyone if len(contenders[place].model.rows) > 1.5 * count]
+    if len(chosen.parts) == 1 and chosen.parts[0] in wide and 1 < len(wide) < len(everyone):
+        again, _ = _choice_among(contenders, wide, problem, settings, seconds)
+        if len(again.parts) > 1:
+            return again
+    return chosen
+
+
+def _choice_among(
+    contenders: Sequence[_Contender], places: Sequence[int], problem: Problem, settings: Settings, seconds: float
+) -> tuple[Choice, int]:
+    """Choose among some of the contenders, by the samples that all of these have held out; also gives the number of those."""
+    some = [contenders[place] for place in places]
+    members, common = _members(some)
+    losses = [one.trial.loss(settings.objective) for one in some]
+    mixture = None
+    if settings.blend and problem.fold_count > 0 and len(some) > 1:
+        labels = problem.labels[common]
+        mixture = select(
+            members,
+            lambda answers, rows: quick_loss(answers, labels[rows], settings.objective),
+            np.unique([settings.groups[int(row)] for row in common], return_inverse=True)[1],
+            seed=problem.seed,
+            limit=settings.max_latency,
+            deadline=time.time() + min(_SECONDS, 0.02 * seconds),
+        )
+        if mixture is not None:
+            # The same samples for the single models.
+            losses = [quick_loss(member.answers, labels, settings.objective) for member in members]
+    chosen = choose(members, mixture, losses, limit=settings.max_latency)
+    return replace(chosen, parts=tuple(places[part] for part in chosen.parts)), len(common)
+
+
 def _fold_scores(ranked: Sequence[Trial]) -> dict[str, dict[int, float]]:
     """Give what is known by fold of the best trial of each candidate."""
     found: dict[str, dict[int, float]] = {}
@@ -124,7 +148,12 @@ def _growth(ranked: Sequence[Trial], problem: Problem, groups: Sequence[str], se
         candidate = CANDIDATES.get(trial.candidate)
         if candidate is not None and candidate.family:
             parameters = trial.results[-1].parameters
-            return measure_growth(problem, candidate, parameters, groups, seconds=min(_GROWTH_SECONDS, 0.02 * seconds))
+            try:
+                return measure_growth(problem, candidate, parameters, groups, seconds=min(_GROWTH_SECONDS, 0.02 * seconds))
+            except Exception:  # noqa: BLE001 (whatever goes wrong here, a model was chosen)
+                # The report lacks a curve then; the model is there all the same.
+                _log.warning("what more images would bring about was not measured", exc_info=True)
+                return None
     return None
 
 

@@ -29,6 +29,7 @@ _SAME_COST = 0.013
 _GPU_GAIN = 0.02
 _TRIES = 40
 _LAYER_DECAY = 0.75
+_CUT = 0.5
 _USUAL_RATE = 1e-3
 """Learning rate from scratch of networks that are not of the portfolio."""
 
@@ -79,6 +80,8 @@ class ClassificationWork(Work[SearchResult]):
         What is asked for.
     """
 
+    strengths = ("light", "strong", "turned", "trivial", "robust")
+
     def __init__(self, problem: Problem, settings: Settings) -> None:
         self._problem = problem
         self._settings = settings
@@ -106,7 +109,7 @@ class ClassificationWork(Work[SearchResult]):
         given = self._problem.given.get(entry.shares)
         if given is not None:
             return executor.submit(judge_given, self._problem, trial, given, cpus=1.0)
-        return executor.submit(fit_classifier, self._problem, trial, CANDIDATES[entry.name], _TRIES, deadline, cpus=1.0)
+        return executor.submit(fit_classifier, self._problem, trial, CANDIDATES[entry.name], _TRIES, deadline, cpus=1.0, retries=0)
 
     def train(
         self, executor: Executor, trial: str, rung: int, entry: Entry, recipe: Recipe, target: int, total: int, deadline: float
@@ -124,7 +127,7 @@ class ClassificationWork(Work[SearchResult]):
             deadline,
             cpus=1.0,
             gpus=self.gpu_share,
-            retries=1,
+            retries=0,
         )
 
     def probe(self, executor: Executor, entry: Entry, recipe: Recipe, deadline: float) -> Task[Probe] | None:
@@ -145,8 +148,8 @@ class ClassificationWork(Work[SearchResult]):
             batch, rate = 128, rate * 2
         if self.pretrained(entry):
             # What was learnt from millions of images changes little, and least of all in the first layers.
-            return Recipe(rate=rate * 0.3, batch=batch, layer_decay=_LAYER_DECAY)
-        return Recipe(rate=rate, batch=batch)
+            return Recipe(rate=rate * 0.3, batch=batch, layer_decay=_LAYER_DECAY, cut=_CUT)
+        return Recipe(rate=rate, batch=batch, cut=_CUT)
 
     def base_rate(self, entry: Entry) -> float:
         """Give the learning rate from scratch."""

@@ -174,7 +174,9 @@ def select(
         if len(outside) >= ENOUGH // 2:
             parts = np.flatnonzero(found)
             mixed = mix(members, parts.tolist(), found[parts].tolist())[outside]
-            base = loss(members[usable[0]].answers[outside], outside)
+            # Against what would have been chosen alone on the same samples: it was not picked with luck on these either.
+            rival = min(usable, key=lambda place: loss(members[place].answers[inside], inside))
+            base = loss(members[rival].answers[outside], outside)
             gains.append((base - loss(mixed, outside)) / max(abs(base), 1e-9))
     return _settle(members, votes, loss, everything, limit, float(np.mean(gains)) if gains else 0.0)
 

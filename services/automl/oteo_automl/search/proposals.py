@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import optuna
@@ -10,7 +11,6 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from oteo_automl.candidates.training import Recipe
 
 _FACTOR = 4.0
-_STRENGTHS = ("light", "strong", "turned")
 
 
 class Proposals:
@@ -22,9 +22,12 @@ class Proposals:
     ----------
     seed
         Seed of the samplers.
+    strengths
+        Names of augmentations to choose from.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, strengths: Sequence[str] = ("light", "strong", "turned")) -> None:
+        self._strengths = tuple(strengths)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._seed = seed
         self._studies: dict[str, optuna.Study] = {}
@@ -35,12 +38,11 @@ class Proposals:
             self._studies[architecture] = optuna.create_study(sampler=sampler, direction="minimize")
         return self._studies[architecture]
 
-    @staticmethod
-    def _space() -> dict[str, BaseDistribution]:
+    def _space(self) -> dict[str, BaseDistribution]:
         return {
             "rate": FloatDistribution(1 / _FACTOR, _FACTOR, log=True),
             "decay": FloatDistribution(0.005, 0.3, log=True),
-            "strength": CategoricalDistribution(_STRENGTHS),
+            "strength": CategoricalDistribution(self._strengths),
             "smoothing": FloatDistribution(0.0, 0.2),
             "drop": FloatDistribution(0.0, 0.5),
             "mix": CategoricalDistribution((0.0, 0.2)),
@@ -51,7 +53,7 @@ class Proposals:
         parameters = {
             "rate": min(_FACTOR, max(1 / _FACTOR, recipe.rate / base)),
             "decay": min(0.3, max(0.005, recipe.decay)),
-            "strength": recipe.strength if recipe.strength in _STRENGTHS else "light",
+            "strength": recipe.strength if recipe.strength in self._strengths else self._strengths[0],
             "smoothing": min(0.2, recipe.smoothing),
             "drop": min(0.5, recipe.drop),
             "mix": 0.2 if recipe.mix > 0 else 0.0,

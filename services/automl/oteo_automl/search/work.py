@@ -43,7 +43,8 @@ class Entry:
 class Work(ABC, Generic[R]):
     """A task's part in a search. Used in the process of the loop alone; what it submits runs in workers.
 
-    Pieces are idempotent: a piece whose result lies among the checkpoints gives it at once.
+    Pieces are idempotent: a piece whose result lies among the checkpoints gives it at once. They are submitted without retries: the loop itself
+    decides what a death means (Ray would try one that its memory watch killed for ever).
 
     Attributes
     ----------
@@ -63,6 +64,8 @@ class Work(ABC, Generic[R]):
         Whatever the time.
     gpu_share
         Part of a GPU that a training takes; 0: none.
+    strengths
+        Augmentations that proposals choose from, by name.
     """
 
     entries: Sequence[Entry]
@@ -74,6 +77,7 @@ class Work(ABC, Generic[R]):
     images_wanted: int = 12_000
     most_epochs: int = 80
     gpu_share: float = 0.0
+    strengths: tuple[str, ...] = ("light", "strong", "turned")
 
     def entry(self, name: str) -> Entry:
         """Give an entry by name.

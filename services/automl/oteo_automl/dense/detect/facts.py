@@ -27,6 +27,8 @@ _USUAL_SMALL = 40.0
 """Prepared pixels of the smaller objects' sides above which more pixels tell little."""
 _LEAST_SMALL = 12.0
 """Below this, images that are small themselves are enlarged."""
+_FEW = 8
+"""Objects of a class that say something of its size."""
 _STRETCHED = 1.1
 """Widest spread of the images' proportions that is stretched away."""
 
@@ -127,8 +129,13 @@ def box_policy(
 
 
 def _small_side(truths: Sequence[TrueBoxes]) -> float:
-    sides = [truth.boxes[:, 2:] - truth.boxes[:, :2] for truth in truths if len(truth.labels)]
-    return float(np.percentile(np.concatenate(sides).min(axis=1), 10)) if sides else 0.0
+    """Give the shorter side of the smaller objects of the class that has the smallest, pixels; 0 without objects."""
+    boxes = np.concatenate([np.zeros((0, 4), np.float32), *(truth.boxes for truth in truths)])
+    labels = np.concatenate([np.zeros(0, np.int64), *(truth.labels for truth in truths)])
+    sides = (boxes[:, 2:] - boxes[:, :2]).min(axis=1)
+    counts = np.bincount(labels, minlength=1)
+    found = [float(np.percentile(sides[labels == number], 10)) for number in np.flatnonzero(counts >= min(_FEW, counts.max()))]
+    return min(found) if len(labels) else 0.0
 
 
 def _cost(gpu: bool) -> float:

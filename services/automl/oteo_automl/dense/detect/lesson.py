@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
@@ -108,12 +110,18 @@ class DetectionLesson:
             planes, targets = augment(batch[0], batch[1], strength, generator)
         planes = planes.contiguous(memory_format=torch.channels_last)
         detector = cast(Detector, model)
+        with self._drawing(detector, int(torch.randint(0, 2**31 - 1, (1,), generator=generator))):
+            return detector.lesson_loss(planes, targets)
+
+    @contextmanager
+    def _drawing(self, detector: Detector, seed: int) -> Iterator[None]:
+        """Let a detector draw from torch's global generator as from one of its own."""
         if not detector.draws:
-            return detector.lesson_loss(planes, targets)
-        devices = [self._device] if self._device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(int(torch.randint(0, 2**31 - 1, (1,), generator=generator)))
-            return detector.lesson_loss(planes, targets)
+            yield
+            return
+        with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            yield
 
     def clean_rows(self) -> NDArray[np.int64]:
         """Give training rows, at most a few hundred."""
@@ -132,8 +140,7 @@ class DetectionLesson:
         for start in range(0, len(self._held_out), _JUDGED_AT_ONCE):
             planes, targets = self.batch(self._held_out[start : start + _JUDGED_AT_ONCE])
             raw = detector.from_planes(planes)
-            with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else [], enabled=detector.draws):
-                torch.manual_seed(self._seed) if detector.draws else None
+            with self._drawing(detector, self._seed):
                 losses.append(float(detector.held_out_loss(planes, raw, targets)) * len(planes))
             boxes, scores, classes = (part.cpu().numpy() for part in detector.decode(raw, height, width, self._limit))
             parts.append((boxes, scores, classes))

@@ -2,7 +2,7 @@
 
 One movement (mirroring, turning, scaling, bending) is drawn for each image and brought to the image linearly and to its label maps by
 nearest pixel; a patch is cut in the same step, so that what is not looked at costs nothing. The look (light, colour, stain, sharpness) is
-changed afterwards. All draws come from one generator on the processor, so that equal seeds give equal batches on every device.
+changed afterwards. All draws but noise come from one generator on the processor, so that equal seeds give equal batches on every device.
 
 Changes of the look go back to: nnU-Net's list (Isensee et al., Nature Methods 2021: contrast, brightness, gamma, blur, low resolution,
 noise); bent intensity curves (Zhou et al., Models Genesis, MIA 2021); mixed channels, for stains whose colours another scanner or dye
@@ -212,11 +212,20 @@ def change_look(planes: torch.Tensor, look: Look, generator: torch.Generator) ->
         planes = _blurred(planes, look.blur, draw)
     if look.noise > 0:
         spread = look.noise * draw(count, 1, 1, 1).clamp_min(0.0)
-        planes = planes + spread * torch.randn(planes.shape, generator=generator).to(device, non_blocking=True)
+        planes = planes + spread * _noise(planes, generator)
     planes = planes.clamp(0.0, 1.0)
     if look.chance < 1.0:
         planes = torch.where(draw(count, 1, 1, 1) * 0.5 + 0.5 < look.chance, planes, original)
     return planes
+
+
+def _noise(planes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Draw normal noise where the planes are: millions of numbers from the processor would hold a GPU up."""
+    if planes.device.type == "cpu":
+        return torch.randn(planes.shape, generator=generator)
+    own = torch.Generator(device=planes.device)
+    own.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
+    return torch.randn(planes.shape, generator=own, device=planes.device)
 
 
 def _curved(planes: torch.Tensor, chance: float, draw: Draw) -> torch.Tensor:

@@ -14,6 +14,15 @@ from oteo_automl.candidates.modules import SavedModule, saved, to_planes
 DEEP_LEVELS = 3
 """Resolutions that deep supervision looks at: whole, half and a quarter."""
 
+NARROW = (128, 64, 48, 32, 16)
+"""Channels of a decoder for processors: a fifth less time than `WIDE`, and on small sets no worse (white blood cells: IoU .945 and .946)."""
+
+WIDE = (256, 128, 64, 32, 16)
+"""Channels of a decoder as segmentation-models-pytorch has them."""
+
+DEEP_FROM = 256 * 256
+"""Pixels of an image from which deep supervision is worth its while: in smaller ones the coarse maps see no more than the fine one."""
+
 
 @saved
 class SegmentationNetwork(SavedModule):
@@ -49,7 +58,7 @@ class SegmentationNetwork(SavedModule):
         channels: int,
         mean: Sequence[float],
         spread: Sequence[float],
-        widths: Sequence[int] = (256, 128, 64, 32, 16),
+        widths: Sequence[int] = WIDE,
         deep: bool = False,
     ) -> None:
         super().__init__(
