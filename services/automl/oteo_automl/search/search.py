@@ -21,7 +21,7 @@ from oteo_automl.candidates.training import Recipe
 from oteo_automl.search.budget import Budget
 from oteo_automl.search.extrapolation import hopeless
 from oteo_automl.search.front import mark_front
-from oteo_automl.search.guards import failure_message, remedy, safer
+from oteo_automl.search.guards import failure_message, remedy, safer, worker_died
 from oteo_automl.search.pieces import PieceResult, save_rivals
 from oteo_automl.search.planner import Speeds, predict_end, refresh, rungs_of
 from oteo_automl.search.probing import Probing
@@ -341,6 +341,13 @@ class Search(Generic[R]):
     def _failed(self, trial: Trial, error: Exception) -> None:
         _log.warning("trial %s failed: %s: %s", trial.id, type(error).__name__, error)
         trial.state, trial.message = FAILED, failure_message(error)
+        if worker_died(error):
+            trial.lost += 1
+            if trial.lost == 1 and self._budget.left >= _SHORTEST:
+                # Once is bad luck, such as a neighbour's appetite; twice is its own.
+                trial.state, trial.message = RUNNING, ""
+                trial.notes.append("its process died; tried again")
+                return
         found = remedy(error, trial.recipe, restarts=trial.restarts) if trial.recipe is not None else None
         if found is None or self._budget.left < _SHORTEST:
             return
