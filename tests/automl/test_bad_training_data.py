@@ -74,7 +74,7 @@ def test_a_constant_channel_does_no_harm(home: Home) -> None:
 
 
 def test_a_heavy_imbalance_is_answered(home: Home) -> None:
-    response = home.train(home.dataset("rare", {"usual": (300, 40, 40), "rare": (2, 1, 1)}), candidates=BASELINE)
+    response = home.train(home.dataset("rare", {"usual": (230, 20, 20), "rare": (1, 1, 1)}), candidates=BASELINE)
     assert list(response.model.classes) == ["usual", "rare"]
     assert response.plan.fingerprint["imbalance"] > 100
 
