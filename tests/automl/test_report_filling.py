@@ -10,9 +10,11 @@ from judged_models import dataset, shade
 
 from oteo_automl.evaluation.scored import score_answers
 from oteo_automl.report.audits import find_audit
+from oteo_automl.report.rivals import RivalAnswers, against_rivals
 from oteo_automl.report.subgroups import subgroups_of
 from oteo_core.artifacts import open_store
 from oteo_core.datasets import DatasetReader
+from oteo_core.packages.answers import ClassMap
 from oteo_core.settings import CoreSettings
 
 COUNT = 40
@@ -81,3 +83,24 @@ def test_intervals_of_a_subgroup_hold_its_figure(store):
     for one in subgroups_of(store, "cells", "classification", ids, [f"g{index // 2}" for index in range(COUNT)], score, "accuracy"):
         assert one.lower <= one.figure <= one.upper
         assert one.lower < one.upper
+
+
+def test_the_winner_is_told_apart_from_a_worse_rival_and_not_from_its_like():
+    truths = [ClassMap(np.pad(np.ones((8, 8), np.uint8), 4)) for _ in range(30)]
+    rng = np.random.default_rng(0)
+
+    def shifted(largest):
+        return [ClassMap(np.roll(one.labels, int(rng.integers(0, largest + 1)), axis=1)) for one in truths]
+
+    winner, like, worse = (
+        RivalAnswers("unet", shifted(2)),
+        RivalAnswers("twin (the runner-up)", shifted(2)),
+        RivalAnswers("small (the baseline)", shifted(6)),
+    )
+    said = [one.sentence for one in against_rivals("semantic_segmentation", 1, truths, None, winner, [like, worse], "dice")]
+    assert "unet is not shown to be better than twin (the runner-up): Dice 0." in said[0]
+    assert "unet is better than small (the baseline): Dice 0." in said[1]
+    assert "on the same 30 images" in said[1]
+    turned = against_rivals("semantic_segmentation", 1, truths, None, RivalAnswers("small", worse.answers), [winner], "dice")[0].sentence
+    assert "small is worse than unet" in turned
+    assert "difference \N{MINUS SIGN}" in turned

@@ -149,6 +149,12 @@ _FIGURES = (
 _PARTS = (("train_count", "train"), ("validation_count", "validation"), ("test_count", "test"))
 
 
+def figures(model: automl_pb2.Model, before: str = "") -> list[tuple[str, str]]:
+    """Give the figures that a model is known by, those that were measured, as rows of facts."""
+    found = ((words, metric(model.metrics, name)) for name, words in _FIGURES)
+    return [(f"{before}{words}", metric_text(value)) for words, value in found if value]
+
+
 def model_facts(model: automl_pb2.Model) -> Text:
     """Give one model."""
     spec = model.input
@@ -160,7 +166,7 @@ def model_facts(model: automl_pb2.Model) -> Text:
             ("classes", ", ".join(model.classes)),
             ("dataset", model.dataset),
             ("candidate", model.candidate),
-            *((words, metric_text(metric(model.metrics, name)) if metric(model.metrics, name) else "") for name, words in _FIGURES),
+            *figures(model),
             ("input", f"{spec.width} x {spec.height} x {spec.channels}, {spec.resize}" if spec.width else ""),
             *_variants(model.variants),
             ("trials", str(model.trial_count)),

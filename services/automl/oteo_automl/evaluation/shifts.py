@@ -20,6 +20,7 @@ from oteo_automl.evaluation.bootstrap import Ints, generator
 from oteo_core.augmentation import AugmentationKey, Policy, Step, augment_image, refusal
 from oteo_core.packages.manifest import MetricValue
 
+_LEAST_SECONDS = 1.0
 MOST_IMAGES = 200
 """Test images that are looked at, at most."""
 
@@ -214,7 +215,7 @@ def measure_shifts(
     """
     began = clock()
     places = _chosen(len(images), most, seed)
-    if not len(places):
+    if not len(places) or seconds < _LEAST_SECONDS:
         return None
     # A first batch tells what an image costs: preparing, answering, scoring.
     probe = places[: min(len(places), _BATCH)]

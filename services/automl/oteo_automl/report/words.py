@@ -58,7 +58,7 @@ def column(name: str, task: str = "") -> str:
     """Give a figure's name as a column's head: "accuracy", "AUROC"."""
     title = about(name, task).title
     first = title.split(" ")[0].rstrip(",")
-    return title if first in _NAMES or any(letter.isupper() for letter in first[1:]) else title[:1].lower() + title[1:]
+    return title if first in _NAMES or any(letter.isupper() or letter.isdigit() for letter in first[1:]) else title[:1].lower() + title[1:]
 
 
 def listing(names: Sequence[str], limit: int = 12) -> str:

@@ -12,13 +12,13 @@ from oteo_automl.dense.detect.fcos import FcosDetector, reach_of
 from oteo_automl.dense.detect.two_stage import TwoStageDetector, anchor_aspects, anchor_sizes
 
 CANDIDATES: tuple[DenseCandidate, ...] = (
-    DenseCandidate("centre-resnet18", "resnet18", "centre", half=True, cost=1.0),
-    DenseCandidate("centre-mobilenetv4_conv_small", "mobilenetv4_conv_small", "centre", cost=0.6),
-    DenseCandidate("fcos-resnet18", "resnet18", "fcos", half=True, cost=1.1),
-    DenseCandidate("faster-rcnn-mobilenet", "mobilenetv3_large_100", "faster-rcnn", rate=5e-4, batch=4, cost=2.5),
+    DenseCandidate("centre-resnet18", "resnet18", "centre", half=True, cost=1.2),
+    DenseCandidate("centre-mobilenetv4_conv_small", "mobilenetv4_conv_small", "centre", half=True, cost=0.85),
+    DenseCandidate("fcos-resnet18", "resnet18", "fcos", half=True, cost=1.3),
+    DenseCandidate("faster-rcnn-mobilenet", "mobilenetv3_large_100", "faster-rcnn", half=True, rate=5e-4, batch=4, cost=1.7),
     DenseCandidate("rtdetr-r18", "rtdetr_r18vd", "detr", scratch=False, rate=3e-4, batch=4, cost=3.0),
     DenseCandidate("rtdetr-r50", "rtdetr_r50vd", "detr", scratch=False, large=True, rate=3e-4, batch=4, cost=9.0),
-    DenseCandidate("centre-resnet50d", "resnet50d", "centre", large=True, half=True, cost=2.6),
+    DenseCandidate("centre-resnet50d", "resnet50d", "centre", large=True, half=True, cost=2.8),
 )
 
 _CELLS = 3.0
