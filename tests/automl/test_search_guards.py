@@ -161,6 +161,16 @@ class Lessons(Work[list[Trial]]):
         return trials
 
 
+class Missing(BrightLesson):
+    """Finds nothing that is right, unless it learns slowly."""
+
+    def judge(self, model: torch.nn.Module) -> Judgement:
+        found = super().judge(model)
+        if self.rates[-1] > 0.005:
+            found.score = 0.0
+        return found
+
+
 @pytest.fixture(autouse=True)
 def few_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     """End a search when its candidates have been tried, long before its time is up."""
@@ -208,6 +218,13 @@ def test_a_collapsed_network_is_begun_again_only_where_others_tell_classes_apart
     assert second.restarts == 1
     alone = search(Lessons({"blind": BrightLesson(blind=True)}))
     assert not any(trial.restarts for trial in alone)
+
+
+def test_a_network_that_finds_nothing_by_the_end_is_begun_again() -> None:
+    trials = search(Lessons({"missing": Missing(), "tame": BrightLesson()}))
+    first, second = of(trials, "missing")[:2]
+    assert "collapsed (it finds nothing that is right)" in first.message
+    assert second.results
 
 
 def test_a_trial_that_needs_too_much_memory_is_tried_again_with_half_its_batch() -> None:

@@ -272,6 +272,7 @@ def finish_dense(
             truths=truths,
             answers=judged.answers,
             thresholds=served.decoding.get("score_threshold"),
+            seconds=spare_seconds(deadline),
         )
         contents = {
             "report.html": write_html(page),

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from oteo_automl.evaluation.bootstrap import encode_groups
+import numpy as np
+
+from oteo_automl.evaluation.bootstrap import encode_groups, generator
 from oteo_automl.evaluation.paired import compare_paired
 from oteo_automl.evaluation.scored import score_answers
 from oteo_automl.report import words
 from oteo_automl.report.metrics import LOSSES
+
+MOST_IMAGES = 1000
+"""With more, so many are drawn by seed."""
 
 _RESAMPLES = 500
 
@@ -58,6 +63,16 @@ def against_rivals(
         Of the resamples.
     """
     numbers = encode_groups(groups, len(truths))
+    if len(truths) > MOST_IMAGES:
+        # Whole groups, by seed, until there are enough: the comparison must not take longer than the report.
+        order = generator(seed, "rivals").permutation(int(numbers.max()) + 1)
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order))
+        kept = np.sort(np.argsort(rank[numbers], kind="stable")[:MOST_IMAGES])
+        numbers = encode_groups([str(number) for number in numbers[kept]], len(kept))
+        truths = [truths[place] for place in kept]
+        winner = replace(winner, answers=[winner.answers[place] for place in kept])
+        rivals = [replace(rival, answers=[rival.answers[place] for place in kept]) for rival in rivals]
     own = score_answers(task, classes, truths, winner.answers, winner.thresholds).one(metric)
     found = []
     name = words.column(metric, task)

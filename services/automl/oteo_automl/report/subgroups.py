@@ -30,6 +30,7 @@ _METRICS = {
     "instance_segmentation": "pq",
 }
 _RESAMPLES = 300
+_SECONDS_AN_IMAGE = 0.02
 _KINDS = ("source_folder", "sequence", "image_size", "pixel_type", "object_count")
 
 
@@ -42,6 +43,7 @@ def fill_in(
     truths: Sequence[Any],
     answers: Sequence[Any],
     thresholds: float | Sequence[float] | None = None,
+    seconds: float = 60.0,
 ) -> None:
     """Add what an audit of the dataset found, and the figures by subgroup, to a report.
 
@@ -53,9 +55,13 @@ def fill_in(
         Where the dataset and its audits lie.
     ids, groups, truths, answers, thresholds
         Of the N test images, as `oteo_automl.evaluation.scored.score_answers` takes them.
+    seconds
+        That there are; with too few for so many images the subgroups are left out.
     """
     package = data.package
     data.audit = find_audit(store, data.dataset)
+    if seconds < _SECONDS_AN_IMAGE * len(ids):
+        return
     metric = _METRICS[package.task]
     scored = score_answers(package.task, len(package.classes), truths, answers, thresholds)
     data.subgroups = subgroups_of(store, data.dataset.id, package.task, ids, groups, scored.one(metric), metric, seed=package.seed)
