@@ -133,6 +133,20 @@ def make_model(name: str) -> automl_pb2.Model:
     return model
 
 
+def make_plan() -> automl_pb2.TrainingPlan:
+    """Give a plan of three candidates, one of them left out."""
+    plan = automl_pb2.TrainingPlan(summary="Cheap classifiers come first.", device="cpu", folds=5)
+    plan.candidates.add(name="classical-logistic", reason="the baseline: there is always an answer", input_size=128)
+    network = plan.candidates.add(
+        name="timm-resnet18", reason="in the portfolio", input_size=128, batch_size=32, epochs=20, initial_weights="scratch", measured=True
+    )
+    network.epoch_time.FromMilliseconds(2500)
+    plan.candidates.add(name="timm-resnet50d", reason="left out: too slow without a GPU", input_size=128)
+    plan.fingerprint.update({"train_count": 70, "test_count": 15})
+    plan.predicted_end_time.GetCurrentTime()
+    return plan
+
+
 class Datasets(dataset_pb2_grpc.DatasetServiceServicer):
     """Imports by what the source is called: "empty" fails, "slow" takes long."""
 
@@ -290,6 +304,8 @@ class AutoML(automl_pb2_grpc.AutoMLServiceServicer):
         metadata = automl_pb2.TrainModelMetadata(finished_trial_count=5, running_trial_count=2)
         metadata.best_trial.candidate = "resnet18"
         metadata.best_trial.metrics.add(name="accuracy", value=0.875)
+        if request.validate_only:
+            return self.world.start(request, metadata, automl_pb2.TrainModelResponse(plan=make_plan()), 2)
         return self.world.start(request, metadata, automl_pb2.TrainModelResponse(model=model), 5)
 
     def GetModel(self, request, context):
@@ -299,6 +315,18 @@ class AutoML(automl_pb2_grpc.AutoMLServiceServicer):
 
     def ListModels(self, request, context):
         return automl_pb2.ListModelsResponse(models=self.world.models.values())
+
+    def DeleteModel(self, request, context):
+        self.world.asked.append(request)
+        if self.world.models.pop(request.name, None) is None and not request.allow_missing:
+            raise NotFound(f"there is no {request.name}", reason="MODEL_NOT_FOUND", field="name")
+        return empty_pb2.Empty()
+
+    def ExportModel(self, request, context):
+        if request.format == automl_pb2.MODEL_FORMAT_PYTORCH:
+            raise FailedPrecondition(f"{request.name} holds no PyTorch network", reason="NO_NETWORK_FILE", field="format")
+        response = automl_pb2.ExportModelResponse(uri=request.destination_uri or "file:///store/exports/1")
+        return self.world.start(request, automl_pb2.ExportModelMetadata(model=request.name), response)
 
     def ListTrials(self, request, context):
         trial = automl_pb2.Trial(name="models/cells/trials/1", candidate="resnet18", state=automl_pb2.Trial.STATE_FINISHED, objective=0.31)

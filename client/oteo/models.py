@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import grpc
 from google.protobuf import empty_pb2
@@ -33,11 +34,55 @@ class Models:
         objective: str = "",
         candidates: Iterable[str] = (),
         pretrained_uri: str = "",
+        checkpoints: Iterable[automl_pb2.Checkpoint | Mapping[str, Any]] = (),
+        max_latency: float | None = None,
+        conformal_coverage: float = 0.0,
+        operating_points: Iterable[automl_pb2.OperatingPointRequest | Mapping[str, Any]] = (),
+        unlabelled_dataset: str = "",
+        variants: Iterable[str] = (),
+        max_variant_loss: float = 0.0,
+        labels: Mapping[str, str] | None = None,
         seed: int = 0,
         validate_only: bool = False,
         request_id: str | None = None,
     ) -> OperationHandle[automl_pb2.TrainModelResponse]:
-        """Train the best model that ``budget`` seconds allow; see ``TrainModelRequest``."""
+        """Train the best model that the budget allows.
+
+        Parameters
+        ----------
+        dataset
+            Short or full name.
+        budget
+            Wall-clock seconds for everything up to the published package.
+        name, model_id
+            For people; the model's id, empty: made from the dataset's.
+        task, objective
+            What is asked of an image, None: as annotated; the metric to choose by, empty: the task's usual one.
+        candidates
+            To try, by name or by what their names begin with; none: all that fit.
+        pretrained_uri
+            Where pretrained weights lie, for the service to read.
+        checkpoints
+            Networks that were trained elsewhere: ``{"uri": …, "architecture": "resnet18", "name": …, "classes": […]}``.
+        max_latency
+            Longest seconds for one image at inference; None: no limit.
+        conformal_coverage
+            Share of cases whose true class the prediction set must hold; 0: 0.9.
+        operating_points
+            ``{"class_name": "tumour", "sensitivity": 0.95}`` or with ``"specificity"``.
+        unlabelled_dataset
+            Images without annotations to learn from too.
+        variants, max_variant_loss
+            ``"fp16"``, ``"int8"``: smaller or faster forms to make beside the model, and what they may lose; 0: 0.01.
+        labels
+            Free words.
+        seed
+            Of every draw.
+        validate_only
+            True: plan, train nothing.
+        request_id
+            A UUID; the same twice gives the first operation.
+        """
         request = automl_pb2.TrainModelRequest(
             dataset=resource("datasets", dataset),
             model_id=model_id,
@@ -46,11 +91,23 @@ class Models:
             objective=objective,
             candidates=list(candidates),
             pretrained_uri=pretrained_uri,
+            checkpoints=[_checkpoint(one) for one in checkpoints],
+            conformal_coverage=conformal_coverage,
+            operating_points=[
+                one if isinstance(one, automl_pb2.OperatingPointRequest) else automl_pb2.OperatingPointRequest(**one)
+                for one in operating_points
+            ],
+            unlabelled_dataset=resource("datasets", unlabelled_dataset) if unlabelled_dataset else "",
+            variants=[enum_name(automl_pb2.ModelVariant, "MODEL_VARIANT_", one, "variants") for one in variants],
+            max_variant_loss=max_variant_loss,
+            labels=labels,
             seed=seed,
             validate_only=validate_only,
             request_id=request_id or str(uuid.uuid4()),
         )
         request.budget.FromNanoseconds(int(budget * 1e9))
+        if max_latency is not None:
+            request.max_latency.FromNanoseconds(round(max_latency * 1e9))
         operation = call(self._stub.TrainModel, request, timeout=120)
         return OperationHandle(self._channel, operation, automl_pb2.TrainModelResponse)
 
@@ -165,13 +222,38 @@ class Models:
         return OperationHandle(self._channel, operation, automl_pb2.CombinePredictionsResponse)
 
     def export(
-        self, name: str, *, format: str, destination: str = "", request_id: str | None = None
+        self,
+        name: str,
+        *,
+        format: str,
+        destination: str = "",
+        variant: str = "",
+        tensorrt: bool = False,
+        request_id: str | None = None,
     ) -> OperationHandle[automl_pb2.ExportModelResponse]:
-        """Write a model in another form (``"onnx"``, ``"triton"``, …) to a folder or URI that the service can write."""
+        """Write a model in another form.
+
+        Parameters
+        ----------
+        name
+            Short or full name.
+        format
+            ``"onnx"``, ``"torchscript"``, ``"pytorch"``, ``"triton"`` or ``"mlflow"``.
+        destination
+            A folder, an archive (.zip, .tar) or a URI that the service can write; empty: in the artifact store.
+        variant
+            ``"fp16"`` or ``"int8"`` in the place of the model, where its training has kept one.
+        tensorrt
+            True: a Triton repository whose GPUs use TensorRT.
+        request_id
+            A UUID; the same twice gives the first operation.
+        """
         request = automl_pb2.ExportModelRequest(
             name=resource("models", name),
             format=enum_name(automl_pb2.ModelFormat, "MODEL_FORMAT_", format, "format"),
             destination_uri=source_uri(destination) if destination else "",
+            variant=enum_name(automl_pb2.ModelVariant, "MODEL_VARIANT_", variant, "variant"),
+            tensorrt=tensorrt,
             request_id=request_id or str(uuid.uuid4()),
         )
         return OperationHandle(self._channel, call(self._stub.ExportModel, request, timeout=60), automl_pb2.ExportModelResponse)
@@ -184,3 +266,13 @@ class Models:
 
 def _formats(names: Iterable[str]) -> list[str]:
     return [enum_name(automl_pb2.PredictionFormat, "PREDICTION_FORMAT_", name, "prediction_formats") for name in names]
+
+
+def _checkpoint(given: automl_pb2.Checkpoint | Mapping[str, Any]) -> automl_pb2.Checkpoint:
+    made = automl_pb2.Checkpoint()
+    if isinstance(given, automl_pb2.Checkpoint):
+        made.CopyFrom(given)
+    else:
+        made.MergeFrom(automl_pb2.Checkpoint(**given))
+    made.uri = source_uri(made.uri)
+    return made

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
 from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.neighbors import KNeighborsClassifier
 
+from oteo_automl.candidates.attention import map_size
 from oteo_automl.candidates.classical import FAMILIES, search_family
 from oteo_automl.candidates.descriptors import DESCRIPTORS, Descriptors
 from oteo_automl.candidates.heads import BoostedHead, NeighboursHead, dudani_weights
 from oteo_automl.candidates.modules import Chain, dump_module, load_module
+from oteo_automl.candidates.networks import NetworkClassifier
+from oteo_automl.candidates.portfolio import FAMILIES as PORTFOLIO_FAMILIES
+from oteo_automl.candidates.registry import CANDIDATES, choose
+from oteo_automl.candidates.weights import has_weights
 from oteo_automl.packaging.export import export_onnx, run_onnx
 from oteo_automl.packaging.outputs import classification_outputs
 from oteo_automl.packaging.served import ServedClassifier, run_torch
+from oteo_automl.search.checkpoints import StoredCheckpoints
+from oteo_automl.search.classification_pieces import Problem, StoredModel, fit_classifier
+from oteo_automl.search.data import ArrayCache
+from oteo_automl.search.pieces import model_name
 from oteo_core.images import InputPolicy
 
 
@@ -106,3 +117,35 @@ def test_colour_histograms_tell_hues_apart_that_brightness_does_not():
         hues = Descriptors(32, 32, 3, ["hsv"])(torch.from_numpy(flat)).numpy()
     assert np.abs(hues[0] - hues[1]).max() < 0.3
     assert np.abs(hues[0] - hues[2]).max() > 0.9
+
+
+def test_frozen_features_of_any_network_whose_weights_are_given(tmp_path):
+    torch.manual_seed(0)
+    torch.save(NetworkClassifier("resnet10t", 7, 3, [0.5] * 3, [0.2] * 3).network.state_dict(), tmp_path / "resnet10t.pt")
+    uri = f"file://{tmp_path}"
+    assert has_weights(uri, "resnet10t")
+    assert not has_weights(uri, "resnet18")
+    chosen, reasons = choose([], gpu=False, pretrained=True, budget=600, weights={"resnet10t"})
+    frozen = [one.name for one in chosen if one.name.startswith("frozen")]
+    assert frozen == ["frozen-resnet10t-logistic", "frozen-resnet10t-svm"]
+    assert "no weights of resnet18" in reasons["frozen-resnet18-logistic"]
+    images = drawn(40, 3)
+    labels = np.arange(40) % 2
+    images[labels == 1] //= 3
+    checkpoints = StoredCheckpoints(f"{uri}/checkpoints", "search")
+    problem = Problem(ArrayCache(images), labels, np.arange(40), np.arange(40) // 2 % 2, 2, 2, 0, checkpoints, pretrained_uri=uri)
+    result = fit_classifier(problem, "t0", CANDIDATES["frozen-resnet10t-logistic"], 2, time.time() + 20)
+    assert result.initial_weights.startswith("pretrained:resnet10t@")
+    assert result.scores["accuracy"] > 0.8
+    stored = StoredModel.from_bytes(checkpoints.load(model_name("t0")))
+    assert map_size(stored.module, 64, 64, 3) == (2, 2)
+
+
+def test_short_budgets_try_little_and_names_stand_for_families():
+    few, _ = choose([], gpu=False, pretrained=False, budget=30)
+    assert [one.name for one in few] == ["classical-logistic", "classical-svm", "classical-boosting"]
+    many, reasons = choose([], gpu=False, pretrained=False, budget=600)
+    assert {"patches-boosting", "timm-resnet18"} <= {one.name for one in many}
+    assert reasons["hog-neighbours"] == "only if asked for: seldom the best"
+    asked, _ = choose(["hog", "lab-forest"], gpu=False, pretrained=False, budget=600)
+    assert [one.name for one in asked] == ["classical-logistic", *(f"hog-{family}" for family in PORTFOLIO_FAMILIES), "lab-forest"]

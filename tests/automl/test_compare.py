@@ -18,6 +18,7 @@ from oteo_automl.comparing.comparing import compare_models
 from oteo_automl.evaluation.paired import compare_paired, delong, delong_p
 from oteo_automl.predictions.formats import write_predictions
 from oteo_automl.predictions.records import ImageRecord, PredictionSet
+from oteo_automl.report.page import write_predictions as training_predictions
 from oteo_automl.service import AutoML
 from oteo_automl.settings import AutoMLSettings
 from oteo_core.artifacts import open_store
@@ -108,7 +109,13 @@ def classifier(store, name, sharpness, *, seed=0, count=120, classes=("no", "yes
     p = 1 / (1 + np.exp(-(sharpness * (2 * labels - 1) + rng.normal(0, 1.5, count))))
     truths = [(("no", "yes")[label],) for label in labels]
     columns = {"no": 1 - p, "yes": p}
-    return publish(store, name, "classification", classes, np.stack([columns[one] for one in classes], axis=1), truths=truths, **more)
+    answers = np.stack([columns[one] for one in classes], axis=1)
+    package = publish(store, name, "classification", classes, answers, truths=truths, **more)
+    # As a training writes them.
+    ids, groups = [f"s{index}" for index in range(count)], [f"g{index // 2}" for index in range(count)]
+    own = labels if classes[0] == "no" else 1 - labels
+    store.write_bytes(f"models/{name}/predictions.csv", training_predictions(ids, ids, groups, own, answers, classes, 0.6))
+    return package
 
 
 def test_the_better_classifier_is_found_and_its_rival_of_equal_worth_is_not(store):

@@ -16,11 +16,9 @@ from model_packages import CLASSES, publish_served
 
 from oteo_automl.candidates.networks import NetworkClassifier
 from oteo_automl.dense.base import Served, find_task
-from oteo_automl.dense.detect.calibration import Platt
 from oteo_automl.dense.detect.serving import ServedDetector
 from oteo_automl.dense.finish import graph_outputs
-from oteo_automl.dense.segment.floods import ServedWatershed
-from oteo_automl.dense.segment.serving import Mirrored, ServedSemantic
+from oteo_automl.dense.segment.serving import ServedSemantic, ServedWatershed
 from oteo_automl.exporting.forms import WRITERS
 from oteo_automl.exporting.network_file import load_network, network_files
 from oteo_automl.exporting.source import Source
@@ -42,7 +40,7 @@ def served(task: str) -> Served:
     dense, shape = find_task(task), (POLICY.height, POLICY.width)
     network = dense.network(dense.candidates[1], len(CLASSES), 3, [0.5] * 3, [0.25] * 3, FACTS).eval()
     if task == "detection":
-        module = ServedDetector(network, 20, Platt(1.2, (5.0, 5.5, 5.2)), mirrored=True).eval()
+        module = ServedDetector(network, 20, 1.2, (5.0, 5.5, 5.2), mirrored=True).eval()
         with torch.no_grad():
             count = int(module(torch.zeros((1, *shape, 3), dtype=torch.uint8))[1].shape[1])
         outputs = (("boxes", (count, 4), "FP32"), ("scores", (count,), "FP32"), ("classes", (count,), "INT64"))
@@ -50,13 +48,13 @@ def served(task: str) -> Served:
         return Served(module, outputs, decoding, tolerance={"boxes": 0.01, "scores": 1e-3}, ranked_by="scores")
     if task == "semantic_segmentation":
         return Served(
-            ServedSemantic(Mirrored(network, "all"), 1.4).eval(),
+            ServedSemantic(network, "all", 1.4).eval(),
             (("label_map", shape, "UINT8"), ("probabilities", (len(CLASSES) + 1, *shape), "FP32")),
             {},
             tolerance={"probabilities": 1e-3},
         )
     return Served(
-        ServedWatershed(Mirrored(network, "left-right"), 1.4).eval(),
+        ServedWatershed(network, "left-right", 1.4).eval(),
         (("probabilities", (len(CLASSES) + 1, *shape), "FP32"), ("heights", shape, "FP32")),
         {},
         tolerance={"probabilities": 1e-3, "heights": 1e-3},
@@ -96,7 +94,7 @@ def outputs_of(top: Path, store: ArtifactStore, model: str) -> dict[str, np.ndar
     return dict(zip(facts["outputs"], run_onnx(store.read_bytes(f"models/{model}/triton/{model}/1/model.onnx"), batch), strict=True))
 
 
-@pytest.mark.parametrize("form", ["onnx", "torchscript"])
+@pytest.mark.parametrize("form", ["onnx", pytest.param("torchscript", marks=pytest.mark.slow)])
 def test_a_detectors_objects_are_in_the_images_pixels(exported, form):
     top, store = exported
     said = answer(top / f"detection-{form}", top / "picture.png")["objects"]

@@ -8,7 +8,7 @@ import json
 
 import numpy as np
 import pytest
-from judged_models import dataset, publish, shade, square
+from judged_models import POLICY, dataset, publish, shade, square
 
 from oteo_automl.combine_job import COMBINE
 from oteo_automl.evaluate_job import EVALUATE, RESULT, target
@@ -19,7 +19,9 @@ from oteo_automl.settings import AutoMLSettings
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import MaskEncoding, Polygons
 from oteo_core.errors import FailedPrecondition, InvalidArgument, NotFound
+from oteo_core.images import prepare
 from oteo_core.jobs.testing import run_handler
+from oteo_core.packages import ReferenceStatistics, image_statistics, statistic_names
 from oteo_protos.automl.v1 import automl_pb2
 from oteo_protos.type.v1 import task_pb2
 
@@ -86,6 +88,15 @@ def test_classes_in_another_order_and_some_only(store, tmp_path):
     assert "http" not in page.replace("http-equiv", "")
     kept = Evaluation.from_json(store.read_bytes(f"{target('automl-judge')}/{RESULT}"))
     assert kept.confusion == [[10, 0, 0], [0, 0, 0], [1, 0, 12]]
+
+
+def test_images_unlike_the_training_images_are_said(store, tmp_path):
+    seen = np.stack([image_statistics(prepare(shade(1000 + index, 0.5), POLICY)) for index in range(300)])
+    publish(store, "classification", reference=ReferenceStatistics.fit(seen, statistic_names(3)))
+    dataset(store, "other", "classification", ("dark", "middle"), shades(("dark", "middle"), wrong=()), 12)
+    (finding,) = ask(store, tmp_path).findings
+    assert finding.code == "UNUSUAL_IMAGES"
+    assert "6 of 12 images" in finding.message
 
 
 def test_unknown_classes_are_named_or_left_out(store, tmp_path):

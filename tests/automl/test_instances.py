@@ -18,7 +18,7 @@ from oteo_core.errors import InvalidArgument
 from oteo_core.images import InputPolicy
 from oteo_core.images.geometry import place
 from oteo_core.packages.answers import Instances
-from oteo_core.packages.decoding.instances import decode_instances
+from oteo_core.packages.decoding.instances import WATERSHED, decode_instances, watershed_objects
 
 TASK = find_task("instance_segmentation")
 
@@ -231,3 +231,16 @@ def test_the_mask_head_learns_and_exports(tmp_path):
         made.served.decoding,
     )
     assert instance_scores([made.data.truths(row) for row in made.held_out.tolist()], answers, 1)["pq"] > 0.5
+
+
+def test_ripples_do_not_split_an_object_and_a_pass_between_two_does():
+    rows, columns = np.mgrid[:60, :60]
+    hill = np.clip(1.0 - np.hypot(rows - 30, columns - 20) / 16, 0, 1)
+    other = np.clip(1.0 - np.hypot(rows - 30, columns - 44) / 12, 0, 1)
+    heights = np.maximum(hill, other).astype(np.float32)
+    inside = (heights > 0).astype(np.float32)
+    heights[30, 25] += 0.12
+    assert watershed_objects(inside, heights, WATERSHED).max() == 2
+    assert watershed_objects(inside, heights, WATERSHED | {"prominence": 0.02}).max() == 3
+    # Without a top anywhere a piece of foreground is still an object.
+    assert watershed_objects(inside, heights * 0.2, WATERSHED).max() == 1

@@ -82,6 +82,13 @@ def test_round_trip(task: str, form: str) -> None:
         _assert_same(one, other)
 
 
+def test_a_mask_of_many_runs_is_read_again() -> None:
+    noise = (np.random.default_rng(0).random((700, 700)) < 0.5).astype(np.uint8)
+    given = PredictionSet("semantic_segmentation", ("a",), [ImageRecord("s", "", 700, 700)], [ClassMap(noise)])
+    read = read_predictions(write_predictions(given, "csv").__getitem__, NAMES["csv"])
+    np.testing.assert_array_equal(read.answers[0].labels, noise)
+
+
 def test_classes_in_another_order_are_renumbered() -> None:
     given = _set("detection")
     read = read_predictions(write_predictions(given, "csv").__getitem__, NAMES["csv"], classes=CLASSES[::-1])

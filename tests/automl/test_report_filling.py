@@ -10,9 +10,11 @@ from judged_models import dataset, shade
 
 from oteo_automl.evaluation.scored import score_answers
 from oteo_automl.report.audits import find_audit
+from oteo_automl.report.rivals import RivalAnswers, against_rivals
 from oteo_automl.report.subgroups import subgroups_of
 from oteo_core.artifacts import open_store
 from oteo_core.datasets import DatasetReader
+from oteo_core.packages.answers import ClassMap
 from oteo_core.settings import CoreSettings
 
 COUNT = 40
@@ -68,8 +70,26 @@ def test_a_folder_in_which_the_model_fails_is_shown(store):
         if one.attribute == "source folder"
     }
     assert {name: (one.figure, one.count) for name, one in found.items()} == {"set/a": (1.0, 20), "set/b": (0.0, 20)}
+    assert found["set/a"].lower < 0.9
+    assert found["set/a"].upper == pytest.approx(1.0)
     assert subgroups_of(store, "gone", "classification", ids, None, score, "accuracy") == []
     assert subgroups_of(store, "cells", "classification", ["other"], None, score, "accuracy") == []
+
+
+def test_folders_that_are_the_classes_are_no_subgroups(tmp_path):
+    made = open_store(CoreSettings(home=tmp_path))
+    dataset(
+        made,
+        "named",
+        "classification",
+        ("dark", "light"),
+        lambda index: (shade(index, 0.3), {"labels": (("dark", "light")[index % 2],)}),
+        COUNT,
+    )
+    ids = [f"s{index:03d}" for index in range(COUNT)]
+    answers = [np.array([0.9, 0.1])] * COUNT
+    score = score_answers("classification", 2, [index % 2 for index in range(COUNT)], answers).one("accuracy")
+    assert "source folder" not in {one.attribute for one in subgroups_of(made, "named", "classification", ids, None, score, "accuracy")}
 
 
 def test_intervals_of_a_subgroup_hold_its_figure(store):
@@ -81,3 +101,24 @@ def test_intervals_of_a_subgroup_hold_its_figure(store):
     for one in subgroups_of(store, "cells", "classification", ids, [f"g{index // 2}" for index in range(COUNT)], score, "accuracy"):
         assert one.lower <= one.figure <= one.upper
         assert one.lower < one.upper
+
+
+def test_the_winner_is_told_apart_from_a_worse_rival_and_not_from_its_like():
+    truths = [ClassMap(np.pad(np.ones((8, 8), np.uint8), 4)) for _ in range(30)]
+    rng = np.random.default_rng(0)
+
+    def shifted(largest):
+        return [ClassMap(np.roll(one.labels, int(rng.integers(0, largest + 1)), axis=1)) for one in truths]
+
+    winner, like, worse = (
+        RivalAnswers("unet", shifted(2)),
+        RivalAnswers("twin (the runner-up)", shifted(2)),
+        RivalAnswers("small (the baseline)", shifted(6)),
+    )
+    said = [one.sentence for one in against_rivals("semantic_segmentation", 1, truths, None, winner, [like, worse], "dice")]
+    assert "unet is not shown to be better than twin (the runner-up): Dice 0." in said[0]
+    assert "unet is better than small (the baseline): Dice 0." in said[1]
+    assert "on the same 30 images" in said[1]
+    turned = against_rivals("semantic_segmentation", 1, truths, None, RivalAnswers("small", worse.answers), [winner], "dice")[0].sentence
+    assert "small is worse than unet" in turned
+    assert "difference \N{MINUS SIGN}" in turned

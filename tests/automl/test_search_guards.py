@@ -161,6 +161,16 @@ class Lessons(Work[list[Trial]]):
         return trials
 
 
+class Missing(BrightLesson):
+    """Finds nothing that is right, unless it learns slowly."""
+
+    def judge(self, model: torch.nn.Module) -> Judgement:
+        found = super().judge(model)
+        if self.rates[-1] > 0.005:
+            found.score = 0.0
+        return found
+
+
 @pytest.fixture(autouse=True)
 def few_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     """End a search when its candidates have been tried, long before its time is up."""
@@ -210,6 +220,13 @@ def test_a_collapsed_network_is_begun_again_only_where_others_tell_classes_apart
     assert not any(trial.restarts for trial in alone)
 
 
+def test_a_network_that_finds_nothing_by_the_end_is_begun_again() -> None:
+    trials = search(Lessons({"missing": Missing(), "tame": BrightLesson()}))
+    first, second = of(trials, "missing")[:2]
+    assert "collapsed (it finds nothing that is right)" in first.message
+    assert second.results
+
+
 def test_a_trial_that_needs_too_much_memory_is_tried_again_with_half_its_batch() -> None:
     work = Lessons({"large": BrightLesson(most=5), "small": BrightLesson()})
     # Nothing is measured: the wall is met in training.
@@ -220,6 +237,21 @@ def test_a_trial_that_needs_too_much_memory_is_tried_again_with_half_its_batch()
     assert large.results
     assert "tried again with 8" in large.record("log_loss", 16).message
     assert "tried again with 4" in large.record("log_loss", 16).message
+
+
+def test_a_trial_whose_process_dies_is_tried_again_as_it_was_and_then_with_half_its_batch() -> None:
+    class Dying(BrightLesson):
+        def loss(self, model: torch.nn.Module, batch: Any, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
+            if recipe.batch > 8:
+                raise Unavailable("the process of a task died", reason="WORKER_LOST")
+            return super().loss(model, batch, recipe, generator)
+
+    work = Lessons({"mortal": Dying(), "small": BrightLesson()})
+    work.probe = lambda *_: None  # type: ignore[method-assign]
+    trials = search(work)
+    assert [batch for name, _, batch, _ in work.started if name == "mortal"][:3] == [16, 16, 8]
+    message = of(trials, "mortal")[0].record("log_loss", 16).message
+    assert message.startswith("its process died; tried again; needed too much memory with a batch of 16; tried again with 8")
 
 
 def test_a_trial_that_no_batch_helps_fails_alone() -> None:
@@ -406,3 +438,33 @@ def test_a_training_that_is_taken_up_again_keeps_the_same_mean_of_weights() -> N
     second = Trainer(Linear(), BrightLesson(), Recipe(rate=0.02, batch=16), seed=0)
     second.restore(states[-1])
     assert second.run(20, 20, time.time() + 60).judgement.loss == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_search_that_was_killed_goes_on_where_it_was_and_its_time_counts() -> None:
+    class Killed(BaseException):
+        pass
+
+    kept = Kept()
+    work = Lessons({"first": BrightLesson(), "second": BrightLesson()}, kept=kept)
+
+    def die() -> None:
+        if len(work.started) >= 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        search(work, check=die)
+    kept.save("clock.json", b'{"spent": 20.0}')
+    done = {name: data for name, data in kept.data.items() if "result-" in name}
+    assert done
+    again = Lessons({"first": BrightLesson(), "second": BrightLesson()}, kept=kept)
+    measured: list[str] = []
+    again.probe = lambda _executor, entry, *_: measured.append(entry.name)  # type: ignore[method-assign, func-returns-value, assignment]
+    budget = Budget.resume(kept, 60.0, 0.0)
+    assert budget.left <= 40.0
+    trials = Search(again, InlineExecutor(), budget, Plan(), NoTracker()).run()
+    assert not measured
+    # What had finished is there and was not trained again.
+    assert {name: kept.data[name] for name in done} == done
+    finished = {(name.split("/")[1], int(name[-6])) for name in done}
+    assert not finished & {(trial.id, rung) for trial in trials for started, rung, _, _ in again.started if trial.candidate == started}
+    assert all(trial.results for trial in trials)

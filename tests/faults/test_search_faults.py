@@ -190,7 +190,7 @@ def test_two_searches_at_once_keep_their_deadlines(world: World) -> None:
 def test_a_trial_whose_worker_is_killed_for_its_memory_is_tried_again_with_half_its_batch(world: World) -> None:
     seconds = BUDGET
     name = world.train("hungry", seconds, candidates=["classical-logistic", "timm-resnet10t"])
-    # The kernel's killer ends it, and once more where Ray tries it again.
+    # The kernel's killer ends it, and once more where it is tried again.
     for _ in range(2):
         worker = until(lambda: world.workers("train_network"))[0]
         worker.kill()

@@ -11,7 +11,7 @@ from oteo.cli import show
 from oteo.cli.options import AllowMissing, Budget, Limit, RequestId, Task, Timeout, Wait
 from oteo.cli.progress import finish
 from oteo.cli.session import Session, command
-from oteo.cli.words import local_path, metric_text
+from oteo.cli.words import local_path, metric_text, parse_duration
 from oteo.names import slug
 from oteo_protos.automl.v1 import automl_pb2
 from oteo_protos.type.v1 import report_pb2
@@ -20,17 +20,92 @@ app = typer.Typer(help="Models: what was trained.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="The model.")]
 
 
+def read_pair(text: str, option: str) -> tuple[str, str]:
+    """Read ``key=value``."""
+    key, mark, value = text.partition("=")
+    if not mark or not key.strip():
+        raise typer.BadParameter(f"{text!r} is not KEY=VALUE", param_hint=option)
+    return key.strip(), value.strip()
+
+
+def read_checkpoint(text: str) -> automl_pb2.Checkpoint:
+    """Read ``FILE,architecture=resnet18,name=theirs,classes=a;b``."""
+    uri, *rest = text.split(",")
+    made = automl_pb2.Checkpoint(uri=uri)
+    for part in rest:
+        key, value = read_pair(part, "--checkpoint")
+        if key == "classes":
+            made.classes.extend(name.strip() for name in value.split(";"))
+        elif key in ("architecture", "name"):
+            setattr(made, key, value)
+        else:
+            raise typer.BadParameter(f"{key!r} is none of architecture, name, classes", param_hint="--checkpoint")
+    return made
+
+
+def read_point(text: str) -> automl_pb2.OperatingPointRequest:
+    """Read ``CLASS:sensitivity=0.95``; the class may hold colons."""
+    name, mark, target = text.rpartition(":")
+    key, value = read_pair(target, "--point") if mark else ("", "")
+    if key not in ("sensitivity", "specificity"):
+        raise typer.BadParameter(f"{text!r} is not CLASS:sensitivity=X or CLASS:specificity=X", param_hint="--point")
+    try:
+        share = float(value)
+    except ValueError:
+        raise typer.BadParameter(f"{value!r} is not a number from 0 to 1", param_hint="--point") from None
+    made = automl_pb2.OperatingPointRequest(class_name=name)
+    setattr(made, key, share)
+    return made
+
+
 def train(
     session: Session,
     dataset: Annotated[str, typer.Argument(help="The dataset.")],
     budget: Budget,
     name: Annotated[str, typer.Option("--name", help="The model's id; default: made from the dataset's.")] = "",
     task: Task = "",
-    objective: Annotated[str, typer.Option("--objective", help="log_loss, auroc, balanced_accuracy, accuracy or f1.")] = "",
+    objective: Annotated[
+        str,
+        typer.Option(
+            "--objective",
+            help="What to choose by: log_loss, auroc, balanced_accuracy, accuracy, f1, mean_average_precision, map50_95, map50, dice, iou, pq.",
+        ),
+    ] = "",
     candidate: Annotated[list[str] | None, typer.Option("--candidate", help="Try only this; again for more.")] = None,
-    pretrained: Annotated[str, typer.Option("--pretrained", help="Folder or URI of pretrained weights.")] = "",
+    pretrained: Annotated[
+        str,
+        typer.Option("--pretrained", help="Folder or URI of pretrained weights, or hub:; #NAME@DIGEST at its end picks and checks them."),
+    ] = "",
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--checkpoint",
+            metavar="FILE,architecture=…",
+            help="A network trained elsewhere, to try as it is and train further; more after commas: architecture=resnet18, name=…, "
+            "classes=a;b;c. Again for more.",
+        ),
+    ] = None,
+    max_latency: Annotated[
+        float | None,
+        typer.Option("--max-latency", parser=parse_duration, metavar="TIME", help="Longest time of one image at inference: 20ms, 1s, …"),
+    ] = None,
+    coverage: Annotated[
+        float, typer.Option("--coverage", help="Share of cases whose true class the prediction set must hold: 0.5 to 0.999; default 0.9.")
+    ] = 0.0,
+    point: Annotated[
+        list[str] | None,
+        typer.Option("--point", metavar="CLASS:sensitivity=X", help="A threshold to find, by sensitivity or specificity; again for more."),
+    ] = None,
+    unlabelled: Annotated[str, typer.Option("--unlabelled", help="A dataset of images without annotations to learn from too.")] = "",
+    variant: Annotated[
+        list[str] | None, typer.Option("--variant", help="fp16 or int8: make this form beside the model; again for both.")
+    ] = None,
+    max_variant_loss: Annotated[
+        float, typer.Option("--max-variant-loss", help="What a variant may lose of the objective; default 0.01.")
+    ] = 0.0,
+    label: Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A free word; again for more.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of every draw.")] = 0,
-    validate_only: Annotated[bool, typer.Option("--validate-only", help="Plan, train nothing.")] = False,
+    validate_only: Annotated[bool, typer.Option("--dry-run", "--validate-only", help="Measure and plan, train nothing.")] = False,
     request_id: RequestId = "",
     wait: Wait = True,
     timeout: Timeout = None,
@@ -45,6 +120,14 @@ def train(
         objective=objective,
         candidates=candidate or (),
         pretrained_uri=pretrained,
+        checkpoints=[read_checkpoint(text) for text in checkpoint or ()],
+        max_latency=max_latency,
+        conformal_coverage=coverage,
+        operating_points=[read_point(text) for text in point or ()],
+        unlabelled_dataset=unlabelled,
+        variants=variant or (),
+        max_variant_loss=max_variant_loss,
+        labels=dict(read_pair(text, "--label") for text in label or ()),
         seed=seed,
         validate_only=validate_only,
         request_id=request_id or None,
@@ -54,7 +137,7 @@ def train(
         if response.HasField("model"):
             session.show(response, show.model_facts(response.model))
         else:
-            session.show(response, response.plan.summary)
+            session.show(response, *show.plan(response.plan))
 
     finish(session, handle, "train", wait, timeout, done)
 
@@ -177,13 +260,17 @@ def export(
     name: Name,
     destination: Annotated[str, typer.Argument(help="Folder or URI; default: in the artifact store.")] = "",
     format: Annotated[str, typer.Option("--format", help="onnx, torchscript, pytorch, triton, mlflow.")] = "onnx",
+    variant: Annotated[str, typer.Option("--variant", help="fp16 or int8 in the model's place, where its training has kept one.")] = "",
+    tensorrt: Annotated[bool, typer.Option("--tensorrt", help="For triton: TensorRT on GPUs.")] = False,
     request_id: RequestId = "",
     wait: Wait = True,
     timeout: Timeout = None,
 ) -> None:
     """Write a model in another form."""
-    handle = session.client.models.export(name, format=format, destination=destination, request_id=request_id or None)
-    finish(session, handle, "export", wait, timeout, lambda response: session.show(response, response.uri))
+    handle = session.client.models.export(
+        name, format=format, destination=destination, variant=variant, tensorrt=tensorrt, request_id=request_id or None
+    )
+    finish(session, handle, "export", wait, timeout, lambda response: session.show(response, local_path(response.uri)))
 
 
 @command(app, "compare")

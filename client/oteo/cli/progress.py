@@ -72,12 +72,16 @@ def detail_of(metadata: Message | None) -> str:
             return ""
 
 
+_FIGURES = ("accuracy", "mean_average_precision", "map50_95", "dice", "pq", "log_loss")
+"""What is shown of the best trial so far: the first that it has."""
+
+
 def _training(metadata: automl_pb2.TrainModelMetadata) -> str:
     parts = []
     if metadata.HasField("best_trial"):
         best = metadata.best_trial
         metrics = {metric.name: metric.value for metric in best.metrics if not metric.class_name}
-        name = next((name for name in ("accuracy", "balanced_accuracy", "auroc", "log_loss") if name in metrics), "")
+        name = next((name for name in _FIGURES if name in metrics), "")
         figure = (
             f" {name.replace('_', ' ')} {metrics[name]:.3f}" if name else f" {best.objective:.4f}" if best.HasField("objective") else ""
         )

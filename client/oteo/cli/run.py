@@ -25,7 +25,7 @@ from oteo.cli.options import Task
 from oteo.cli.predict import note_of, scores_of
 from oteo.cli.progress import follow
 from oteo.cli.session import Session, command
-from oteo.cli.words import duration, local_file, local_path, metric, metric_text, parse_duration, seconds_of, short
+from oteo.cli.words import duration, local_file, local_path, parse_duration, seconds_of, short
 from oteo.connection import find_endpoint, home
 from oteo.drawing import save_prediction
 from oteo.errors import OperationFailed, OteoApiError
@@ -243,8 +243,7 @@ def report(session: Session, handle: OperationHandle[Message], result: pipeline_
             + (f"; {show.plural(dataset.excluded_count, 'file')} left out" if dataset.excluded_count else ""),
         ),
         ("model", f"{short(model.name)}: {model.candidate}, the best of {model.trial_count} trials"),
-        ("test accuracy", metric_text(metric(model.metrics, "accuracy"))),
-        ("test ECE", metric_text(metric(model.metrics, "ece"))),
+        *show.figures(model, "test "),
         ("training time", f"{duration(seconds_of(model.training_time))} of {duration(seconds_of(model.budget))}"),
         ("report", local_path(model.report_uri)),
         ("package", local_path(model.package_uri)),

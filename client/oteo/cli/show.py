@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from rich.markup import escape
 from rich.table import Table
@@ -133,6 +133,28 @@ def samples_table(samples: Iterable[dataset_pb2.Sample]) -> Table:
     return made
 
 
+_FIGURES = (
+    ("accuracy", "accuracy"),
+    ("auroc", "AUROC"),
+    ("mean_average_precision", "mean average precision"),
+    ("map50_95", "mAP50-95"),
+    ("map50", "mAP50"),
+    ("dice", "Dice"),
+    ("iou", "IoU"),
+    ("pq", "PQ"),
+    ("ece", "ECE"),
+)
+"""What is shown of a model, where it was measured; the first of them stands for it in lists."""
+
+_PARTS = (("train_count", "train"), ("validation_count", "validation"), ("test_count", "test"))
+
+
+def figures(model: automl_pb2.Model, before: str = "") -> list[tuple[str, str]]:
+    """Give the figures that a model is known by, those that were measured, as rows of facts."""
+    found = ((words, metric(model.metrics, name)) for name, words in _FIGURES)
+    return [(f"{before}{words}", metric_text(value)) for words, value in found if value]
+
+
 def model_facts(model: automl_pb2.Model) -> Text:
     """Give one model."""
     spec = model.input
@@ -144,10 +166,9 @@ def model_facts(model: automl_pb2.Model) -> Text:
             ("classes", ", ".join(model.classes)),
             ("dataset", model.dataset),
             ("candidate", model.candidate),
-            ("accuracy", metric_text(metric(model.metrics, "accuracy")) if metric(model.metrics, "accuracy") else ""),
-            ("AUROC", metric_text(metric(model.metrics, "auroc")) if metric(model.metrics, "auroc") else ""),
-            ("ECE", metric_text(metric(model.metrics, "ece")) if metric(model.metrics, "ece") else ""),
+            *figures(model),
             ("input", f"{spec.width} x {spec.height} x {spec.channels}, {spec.resize}" if spec.width else ""),
+            *_variants(model.variants),
             ("trials", str(model.trial_count)),
             ("time", f"{duration(seconds_of(model.training_time))} of {duration(seconds_of(model.budget))}"),
             ("made", moment(model.create_time)),
@@ -159,18 +180,67 @@ def model_facts(model: automl_pb2.Model) -> Text:
 
 def models_table(models: Iterable[automl_pb2.Model]) -> Table:
     """Give many models."""
-    made = table("model", "task", "dataset", "candidate", "accuracy", "made")
+    made = table("model", "task", "dataset", "candidate", "figure", "made")
     for item in models:
-        found = metric(item.metrics, "accuracy")
+        name, words = next(((name, words) for name, words in _FIGURES if metric(item.metrics, name)), ("", ""))
+        found = metric(item.metrics, name)
         made.add_row(
             short(item.name),
             task_word(item.task),
             short(item.dataset),
             escape(item.candidate),
-            metric_text(found) if found else "",
+            f"{words} {metric_text(found)}" if found else "",
             moment(item.create_time),
         )
     return made
+
+
+def _variants(variants: Iterable[automl_pb2.VariantFigures]) -> Iterator[tuple[str, str]]:
+    for one in variants:
+        if one.variant:
+            took = f"{size(one.size_bytes)}, {1000 * seconds_of(one.latency):.3g} ms an image; " if one.size_bytes else ""
+            yield f"variant {enum_word(automl_pb2.ModelVariant.Name(one.variant), 'MODEL_VARIANT_')}", f"{took}{one.reason}"
+
+
+def plan(given: automl_pb2.TrainingPlan) -> list[Text | Table | str]:
+    """Give a training's plan: what it means to do, what it is tried on, and what is left out and why."""
+    chosen = [one for one in given.candidates if not one.reason.startswith("left out: ")]
+    left_out = [one for one in given.candidates if one.reason.startswith("left out: ")]
+    folds = "cross-validated, " + plural(given.folds, "fold") if given.folds > 1 else "the held-out part"
+    head = facts(
+        [
+            ("device", given.device),
+            ("compared on", folds),
+            (
+                "images",
+                ", ".join(
+                    f"{words} {given.fingerprint.fields[name].number_value:.0f}"
+                    for name, words in _PARTS
+                    if name in given.fingerprint.fields
+                ),
+            ),
+            ("done by", moment(given.predicted_end_time)),
+        ]
+    )
+    made = table("candidate", "input", "batch", "epochs", "an epoch", "weights", "why", right=("input", "batch", "epochs", "an epoch"))
+    for one in chosen:
+        epoch = seconds_of(one.epoch_time)
+        made.add_row(
+            escape(one.name),
+            f"{one.input_size} px" if one.input_size else "",
+            str(one.batch_size) if one.batch_size else "",
+            str(one.epochs) if one.epochs else "",
+            (f"{1000 * epoch:.0f} ms" if epoch < 1 else duration(epoch)) + ("" if one.measured else " (a guess)") if one.epochs else "",
+            escape(one.initial_weights) if one.epochs else "",
+            escape(one.reason),
+        )
+    shown: list[Text | Table | str] = [escape(given.summary), head, made]
+    if left_out:
+        reasons: dict[str, list[str]] = {}
+        for one in left_out:
+            reasons.setdefault(one.reason.removeprefix("left out: "), []).append(one.name)
+        shown.append(facts([("left out", f"{', '.join(names)}: {reason}") for reason, names in reasons.items()]))
+    return shown
 
 
 def trials_table(trials: Iterable[automl_pb2.Trial]) -> Table:

@@ -14,12 +14,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from oteo_protos.type.v1 import report_pb2
 
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_PART = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d|)")
+_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)")
 
 
 def parse_duration(text: str | float) -> float:
-    """Give the seconds of ``"90"``, ``"30s"``, ``"4m"``, ``"1h30m"`` or ``"2d"``.
+    """Give the seconds of ``"90"``, ``"20ms"``, ``"30s"``, ``"4m"``, ``"1h30m"`` or ``"2d"``.
 
     Raises
     ------

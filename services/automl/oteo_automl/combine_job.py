@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from oteo_automl.predictions.combining import judge_sets
+from oteo_automl.judging.combined import judge_sets
 from oteo_automl.predictions.formats import NAMES, read_predictions, write_predictions
 from oteo_automl.predictions.voting import combine_sets
 from oteo_automl.requests import forms_of, path_of

@@ -171,7 +171,15 @@ def finish(
         data = _report_data(winner, package, labels, probabilities, before, judged, exported, step.seconds, places[0] if places else None)
         data.shifts, data.front = shifts, front_points(winner.trials, winner.winner_trial)
         data.significance, data.data_curve = winner.significance, winner.growth
-        fill_in(data, ctx.artifacts, ids=winner.test.ids, groups=winner.test.groups, truths=labels.tolist(), answers=list(probabilities))
+        fill_in(
+            data,
+            ctx.artifacts,
+            ids=winner.test.ids,
+            groups=winner.test.groups,
+            truths=labels.tolist(),
+            answers=list(probabilities),
+            seconds=spare_seconds(deadline),
+        )
         contents = {
             "report.html": write_html(data),
             "README.md": write_card(data),

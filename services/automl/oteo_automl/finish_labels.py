@@ -166,6 +166,7 @@ def finish_labels(
             truths=list(labels.astype(np.bool_)),
             answers=list(probabilities),
             thresholds=settled.thresholds.tolist(),
+            seconds=spare_seconds(deadline),
         )
         contents = {
             "report.html": write_html(data),

@@ -13,7 +13,7 @@ from oteo_automl.dense.pieces import DenseProblem
 from oteo_automl.dense.work import DenseWork, choose_candidates, hold_out
 from oteo_automl.search.data import check_parts, describe, leave_out
 from oteo_automl.search.fingerprint import describe_depth, describe_images, input_channels
-from oteo_automl.training_job import GPU_SHARE, Training, reserve
+from oteo_automl.training_job import GPU_SHARE, Training
 from oteo_automl.triton import TritonParityClient
 from oteo_automl.variant_request import wanted
 from oteo_core.datasets import DatasetReader
@@ -32,7 +32,7 @@ def train_dense_task(training: Training, reader: DatasetReader) -> ModelPackage 
         ``NO_TEST_PART``, ``UNREADABLE_IMAGES``.
     """
     context, request, settings, budget = training.context, training.request, training.settings, training.budget
-    budget.reserve = min(reserve(budget.total, dense=True), 0.6 * budget.total)
+    budget.reserve = min(training.reserve(dense=True), 0.6 * budget.total)
     task = find_task(reader.info.task)
     objective = request.objective or task.objectives[0]
     if objective not in task.objectives:

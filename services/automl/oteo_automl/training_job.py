@@ -44,6 +44,11 @@ _INLINE_BUDGET = 45.0
 
 _FLUSH_SECONDS = 3.0
 
+_USUAL_START = 8.0
+"""Seconds from the job's process to its first own line on a machine that is not busy: imports mostly."""
+
+_MOST_SLOWNESS = 3.0
+
 
 class Training:
     """One attempt of a training.
@@ -58,6 +63,8 @@ class Training:
         What earlier attempts left, and the clock that counts them in.
     steps
         Measured seconds of each step so far.
+    slowness
+        How many times slower than usual the job came to life, 1 to 3: other work on the machine.
     """
 
     def __init__(self, context: Context) -> None:
@@ -70,10 +77,22 @@ class Training:
             context.artifacts.root_uri, f"operations/{context.operation_id}/checkpoints", self.settings.artifact_options
         )
         total = self.request.budget.ToTimedelta().total_seconds()
-        self.budget = Budget.resume(self.checkpoints, total, reserve(total) + _variants_reserve(self.request, total), began)
         self.steps: dict[str, float] = {"start": time.time() - began}
+        self.slowness = min(_MOST_SLOWNESS, max(1.0, self.steps["start"] / _USUAL_START))
+        self.budget = Budget.resume(self.checkpoints, total, self.reserve(), began)
         self._tracker: BackgroundTracker | None = None
         self._probing: Probing | None = None
+
+    def reserve(self, *, dense: bool = False) -> float:
+        """Give the seconds to keep for what follows the search: less in short budgets, where only small models are exported.
+
+        Detectors and segmenters take longer, since thresholds, mirroring and post-processing are chosen on whole images; and a machine that was slow
+        to start the job will be slow to end it.
+        """
+        total = self.request.budget.ToTimedelta().total_seconds()
+        usual = (1.5 if dense else 1.0) * (RESERVE_SECONDS + 0.05 * total)
+        kept = self.slowness * min(usual, 90.0 if dense else 60.0)
+        return min(kept, max(0.4 * total, 10.0)) + _variants_reserve(self.request, total)
 
     @property
     def pretrained_uri(self) -> str:
@@ -247,11 +266,3 @@ def device_name(*, gpu: bool) -> str:
 def _variants_reserve(request: automl_pb2.TrainModelRequest, total: float) -> float:
     """Give the seconds to keep for variants that are asked for."""
     return min(0.05 * total, 20.0) * len(request.variants)
-
-
-def reserve(total: float, *, dense: bool = False) -> float:
-    """Give the seconds to keep for what follows the search: less in short budgets, where only small models are exported.
-
-    Detectors and segmenters take longer: thresholds, mirroring and post-processing are chosen on whole images.
-    """
-    return min((1.5 if dense else 1.0) * (RESERVE_SECONDS + 0.05 * total), max(0.4 * total, 10.0), 90.0 if dense else 60.0)

@@ -15,7 +15,7 @@ from oteo_core.packages.answers import Instances
 
 Floats = NDArray[np.float32]
 
-WATERSHED = {"method": "watershed", "foreground": 0.5, "marker": 0.5, "smallest": 8.0, "smooth": 0.0, "score": 0.0}
+WATERSHED = {"method": "watershed", "foreground": 0.5, "marker": 0.4, "prominence": 0.15, "smallest": 8.0, "smooth": 0.0, "score": 0.0}
 """What `decode_instances` takes where ``decoding`` is silent, for outputs with ``heights``."""
 
 MASKS = {"method": "masks", "foreground": 0.5, "score": 0.3, "overlap": 0.5, "smallest": 8.0}
@@ -38,7 +38,7 @@ def decode_instances(
         How the originals became inputs.
     decoding
         ``method`` and thresholds; see `WATERSHED` and `MASKS`: ``foreground`` is the least probability of an object's pixel, ``marker`` the height
-        above which an object's core lies, ``smooth`` the spread (prepared pixels) of a Gaussian over heights, ``smallest`` the fewest prepared
+        above which an object's core lies, ``prominence`` how far a core rises above the pass to a higher one, ``smooth`` the spread (prepared pixels) of a Gaussian over heights, ``smallest`` the fewest prepared
         pixels of an object, ``score`` the least of an object, ``overlap`` the share of a mask that others with higher scores may have taken.
     """
     found = []
@@ -96,6 +96,8 @@ def watershed_objects(foreground: Floats, heights: Floats, settings: Mapping[str
     if settings["smooth"] > 0:
         heights = cv2.GaussianBlur(heights, (0, 0), settings["smooth"])
     cores = (inside & (heights > settings["marker"])).astype(np.uint8)
+    if settings["prominence"] > 0:
+        cores &= _prominent(heights * inside, settings["prominence"])
     count, markers = cv2.connectedComponents(cores, connectivity=8)
     pieces_count, pieces = cv2.connectedComponents(inside.astype(np.uint8), connectivity=8)
     having = np.zeros(pieces_count, dtype=bool)
@@ -110,6 +112,15 @@ def watershed_objects(foreground: Floats, heights: Floats, settings: Mapping[str
     small = areas < settings["smallest"]
     small[0] = False
     return renumbered_ids(np.where(small[ids], 0, ids).astype(np.int32))
+
+
+def _prominent(heights: Floats, prominence: float) -> NDArray[np.uint8]:
+    """Mark the tops that rise by so much above every pass to a higher one (Soille's h-maxima): ripples of a large object's height are not cores."""
+    from skimage.morphology import reconstruction
+
+    lowered = reconstruction(heights - np.float32(prominence), heights)
+    # What the lowered surface cannot fill up by more than a rounding error less than the prominence is a top of it.
+    return np.asarray(heights - lowered >= prominence - 1e-4).astype(np.uint8)
 
 
 def renumbered_ids(ids: NDArray[np.int32]) -> NDArray[np.int32]:

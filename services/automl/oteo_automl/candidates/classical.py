@@ -35,6 +35,9 @@ from oteo_automl.evaluation.calibration import fit_temperature
 from oteo_automl.evaluation.label_calibration import fit_labels
 
 Parameters = dict[str, Any]
+_BOOSTED_SAMPLES = 6_000_000
+"""Samples times classes times trees of gradient boosting: about half a minute of one processor."""
+
 _LIMITS = {"svm": 6000, "neighbours": 6000}
 """Images beyond which a family is not tried: machines would take too long, and a graph that holds every training image would be too large."""
 
@@ -103,8 +106,10 @@ def _fit_forest(x: NDArray[np.float32], y: NDArray[np.int64], settings: Mapping[
 
 def _fit_boosting(x: NDArray[np.float32], y: NDArray[np.int64], settings: Mapping[str, Any], classes: int, seed: int) -> SavedModule:
     # Stochastic (Friedman, Computational Statistics & Data Analysis 38, 2002): a few features a split, half of the samples a tree.
+    # On large sets fewer trees: a fit that takes minutes would keep others from their turn.
+    affordable = max(20, _BOOSTED_SAMPLES // (len(x) * classes))
     model = GradientBoostingClassifier(
-        n_estimators=settings["trees"],
+        n_estimators=min(settings["trees"], affordable),
         learning_rate=settings["rate"],
         max_depth=settings["depth"],
         subsample=0.6,

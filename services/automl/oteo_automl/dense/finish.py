@@ -47,6 +47,7 @@ from oteo_automl.report.data import ReportData
 from oteo_automl.report.front import front_points
 from oteo_automl.report.gather import PixelCalibration, gather_dense
 from oteo_automl.report.page import write_card, write_html
+from oteo_automl.report.rivals import RivalAnswers, against_rivals
 from oteo_automl.report.subgroups import fill_in
 from oteo_core.datasets import DatasetInfo, DatasetReader
 from oteo_core.errors import FailedPrecondition
@@ -248,6 +249,21 @@ def finish_dense(
         package.training_time = used(winner.start_time)
         page = report_data(winner, package, judged, test, truths, exported, step.seconds)
         page.shifts, page.front = shifts, front_points(result.trials, result.best.trial_id)
+        page.comparisons = list(
+            against_rivals(
+                winner.task.name,
+                len(data.classes),
+                truths,
+                [data.groups[row] for row in test],
+                RivalAnswers(package.candidate, judged.answers, served.decoding.get("score_threshold")),
+                [
+                    RivalAnswers(f"{one.candidate.name} ({role})", other.answers, other.served.decoding.get("score_threshold"))
+                    for role, (one, other) in rivals.items()
+                ],
+                result.objective,
+                seed=winner.seed,
+            )
+        )
         fill_in(
             page,
             ctx.artifacts,
@@ -256,6 +272,7 @@ def finish_dense(
             truths=truths,
             answers=judged.answers,
             thresholds=served.decoding.get("score_threshold"),
+            seconds=spare_seconds(deadline),
         )
         contents = {
             "report.html": write_html(page),

@@ -132,7 +132,7 @@ class DenseWork(Work[DenseResult]):
     ) -> Task[PieceResult]:
         """Train a network up to an epoch."""
         return executor.submit(
-            train_dense, self._problem, trial, rung, entry.name, recipe, target, total, deadline, cpus=1.0, gpus=self.gpu_share, retries=1
+            train_dense, self._problem, trial, rung, entry.name, recipe, target, total, deadline, cpus=1.0, gpus=self.gpu_share, retries=0
         )
 
     def probe(self, executor: Executor, entry: Entry, recipe: Recipe, deadline: float) -> Task[Probe] | None:

@@ -185,15 +185,19 @@ class ClassMatches:
     def _precision_area(self, weights: Floats, positives: Floats) -> Floats:
         drawn = weights[:, self.images]
         areas = np.zeros((len(weights), len(self.hits)))
-        whole = np.cumsum(drawn, axis=1) if not self.ignored.all() else drawn
+        whole = np.cumsum(drawn, axis=1)
         offsets = 2.0 * np.arange(len(weights))[:, None]
         for at, (hits, ignored) in enumerate(zip(self.hits, self.ignored, strict=True)):
             places = np.flatnonzero(hits)
             if not len(places):
                 continue
-            called = np.cumsum(drawn * ~ignored, axis=1) if ignored.any() else whole
             found = np.cumsum(drawn[:, places], axis=1)
-            reached = called[:, places]
+            reached = whole[:, places]
+            if ignored.any():
+                # What is ignored at this threshold is little beside all: it is taken off where it is counted.
+                gone = np.flatnonzero(ignored)
+                lost = np.concatenate([np.zeros((len(weights), 1)), np.cumsum(drawn[:, gone], axis=1)], axis=1)
+                reached = reached - lost[:, np.searchsorted(gone, places)]
             precision = np.divide(found, reached, out=np.zeros_like(found), where=reached > 0)
             envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
             recalls = found / positives[:, None]

@@ -36,20 +36,6 @@ class Wrapping:
     make: Callable[[Any, nn.Module, Mapping[str, Any]], nn.Module]
 
 
-def _mirrors(module: Any) -> Spec:
-    from oteo_automl.dense.segment.serving import MIRRORS
-
-    return {"mirrors": next(name for name, axes in MIRRORS.items() if axes == module._axes)}
-
-
-def _detector(cls: Any, inner: nn.Module, settings: Mapping[str, Any]) -> nn.Module:
-    from oteo_automl.dense.detect.calibration import Platt
-
-    platt = Platt(settings["slope"], tuple(settings["offsets"]))
-    made: nn.Module = cls(inner, settings["limit"], platt, settings["mirrored"])
-    return made
-
-
 WRAPPINGS: dict[str, Wrapping] = {
     "served-classifier": Wrapping(
         "oteo_automl.packaging.served:ServedClassifier",
@@ -62,32 +48,6 @@ WRAPPINGS: dict[str, Wrapping] = {
         "network",
         lambda module: {"scale": module.scale.tolist(), "bias": module.bias.tolist(), "maps": module.maps},
         lambda cls, inner, given: cls(inner, given["scale"], given["bias"], maps=given.get("maps", False)),
-    ),
-    "served-detector": Wrapping(
-        "oteo_automl.dense.detect.serving:ServedDetector",
-        "detector",
-        lambda module: {
-            "limit": module.limit,
-            "mirrored": module.mirrored,
-            "slope": float(module.slope),
-            "offsets": module.offsets.tolist(),
-        },
-        _detector,
-    ),
-    "mirrored": Wrapping(
-        "oteo_automl.dense.segment.serving:Mirrored", "network", _mirrors, lambda cls, inner, given: cls(inner, given["mirrors"])
-    ),
-    "served-semantic": Wrapping(
-        "oteo_automl.dense.segment.serving:ServedSemantic",
-        "maps",
-        lambda module: {"temperature": float(module.temperature)},
-        lambda cls, inner, given: cls(inner, given["temperature"]),
-    ),
-    "served-watershed": Wrapping(
-        "oteo_automl.dense.segment.floods:ServedWatershed",
-        "maps",
-        lambda module: {"temperature": float(module.temperature)},
-        lambda cls, inner, given: cls(inner, given["temperature"]),
     ),
 }
 """By the kind that stands in a spec."""

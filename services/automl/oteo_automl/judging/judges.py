@@ -192,12 +192,8 @@ class DetectionJudge(DenseJudge):
         return [Detections(*parts) for parts in zip(*columns, strict=True)] if len(arrays["counts"]) else []
 
     def truth(self, reader: DatasetReader, sample: Sample) -> Any:
-        """Give the boxes of objects and outlines; of masks of objects, the boxes around them."""
-        from oteo_automl.dense.detect.targets import boxes_of
-
-        if sample.mask_path and not (sample.boxes or sample.polygons or sample.rle or sample.oriented_boxes):
-            return boxes_around(_instances(reader, sample, self.classes))
-        return boxes_of(sample, {name: number for number, name in enumerate(self.classes)})
+        """Give the boxes; see `true_boxes`."""
+        return true_boxes(reader, sample, self.classes)
 
     def figures(self, truths: Sequence[Any], answers: Sequence[Any], samples: Sequence[Sample]) -> Figures:
         """Match once; F1 is at the package's threshold."""
@@ -259,6 +255,15 @@ class InstanceJudge(DenseJudge):
         return _Scored(InstanceScorer(truths, answers, len(self.classes)), self.classes)
 
 
+def true_boxes(reader: DatasetReader, sample: Sample, classes: Sequence[str]) -> TrueBoxes:
+    """Give the boxes of a sample's objects and outlines; of masks of objects, the boxes around them."""
+    from oteo_automl.dense.detect.targets import boxes_of
+
+    if sample.mask_path and not (sample.boxes or sample.polygons or sample.rle or sample.oriented_boxes):
+        return boxes_around(_instances(reader, sample, tuple(classes)))
+    return boxes_of(sample, {name: number for number, name in enumerate(classes)})
+
+
 def _instances(reader: DatasetReader, sample: Sample, classes: tuple[str, ...]) -> Instances:
     from oteo_automl.dense.segment.truths import instance_map, renumbered
 
@@ -272,7 +277,7 @@ def _instances(reader: DatasetReader, sample: Sample, classes: tuple[str, ...]) 
     return renumbered(ids, known)
 
 
-def boxes_around(objects: Instances) -> Any:
+def boxes_around(objects: Instances) -> TrueBoxes:
     """Give the boxes around masks, as truths of a detection."""
     from scipy.ndimage import find_objects
 

@@ -12,7 +12,7 @@ import numpy as np
 from oteo_automl.judging.judges import Figures, Judge, find_judge
 from oteo_automl.judging.result import Evaluation, PartFigures, Remark
 from oteo_automl.judging.rows import check_pairing, choose_rows
-from oteo_automl.judging.running import Answers, Keeper, Skipped, Truths, answer_all, read_graph
+from oteo_automl.judging.running import Answered, Answers, Keeper, Skipped, Truths, answer_all, read_graph
 from oteo_automl.judging.subgroups import LEAST_IMAGES, divide
 from oteo_automl.predictions.formats import NAMES, write_predictions
 from oteo_automl.predictions.records import CLASSES, ImageRecord, PredictionSet
@@ -101,9 +101,8 @@ def judge_model(
     rows = choose_rows(reader, package, question.parts, leave_out_unknown=question.leave_out_unknown)
     judge = find_judge(package)
     graph = read_graph(store, package)
-    samples, answers, skipped = answer_all(
-        keeper, judge, graph, reader, rows.samples, limits, lambda share: progress(_ANSWERING * share, "answering")
-    )
+    answered = answer_all(keeper, judge, graph, reader, rows.samples, limits, lambda share: progress(_ANSWERING * share, "answering"))
+    samples, answers, skipped = answered.samples, answered.answers, answered.skipped
     if not samples:
         raise FailedPrecondition(
             f"none of the {len(rows.samples)} images could be read: {skipped[0].path}: {skipped[0].message}", reason="NO_READABLE_IMAGE"
@@ -133,7 +132,12 @@ def judge_model(
         skipped=len(skipped) + sum(rows.left_out.values()),
         metrics=metrics,
         parts=parts,
-        remarks=[*_on_training(package, reader, question.parts), *_on_skipped(skipped, rows.left_out), *remarks],
+        remarks=[
+            *_on_training(package, reader, question.parts),
+            *_on_unusual(answered),
+            *_on_skipped(skipped, rows.left_out),
+            *remarks,
+        ],
         predictions=files,
         operation=operation,
         create_time=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -169,6 +173,18 @@ def _on_training(package: ModelPackage, reader: DatasetReader, parts: Sequence[s
         f"The model was fitted or chosen on the {' and '.join(seen)} part of this very dataset: its figures there say little of new images."
     )
     return [Remark("warning", "TRAINED_ON", text)]
+
+
+def _on_unusual(answered: Answered) -> list[Remark]:
+    count = len(answered.samples)
+    # One in a hundred is what chance gives.
+    if not answered.unusual or answered.unusual < max(2, 0.05 * count):
+        return []
+    text = (
+        f"{answered.unusual} of {count} images look unlike the training images (farther out than 99 of 100 of those): "
+        "what the model's own report says may not hold for them."
+    )
+    return [Remark("warning", "UNUSUAL_IMAGES", text)]
 
 
 def _on_skipped(skipped: Sequence[Skipped], left_out: dict[str, int]) -> list[Remark]:

@@ -99,7 +99,7 @@ def _kinds(evaluation: Evaluation, heads: tuple[str, ...]) -> list[dict[str, Any
     whole = _find(evaluation.metrics, heads[0])
     return [
         {
-            "name": kind.replace("_", " "),
+            "name": "images with the class" if kind == "class" else kind.replace("_", " "),
             "rows": [
                 {
                     "value": part.value,

@@ -27,6 +27,9 @@ CHUNK = 256
 
 BATCH = 16
 
+UNUSUAL = 0.01
+"""Share of the training images that lie farther out than an image which is called unusual."""
+
 
 class Keeper(Protocol):
     """Where checkpoints go: `oteo_core.jobs.JobContext`."""
@@ -49,6 +52,28 @@ class Skipped:
     path: str
     reason: str
     message: str
+
+
+@dataclass(slots=True)
+class Answered:
+    """What the model said.
+
+    Parameters
+    ----------
+    samples
+        The images that could be read, in their order.
+    answers
+        One for each.
+    skipped
+        The others.
+    unusual
+        Images that lie farther from the training images than 99 of 100 of those do; None where the package does not say what those were like.
+    """
+
+    samples: list[Sample]
+    answers: Answers
+    skipped: list[Skipped]
+    unusual: int | None
 
 
 def read_graph(store: ArtifactStore, package: ModelPackage) -> bytes:
@@ -128,7 +153,7 @@ def answer_all(
     samples: Sequence[Sample],
     limits: ImageLimits,
     progress: Callable[[float], None],
-) -> tuple[list[Sample], Answers, list[Skipped]]:
+) -> Answered:
     """Have the model answer for every image.
 
     Parameters
@@ -146,11 +171,6 @@ def answer_all(
     progress
         Told the share that is done.
 
-    Returns
-    -------
-    samples, answers, skipped
-        The images that could be read, in their order, with an answer each; the others.
-
     Raises
     ------
     Internal
@@ -161,6 +181,7 @@ def answer_all(
     read: list[Sample] = []
     skipped: list[Skipped] = []
     counts: list[int] = []
+    unusual = 0
     with ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2)), thread_name_prefix="decode") as pool:
         for number, start in enumerate(range(0, len(samples), CHUNK)):
             keeper.check()
@@ -169,11 +190,14 @@ def answer_all(
             kept = keeper.load(f"{name}.json")
             if kept is None:
                 runtime = runtime or session(graph)
-                answers, missing = _answer_chunk(keeper.check, judge, runtime, reader, chunk, limits, pool)
+                answers, missing, far = _answer_chunk(keeper.check, judge, runtime, reader, chunk, limits, pool)
                 keeper.save(f"{name}.npz", _to_npz(judge.pack(answers)))
-                keeper.save(f"{name}.json", json.dumps([[one.sample, one.path, one.reason, one.message] for one in missing]).encode())
+                listed = [[one.sample, one.path, one.reason, one.message] for one in missing]
+                keeper.save(f"{name}.json", json.dumps({"skipped": listed, "unusual": far}).encode())
             else:
-                missing = [Skipped(*entry) for entry in json.loads(kept)]
+                stored = json.loads(kept)
+                missing, far = [Skipped(*entry) for entry in stored["skipped"]], int(stored["unusual"])
+            unusual += far
             lost = {one.sample for one in missing}
             read += [sample for sample in chunk if sample.id not in lost]
             skipped += missing
@@ -188,7 +212,7 @@ def answer_all(
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
 
-    return read, Answers(judge, load, counts), skipped
+    return Answered(read, Answers(judge, load, counts), skipped, unusual if judge.package.reference is not None else None)
 
 
 def _to_npz(arrays: dict[str, NDArray[Any]]) -> bytes:
@@ -205,13 +229,14 @@ def _answer_chunk(
     samples: Sequence[Sample],
     limits: ImageLimits,
     pool: ThreadPoolExecutor,
-) -> tuple[list[Any], list[Skipped]]:
+) -> tuple[list[Any], list[Skipped], int]:
     package = judge.package
     names = [output.name for output in runtime.get_outputs()]
     answers: list[Any] = []
     skipped: list[Skipped] = []
+    unusual = 0
 
-    def prepared(sample: Sample) -> tuple[NDArray[Any], tuple[int, int]] | Skipped:
+    def prepared(sample: Sample) -> tuple[NDArray[Any], tuple[int, int], bool] | Skipped:
         try:
             image = decode(reader.read_media(sample), limits)
             if sample.mask_path:
@@ -220,7 +245,8 @@ def _answer_chunk(
         except OteoError as error:
             return Skipped(sample.id, sample.source_path or sample.path, error.reason, error.message)
         height, width = image.pixels.shape[:2]
-        return prepare(image.pixels, package.input, image.header.bit_depth), (width, height)
+        pixels = prepare(image.pixels, package.input, image.header.bit_depth)
+        return pixels, (width, height), package.reference is not None and package.reference.score(pixels)[1] < UNUSUAL
 
     for group in _batches(samples):
         check()
@@ -229,12 +255,13 @@ def _answer_chunk(
         ready = [one for one in made if not isinstance(one, Skipped)]
         if not ready:
             continue
-        outputs = runtime.run(None, {"image": np.stack([pixels for pixels, _ in ready])})
+        unusual += sum(far for _, _, far in ready)
+        outputs = runtime.run(None, {"image": np.stack([pixels for pixels, _, _ in ready])})
         try:
-            answers += judge.answers(dict(zip(names, outputs, strict=True)), [size for _, size in ready])
+            answers += judge.answers(dict(zip(names, outputs, strict=True)), [size for _, size, _ in ready])
         except KeyError as error:
             raise Internal(f"the graph of {package.name} has no output {error}", reason="BAD_MODEL_OUTPUT") from error
-    return answers, skipped
+    return answers, skipped, unusual
 
 
 def _batches(samples: Sequence[Sample]) -> Iterator[Sequence[Sample]]:

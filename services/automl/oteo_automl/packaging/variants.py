@@ -34,6 +34,8 @@ _CALIBRATION_BATCH = 8
 _TIMED = 15
 _BOUNDED = ("probabilities", "scores")
 _HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_WORTH_BYTES = 400_000
+"""Weights below which a graph is small and quick as it is; classifiers on computed features have so few."""
 _log = logging.getLogger(__name__)
 
 
@@ -145,7 +147,11 @@ def make_variants(request: VariantRequest | None, graph: bytes, outputs: Sequenc
     base.images = len(request.held_out)
     made.details.append(asdict(base))
     seconds = time.time() - began
+    light = heavy_bytes(graph) < _WORTH_BYTES
     for kind in request.kinds:
+        if light:
+            made.details.append(asdict(Variant(kind, False, "not made: it has so few weights that another form would not help")))
+            continue
         if time.time() + 4 * seconds + 2.0 > deadline:
             made.details.append(asdict(Variant(kind, False, "not made: the budget leaves no time for it")))
             continue
@@ -188,7 +194,7 @@ def _judge(
         variant.reason = f"not kept: it loses {variant.loss:.3g} of {request.figure_name}, more than {request.max_loss:g}"
     elif variant.difference > MEAN_DIFFERENCE:
         variant.reason = f"not kept: its answers differ by {variant.difference:.3g} on average, more than {MEAN_DIFFERENCE:g}"
-    elif kind == INT8 and variant.size > 0.9 * base.size and variant.latency > 0.95 * base.latency:
+    elif variant.size > 0.9 * base.size and variant.latency > 0.95 * base.latency:
         variant.reason = "not kept: it is neither smaller nor faster"
     else:
         variant.kept = True
@@ -197,6 +203,14 @@ def _judge(
         if kind == FP16:
             variant.reason += " (it is for GPUs)"
     return variant
+
+
+def heavy_bytes(graph: bytes) -> int:
+    """Give the bytes of the weights of convolutions and matrix products."""
+    model = onnx.load_model_from_string(graph)
+    sizes = {one.name: 4 * int(np.prod(one.dims)) for one in model.graph.initializer if len(one.dims) > 1}
+    used = {name for node in model.graph.node if node.op_type in _HEAVY for name in node.input}
+    return sum(count for name, count in sizes.items() if name in used)
 
 
 def half(graph: bytes) -> bytes:
@@ -237,7 +251,7 @@ def integers(graph: bytes, images: NDArray[Any]) -> bytes:
         model = onnx.load(str(ready))
         heavy = [node.name for node in model.graph.node if node.op_type in _HEAVY]
         if len(heavy) < 3:
-            raise ValueError("it has no layers that integers would help")
+            raise ValueError("it has no layers between the first and the last")
         quantize_static(
             str(ready),
             str(goal),

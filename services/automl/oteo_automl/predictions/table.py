@@ -18,6 +18,9 @@ from oteo_automl.predictions.masks import from_runs, to_runs
 from oteo_automl.predictions.records import CLASSES, ImageRecord, PredictionSet, number_classes, unreadable
 from oteo_core.packages.answers import ClassMap, Detections, Instances
 
+# Run lengths of an image full of membranes are longer than the reader's usual limit.
+csv.field_size_limit(1 << 30)
+
 _IMAGE = ("sample", "source_path", "group", "split")
 _BOX = (*_IMAGE, "width", "height", "class", "score", "left", "top", "right", "bottom")
 _MASK = (*_BOX, "mask")

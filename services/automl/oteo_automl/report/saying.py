@@ -62,8 +62,9 @@ def found_limits(data: ReportData) -> list[str]:
             "import again with a group column."
         )
     harmed = shift_sentence(data)
-    if harmed:
-        sentences.append(harmed)
+    sentences.append(
+        harmed or "How it bears changes of light, stain, focus and noise was not measured: there was no time for simulated shifts."
+    )
     low = weak_subgroups(data)
     if low:
         sentences.append(low)

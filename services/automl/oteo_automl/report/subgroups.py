@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from oteo_automl.evaluation.bootstrap import Floats, Ints, bootstrap, encode_groups, generator, percentile_interval
+from oteo_automl.evaluation.bootstrap import Floats, Ints, bootstrap, encode_groups, generator, percentile_interval, wilson_interval
 from oteo_automl.evaluation.scored import score_answers
 from oteo_automl.judging.subgroups import divide
 from oteo_automl.report.audits import find_audit
@@ -30,6 +30,7 @@ _METRICS = {
     "instance_segmentation": "pq",
 }
 _RESAMPLES = 300
+_SECONDS_AN_IMAGE = 0.02
 _KINDS = ("source_folder", "sequence", "image_size", "pixel_type", "object_count")
 
 
@@ -42,6 +43,7 @@ def fill_in(
     truths: Sequence[Any],
     answers: Sequence[Any],
     thresholds: float | Sequence[float] | None = None,
+    seconds: float = 60.0,
 ) -> None:
     """Add what an audit of the dataset found, and the figures by subgroup, to a report.
 
@@ -53,9 +55,13 @@ def fill_in(
         Where the dataset and its audits lie.
     ids, groups, truths, answers, thresholds
         Of the N test images, as `oteo_automl.evaluation.scored.score_answers` takes them.
+    seconds
+        That there are; with too few for so many images the subgroups are left out.
     """
     package = data.package
     data.audit = find_audit(store, data.dataset)
+    if seconds < _SECONDS_AN_IMAGE * len(ids):
+        return
     metric = _METRICS[package.task]
     scored = score_answers(package.task, len(package.classes), truths, answers, thresholds)
     data.subgroups = subgroups_of(store, data.dataset.id, package.task, ids, groups, scored.one(metric), metric, seed=package.seed)
@@ -108,6 +114,12 @@ def subgroups_of(
         shown = [part for part in parts if len(part.rows) >= LEAST_IMAGES]
         if not 2 <= len(shown) <= MOST_PARTS or len(found) + len(shown) > MOST_PARTS:
             continue
+        if (
+            kind == "source_folder"
+            and all(len({samples[row].labels for row in part.rows}) == 1 for part in parts)
+            and any(samples[0].labels)
+        ):
+            continue  # Folders that are the classes; those have a table of their own.
         for part in shown:
             value, lower, upper = _measure(score, np.array(part.rows, dtype=np.int64), numbers, seed, f"{kind} {part.value}")
             if np.isfinite(value):
@@ -125,4 +137,7 @@ def _measure(score: Callable[[Floats], Floats], rows: Ints, groups: Ints, seed: 
 
     value = float(on_part(np.ones((1, len(rows))))[0, 0])
     interval = percentile_interval(bootstrap(on_part, own, generator(seed, "subgroup", what), _RESAMPLES)[:, 0])
+    if interval is not None and interval.upper - interval.lower < 1e-12 and 0 <= value <= 1:
+        # All resamples agree (no mistake at all): that is no certainty.
+        interval = wilson_interval(value, int(own.max()) + 1)
     return value, interval.lower if interval else None, interval.upper if interval else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ from oteo_core.errors import Internal
 
 if TYPE_CHECKING:
     from oteo_automl.search.classification_work import Settings
+
+_log = logging.getLogger(__name__)
 
 _MOST = 7
 """Models that are loaded to choose from."""
@@ -145,7 +148,12 @@ def _growth(ranked: Sequence[Trial], problem: Problem, groups: Sequence[str], se
         candidate = CANDIDATES.get(trial.candidate)
         if candidate is not None and candidate.family:
             parameters = trial.results[-1].parameters
-            return measure_growth(problem, candidate, parameters, groups, seconds=min(_GROWTH_SECONDS, 0.02 * seconds))
+            try:
+                return measure_growth(problem, candidate, parameters, groups, seconds=min(_GROWTH_SECONDS, 0.02 * seconds))
+            except Exception:  # noqa: BLE001 (whatever goes wrong here, a model was chosen)
+                # The report lacks a curve then; the model is there all the same.
+                _log.warning("what more images would bring about was not measured", exc_info=True)
+                return None
     return None
 
 

@@ -109,7 +109,7 @@ class ClassificationWork(Work[SearchResult]):
         given = self._problem.given.get(entry.shares)
         if given is not None:
             return executor.submit(judge_given, self._problem, trial, given, cpus=1.0)
-        return executor.submit(fit_classifier, self._problem, trial, CANDIDATES[entry.name], _TRIES, deadline, cpus=1.0)
+        return executor.submit(fit_classifier, self._problem, trial, CANDIDATES[entry.name], _TRIES, deadline, cpus=1.0, retries=0)
 
     def train(
         self, executor: Executor, trial: str, rung: int, entry: Entry, recipe: Recipe, target: int, total: int, deadline: float
@@ -127,7 +127,7 @@ class ClassificationWork(Work[SearchResult]):
             deadline,
             cpus=1.0,
             gpus=self.gpu_share,
-            retries=1,
+            retries=0,
         )
 
     def probe(self, executor: Executor, entry: Entry, recipe: Recipe, deadline: float) -> Task[Probe] | None:

@@ -62,6 +62,11 @@ def kind_of(error: BaseException) -> str:
     return OTHER
 
 
+def worker_died(error: BaseException) -> bool:
+    """Say whether a piece's process died under it: by the kernel for its memory, by Ray's own watch, or with its machine."""
+    return isinstance(error, OteoError) and error.reason == "WORKER_LOST"
+
+
 def remedy(error: BaseException, recipe: Recipe, *, restarts: int) -> Remedy | None:
     """Give what to try after a failure, or None where the trial stays failed.
 

@@ -21,7 +21,7 @@ from oteo_automl.candidates.training import Recipe
 from oteo_automl.search.budget import Budget
 from oteo_automl.search.extrapolation import hopeless
 from oteo_automl.search.front import mark_front
-from oteo_automl.search.guards import failure_message, remedy, safer
+from oteo_automl.search.guards import failure_message, remedy, safer, worker_died
 from oteo_automl.search.pieces import PieceResult, save_rivals
 from oteo_automl.search.planner import Speeds, predict_end, refresh, rungs_of
 from oteo_automl.search.probing import Probing
@@ -326,10 +326,9 @@ class Search(Generic[R]):
             return
         self._tell(trial)
         self._learn_speed(trial)
-        # After an epoch or two everything may still look alike.
-        lasting = result.collapsed and result.epochs >= _SETTLED and not result.stopped
-        if lasting and trial.restarts == 0 and self._others_see(trial):
-            self._again(trial, safer(trial.recipe), f"collapsed ({result.message or 'every answer is the same'})")
+        why = self._collapse(trial, result)
+        if why and trial.restarts == 0 and not result.stopped and self._others_see(trial):
+            self._again(trial, safer(trial.recipe), f"collapsed ({why})")
         elif result.hopeless:
             trial.state, trial.message = PRUNED, result.hopeless
         elif trial.state == PAUSED and (reason := self._cannot_win(trial)):
@@ -338,9 +337,26 @@ class Search(Generic[R]):
         networks = sorted((one for one in self._trials if one.curve), key=lambda one: one.loss(self._work.objective))
         save_rivals(self._work.checkpoints, {one.id: one.curve for one in networks[:2]})
 
+    @staticmethod
+    def _collapse(trial: Trial, result: PieceResult) -> str:
+        """Say how a network has collapsed; empty where it has not, or it is too early to tell."""
+        # After an epoch or two everything may still look alike; objects take longer to be found.
+        if result.collapsed and result.epochs >= _SETTLED:
+            return result.message or "every answer is the same"
+        if result.curve and result.curve[-1].validation_score <= 0.0 and 3 * result.epochs >= trial.rungs[-1]:
+            return "it finds nothing that is right"
+        return ""
+
     def _failed(self, trial: Trial, error: Exception) -> None:
         _log.warning("trial %s failed: %s: %s", trial.id, type(error).__name__, error)
         trial.state, trial.message = FAILED, failure_message(error)
+        if worker_died(error):
+            trial.lost += 1
+            if trial.lost == 1 and self._budget.left >= _SHORTEST:
+                # Once is bad luck, such as a neighbour's appetite; twice is its own.
+                trial.state, trial.message = RUNNING, ""
+                trial.notes.append("its process died; tried again")
+                return
         found = remedy(error, trial.recipe, restarts=trial.restarts) if trial.recipe is not None else None
         if found is None or self._budget.left < _SHORTEST:
             return
@@ -361,8 +377,9 @@ class Search(Generic[R]):
         trial.state, trial.message = FAILED, f"{why}; begun again as {other.id}"
 
     def _others_see(self, trial: Trial) -> bool:
-        """Say whether any other trial tells classes apart: else it is the data, not the trial."""
-        return any(one.results and not one.results[-1].collapsed for one in self._trials if one is not trial)
+        """Say whether any other trial tells things apart: else it is the data, not the trial."""
+        others = [one for one in self._trials if one is not trial and one.results]
+        return any(not one.results[-1].collapsed and not (one.curve and one.curve[-1].validation_score <= 0.0) for one in others)
 
     def _cannot_win(self, trial: Trial) -> str:
         rivals = [one.curve for one in self._trials if one is not trial and one.curve]

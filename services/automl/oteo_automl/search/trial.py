@@ -43,6 +43,8 @@ class Trial:
         In MLflow.
     restarts
         How often it was begun again with a safer setting.
+    lost
+        How often the process of a piece of it died.
     notes
         What happened on the way, sentences for people.
     on_front
@@ -60,6 +62,7 @@ class Trial:
     message: str = ""
     run_id: str = ""
     restarts: int = 0
+    lost: int = 0
     notes: list[str] = field(default_factory=list)
     on_front: bool = False
 

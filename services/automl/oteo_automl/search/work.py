@@ -43,7 +43,8 @@ class Entry:
 class Work(ABC, Generic[R]):
     """A task's part in a search. Used in the process of the loop alone; what it submits runs in workers.
 
-    Pieces are idempotent: a piece whose result lies among the checkpoints gives it at once.
+    Pieces are idempotent: a piece whose result lies among the checkpoints gives it at once. They are submitted without retries: the loop itself
+    decides what a death means (Ray would try one that its memory watch killed for ever).
 
     Attributes
     ----------

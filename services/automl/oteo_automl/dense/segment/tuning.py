@@ -49,7 +49,8 @@ def tune_watershed(
         return [selected(one, one.scores >= tried["score"]) for one in found]
 
     choices: Choices = (
-        ("marker", (0.3, 0.4, 0.6, 0.7, 0.8)),
+        ("prominence", (0.0, 0.05, 0.2, 0.3)),
+        ("marker", (0.2, 0.3, 0.5, 0.6, 0.75)),
         ("foreground", (0.35, 0.65)),
         ("smooth", (0.7, 1.5)),
         ("smallest", (0.02 * median_area, 0.15 * median_area, 0.3 * median_area)),

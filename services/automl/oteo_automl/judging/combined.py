@@ -1,4 +1,4 @@
-"""Prediction files combined, and judged on a dataset."""
+"""Prediction files judged on a dataset."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from oteo_automl.evaluation.detection import evaluate_detection
+from oteo_automl.judging.judges import true_boxes
 from oteo_automl.predictions.records import PredictionSet
 from oteo_core.datasets import DatasetReader, Sample
 from oteo_core.errors import InvalidArgument
@@ -40,8 +41,6 @@ def judge_sets(sets: Sequence[PredictionSet], reader: DatasetReader, *, seed: in
     InvalidArgument
         ``NO_COMMON_IMAGE``: no set lists an image of the dataset.
     """
-    from oteo_automl.dense.detect.targets import boxes_of
-
     classes = list(dict.fromkeys([*reader.info.classes, *(name for one in sets for name in one.classes)]))
     numbers = {name: number for number, name in enumerate(classes)}
     listed = [{key: place for place, image in enumerate(one.images) for key in (image.source_path, image.sample) if key} for one in sets]
@@ -57,7 +56,7 @@ def judge_sets(sets: Sequence[PredictionSet], reader: DatasetReader, *, seed: in
             reason="NO_COMMON_IMAGE",
             field="dataset",
         )
-    truths = [boxes_of(sample, numbers) for sample in samples]
+    truths = [true_boxes(reader, sample, classes) for sample in samples]
     groups = [sample.group or sample.id for sample in samples]
     parts = "+".join(sorted({sample.split for sample in samples} - {""})) or "all"
     results = []
