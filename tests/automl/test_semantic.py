@@ -7,6 +7,7 @@ import pytest
 import torch
 from segment_sets import again, discs, exported, taught, write_set
 
+from oteo_automl.candidates.augmenting import STRENGTHS
 from oteo_automl.dense.base import find_task
 from oteo_automl.dense.segment.augmenting import LOOKS, Look, change_look, move
 from oteo_automl.dense.segment.losses import cross_entropy_and_dice
@@ -224,6 +225,7 @@ def test_masks_move_with_pixels():
 
 def test_no_change_is_the_identity_and_changes_stay_in_range():
     generator = torch.Generator().manual_seed(1)
+    assert set(STRENGTHS) <= set(LOOKS)
     for channels in (1, 3, 6):
         planes = torch.rand(4, channels, 32, 32)
         maps = torch.randint(0, 3, (4, 32, 32))

@@ -95,10 +95,14 @@ class InstanceTask(DenseTask):
         return WatershedLesson(images, targets, train, held_out, classes=classes, seed=seed)
 
     def recipe(self, candidate: DenseCandidate, *, train_count: int, pretrained: bool, gpu: bool) -> Recipe:
-        """Give the recipe that is tried first: augmented so that other scanners and stains are covered."""
+        """Give the recipe that is tried first: mild changes of light, stain and sharpness.
+
+        Measured on white blood cells at 12 and 15 epochs, two seeds: stronger ones ("robust") lost up to .007 IoU at home and .02 to .05 on
+        another stain, since a short training does not get to use them; the search tries others where there is time.
+        """
         recipe = super().recipe(candidate, train_count=train_count, pretrained=pretrained, gpu=gpu)
         # A small set is repeated, so that batches are full all the same.
-        return replace(recipe, strength="robust", batch=candidate.batch * (4 if gpu else 1))
+        return replace(recipe, strength="light", batch=candidate.batch * (4 if gpu else 1))
 
     def serve(
         self,

@@ -67,9 +67,10 @@ LOOKS: dict[str, Look] = {
     "light": Look(),
     "strong": Look(degrees=30.0, scale=0.3, bend=0.03, light=0.35, stain=0.3, blur=0.25, noise=0.05),
     "turned": Look(upright=False, degrees=45.0, scale=0.25, bend=0.02, light=0.2, stain=0.15, blur=0.15, noise=0.03),
+    "trivial": Look(degrees=30.0, scale=0.3, light=0.35, stain=0.3, blur=0.5, noise=0.04, chance=0.5),
     "robust": Look(scale=0.2, light=0.3, curve=0.4, stain=0.4, grey=0.1, blur=0.25, noise=0.04, chance=0.6),
 }
-"""By the names that `Recipe.strength` has; "robust" also covers other scanners, stains and resolutions."""
+"""By the names that `Recipe.strength` has (all those of `oteo_automl.candidates.augmenting.STRENGTHS`); "robust" also covers other scanners, stains and resolutions."""
 
 
 def chosen_look(strength: str, *, sided: bool = False) -> Look:
