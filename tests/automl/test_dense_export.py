@@ -94,7 +94,7 @@ def outputs_of(top: Path, store: ArtifactStore, model: str) -> dict[str, np.ndar
     return dict(zip(facts["outputs"], run_onnx(store.read_bytes(f"models/{model}/triton/{model}/1/model.onnx"), batch), strict=True))
 
 
-@pytest.mark.parametrize("form", ["onnx", "torchscript"])
+@pytest.mark.parametrize("form", ["onnx", pytest.param("torchscript", marks=pytest.mark.slow)])
 def test_a_detectors_objects_are_in_the_images_pixels(exported, form):
     top, store = exported
     said = answer(top / f"detection-{form}", top / "picture.png")["objects"]

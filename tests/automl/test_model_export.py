@@ -85,7 +85,9 @@ def outside(folder: str, *command: str, path: str = "") -> str:
 NO_OTEO = "import sys\nfor name in ('oteo_core', 'oteo_automl', 'oteo_protos'):\n    sys.modules[name] = None\n"
 
 
-@pytest.mark.parametrize(("model", "form"), [("network", "onnx"), ("blend", "onnx"), ("blend", "torchscript")])
+@pytest.mark.parametrize(
+    ("model", "form"), [("network", "onnx"), ("blend", "onnx"), pytest.param("blend", "torchscript", marks=pytest.mark.slow)]
+)
 def test_its_script_answers_as_the_model_without_oteo(store, export, picture, model, form):
     folder = export(model, form)
     code = f"{NO_OTEO}import runpy\nsys.argv = ['predict.py', {str(picture)!r}]\nrunpy.run_path('predict.py', run_name='__main__')"
@@ -131,6 +133,7 @@ def test_a_checkpoint_loads_with_torch_and_timm_alone(store, export, picture):
     np.testing.assert_allclose(plain, wanted, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_modules_needs_oteo_and_says_so(store, export, picture):
     folder = export("blend", "pytorch")
     assert (Path(folder) / "timm.safetensors").is_file()

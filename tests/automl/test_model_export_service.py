@@ -1,4 +1,4 @@
-"""ExportModel over a real channel, with jobs as processes: what a caller sees, end to end."""
+"""Exports and refusals over a real channel, with jobs as processes: what a caller sees, end to end."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.rpc import status_pb2
 from live_server import live_server
 from model_packages import network, publish
+from training_runs import Home
 
 from oteo_automl.service import AutoML
 from oteo_automl.settings import AutoMLSettings
@@ -30,6 +31,7 @@ def automl(tmp_path_factory):
     runner = ProcessJobRunner(home / "jobs", executor="inline")
     service = AutoML(settings, runner)
     publish(service.operations.artifacts, "cells", network())
+    Home(home).dataset("stripes", {"lying": (4, 2, 2), "standing": (4, 2, 2)})
     publish(service.operations.artifacts, "old", network(), keep=False)
     with live_server(settings, service.register) as server:
         server.run(service.start()).result(30)
@@ -87,3 +89,15 @@ def test_what_cannot_be_written_is_refused_at_once(automl, fields, code, reason,
     assert error.field == field
     if reason:
         assert error.reason == reason
+
+
+def test_the_hub_is_asked_only_where_the_service_may(automl, tmp_path):
+    request = pb.TrainModelRequest(dataset="datasets/stripes", pretrained_uri="hub:#resnet18@0123abcd")
+    request.budget.seconds = 60
+    with pytest.raises(grpc.RpcError) as caught:
+        automl[0].TrainModel(request)
+    error = from_status(status_pb2.Status.FromString(dict(caught.value.trailing_metadata())["grpc-status-details-bin"]))
+    assert (error.reason, error.field) == ("HUB_NOT_ALLOWED", "pretrained_uri")
+    with pytest.raises(ValueError, match="allow_hub is off"):
+        AutoMLSettings(home=tmp_path, pretrained_uri="hub:")
+    assert AutoMLSettings(home=tmp_path, pretrained_uri="hub:", allow_hub=True).pretrained_uri == "hub:"

@@ -21,7 +21,7 @@ from oteo_automl.packaging.outputs import classification_outputs
 from oteo_automl.packaging.parity import Parity
 from oteo_automl.packaging.served import ServedClassifier, run_torch
 from oteo_automl.packaging.tensorrt import accelerated, with_tensorrt
-from oteo_automl.packaging.variants import FP16, INT8, VariantRequest, make_variants
+from oteo_automl.packaging.variants import FP16, INT8, VariantRequest, Variants, make_variants
 from oteo_automl.triton import TritonParityClient
 from oteo_core.errors import FailedPrecondition
 from oteo_core.images import InputPolicy
@@ -54,10 +54,17 @@ def asked(served: torch.nn.Module, kinds=(FP16, INT8), **changes) -> VariantRequ
     return VariantRequest(kinds, "accuracy", calibration=blots(32, 1), held_out=held_out, **given)
 
 
-def test_both_are_smaller_answer_alike_and_keep_their_ends(graph):
+@pytest.fixture(scope="module")
+def variants(graph) -> tuple[VariantRequest, Variants]:
+    """Both variants of the graph, and what was asked for."""
     data, served = graph
     request = asked(served)
-    made = make_variants(request, data, OUTPUTS, deadline=time.time() + 600)
+    return request, make_variants(request, data, OUTPUTS, deadline=time.time() + 600)
+
+
+def test_both_are_smaller_answer_alike_and_keep_their_ends(graph, variants):
+    data, served = graph
+    request, made = variants
     base, half, integers = made.details
     assert (base["kind"], base["figure"], base["size"]) == ("fp32", 1.0, len(data))
     assert set(made.files) == {"variants/fp16.onnx", "variants/int8.onnx"}
@@ -130,13 +137,12 @@ def test_tensorrt_stands_in_the_configuration_and_is_dropped_where_it_answers_ot
     assert accelerated(differs, plain, OUTPUTS, "") == (plain, "")
 
 
-def test_a_triton_without_a_gpu_serves_tensorrts_configuration_and_the_variants(graph):
+def test_a_triton_without_a_gpu_serves_tensorrts_configuration_and_the_variants(graph, variants):
     from oteo_local.triton import start
     from oteo_local.triton_env import TritonEnvironmentError
 
     data, served = graph
-    request = asked(served)
-    made = make_variants(request, data, OUTPUTS, deadline=time.time() + 600)
+    request, made = variants
     images = np.ascontiguousarray(request.held_out[:5])
     expected = run_torch(served, images)[0]
     config = with_tensorrt(config_pbtxt("m", POLICY, OUTPUTS, parameters={}), "FP16")

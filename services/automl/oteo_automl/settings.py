@@ -34,3 +34,9 @@ class AutoMLSettings(CoreSettings):
     def _listen(self) -> AutoMLSettings:
         self.__dict__["listen"] = self.listen or self.automl_address
         return self
+
+    @model_validator(mode="after")
+    def _hub(self) -> AutoMLSettings:
+        if self.pretrained_uri.partition("#")[0] == "hub:" and not self.allow_hub:
+            raise ValueError("pretrained_uri is the hub, and allow_hub is off: set OTEO_ALLOW_HUB=true, or name a folder of weights")
+        return self

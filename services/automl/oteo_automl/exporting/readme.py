@@ -22,6 +22,8 @@ _OUTPUTS = {
     "boxes": "`[N, M, 4]` float32: left, top, right, bottom in pixels of the prepared image",
     "scores": "`[N, M]` float32, falling; 0 where there is no further object",
     "classes": "`[N, M]` int64: class numbers, places in `labels.txt`, from 0",
+    "heights": "`[N, H, W]` float32, 0 to 1: high in the middle of an object, for a watershed",
+    "masks": "`[N, M, h, w]` uint8: where each object is, for the `scores` and `classes` of the same place",
     "label_map": "`[N, H, W]` uint8: 0 background, k + 1 class number k",
 }
 

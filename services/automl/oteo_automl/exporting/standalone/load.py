@@ -1,8 +1,8 @@
 """Load this checkpoint: ``from load import load; module = load(".")``. Needs PyTorch, and timm where the network is one of timm's.
 
 ``module`` takes prepared images (N, height, width, channels), uint8 or float32 as ``model.json`` says, as a tensor, and gives the tensors
-that ``model.json`` lists under ``outputs`` (attention maps are in the ONNX and TorchScript forms alone); `predict.py` prepares images. ``checkpoint.pt`` holds no code: ``spec`` says what to
-build, ``state`` has the tensors. Networks that are not timm's (classical features, detectors, segmentation) are built by Oteo's own classes
+that ``model.json`` lists under ``outputs`` (attention maps are in the ONNX and TorchScript forms alone); `predict.py` prepares images.
+``checkpoint.pt`` holds no code: ``spec`` says what to build, ``state`` has the tensors. Networks that are not timm's (classical features, detectors, segmentation) are built by Oteo's own classes
 and need the package ``oteo-automl``; export as TorchScript where it is not to be had.
 """
 
