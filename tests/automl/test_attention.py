@@ -114,3 +114,11 @@ def test_the_graph_gives_the_same_map(kind):
         found = run_onnx(exported.data, images, batch)
         np.testing.assert_allclose(found[0], expected[0], atol=1e-4)
         np.testing.assert_allclose(found[2], expected[2], atol=1e-2)
+
+
+def test_a_network_without_a_feature_map_has_no_attention():
+    # Of transformers the last features are a sequence; this one also refuses other sizes than its own.
+    torch.manual_seed(0)
+    module = NetworkClassifier("vit_tiny_patch16_224", 2, 3, [0.5] * 3, [0.2] * 3).eval()
+    assert map_size(module, 64, 64, 3) is None
+    assert map_size(module, 224, 224, 3) is None

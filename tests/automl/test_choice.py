@@ -23,7 +23,7 @@ def _hard(kind: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def test_a_limit_that_no_model_keeps_is_answered_with_the_quickest(home: Home) -> None:
-    dataset = home.dataset("hard", {"lying": (40, 15, 8), "standing": (40, 15, 8)}, picture=_hard)
+    dataset = home.dataset("hard", {"lying": (20, 10, 4), "standing": (20, 10, 4)}, picture=_hard)
     response = home.train(dataset, 40, candidates=["classical-logistic", "classical-trees", "blend"], max_latency={"nanos": 1000})
     trials = home.package(response).trials
     assert "No model keeps the 0.001 ms that were asked for" in response.plan.summary

@@ -70,8 +70,26 @@ def test_a_folder_in_which_the_model_fails_is_shown(store):
         if one.attribute == "source folder"
     }
     assert {name: (one.figure, one.count) for name, one in found.items()} == {"set/a": (1.0, 20), "set/b": (0.0, 20)}
+    assert found["set/a"].lower < 0.9
+    assert found["set/a"].upper == pytest.approx(1.0)
     assert subgroups_of(store, "gone", "classification", ids, None, score, "accuracy") == []
     assert subgroups_of(store, "cells", "classification", ["other"], None, score, "accuracy") == []
+
+
+def test_folders_that_are_the_classes_are_no_subgroups(tmp_path):
+    made = open_store(CoreSettings(home=tmp_path))
+    dataset(
+        made,
+        "named",
+        "classification",
+        ("dark", "light"),
+        lambda index: (shade(index, 0.3), {"labels": (("dark", "light")[index % 2],)}),
+        COUNT,
+    )
+    ids = [f"s{index:03d}" for index in range(COUNT)]
+    answers = [np.array([0.9, 0.1])] * COUNT
+    score = score_answers("classification", 2, [index % 2 for index in range(COUNT)], answers).one("accuracy")
+    assert "source folder" not in {one.attribute for one in subgroups_of(made, "named", "classification", ids, None, score, "accuracy")}
 
 
 def test_intervals_of_a_subgroup_hold_its_figure(store):

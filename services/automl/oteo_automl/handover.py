@@ -15,10 +15,11 @@ from oteo_automl.evaluation.bootstrap import Floats
 from oteo_automl.evaluation.calibration import fit_temperature
 from oteo_automl.evaluation.label_calibration import fit_labels
 from oteo_automl.evaluation.operating import OperatingRequest
-from oteo_automl.evaluation.statistics import Significance, fold_table, judge
+from oteo_automl.evaluation.statistics import Significance, fold_table
 from oteo_automl.packaging.served import ServedClassifier, ServedLabels, run_torch
 from oteo_automl.publishing import REFERENCE_IMAGES
 from oteo_automl.report.curves import learning_curve
+from oteo_automl.report.gather import compare_candidates
 from oteo_automl.search.fingerprint import class_counts
 from oteo_automl.search.result import FittedCandidate, SearchResult
 from oteo_automl.winner import CalibrationPart, Rival, TestPart, Winner
@@ -208,4 +209,4 @@ def _name(result: SearchResult, trial_id: str) -> str:
 def _significance(result: SearchResult) -> Significance | None:
     """Test whether the candidates that were cross-validated differ."""
     table = fold_table(result.fold_scores, "accuracy")
-    return None if table is None else judge(table, baseline=BASELINE)
+    return None if table is None else compare_candidates(table, "classification", BASELINE)

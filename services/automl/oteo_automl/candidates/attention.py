@@ -11,6 +11,7 @@ taken off first, and a map says what speaks for the class rather than for anothe
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -22,6 +23,9 @@ from oteo_automl.candidates.modules import Blend, Chain, SavedModule, to_planes
 from oteo_automl.candidates.networks import NetworkClassifier
 from oteo_automl.candidates.patches import GRID, PatchFeatures
 
+_log = logging.getLogger(__name__)
+
+_KNOWN = "oteo_has_maps"
 _EPSILON = 1e-6
 _ALIKE = 1e-3
 
@@ -32,10 +36,14 @@ def map_size(module: nn.Module, height: int, width: int, channels: int) -> tuple
     Networks of timm that end in a global mean, linear classifiers on frozen features of such or on learnt patches, and blends of which one
     part has maps, have them. Descriptors of a whole image, trees, kernels and neighbours do not say where.
     """
-    if not _attends(module):
+    try:
+        if not _attends(module):
+            return None
+        with torch.no_grad():
+            _, maps = class_maps(module, torch.zeros((1, height, width, channels)))
+    except Exception as error:  # noqa: BLE001 (networks of any making come here: one that takes another size, or has no such parts, has no maps)
+        _log.info("no attention map of %s: %s", type(module).__name__, error)
         return None
-    with torch.no_grad():
-        _, maps = class_maps(module, torch.zeros((1, height, width, channels)))
     # One cell is no map.
     return None if maps.shape[2] * maps.shape[3] < 4 else (int(maps.shape[2]), int(maps.shape[3]))
 
@@ -105,6 +113,14 @@ def attention(logits: torch.Tensor, maps: torch.Tensor, *, several: bool = False
 
 
 def _attends(module: nn.Module) -> bool:
+    """Say whether a module has maps; found out once, as it runs networks and must not be part of what is exported."""
+    known = module.__dict__.get(_KNOWN)
+    if known is None:
+        known = module.__dict__[_KNOWN] = _has_maps(module)
+    return bool(known)
+
+
+def _has_maps(module: nn.Module) -> bool:
     if isinstance(module, NetworkClassifier):
         return module.settings["classes"] > 0 and _explains(module)
     if isinstance(module, Blend):

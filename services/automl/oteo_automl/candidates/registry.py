@@ -55,9 +55,9 @@ _USUAL = (
     BASELINE,
     "classical-svm",
     "classical-boosting",
+    "lab-trees",
     "patches-svm",
     "patches-boosting",
-    "classical-trees",
     "patches-logistic",
     *(f"{FROZEN}{one.name}-{family}" for one in PORTFOLIO for family in ("logistic", "svm")),
 )

@@ -120,7 +120,9 @@ def _paired(packages: Sequence[ModelPackage], shared: Shared, metric: str, shown
     if overall is not None:
         p, count = overall
         said = "differ" if p < ALPHA else "are not shown to differ"
-        sentences.append(f"All {len(packages)} together {said} (Friedman's test over {words.plural(count, 'group')}, p {_p(p)}).")
+        sentences.append(
+            f"All {len(packages)} together {said} (Friedman's test over {words.plural(count, 'group')}, p {words.p_value(p)})."
+        )
     if groups < _FEW_GROUPS:
         sentences.append(f"Only {words.plural(groups, 'group')} of test images: only large differences could have been shown.")
     sentences.append("Whoever chooses the best of several models on these test images finds its figure a little too good.")
@@ -200,13 +202,13 @@ def _difference(
     name = words.column(metric, first.task)
     shown = one.adjusted_p < ALPHA and one.interval is not None and not one.interval.lower <= 0 <= one.interval.upper
     figures = f"{name} {words.number(metric, main.values[one.first])} and {words.number(metric, main.values[one.second])}"
-    span = f", difference {_signed(one.value)}"
+    span = f", difference {words.signed(one.value)}"
     if one.interval is not None:
-        span += f", {one.interval.level:.0%} interval {_signed(one.interval.lower)} to {_signed(one.interval.upper)}"
+        span += f", {one.interval.level:.0%} interval {words.signed(one.interval.lower)} to {words.signed(one.interval.upper)}"
     corrected = f" after Holm's correction for {count} pairs" if count > 1 else ""
-    said = "".join(f"; {test} p {_p(p)}" for test, p in more)
+    said = "".join(f"; {test} p {words.p_value(p)}" for test, p in more)
     verdict = f"{first.name} is better than {second.name}" if shown else f"{first.name} and {second.name} are not shown to differ"
-    sentence = f"{verdict}: {figures}{span}, p {_p(one.adjusted_p)} by paired resampling{corrected}{said}."
+    sentence = f"{verdict}: {figures}{span}, p {words.p_value(one.adjusted_p)} by paired resampling{corrected}{said}."
     lower, upper, level = (one.interval.lower, one.interval.upper, one.interval.level) if one.interval else (None, None, LEVEL)
     return ModelDifference(
         first.name, second.name, metric, one.value, lower, upper, level, one.p_value, one.adjusted_p, more, shown, sentence
@@ -258,11 +260,3 @@ def _apart(first: ModelPackage, second: ModelPackage, a: MetricValue | None, b: 
 
 def _value(metric: MetricValue | None) -> float:
     return 0.0 if metric is None else metric.value
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _p(value: float) -> str:
-    return "< .001" if value < 0.001 else "= " + (f"{value:.3f}".lstrip("0") if value < 0.9995 else "1")

@@ -235,7 +235,7 @@ def measure_shifts(
     for shift in shifts:
         why = refusal(shift.policy(1).steps[0], np.asarray(images[int(places[0])]))
         if why:
-            left_out.append(f"{shift.name} ({why})")
+            left_out.append(f"{shift.name} ({_plainly(why)})")
             continue
         # Strong first tells more, but mild and strong together say whether it is a slope or a cliff.
         for strength in (1, 2):
@@ -265,6 +265,13 @@ def shift_metrics(report: ShiftReport, split: str = "test") -> list[MetricValue]
 def apply_shift(image: NDArray[Any], shift: Shift, strength: int, *, place: int = 0, seed: int = 0) -> NDArray[Any]:
     """Give one image ``(H, W, C)`` under a shift, of the same shape and type; `place` and `seed` fix what is random."""
     return augment_image(image, shift.policy(strength), AugmentationKey(f"shift/{place}", 0, seed))
+
+
+def _plainly(why: str) -> str:
+    """Say shortly why a transform is not for such images."""
+    if "channels" in why:
+        return "for colour images"
+    return "for 8-bit images" if "uint8" in why else why
 
 
 def _chosen(count: int, most: int, seed: int) -> Ints:

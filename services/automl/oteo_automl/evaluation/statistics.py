@@ -482,7 +482,9 @@ def _with_sentences(result: Significance, table: ScoreTable, baseline: str, word
         sentences.append(f"The cheap baseline, {first}, is the winner: nothing dearer was better.")
     if len(result.names) > 2:
         level = [rival for rival, pair in by_rival.items() if pair.adjusted_p >= ALPHA]
-        if level:
+        if len(level) == len(by_rival):
+            sentences.append(f"None of the {len(by_rival)} others is shown to be worse than {first}.")
+        elif level:
             sentences.append(
                 f"Of {len(by_rival)} others, {len(by_rival) - len(level)} are shown to be worse than {first}; {len(level)} are not."
             )

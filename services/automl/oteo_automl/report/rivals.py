@@ -93,20 +93,10 @@ def against_rivals(
             continue
         # The difference is told as winner minus rival, whichever of them is better.
         lower, upper = (interval.lower, interval.upper) if one.first == 0 else (-interval.upper, -interval.lower)
-        span = (
-            f"difference {_signed(first - second)}, {interval.level:.0%} interval {_signed(lower)} to {_signed(upper)}, p {_p(one.p_value)}"
-        )
+        span = f"difference {words.signed(first - second)}, {interval.level:.0%} interval {words.signed(lower)} to {words.signed(upper)}, p {words.p_value(one.p_value)}"
         if lower <= 0 <= upper:
             verdict = f"{winner.name} is not shown to be better than {rival.name}"
         else:
             verdict = f"{winner.name} is {'better' if better * (first - second) > 0 else 'worse'} than {rival.name}"
         found.append(Said(f"{verdict}: {figures}, {span}."))
     return found
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _p(value: float) -> str:
-    return "< .001" if value < 0.001 else "= " + (f"{value:.3f}".lstrip("0") if value < 0.9995 else "1")

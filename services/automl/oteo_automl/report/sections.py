@@ -247,14 +247,11 @@ def _pair_rows(data: ReportData) -> list[dict[str, str]]:
 
 
 def _pair_row(pair: Pair, mean: float) -> dict[str, str]:
-    def signed(value: float) -> str:
-        return f"{value:+.3f}".replace("-", "−")
-
     return {
         "name": pair.second,
         "mean": f"{mean:.3f}",
-        "difference": signed(pair.difference),
-        "span": f"{signed(pair.lower)} to {signed(pair.upper)}" if pair.lower is not None and pair.upper is not None else "–",
+        "difference": words.signed(pair.difference),
+        "span": f"{words.signed(pair.lower)} to {words.signed(pair.upper)}" if pair.lower is not None and pair.upper is not None else "–",
         "p": f"{pair.p_value:.3f}" if pair.p_value >= 0.001 else "< 0.001",
         "adjusted": f"{pair.adjusted_p:.3f}" if pair.adjusted_p >= 0.001 else "< 0.001",
         "effect": f"{pair.effect:.2f}".replace("-", "−"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from oteo_automl.evaluation.bootstrap import Floats, Ints, bootstrap, encode_groups, generator, percentile_interval
+from oteo_automl.evaluation.bootstrap import Floats, Ints, bootstrap, encode_groups, generator, percentile_interval, wilson_interval
 from oteo_automl.evaluation.scored import score_answers
 from oteo_automl.judging.subgroups import divide
 from oteo_automl.report.audits import find_audit
@@ -114,6 +114,12 @@ def subgroups_of(
         shown = [part for part in parts if len(part.rows) >= LEAST_IMAGES]
         if not 2 <= len(shown) <= MOST_PARTS or len(found) + len(shown) > MOST_PARTS:
             continue
+        if (
+            kind == "source_folder"
+            and all(len({samples[row].labels for row in part.rows}) == 1 for part in parts)
+            and any(samples[0].labels)
+        ):
+            continue  # Folders that are the classes; those have a table of their own.
         for part in shown:
             value, lower, upper = _measure(score, np.array(part.rows, dtype=np.int64), numbers, seed, f"{kind} {part.value}")
             if np.isfinite(value):
@@ -131,4 +137,7 @@ def _measure(score: Callable[[Floats], Floats], rows: Ints, groups: Ints, seed: 
 
     value = float(on_part(np.ones((1, len(rows))))[0, 0])
     interval = percentile_interval(bootstrap(on_part, own, generator(seed, "subgroup", what), _RESAMPLES)[:, 0])
+    if interval is not None and interval.upper - interval.lower < 1e-12 and 0 <= value <= 1:
+        # All resamples agree (no mistake at all): that is no certainty.
+        interval = wilson_interval(value, int(own.max()) + 1)
     return value, interval.lower if interval else None, interval.upper if interval else None

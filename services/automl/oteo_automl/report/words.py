@@ -71,3 +71,13 @@ def listing(names: Sequence[str], limit: int = 12) -> str:
 def plural(count: int, one: str, many: str | None = None) -> str:
     """Write "1 image", "2 images"."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def signed(value: float) -> str:
+    """Write a difference: "+0.012", with a true minus."""
+    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
+
+
+def p_value(value: float) -> str:
+    """Write what comes after "p": "= .012", "< .001"."""
+    return "< .001" if value < 0.001 else "= " + (f"{value:.3f}".lstrip("0") if value < 0.9995 else "1")
