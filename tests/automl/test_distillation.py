@@ -107,6 +107,22 @@ def test_a_training_says_what_unlabelled_images_brought(tmp_path, monkeypatch):
     assert all(("and was kept" in one.message) == (one.candidate in package.candidate) for one in students)
 
 
+@pytest.mark.parametrize("family", ["boosting", "neighbours", "svm"])
+def test_a_classifier_is_fitted_anew_with_the_settings_that_its_trial_tells(tmp_path, family):
+    rng = np.random.default_rng(1)
+    labels = np.arange(48) % 2
+    images = np.stack([faint(kind, rng) for kind in labels])
+    checkpoints = StoredCheckpoints(f"file://{tmp_path}/checkpoints", "search")
+    problem = Problem(ArrayCache(images), labels, np.arange(48), np.arange(48) // 2 % 2, 2, 2, 0, checkpoints)
+    fit_classifier(problem, "t000", CANDIDATES[f"haralick-{family}"], 1, time.time() + 20)
+    model = StoredModel.from_bytes(checkpoints.load(model_name("t000")))
+    blind = without_held_out(problem, model.module, ["t000"])
+    with torch.inference_mode():
+        answers = blind(torch.from_numpy(images)).numpy()
+    held = problem.held_out
+    np.testing.assert_allclose(answers[held], model.logits[np.searchsorted(model.rows, held)], atol=1e-3)
+
+
 def test_a_student_learns_from_what_the_winner_is_sure_of(tmp_path):
     torch.set_num_threads(1)
     rng = np.random.default_rng(1)

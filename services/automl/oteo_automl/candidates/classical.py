@@ -113,7 +113,7 @@ def _fit_boosting(x: NDArray[np.float32], y: NDArray[np.int64], settings: Mappin
         learning_rate=settings["rate"],
         max_depth=settings["depth"],
         subsample=0.6,
-        max_features=max(1, min(x.shape[1], round(settings["features"] * math.sqrt(x.shape[1])))),
+        max_features=max(1, min(x.shape[1], round(settings["width"] * math.sqrt(x.shape[1])))),
         random_state=seed % 2**32,
     )
     return BoostedHead.from_sklearn(model.fit(x, y), x[:1])
@@ -177,12 +177,12 @@ FAMILIES: dict[str, Family] = {
         ),
         Family(
             "boosting",
-            {"trees": 150, "rate": 0.1, "depth": 3, "features": 1.0},
+            {"trees": 150, "rate": 0.1, "depth": 3, "width": 1.0},
             lambda rng: {
                 "trees": int(rng.choice([75, 150, 300])),
                 "rate": _log_uniform(rng, 0.03, 0.2),
                 "depth": int(rng.choice([2, 3, 4])),
-                "features": float(rng.choice([0.5, 1.0, 2.0])),
+                "width": float(rng.choice([0.5, 1.0, 2.0])),
             },
             _fit_boosting,
         ),

@@ -26,8 +26,14 @@ _EXTENT = 0.54
 _LEAST_DEVIATION = 0.5
 """Cells."""
 
+_WIDER = 1.85
+"""How many times as wide the Gaussian is by which cells learn the box: with `_NEAR`, the middle half of the object does."""
+
 _NEAR = 0.35
-"""Height of the Gaussian above which a cell learns the box."""
+"""Height of that Gaussian above which a cell learns the box."""
+
+_BOX_WEIGHT, _FIT_WEIGHT = 5.0, 1.0
+"""Of the losses of box and predicted overlap, against the heatmap's (TTFNet's balance)."""
 
 
 def block(inside: int, outside: int) -> nn.Sequential:
@@ -138,7 +144,7 @@ class CentreDetector(Detector):
         misfit: torch.Tensor = generalized_box_iou_loss(found, true)
         fit = iou(found.detach(), true)
         quality = F.binary_cross_entropy_with_logits(place[image, 4, row, column], fit, reduction="none")
-        return peaks + ((2.0 * misfit + 0.5 * quality) * aim.weight).sum() / count
+        return peaks + ((_BOX_WEIGHT * misfit + _FIT_WEIGHT * quality) * aim.weight).sum() / count
 
     def decode(self, raw: Raw, height: int, width: int, limit: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Give the highest peaks of the heatmaps: cells that no neighbour of eight is above."""
@@ -191,6 +197,7 @@ def aims(targets: BatchBoxes, classes: int, height: int, width: int, stride: int
     deviation = ((boxes[..., 2:] - boxes[..., :2]) * (_EXTENT / 6.0 / stride)).clamp(min=_LEAST_DEVIATION)
     x = torch.exp(-0.5 * ((torch.arange(columns, device=device) - cell[..., 0:1]) / deviation[..., 0:1]) ** 2)
     y = torch.exp(-0.5 * ((torch.arange(rows, device=device) - cell[..., 1:2]) / deviation[..., 1:2]) ** 2)
+    wider_x, wider_y = x ** (1.0 / _WIDER**2), y ** (1.0 / _WIDER**2)
     here = (labels >= 0).float()
     heat = torch.zeros((images, classes, rows, columns), device=device)
     best = torch.zeros((images, rows, columns), device=device)
@@ -201,8 +208,9 @@ def aims(targets: BatchBoxes, classes: int, height: int, width: int, stride: int
         bump = y[:, number, :, None] * x[:, number, None, :] * here[:, number, None, None]
         label = labels[:, number].clamp(min=0)
         heat[each, label] = torch.maximum(heat[each, label], bump)
-        higher = bump > best
-        best = torch.where(higher, bump, best)
+        wider = wider_y[:, number, :, None] * wider_x[:, number, None, :] * here[:, number, None, None]
+        higher = wider > best
+        best = torch.where(higher, wider, best)
         owner = torch.where(higher, number, owner)
     near = torch.nonzero(best > _NEAR, as_tuple=True)
     owned = owner[near]
