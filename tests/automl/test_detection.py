@@ -17,7 +17,7 @@ from oteo_automl.candidates.modules import dump_module, load_module
 from oteo_automl.candidates.training import Recipe, Trainer
 from oteo_automl.dense.base import DenseCandidate, Served, find_task
 from oteo_automl.dense.detect.augmentation import BoxStrength, augment, box_strength, has_up
-from oteo_automl.dense.detect.calibration import best_thresholds, calibrate, judge_answers
+from oteo_automl.dense.detect.calibration import Platt, best_thresholds, calibrate, judge_answers, log_odds
 from oteo_automl.dense.detect.centre import aims
 from oteo_automl.dense.detect.targets import batch_boxes, table_of
 from oteo_core.artifacts import ArtifactStore
@@ -424,3 +424,13 @@ def test_the_input_is_as_large_as_images_objects_and_time_ask_for(tmp_path):
     tiny = policy(64, 64, 8, 20_000)
     assert tiny.width == 96
     assert policy(640, 480, 25, 20_000, largest=320).width == 320
+
+
+def test_a_rounding_error_of_a_near_certain_score_stays_a_rounding_error():
+    scores = np.array([0.5, 0.99, 0.9999, 0.999999, 1.0, 1e-7])
+    platt = Platt(3.7, (-20.0,))
+    labels = np.zeros(len(scores), np.int64)
+    moved = platt.apply(np.clip(scores + 1e-7, 0, 1), labels) - platt.apply(scores, labels)
+    assert np.abs(moved).max() < 1e-4
+    sure = np.linspace(0.0, 1.0, 5001)
+    assert (np.diff(log_odds(sure)) > 0).all()

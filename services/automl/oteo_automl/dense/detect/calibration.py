@@ -26,6 +26,17 @@ _ENOUGH = 30
 _BINS = 10
 
 
+EDGE = 2e-3
+"""Scores nearer to 0 or 1 than this go on along the tangent of the logit there: the logit itself would make rounding errors of near-certain
+scores large, and two runtimes would not agree."""
+
+
+def log_odds(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give the logits of scores of 0 to 1, along the tangent beyond `EDGE`; rising throughout."""
+    inner = np.clip(scores, EDGE, 1.0 - EDGE)
+    return np.asarray(logit(inner) + (scores - inner) / (EDGE * (1.0 - EDGE)))
+
+
 @dataclass(frozen=True, slots=True)
 class Platt:
     """``score = sigmoid(slope * logit(score) + offsets[class])``; the identity by default.
@@ -44,7 +55,7 @@ class Platt:
     def apply(self, scores: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
         """Give calibrated scores."""
         offsets = np.asarray(self.offsets)[np.minimum(labels, len(self.offsets) - 1)]
-        return np.asarray(expit(self.slope * logit(np.clip(scores, 1e-7, 1.0 - 1e-7)) + offsets))
+        return np.asarray(expit(self.slope * log_odds(scores) + offsets))
 
 
 def right(truth: TrueBoxes, found: Detections, overlap: float = 0.5) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -107,7 +118,7 @@ def fit_platt(answers: Judged, classes: int) -> Platt:
     used = answers.scores >= LEAST_SCORE
     if used.sum() < _ENOUGH or answers.right[used].all() or not answers.right[used].any():
         return Platt()
-    x = logit(np.clip(answers.scores[used], 1e-7, 1.0 - 1e-7))
+    x = log_odds(answers.scores[used])
     y, labels = answers.right[used].astype(np.float64), answers.labels[used]
 
     def cost(p: NDArray[np.float64]) -> float:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from oteo_automl.candidates.modules import SavedModule, Spec, build, saved, to_planes
 from oteo_automl.dense.base import Served
-from oteo_automl.dense.detect.calibration import best_thresholds, calibrate, judge_answers
+from oteo_automl.dense.detect.calibration import EDGE, best_thresholds, calibrate, judge_answers
 from oteo_automl.dense.detect.detector import Detector, Raw
 from oteo_automl.dense.detect.lesson import found_of
 from oteo_automl.dense.detect.targets import BoxTable
@@ -78,9 +78,10 @@ class ServedDetector(SavedModule):
         height, width = int(image.shape[1]), int(image.shape[2])
         boxes, scores, classes = self.detector.decode(raw, height, width, self.limit)
         there = scores > 0
-        sure = scores.clamp(1e-7, 1.0 - 1e-7)
+        inner = scores.clamp(EDGE, 1.0 - EDGE)
+        odds = torch.log(inner) - torch.log1p(-inner) + (scores - inner) / (EDGE * (1.0 - EDGE))
         own = self.offsets[classes] if len(self.offsets) > 1 else self.offsets
-        calibrated = torch.sigmoid(self.slope * (torch.log(sure) - torch.log1p(-sure)) + own)
+        calibrated = torch.sigmoid(self.slope * odds + own)
         calibrated = torch.where(there, calibrated, torch.zeros_like(calibrated))
         ordered, places = torch.topk(calibrated, int(scores.shape[1]), dim=1)
         boxes = boxes.gather(1, places[:, :, None].expand(-1, -1, 4))
