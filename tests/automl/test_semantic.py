@@ -40,7 +40,7 @@ def learnt(tmp_path_factory):
         classes=("bright", "dark"),
         values=two_classes,
     )
-    return taught(TASK, "unet-resnet18", reader, drawings, folder / "targets", epochs=5), folder
+    return taught(TASK, "unet-resnet18", reader, drawings, folder / "targets", epochs=9), folder
 
 
 def test_discs_are_learnt(learnt):
