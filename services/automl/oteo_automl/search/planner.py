@@ -138,6 +138,7 @@ def rungs_of(work: Work[Any], entry: Entry, epoch_seconds: float, budget: Budget
         epoch_seconds=epoch_seconds,
         images=work.images_wanted,
         most=work.most_epochs,
+        share=work.whole_share,
     )
 
 

@@ -11,7 +11,7 @@ KEPT = 2
 
 
 def plan_rungs(
-    train_count: int, *, budget: float, pretrained: bool, epoch_seconds: float, images: int = 12_000, most: int = 80
+    train_count: int, *, budget: float, pretrained: bool, epoch_seconds: float, images: int = 12_000, most: int = 80, share: float = 0.5
 ) -> list[int]:
     """Give the epochs at which trials are compared; the last is the whole plan.
 
@@ -29,6 +29,8 @@ def plan_rungs(
         That a network from scratch sees before more of the same hardly helps, on sets of a few hundred to a few thousand.
     most
         Epochs at most.
+    share
+        Part of the budget that one network trained to its end may take: what is longer is never finished.
 
     Returns
     -------
@@ -37,8 +39,7 @@ def plan_rungs(
         for massively parallel hyperparameter tuning", MLSys 2020).
     """
     wanted = images / max(1, train_count) * (0.5 if pretrained else 1.0)
-    # One network trained to its end may take half of the budget: what is longer than that is never finished.
-    affordable = 0.5 * budget / max(epoch_seconds, 1e-3)
+    affordable = share * budget / max(epoch_seconds, 1e-3)
     whole = int(np.clip(min(wanted, affordable), 5, most))
     rungs = [whole // 9, whole // 3, whole] if budget > 1200 and whole >= 27 else [whole // 5, whole]
     return sorted({max(2, rung) for rung in rungs})

@@ -62,6 +62,8 @@ class Work(ABC, Generic[R]):
         Images that a network from scratch sees before more of the same hardly helps.
     most_epochs
         Whatever the time.
+    whole_share
+        Part of the budget that one network trained to its end may take.
     gpu_share
         Part of a GPU that a training takes; 0: none.
     strengths
@@ -76,6 +78,7 @@ class Work(ABC, Generic[R]):
     held_out_count: int
     images_wanted: int = 12_000
     most_epochs: int = 80
+    whole_share: float = 0.5
     gpu_share: float = 0.0
     strengths: tuple[str, ...] = ("light", "strong", "turned")
 
