@@ -98,6 +98,7 @@ def test_three_images_in_all(home: Home) -> None:
         home.train(home.dataset("alone", {"lying": (2, 0, 1)}), candidates=BASELINE)
 
 
+@pytest.mark.slow
 def test_a_group_that_holds_all_of_one_class(home: Home) -> None:
     # Without a validation part: what is held out for choosing has to be cut out of one ward.
     counts = {"lying": (16, 0, 4), "standing": (16, 0, 4)}

@@ -22,6 +22,7 @@ def _hard(kind: int, rng: np.random.Generator) -> np.ndarray:
     return stripes(kind if rng.random() > 0.25 else 1 - kind, rng)
 
 
+@pytest.mark.slow
 def test_a_limit_that_no_model_keeps_is_answered_with_the_quickest(home: Home) -> None:
     dataset = home.dataset("hard", {"lying": (20, 10, 4), "standing": (20, 10, 4)}, picture=_hard)
     response = home.train(dataset, 40, candidates=["classical-logistic", "classical-trees", "blend"], max_latency={"nanos": 1000})

@@ -93,6 +93,7 @@ def write_unlabelled(store, name, count, picture, seen=()):
         writer.finish()
 
 
+@pytest.mark.slow
 def test_a_training_says_what_unlabelled_images_brought(tmp_path, monkeypatch):
     torch.set_num_threads(1)
     home = inline_home(tmp_path, monkeypatch)

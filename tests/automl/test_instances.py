@@ -199,6 +199,7 @@ def test_a_mask_is_a_blob_around_its_centre_before_anything_is_learnt_and_follow
     assert inside[1, :, 16:].any()
 
 
+@pytest.mark.slow
 def test_the_mask_head_learns_and_exports(tmp_path):
     drawings = [touching(index, empty=index == 3) for index in range(16)]
     reader = write_set(

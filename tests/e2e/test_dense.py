@@ -78,7 +78,7 @@ def predict(calls, deployment: str, pixels: np.ndarray, **fields) -> inference_p
 
 
 def test_boxes_from_a_folder_to_answers(calls, tmp_path):
-    response = run(calls, write_coco(tmp_path / "coco", 80), seconds=75)
+    response = run(calls, write_coco(tmp_path / "coco", 80), seconds=60)
     model, deployment = response.model, response.deployment.name
     assert {metric.name: metric.value for metric in model.metrics if not metric.class_name}["map50"] > 0.5
 

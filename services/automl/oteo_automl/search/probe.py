@@ -200,6 +200,24 @@ def _gigabytes(count: float) -> str:
     return f"{count / 2**30:.2g} GiB"
 
 
+def _restart_peak() -> bool:
+    """Have the kernel begin anew with the peak of this process's resident memory; False where it cannot."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return _kernels_peak() > 0
+
+
+def _kernels_peak() -> int:
+    """Give the peak of this process's resident memory, bytes; 0 where the kernel does not tell."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
+
+
 class _Memory:
     """Watches how much more memory there is in use than when it began."""
 
@@ -210,6 +228,7 @@ class _Memory:
         self._most = 0
         self._base = 0
         self._thread: threading.Thread | None = None
+        self._marked = False
 
     def __enter__(self) -> _Memory:
         if self._gpu:
@@ -217,6 +236,8 @@ class _Memory:
             torch.cuda.reset_peak_memory_stats()
             self._base = torch.cuda.memory_allocated()
         else:
+            # The kernel keeps the peak itself, and begins anew when asked to (proc(5), clear_refs); where it does not, a thread looks.
+            self._marked = _restart_peak()
             self._base = self._most = self._process.memory_info().rss
             self._thread = threading.Thread(target=self._watch, name="memory", daemon=True)
             self._thread.start()
@@ -230,7 +251,7 @@ class _Memory:
         """Give the most so far, bytes."""
         if self._gpu:
             return torch.cuda.max_memory_allocated() - self._base
-        self._most = max(self._most, self._process.memory_info().rss)
+        self._most = max(self._most, self._process.memory_info().rss, _kernels_peak() if self._marked else 0)
         return self._most - self._base
 
     def __exit__(self, *_: object) -> None:
