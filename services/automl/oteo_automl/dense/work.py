@@ -100,6 +100,8 @@ class DenseWork(Work[DenseResult]):
 
     images_wanted = 24_000
     most_epochs = 300
+    strengths = ("light", "strong", "robust")
+    searched = ("rate", "decay", "strength")
     # Places are learnt slowly from scratch: one long training is worth more than two short ones.
     whole_share = 0.85
 

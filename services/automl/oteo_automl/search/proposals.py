@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from oteo_automl.candidates.training import Recipe
+
+SEARCHED = ("rate", "decay", "strength", "smoothing", "drop", "mix")
+"""Fields of a recipe that can be varied."""
 
 _FACTOR = 4.0
 
@@ -24,10 +28,13 @@ class Proposals:
         Seed of the samplers.
     strengths
         Names of augmentations to choose from.
+    searched
+        Fields of the recipe that are varied; the others stay as the leader has them.
     """
 
-    def __init__(self, seed: int, strengths: Sequence[str] = ("light", "strong", "turned")) -> None:
+    def __init__(self, seed: int, strengths: Sequence[str] = ("light", "strong", "turned"), searched: Sequence[str] = SEARCHED) -> None:
         self._strengths = tuple(strengths)
+        self._searched = tuple(searched)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._seed = seed
         self._studies: dict[str, optuna.Study] = {}
@@ -39,7 +46,7 @@ class Proposals:
         return self._studies[architecture]
 
     def _space(self) -> dict[str, BaseDistribution]:
-        return {
+        space: dict[str, BaseDistribution] = {
             "rate": FloatDistribution(1 / _FACTOR, _FACTOR, log=True),
             "decay": FloatDistribution(0.005, 0.3, log=True),
             "strength": CategoricalDistribution(self._strengths),
@@ -47,6 +54,7 @@ class Proposals:
             "drop": FloatDistribution(0.0, 0.5),
             "mix": CategoricalDistribution((0.0, 0.2)),
         }
+        return {name: space[name] for name in self._searched}
 
     def tell(self, architecture: str, recipe: Recipe, loss: float, base: float) -> None:
         """Say how settings did; smaller is better. `base` is the network's usual learning rate."""
@@ -58,7 +66,8 @@ class Proposals:
             "drop": min(0.5, recipe.drop),
             "mix": 0.2 if recipe.mix > 0 else 0.0,
         }
-        self._study(architecture).add_trial(optuna.create_trial(params=parameters, distributions=self._space(), value=loss))
+        chosen = {name: parameters[name] for name in self._searched}
+        self._study(architecture).add_trial(optuna.create_trial(params=chosen, distributions=self._space(), value=loss))
 
     def ask(self, architecture: str, base: Recipe, base_rate: float) -> Recipe:
         """Give new settings for a network of this usual learning rate; its batch is kept."""
@@ -67,12 +76,10 @@ class Proposals:
         # It is told by `tell`, when and if it has a figure.
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
         drawn = trial.params
-        return replace(
-            base,
-            rate=float(f"{base_rate * drawn['rate']:.3g}"),
-            decay=float(f"{drawn['decay']:.3g}"),
-            strength=str(drawn["strength"]),
-            smoothing=round(drawn["smoothing"], 3),
-            drop=round(drawn["drop"], 3),
-            mix=float(drawn["mix"]),
-        )
+        changed: dict[str, Any] = {name: drawn[name] for name in ("strength", "mix") if name in drawn}
+        changed |= {name: round(drawn[name], 3) for name in ("smoothing", "drop") if name in drawn}
+        if "rate" in drawn:
+            changed["rate"] = float(f"{base_rate * drawn['rate']:.3g}")
+        if "decay" in drawn:
+            changed["decay"] = float(f"{drawn['decay']:.3g}")
+        return replace(base, **changed)

@@ -119,7 +119,7 @@ class Search(Generic[R]):
         self._report = report
         self._trials: list[Trial] = []
         self._running: dict[str, tuple[Task[PieceResult], Trial]] = {}
-        self._proposals = Proposals(work.seed, work.strengths)
+        self._proposals = Proposals(work.seed, work.strengths, work.searched)
         self._probing = probing or Probing(work, budget)
         self._speeds = Speeds(work, self._probing.found, {})
         self._gpu = work.gpu_share > 0

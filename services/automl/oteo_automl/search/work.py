@@ -11,6 +11,7 @@ from oteo_automl.candidates.training import Recipe
 from oteo_automl.search.checkpoints import Checkpoints
 from oteo_automl.search.pieces import PieceResult
 from oteo_automl.search.probe import Probe
+from oteo_automl.search.proposals import SEARCHED
 from oteo_automl.search.result import Plan
 from oteo_automl.search.trial import Trial
 from oteo_core.jobs.executor import Executor, Task
@@ -68,6 +69,8 @@ class Work(ABC, Generic[R]):
         Part of a GPU that a training takes; 0: none.
     strengths
         Augmentations that proposals choose from, by name.
+    searched
+        Fields of recipes that proposals vary: those that this task's lessons read.
     """
 
     entries: Sequence[Entry]
@@ -81,6 +84,7 @@ class Work(ABC, Generic[R]):
     whole_share: float = 0.5
     gpu_share: float = 0.0
     strengths: tuple[str, ...] = ("light", "strong", "turned")
+    searched: tuple[str, ...] = SEARCHED
 
     def entry(self, name: str) -> Entry:
         """Give an entry by name.
