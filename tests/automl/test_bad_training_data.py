@@ -51,7 +51,8 @@ def test_too_many_images_that_cannot_be_decoded_are_a_refusal(home: Home, damage
 
 def test_ten_seconds_are_answered_with_the_baseline(home: Home) -> None:
     response = home.train(home.dataset("cells", USUAL), 10)
-    assert response.model.candidate == "classical-logistic"
+    # On a quick machine one of the other classifiers may have had its turn; no network had.
+    assert response.model.candidate.startswith("classical-")
     assert response.model.trial_count >= 1
 
 
