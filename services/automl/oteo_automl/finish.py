@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oteo_automl.candidates.attention import map_size
+from oteo_automl.candidates.bank import spread_rows
 from oteo_automl.evaluation.bootstrap import LEVEL, Floats, Ints, encode_groups
 from oteo_automl.evaluation.calibration import expected_calibration_error, fit_temperature, softmax
 from oteo_automl.evaluation.classification import evaluate
@@ -39,7 +40,6 @@ from oteo_automl.publishing import (
     publish,
     reference_of,
     spare_seconds,
-    spread_rows,
     start_package,
     used,
     write_graph,

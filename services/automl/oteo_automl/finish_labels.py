@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oteo_automl.candidates.attention import map_size
+from oteo_automl.candidates.bank import spread_rows
 from oteo_automl.evaluation.bootstrap import (
     Floats,
     Interval,
@@ -50,7 +51,6 @@ from oteo_automl.publishing import (
     publish,
     reference_of,
     spare_seconds,
-    spread_rows,
     start_package,
     used,
     write_graph,

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from oteo_automl.candidates.bank import spread_rows
 from oteo_automl.candidates.registry import BASELINE
 from oteo_automl.evaluation.bootstrap import Floats
 from oteo_automl.evaluation.calibration import fit_temperature
@@ -172,8 +173,7 @@ def make_winner(
 
 def _spread(images: NDArray[Any], places: Sequence[int]) -> Iterator[NDArray[Any]]:
     """Give training images, evenly spread over the part where there are more than are looked at."""
-    count = min(len(places), REFERENCE_IMAGES)
-    for position in np.linspace(0, len(places) - 1, count).astype(int):
+    for position in spread_rows(len(places), REFERENCE_IMAGES):
         yield np.asarray(images[places[position]])
 
 

@@ -204,11 +204,6 @@ def write_graph(
     return exported, config, {"1/model.onnx": exported.data, LABELS: labels_txt(package.classes).encode()}
 
 
-def spread_rows(count: int, most: int) -> NDArray[np.int64]:
-    """Give at most so many places of `count`, evenly spread."""
-    return np.unique(np.linspace(0, count - 1, min(most, count)).astype(np.int64))
-
-
 def already_published(ctx: FinishContext, model_id: str) -> ModelPackage | None:
     """Give the package that an earlier attempt of this operation published, or None."""
     try:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oteo_automl.dense.variants import some
+from oteo_automl.candidates.bank import spread
 from oteo_automl.packaging.variants import FP16, MAX_LOSS, VariantRequest
 from oteo_automl.requests import variant_name
 from oteo_automl.search.data import TrainingData
@@ -39,7 +39,7 @@ def classification_variants(
     places = {sample: row for row, sample in enumerate(data.samples)}
     rows = np.array([places[sample] for sample in result.best.validation.sample_ids], dtype=np.int64)
     validation = rows[np.isin(rows, data.part("validation"))]
-    rows = some(np.sort(validation if len(validation) else rows), _JUDGED)
+    rows = spread(np.sort(validation if len(validation) else rows), _JUDGED)
     labels = data.labels[rows]
 
     def figure(outputs: Mapping[str, NDArray[Any]]) -> float:
@@ -51,6 +51,6 @@ def classification_variants(
         scores = score(outputs["logits"], labels)
         return scores.get(result.objective, -scores["log_loss"])
 
-    calibration = np.ascontiguousarray(data.images[some(data.part("train"), _CALIBRATION)])
+    calibration = np.ascontiguousarray(data.images[spread(data.part("train"), _CALIBRATION)])
     name = "log_loss (negative)" if result.objective == "log_loss" else result.objective
     return VariantRequest(kinds, name, figure, calibration, np.ascontiguousarray(data.images[rows]), max_loss)

@@ -51,10 +51,19 @@ IMAGENET_SPREAD = (0.229, 0.224, 0.225)
 _STATISTICS_SAMPLE = 256
 
 
+def spread_rows(count: int, most: int) -> NDArray[np.int64]:
+    """Give at most so many places of `count`, ascending and evenly spread; all where there are no more."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).astype(np.int64))
+
+
+def spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Give at most so many of the rows, evenly spread, in their order."""
+    return rows[spread_rows(len(rows), most)]
+
+
 def some_rows(images: NDArray[Any], rows: NDArray[np.int64], most: int) -> NDArray[Any]:
     """Give at most so many images, evenly spread over the rows."""
-    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(np.int64))]
-    picked: NDArray[Any] = np.ascontiguousarray(images[chosen])
+    picked: NDArray[Any] = np.ascontiguousarray(images[spread(rows, most)])
     return picked
 
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from oteo_automl.candidates.bank import spread
 from oteo_automl.candidates.lesson import Lesson
 from oteo_automl.candidates.modules import SavedModule
 from oteo_automl.dense.base import DenseCandidate, DenseData, DenseTask, Facts, Served
@@ -131,7 +132,7 @@ class DetectionTask(DenseTask):
     def policy(self, data: DenseData, *, gpu: bool, budget: float, channels: int, largest: int = 0) -> InputPolicy:
         """See `oteo_automl.dense.detect.facts.box_policy`."""
         train = data.part("train")
-        looked = train[np.unique(np.linspace(0, len(train) - 1, min(_LOOKED_AT, len(train))).astype(np.int64))] if len(train) else train
+        looked = spread(train, _LOOKED_AT)
         return box_policy(
             data.sizes[train] if len(train) else data.sizes,
             [cast(TrueBoxes, data.truths(int(row))) for row in looked],

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from oteo_automl.candidates.bank import spread
 from oteo_automl.dense.base import DenseData, DenseTask, Facts, Served
 from oteo_automl.dense.variants import dense_variants
 from oteo_automl.dense.work import DenseResult, FittedNetwork
@@ -37,7 +38,6 @@ from oteo_automl.publishing import (
     publish,
     reference_of,
     spare_seconds,
-    spread_rows,
     start_package,
     used,
     write_graph,
@@ -206,7 +206,7 @@ def finish_dense(
         for role, (one, other) in rivals.items()
     }
     outputs = graph_outputs(served)
-    shown = winner.images[test[spread_rows(len(test), _PARITY_IMAGES)]]
+    shown = winner.images[spread(test, _PARITY_IMAGES)]
     with step("export", 0.5):
         exported, config, files = write_graph(package, served.module, outputs, shown, max_batch=_BATCH, preferred=(4,))
 
@@ -462,10 +462,9 @@ def _predictions(winner: DenseWinner, test: NDArray[np.int64], judged: Judged) -
 
 
 def _training_images(winner: DenseWinner) -> Iterator[NDArray[Any]]:
-    rows = winner.data.part("train")
-    for place in np.linspace(0, len(rows) - 1, min(len(rows), REFERENCE_IMAGES)).astype(int):
-        if not winner.data.rows[rows[place]].derived_from:
-            yield np.asarray(winner.images[rows[place]])
+    for row in spread(winner.data.part("train"), REFERENCE_IMAGES):
+        if not winner.data.rows[row].derived_from:
+            yield np.asarray(winner.images[row])
 
 
 def _package(ctx: FinishContext, winner: DenseWinner, judged: Judged) -> ModelPackage:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from oteo_automl.candidates.bank import spread
 from oteo_automl.dense.base import DenseData, DenseTask
 from oteo_automl.evaluation.detection import detection_scores
 from oteo_automl.evaluation.instances import instance_scores
@@ -22,11 +23,6 @@ _SCORES: dict[str, Callable[[Sequence[Any], Sequence[Any], int], dict[str, float
 }
 _JUDGED = 48
 _CALIBRATION = 64
-
-
-def some(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """Give at most so many rows, evenly spread."""
-    return rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(np.int64))] if len(rows) else rows
 
 
 def dense_variants(
@@ -53,7 +49,7 @@ def dense_variants(
     """
     if not kinds:
         return None
-    rows = some(held_out, _JUDGED)
+    rows = spread(held_out, _JUDGED)
     truths = [data.truths(int(row)) for row in rows]
     sizes = [(int(width), int(height)) for width, height in data.sizes[rows]]
 
@@ -62,5 +58,5 @@ def dense_variants(
         scores = _SCORES[task.name](truths, found, len(data.classes))
         return float(scores.get(objective, scores.get(task.objectives[0], 0.0)))
 
-    calibration = np.ascontiguousarray(images[some(data.part("train"), _CALIBRATION)])
+    calibration = np.ascontiguousarray(images[spread(data.part("train"), _CALIBRATION)])
     return VariantRequest(kinds, objective, figure, calibration, np.ascontiguousarray(images[rows]), max_loss)

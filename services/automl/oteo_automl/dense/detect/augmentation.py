@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from oteo_automl.candidates.augmenting import STRENGTHS, Strength
 from oteo_automl.candidates.augmenting import augment as change_look
+from oteo_automl.candidates.bank import spread
 from oteo_automl.dense.detect.targets import BatchBoxes
 
 _STILL = Strength(mirror=False, degrees=0.0, scale=0.0, shift=0.0, light=0.0, colour=0.0)
@@ -186,7 +187,7 @@ def has_up(images: NDArray[Any], rows: NDArray[np.int64], most: int = 256) -> bo
     rows
         Those to look at; `most` of them are.
     """
-    chosen = np.unique(rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(np.int64)]) if len(rows) else rows
+    chosen = np.unique(spread(rows, most))
     if len(chosen) < 8:
         return True
     stack = np.stack([_detail(np.asarray(images[int(row)], dtype=np.float32).mean(axis=2)) for row in chosen])

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from oteo_automl.candidates.bank import spread
 from oteo_automl.candidates.modules import SavedModule, Spec, build, saved
 from oteo_automl.evaluation.calibration import Calibration, fit_temperature
 from oteo_automl.evaluation.semantic import semantic_scores
@@ -122,9 +123,7 @@ def choosing_rows(held_out: NDArray[np.int64], images: NDArray[Any], classes: in
 
 def judged_rows(held_out: NDArray[np.int64], most: int = _JUDGED_AT_MOST) -> NDArray[np.int64]:
     """Give the held-out rows that choices are made on: all, or `most` evenly spread ones."""
-    if len(held_out) <= most:
-        return held_out
-    return held_out[np.linspace(0, len(held_out) - 1, most).astype(np.int64)]
+    return spread(held_out, most)
 
 
 def choose_mirrors(

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from oteo_automl.candidates.bank import spread
 from oteo_automl.dense.base import DenseData, Facts
 from oteo_automl.dense.segment.truths import renumbered
 from oteo_core.errors import OteoError
@@ -164,7 +165,7 @@ def semantic_facts(maps: NDArray[np.uint8], rows: NDArray[np.int64], classes: in
     pieces: list[list[int]] = [[] for _ in range(classes)]
     areas: list[list[int]] = [[] for _ in range(classes)]
     middles: list[list[tuple[float, float]]] = []
-    looked = _some(rows)
+    looked = spread(rows, _LOOKED_AT)
     for row in looked:
         labels = np.asarray(maps[row])
         middles.append([_middle(labels == number + 1) for number in range(classes)])
@@ -230,7 +231,7 @@ def instance_facts(targets: InstanceTargets, rows: NDArray[np.int64], classes: i
     areas: list[int] = []
     objects: list[int] = []
     counts = np.zeros(classes, dtype=np.int64)
-    looked = _some(rows)
+    looked = spread(rows, _LOOKED_AT)
     for row in looked:
         ids, labels = np.asarray(targets.ids[row]), targets.objects(row)
         sizes = np.bincount(ids[ids >= 0], minlength=len(labels) + 1)
@@ -250,10 +251,3 @@ def instance_facts(targets: InstanceTargets, rows: NDArray[np.int64], classes: i
         "height": int(targets.ids.shape[1]),
         "width": int(targets.ids.shape[2]),
     }
-
-
-def _some(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Give at most `_LOOKED_AT` of the rows, evenly spread."""
-    if len(rows) <= _LOOKED_AT:
-        return rows
-    return rows[np.linspace(0, len(rows) - 1, _LOOKED_AT).astype(np.int64)]
