@@ -12,7 +12,7 @@ from google.protobuf import empty_pb2
 from oteo_automl.candidates.registry import check_names
 from oteo_automl.exporting.catalogue import check_form
 from oteo_automl.judging.rows import check_pairing
-from oteo_automl.objectives import OBJECTIVES
+from oteo_automl.objectives import OBJECTIVES, choose_objective
 from oteo_automl.requests import parts_of, path_of, variant_name
 from oteo_automl.settings import AutoMLSettings
 from oteo_core import context as call_context
@@ -33,7 +33,7 @@ LEADERBOARD = "leaderboard.json"
 _CLASSIFICATION = "classification"
 _HUB = "hub:"
 _DISTILLED = (_CLASSIFICATION, "multi_label_classification")
-_TRAINED = (_CLASSIFICATION, "multi_label_classification", "detection", "semantic_segmentation", "instance_segmentation")
+_TRAINED = tuple(OBJECTIVES)
 
 
 def falling(text: str) -> str:
@@ -247,13 +247,7 @@ class AutoMLService(automl_pb2_grpc.AutoMLServiceServicer):
                 reason="NOT_IN_THIS_RELEASE",
                 field="task",
             )
-        objectives = OBJECTIVES[asked]
-        if request.objective and request.objective not in objectives:
-            raise InvalidArgument(
-                f"{request.objective!r} is not an objective for {asked}; there are: {', '.join(objectives)}",
-                reason="BAD_OBJECTIVE",
-                field="objective",
-            )
+        choose_objective(asked, request.objective)
         present = [entry.name for entry in info.class_info if entry.sample_count]
         if asked == _CLASSIFICATION and len(present) < 2:
             raise InvalidArgument(

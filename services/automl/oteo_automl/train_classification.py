@@ -11,7 +11,7 @@ from oteo_automl.candidates.weights import has_weights
 from oteo_automl.evaluation.operating import OperatingRequest
 from oteo_automl.finish import finish
 from oteo_automl.handover import make_winner
-from oteo_automl.objectives import OBJECTIVES
+from oteo_automl.objectives import choose_objective
 from oteo_automl.search.checkpoint_pieces import take_checkpoints
 from oteo_automl.search.classification_pieces import Problem
 from oteo_automl.search.classification_work import ClassificationWork, Settings
@@ -57,7 +57,7 @@ def train_classification(training: Training, reader: DatasetReader) -> ModelPack
         )
         asked = Settings(
             candidates=candidates,
-            objective=request.objective or OBJECTIVES[reader.info.task][0],
+            objective=choose_objective(reader.info.task, request.objective),
             policy=policy,
             classes=data.classes,
             ids=data.samples,

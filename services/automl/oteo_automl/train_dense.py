@@ -11,13 +11,13 @@ from oteo_automl.dense.cache import DenseCache
 from oteo_automl.dense.finish import DenseWinner, finish_dense
 from oteo_automl.dense.pieces import DenseProblem
 from oteo_automl.dense.work import DenseWork, choose_candidates, hold_out
+from oteo_automl.objectives import choose_objective
 from oteo_automl.search.data import check_parts, describe, leave_out
 from oteo_automl.search.fingerprint import describe_depth, describe_images, input_channels
 from oteo_automl.training_job import GPU_SHARE, Training
 from oteo_automl.triton import TritonParityClient
 from oteo_automl.variant_request import wanted
 from oteo_core.datasets import DatasetReader
-from oteo_core.errors import InvalidArgument
 from oteo_core.packages import ModelPackage
 
 
@@ -34,13 +34,7 @@ def train_dense_task(training: Training, reader: DatasetReader) -> ModelPackage 
     context, request, settings, budget = training.context, training.request, training.settings, training.budget
     budget.reserve = min(training.reserve(dense=True), 0.6 * budget.total)
     task = find_task(reader.info.task)
-    objective = request.objective or task.objectives[0]
-    if objective not in task.objectives:
-        raise InvalidArgument(
-            f"{objective!r} is not an objective for {task.name}; there are: {', '.join(task.objectives)}",
-            reason="BAD_OBJECTIVE",
-            field="objective",
-        )
+    objective = choose_objective(task.name, request.objective)
     with training.timed("read the samples"):
         data = task.read(reader)
         check_parts(data, request.dataset)

@@ -25,7 +25,7 @@ from oteo_automl.candidates.modules import SavedModule
 from oteo_automl.candidates.training import Recipe
 from oteo_core.datasets import DatasetReader, Sample
 from oteo_core.images import InputPolicy
-from oteo_core.packages import MetricValue, ModelPackage
+from oteo_core.packages import MetricValue
 
 Facts = dict[str, Any]
 """What a dataset's objects are like, found once from the targets of the training rows: JSON values. Networks, lessons and policies are made
@@ -160,6 +160,9 @@ class DenseTask(ABC):
     objectives: ClassVar[tuple[str, ...]]
     """What can be chosen by, larger is better; the first is the usual one."""
 
+    shown: ClassVar[str]
+    """The figure for people: of learning curves (`Judgement.score`) and of simulated shifts; a name of `scores`."""
+
     candidates: ClassVar[tuple[DenseCandidate, ...]]
     """What can be tried, the most promising first; the first is quick, learns from scratch and is the baseline."""
 
@@ -265,6 +268,10 @@ class DenseTask(ABC):
         `decoding` is the package's: where it has thresholds, figures that need one are taken at those; without it, at the best on these images.
         """
 
+    @abstractmethod
+    def scores(self, truths: Sequence[Any], answers: Sequence[Any], classes: int) -> dict[str, float]:
+        """Give the figures of answers by name, quickly, without intervals; those of `objectives` among them."""
+
     def find(self, name: str) -> DenseCandidate:
         """Give a candidate by name.
 
@@ -304,6 +311,6 @@ def find_task(name: str) -> DenseTask:
     return task
 
 
-def is_dense(package: ModelPackage) -> bool:
-    """Say whether a package answers with places in the image."""
-    return package.task in _TASKS
+def is_dense(task: str) -> bool:
+    """Say whether a task's answers have a place in the image."""
+    return task in _TASKS

@@ -19,7 +19,8 @@ from oteo_automl.dense.detect.lesson import DetectionLesson
 from oteo_automl.dense.detect.making import CANDIDATES, make_detector
 from oteo_automl.dense.detect.serving import serve
 from oteo_automl.dense.detect.targets import BoxTable, boxes_of, build_table
-from oteo_automl.evaluation.detection import evaluate_detection
+from oteo_automl.evaluation.detection import detection_scores, evaluate_detection
+from oteo_automl.objectives import OBJECTIVES
 from oteo_core.datasets import DatasetReader, Sample
 from oteo_core.errors import InvalidArgument
 from oteo_core.images import InputPolicy
@@ -53,7 +54,8 @@ class DetectionTask(DenseTask):
     """See `DenseTask`."""
 
     name: ClassVar[str] = "detection"
-    objectives: ClassVar[tuple[str, ...]] = ("map50_95", "map50", "map75", "f1")
+    objectives: ClassVar[tuple[str, ...]] = OBJECTIVES[name]
+    shown: ClassVar[str] = "map50"
     candidates: ClassVar[tuple[DenseCandidate, ...]] = CANDIDATES
 
     def read(self, reader: DatasetReader) -> DenseData:
@@ -210,6 +212,10 @@ class DetectionTask(DenseTask):
             seed=seed,
             threshold=decoding.get("score_threshold") if decoding else None,
         )
+
+    def scores(self, truths: Sequence[Any], answers: Sequence[Any], classes: int) -> dict[str, float]:
+        """Give the quick figures."""
+        return detection_scores(truths, answers, classes)
 
 
 def _objects(sample: Sample) -> list[Any]:

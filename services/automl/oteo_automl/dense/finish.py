@@ -15,9 +15,6 @@ from oteo_automl.candidates.bank import spread
 from oteo_automl.dense.base import DenseData, DenseTask, Facts, Served
 from oteo_automl.dense.variants import dense_variants
 from oteo_automl.dense.work import DenseResult, FittedNetwork
-from oteo_automl.evaluation.detection import detection_scores
-from oteo_automl.evaluation.instances import instance_scores
-from oteo_automl.evaluation.semantic import semantic_scores
 from oteo_automl.evaluation.shifts import measure_shifts, shift_metrics
 from oteo_automl.exporting.network_file import network_files
 from oteo_automl.extras import Proof, add_extras
@@ -57,16 +54,6 @@ from oteo_core.packages import ClassMap, MetricValue, ModelPackage
 
 _PARITY_IMAGES = 12
 _BATCH = 8
-_QUICK: dict[str, tuple[str, Callable[[Sequence[Any], Sequence[Any], int], dict[str, float]]]] = {
-    "detection": ("map50", detection_scores),
-    "semantic_segmentation": ("dice", semantic_scores),
-    "instance_segmentation": ("pq", instance_scores),
-}
-"""The figure that is measured under simulated shifts, and what gives it without intervals."""
-
-_SCORES = {"detection": "map50", "semantic_segmentation": "dice", "instance_segmentation": "pq"}
-"""The figure of each epoch that learning curves show."""
-
 _PUBLISHING_SECONDS = 20.0
 """What export, the check on Triton and the report take on a processor."""
 
@@ -142,10 +129,6 @@ class Judged:
     answers: list[Any]
     metrics: list[MetricValue]
     pixels: PixelCalibration
-
-    def figure(self, name: str) -> float:
-        """Give a metric of all classes together; NaN where it is not defined."""
-        return next((metric.value for metric in self.metrics if metric.name == name and not metric.class_name), math.nan)
 
 
 def finish_dense(
@@ -232,12 +215,15 @@ def finish_dense(
 
     with step("simulated shifts", 0.75):
         sizes = [(int(width), int(height)) for width, height in data.sizes[test]]
-        metric, quick = _QUICK[winner.task.name]
         shifts = measure_shifts(
             _Rows(winner.images, test),
-            lambda batch, places: answer(winner.task, served, batch, [sizes[place] for place in places], winner.policy),
-            lambda answers, places: quick([truths[place] for place in places], answers, len(data.classes)).get(metric, math.nan),
-            metric=metric,
+            lambda batch, places: winner.task.answers(
+                run_batch(served, batch), [sizes[place] for place in places], winner.policy, served.decoding
+            ),
+            lambda answers, places: winner.task.scores([truths[place] for place in places], answers, len(data.classes)).get(
+                winner.task.shown, math.nan
+            ),
+            metric=winner.task.shown,
             seed=winner.seed,
             seconds=spare_seconds(deadline),
             check=ctx.check,
@@ -332,10 +318,9 @@ class _Rows(Sequence[NDArray[Any]]):
         return self._images[self._rows[place]]
 
 
-def answer(task: DenseTask, served: Served, images: NDArray[Any], sizes: Sequence[tuple[int, int]], policy: InputPolicy) -> list[Any]:
-    """Answer for a batch of prepared images, in original pixels."""
-    outputs = dict(zip([name for name, _, _ in served.outputs], run_torch(served.module, images, _BATCH), strict=True))
-    return task.answers(outputs, sizes, policy, served.decoding)
+def run_batch(served: Served, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Give the outputs of a batch of prepared images in PyTorch, by name."""
+    return dict(zip([name for name, _, _ in served.outputs], run_torch(served.module, images, _BATCH), strict=True))
 
 
 def run_served(
@@ -353,11 +338,10 @@ def run_served(
 
     The outputs of a batch at a time are in memory; `seen` is told those of each image, by its place among the rows.
     """
-    names = [name for name, _, _ in served.outputs]
     found: list[Any] = []
     for part in batches(rows, _BATCH):
         check()
-        outputs = dict(zip(names, run_torch(served.module, images[part], _BATCH), strict=True))
+        outputs = run_batch(served, images[part])
         for place in range(len(part)):
             seen(len(found) + place, {name: value[place] for name, value in outputs.items()})
         found += task.answers(outputs, sizes[len(found) : len(found) + len(part)], policy, served.decoding)
@@ -423,7 +407,7 @@ def report_data(
         group_count=len(set(groups)),
         training_counts=_training_counts(winner),
         curves=[
-            learning_curve(names.get(trial, trial), records, best=trial == result.best.trial_id, score_name=_SCORES[winner.task.name])
+            learning_curve(names.get(trial, trial), records, best=trial == result.best.trial_id, score_name=winner.task.shown)
             for trial, records in result.curves.items()
         ],
         calibrated_on=winner.held_out_words,

@@ -24,7 +24,8 @@ from oteo_automl.dense.segment.serving import ServedWatershed, choose_mirrors, c
 from oteo_automl.dense.segment.targets import InstanceTargets, build_instances, instance_facts, open_instances
 from oteo_automl.dense.segment.truths import instance_map, read_rows
 from oteo_automl.dense.segment.tuning import pq_by_image, tune_masks, tune_watershed
-from oteo_automl.evaluation.instances import evaluate_instances
+from oteo_automl.evaluation.instances import evaluate_instances, instance_scores
+from oteo_automl.objectives import OBJECTIVES
 from oteo_core.datasets import DatasetReader
 from oteo_core.images import InputPolicy
 from oteo_core.packages import MetricValue
@@ -37,7 +38,8 @@ class InstanceTask(DenseTask):
     """Instance segmentation: a watershed on learnt heights, and a mask head."""
 
     name: ClassVar[str] = "instance_segmentation"
-    objectives: ClassVar[tuple[str, ...]] = ("pq", "map50_95", "map50", "f1", "aji")
+    objectives: ClassVar[tuple[str, ...]] = OBJECTIVES[name]
+    shown: ClassVar[str] = "pq"
     candidates: ClassVar[tuple[DenseCandidate, ...]] = (
         DenseCandidate("watershed-resnet18", "resnet18", "watershed", half=True, rate=3e-3, batch=8),
         DenseCandidate("watershed-mobilenetv4_conv_small", "mobilenetv4_conv_small", "watershed", half=True, rate=3e-3, batch=8, cost=0.7),
@@ -139,6 +141,10 @@ class InstanceTask(DenseTask):
     ) -> list[MetricValue]:
         """Judge objects."""
         return evaluate_instances(truths, answers, classes, groups=groups, split=split, seed=seed)
+
+    def scores(self, truths: Sequence[Any], answers: Sequence[Any], classes: int) -> dict[str, float]:
+        """Give the quick figures."""
+        return instance_scores(truths, answers, classes)
 
 
 def _serve_watershed(

@@ -28,7 +28,8 @@ from oteo_automl.dense.segment.serving import (
 )
 from oteo_automl.dense.segment.targets import build_maps, open_maps, semantic_facts
 from oteo_automl.dense.segment.truths import class_map, read_rows
-from oteo_automl.evaluation.semantic import evaluate_semantic
+from oteo_automl.evaluation.semantic import evaluate_semantic, semantic_scores
+from oteo_automl.objectives import OBJECTIVES
 from oteo_core.datasets import DatasetReader
 from oteo_core.images import InputPolicy
 from oteo_core.packages import MetricValue
@@ -43,7 +44,8 @@ class SemanticTask(DenseTask):
     """Semantic segmentation by encoder-decoder networks; rules of patches, loss and mirroring are nnU-Net's (Isensee et al. 2021)."""
 
     name: ClassVar[str] = "semantic_segmentation"
-    objectives: ClassVar[tuple[str, ...]] = ("dice", "iou")
+    objectives: ClassVar[tuple[str, ...]] = OBJECTIVES[name]
+    shown: ClassVar[str] = "dice"
     candidates: ClassVar[tuple[DenseCandidate, ...]] = (
         DenseCandidate("unet-resnet18", "resnet18", "unet", half=True, rate=3e-3, batch=8),
         DenseCandidate("unet-mobilenetv4_conv_small", "mobilenetv4_conv_small", "unet", half=True, rate=3e-3, batch=8, cost=0.7),
@@ -167,3 +169,7 @@ class SemanticTask(DenseTask):
     ) -> list[MetricValue]:
         """Judge class maps."""
         return evaluate_semantic(truths, answers, classes, groups=groups, split=split, seed=seed)
+
+    def scores(self, truths: Sequence[Any], answers: Sequence[Any], classes: int) -> dict[str, float]:
+        """Give the quick figures."""
+        return semantic_scores(truths, answers, classes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,17 +10,9 @@ from numpy.typing import NDArray
 
 from oteo_automl.candidates.bank import spread
 from oteo_automl.dense.base import DenseData, DenseTask
-from oteo_automl.evaluation.detection import detection_scores
-from oteo_automl.evaluation.instances import instance_scores
-from oteo_automl.evaluation.semantic import semantic_scores
 from oteo_automl.packaging.variants import VariantRequest
 from oteo_core.images import InputPolicy
 
-_SCORES: dict[str, Callable[[Sequence[Any], Sequence[Any], int], dict[str, float]]] = {
-    "detection": detection_scores,
-    "semantic_segmentation": semantic_scores,
-    "instance_segmentation": instance_scores,
-}
 _JUDGED = 48
 _CALIBRATION = 64
 
@@ -55,7 +47,7 @@ def dense_variants(
 
     def figure(outputs: Mapping[str, NDArray[Any]]) -> float:
         found = task.answers(outputs, sizes, policy, decoding)
-        scores = _SCORES[task.name](truths, found, len(data.classes))
+        scores = task.scores(truths, found, len(data.classes))
         return float(scores.get(objective, scores.get(task.objectives[0], 0.0)))
 
     calibration = np.ascontiguousarray(images[spread(data.part("train"), _CALIBRATION)])
