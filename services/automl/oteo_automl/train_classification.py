@@ -15,7 +15,7 @@ from oteo_automl.objectives import choose_objective
 from oteo_automl.search.checkpoint_pieces import take_checkpoints
 from oteo_automl.search.classification_pieces import Problem
 from oteo_automl.search.classification_work import ClassificationWork, Settings
-from oteo_automl.search.data import ImageCache, check_classes, check_parts, describe, leave_out, read_table
+from oteo_automl.search.data import check_classes, check_parts, describe, leave_out, read_table
 from oteo_automl.search.distillation import SHARE
 from oteo_automl.search.fingerprint import choose_policy, describe_depth, take_fingerprint
 from oteo_automl.search.folds import make_folds
@@ -66,15 +66,7 @@ def train_classification(training: Training, reader: DatasetReader) -> ModelPack
             max_latency=training.max_latency,
             blend=not request.candidates or any(BLEND in matching(name) for name in request.candidates),
         )
-        cache = ImageCache(
-            path=str(context.scratch / "images.npy"),
-            store_root=context.artifacts.root_uri,
-            dataset=reader.info.id,
-            policy=policy,
-            store_options=settings.artifact_options,
-            max_pixels=settings.max_image_pixels,
-            max_bytes=settings.max_image_bytes,
-        )
+        cache = training.images(reader, policy, "images.npy")
         with training.timed("decode the images"):
             context.progress(0.01, "decoding the images")
             left_out = leave_out(data, cache.build(reader, samples, check=context.check))

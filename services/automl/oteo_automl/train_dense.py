@@ -47,16 +47,7 @@ def train_dense_task(training: Training, reader: DatasetReader) -> ModelPackage 
             for one in task.candidates
         }
         chosen, reasons = choose_candidates(task, request.candidates, gpu=gpu, pretrained=pretrained)
-        cache = DenseCache(
-            task=task.name,
-            folder=str(context.scratch / "dense"),
-            store_root=context.artifacts.root_uri,
-            dataset=reader.info.id,
-            policy=policy,
-            store_options=settings.artifact_options,
-            max_pixels=settings.max_image_pixels,
-            max_bytes=settings.max_image_bytes,
-        )
+        cache = DenseCache(task.name, training.images(reader, policy, "dense/images.npy"))
         with training.timed("decode the images"):
             context.progress(0.01, "decoding the images and their annotations")
             left_out = leave_out(data, cache.build(reader, data, check=context.check))

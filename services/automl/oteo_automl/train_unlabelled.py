@@ -70,13 +70,7 @@ def learn_from_unlabelled(
     with training.timed("learn from unlabelled images"):
         training.context.progress(0.85, "decoding unlabelled images")
         cache = UnlabelledCache(
-            path=str(training.context.scratch / "unlabelled.npy"),
-            store_root=training.context.artifacts.root_uri,
-            dataset=others.info.id,
-            policy=settings.policy,
-            store_options=training.settings.artifact_options,
-            max_pixels=training.settings.max_image_pixels,
-            max_bytes=training.settings.max_image_bytes,
+            **vars(training.images(others, settings.policy, "unlabelled.npy")),
             seen=frozenset(sample.pixel_digest for sample in reader.samples(columns=["pixel_digest"]) if sample.pixel_digest),
         )
         cache.build(others, cache.samples(others), check=training.context.check)

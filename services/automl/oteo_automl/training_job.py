@@ -16,6 +16,7 @@ import torch
 from oteo_automl.publishing import RESERVE_SECONDS
 from oteo_automl.search.budget import Budget
 from oteo_automl.search.checkpoints import StoredCheckpoints
+from oteo_automl.search.data import ImageCache
 from oteo_automl.search.planner import Speeds, make_plan
 from oteo_automl.search.probing import Probing
 from oteo_automl.search.result import Plan
@@ -25,7 +26,7 @@ from oteo_automl.search.work import Work
 from oteo_automl.tracking import MLflowTracker
 from oteo_core.datasets import DatasetReader
 from oteo_core.errors import NotFound
-from oteo_core.images import ImageLimits
+from oteo_core.images import ImageLimits, InputPolicy
 from oteo_core.jobs import Executor, JobContext
 from oteo_core.packages import ModelPackage
 from oteo_protos.automl.v1 import automl_pb2
@@ -136,6 +137,18 @@ class Training:
             return DatasetReader(self.context.artifacts, self.request.dataset.removeprefix("datasets/"))
         except NotFound as error:
             raise NotFound(f"there is no {self.request.dataset}", reason="DATASET_NOT_FOUND", field="dataset") from error
+
+    def images(self, reader: DatasetReader, policy: InputPolicy, name: str) -> ImageCache:
+        """Give the place of a dataset's prepared images on this machine: a file in the job's scratch folder."""
+        return ImageCache(
+            path=str(self.context.scratch / name),
+            store_root=self.context.artifacts.root_uri,
+            dataset=reader.info.id,
+            policy=policy,
+            store_options=self.settings.artifact_options,
+            max_pixels=self.settings.max_image_pixels,
+            max_bytes=self.settings.max_image_bytes,
+        )
 
     def executor(self) -> Executor:
         """Give what pieces run on."""

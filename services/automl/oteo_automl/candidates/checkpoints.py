@@ -22,7 +22,7 @@ import torch
 from oteo_automl.candidates.bank import IMAGENET_MEAN, IMAGENET_SPREAD
 from oteo_automl.candidates.modules import dump_module
 from oteo_automl.candidates.networks import NetworkClassifier
-from oteo_automl.candidates.weights import SUFFIXES, read_state
+from oteo_automl.candidates.weights import SUFFIXES, fitting_tensors, read_state
 from oteo_core.artifacts import split_uri
 from oteo_core.errors import InvalidArgument, OteoError
 
@@ -266,15 +266,7 @@ def _plain(name: str) -> str:
 def _fill(asked: Checkpoint, network: torch.nn.Module, state: dict[str, torch.Tensor], field: str) -> None:
     """Load the tensors; a first layer for other channels is averaged over colours, and only a last layer may be missing."""
     own = network.state_dict()
-    fitting: dict[str, torch.Tensor] = {}
-    for key, value in state.items():
-        if key not in own:
-            continue
-        if own[key].shape == value.shape:
-            fitting[key] = value
-        elif own[key].dim() == 4 and own[key].shape[0] == value.shape[0] and own[key].shape[2:] == value.shape[2:]:
-            mean = value.float().mean(dim=1, keepdim=True) * (value.shape[1] / own[key].shape[1])
-            fitting[key] = mean.expand_as(own[key]).clone()
+    fitting = fitting_tensors(own, state)
     settings: Any = network.default_cfg
     last = settings.get("classifier")
     missing = [key for key, value in own.items() if value.dim() > 0 and key not in fitting and not key.startswith(f"{last}.")]

@@ -67,19 +67,25 @@ def build(spec: Mapping[str, Any]) -> SavedModule:
     return _KINDS[kind](**spec["settings"])
 
 
-def dump_module(module: SavedModule) -> bytes:
-    """Write a module with its tensors."""
+def dump_module(module: SavedModule, **more: Any) -> bytes:
+    """Write a module with its tensors, and more beside it: tensors, texts, numbers, and lists and dictionaries of them; no code is pickled."""
     buffer = io.BytesIO()
-    torch.save({"spec": module.spec(), "state": {k: v.detach().cpu() for k, v in module.state_dict().items()}}, buffer)
+    state = {name: value.detach().cpu() for name, value in module.state_dict().items()}
+    torch.save({"spec": module.spec(), "state": state, **more}, buffer)
     return buffer.getvalue()
 
 
 def load_module(data: bytes) -> SavedModule:
-    """Read what `dump_module` wrote; in evaluation mode, on the processor."""
-    content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    """Read the module that `dump_module` wrote; in evaluation mode, on the processor."""
+    return load_with_more(data)[0]
+
+
+def load_with_more(data: bytes) -> tuple[SavedModule, dict[str, Any]]:
+    """Read a module, and all that `dump_module` wrote, by name."""
+    content: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     module = build(content["spec"])
     module.load_state_dict(content["state"])
-    return module.eval()
+    return module.eval(), content
 
 
 @saved

@@ -12,7 +12,7 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,16 +206,7 @@ def load_weights(network: nn.Module, weights: Weights) -> None:
             f"{weights.name}{weights.suffix} cannot be read as weights: {error}", reason="BAD_WEIGHTS", field=_FIELD
         ) from error
     own = network.state_dict()
-    fitting = {}
-    for key, value in state.items():
-        if key not in own:
-            continue
-        if own[key].shape == value.shape:
-            fitting[key] = value
-        elif own[key].dim() == 4 and own[key].shape[0] == value.shape[0] and own[key].shape[2:] == value.shape[2:]:
-            # The first convolution, for images of other channels: the mean over colours, times as many as there were.
-            mean = value.float().mean(dim=1, keepdim=True) * (value.shape[1] / own[key].shape[1])
-            fitting[key] = mean.expand_as(own[key]).clone()
+    fitting = fitting_tensors(own, state)
     parameters = [key for key, value in own.items() if value.dim() > 0]
     missing = [key for key in parameters if key not in fitting]
     if len(missing) > max(4, len(parameters) // 10):
@@ -225,3 +216,18 @@ def load_weights(network: nn.Module, weights: Weights) -> None:
             field=_FIELD,
         )
     network.load_state_dict(fitting, strict=False)
+
+
+def fitting_tensors(own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Give the tensors of a state that a network's own have a place for; a first layer for images of other channels is made to fit."""
+    fitting: dict[str, torch.Tensor] = {}
+    for key, value in state.items():
+        if key not in own:
+            continue
+        if own[key].shape == value.shape:
+            fitting[key] = value
+        elif own[key].dim() == 4 and own[key].shape[0] == value.shape[0] and own[key].shape[2:] == value.shape[2:]:
+            # The first convolution, for images of other channels: the mean over colours, times as many as there were.
+            mean = value.float().mean(dim=1, keepdim=True) * (value.shape[1] / own[key].shape[1])
+            fitting[key] = mean.expand_as(own[key]).clone()
+    return fitting

@@ -108,6 +108,23 @@ class DenseData:
     bit_depth: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, rows: list[Sample], classes: tuple[str, ...], truths: Callable[[int], Any], left_out: dict[str, int]) -> DenseData:
+        """Gather what rows of a dataset say of themselves."""
+        return cls(
+            samples=[sample.id for sample in rows],
+            rows=rows,
+            classes=classes,
+            parts=np.array([sample.split for sample in rows], dtype=np.str_),
+            groups=[sample.group or sample.id for sample in rows],
+            sizes=np.array([[sample.width, sample.height] for sample in rows], dtype=np.int64).reshape(-1, 2),
+            truths=truths,
+            channels=frozenset(sample.channels for sample in rows) or frozenset({3}),
+            deep=any(sample.dtype not in ("uint8", "") for sample in rows),
+            bit_depth=max((sample.bit_depth or 16 for sample in rows if sample.dtype == "uint16"), default=0),
+            left_out=left_out,
+        )
+
     def part(self, *names: str) -> NDArray[np.int64]:
         """Give the indices of these parts, ascending."""
         return np.flatnonzero(np.isin(self.parts, names)).astype(np.int64)

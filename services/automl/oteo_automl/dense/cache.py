@@ -7,8 +7,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,7 @@ from oteo_automl.dense.base import DenseData, find_task
 from oteo_automl.search.data import ImageCache
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import DatasetReader
-from oteo_core.images import InputPolicy
 
-_IMAGES = "images.npy"
 _TARGETS = "targets"
 
 
@@ -35,37 +33,24 @@ class DenseCache:
     ----------
     task
         Name of the dense task.
-    folder
-        Local folder.
-    store_root, store_options
-        Where the dataset lies.
-    dataset
-        Its id.
-    policy
-        How images are prepared.
-    max_pixels, max_bytes
-        Limits of decoding.
+    images
+        The images, in a file of a folder that holds nothing else.
     """
 
     task: str
-    folder: str
-    store_root: str
-    dataset: str
-    policy: InputPolicy
-    store_options: Mapping[str, Any] = field(default_factory=dict)
-    max_pixels: int = 100_000_000
-    max_bytes: int = 512 * 1024 * 1024
+    images: ImageCache
 
     def open(self) -> tuple[NDArray[Any], Any]:
         """Give images and targets, read-only; make them where they are not there."""
-        folder = Path(self.folder)
-        if not (folder / _IMAGES).exists():
-            digest = hashlib.sha256(repr((self.folder, self.dataset, self.policy)).encode()).hexdigest()[:16]
+        folder = Path(self.images.path).parent
+        if not Path(self.images.path).exists():
+            digest = hashlib.sha256(repr((str(folder), self.images.dataset, self.images.policy)).encode()).hexdigest()[:16]
             folder = Path(tempfile.gettempdir()) / f"oteo-dense-{os.geteuid()}" / digest
-            if not (folder / _IMAGES).exists():
-                reader = DatasetReader(ArtifactStore(self.store_root, **self.store_options), self.dataset)
+            if not (folder / Path(self.images.path).name).exists():
+                store = ArtifactStore(self.images.store_root, **self.images.store_options)
+                reader = DatasetReader(store, self.images.dataset)
                 self.build(reader, find_task(self.task).read(reader), folder)
-        images: NDArray[Any] = np.load(folder / _IMAGES, mmap_mode="r")
+        images: NDArray[Any] = np.load(folder / Path(self.images.path).name, mmap_mode="r")
         return images, find_task(self.task).open_targets(folder / _TARGETS)
 
     def build(
@@ -75,19 +60,16 @@ class DenseCache:
 
         Gives, by row, why an image or its mask cannot be read.
         """
-        target = folder or Path(self.folder)
+        target = folder or Path(self.images.path).parent
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
         own = target / f"{_TARGETS}.{os.getpid()}"
         shutil.rmtree(own, ignore_errors=True)
         own.mkdir()
-        find_task(self.task).build_targets(data, self.policy, own, check)
+        find_task(self.task).build_targets(data, self.images.policy, own, check)
         if not (target / _TARGETS).exists():
             own.replace(target / _TARGETS)
-        images = ImageCache(
-            str(target / _IMAGES), self.store_root, self.dataset, self.policy, self.store_options, self.max_pixels, self.max_bytes
-        )
         # The images last: who finds them finds the targets too.
-        unreadable = images.build(reader, data.rows, check=check)
+        unreadable = self.images.build(reader, data.rows, target / Path(self.images.path).name, check)
         masks = target / _TARGETS / "unreadable.json"
         if masks.exists():
             unreadable |= {int(row): f"mask: {why}" for row, why in json.loads(masks.read_text())}

@@ -21,31 +21,14 @@ from oteo_automl.dense.detect.serving import serve
 from oteo_automl.dense.detect.targets import BoxTable, boxes_of, build_table
 from oteo_automl.evaluation.detection import detection_scores, evaluate_detection
 from oteo_automl.objectives import OBJECTIVES
+from oteo_automl.search.data import COLUMNS as IMAGE_COLUMNS
 from oteo_core.datasets import DatasetReader, Sample
 from oteo_core.errors import InvalidArgument
 from oteo_core.images import InputPolicy
 from oteo_core.packages import Detections, MetricValue, TrueBoxes
 from oteo_core.packages.decoding.detection import decode_detections
 
-COLUMNS = (
-    "path",
-    "width",
-    "height",
-    "channels",
-    "dtype",
-    "bit_depth",
-    "media_kind",
-    "frames",
-    "sequence",
-    "split",
-    "group",
-    "labels",
-    "boxes",
-    "polygons",
-    "rle",
-    "oriented_boxes",
-    "derived_from",
-)
+COLUMNS = (*IMAGE_COLUMNS, "boxes", "polygons", "rle", "oriented_boxes")
 _LOOKED_AT = 500
 """Training images whose objects the input size is chosen by."""
 
@@ -88,19 +71,7 @@ class DetectionTask(DenseTask):
         if unknown:
             leave("objects of a class without training objects", unknown)
         truths = [boxes_of(sample, numbers) for sample in found]
-        return DenseData(
-            samples=[sample.id for sample in found],
-            rows=found,
-            classes=classes,
-            parts=np.array([sample.split for sample in found], dtype=np.str_),
-            groups=[sample.group or sample.id for sample in found],
-            sizes=np.array([[sample.width, sample.height] for sample in found], dtype=np.int64).reshape(-1, 2),
-            truths=truths.__getitem__,
-            channels=frozenset(sample.channels for sample in found) or frozenset({3}),
-            deep=any(sample.dtype not in ("uint8", "") for sample in found),
-            bit_depth=max((sample.bit_depth or 16 for sample in found if sample.dtype == "uint16"), default=0),
-            left_out=left_out,
-        )
+        return DenseData.of(found, classes, truths.__getitem__, left_out)
 
     @staticmethod
     def _classes(reader: DatasetReader, found: Sequence[Sample]) -> tuple[str, ...]:

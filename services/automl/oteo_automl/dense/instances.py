@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,15 +12,14 @@ from numpy.typing import NDArray
 
 from oteo_automl.candidates.lesson import Lesson
 from oteo_automl.candidates.modules import SavedModule
-from oteo_automl.candidates.training import Recipe
-from oteo_automl.dense.base import DenseCandidate, DenseData, DenseTask, Facts, Served
-from oteo_automl.dense.segment.inputs import segmentation_policy
+from oteo_automl.dense.base import DenseCandidate, DenseData, Facts, Served
 from oteo_automl.dense.segment.mask_lesson import OUTPUTS, MaskLesson, most_objects
 from oteo_automl.dense.segment.masks import MASK_STRIDE, MaskNetwork, ServedMasks
 from oteo_automl.dense.segment.networks import NARROW, WIDE, SegmentationNetwork
 from oteo_automl.dense.segment.objects import WatershedLesson, class_maps, prepared_truth
 from oteo_automl.dense.segment.serving import ServedWatershed, choose_mirrors, choosing_rows, pixel_temperature, uncovered
 from oteo_automl.dense.segment.targets import InstanceTargets, build_instances, instance_facts, open_instances
+from oteo_automl.dense.segment.task import SegmentationTask
 from oteo_automl.dense.segment.truths import instance_map, read_rows
 from oteo_automl.dense.segment.tuning import pq_by_image, tune_masks, tune_watershed
 from oteo_automl.evaluation.instances import evaluate_instances, instance_scores
@@ -34,7 +32,7 @@ from oteo_core.packages.decoding.instances import WATERSHED, decode_instances, d
 _TUNED_ON = 20
 
 
-class InstanceTask(DenseTask):
+class InstanceTask(SegmentationTask):
     """Instance segmentation: a watershed on learnt heights, and a mask head."""
 
     name: ClassVar[str] = "instance_segmentation"
@@ -64,10 +62,6 @@ class InstanceTask(DenseTask):
         """Look at objects; see `instance_facts`."""
         return instance_facts(targets, rows, classes)
 
-    def policy(self, data: DenseData, *, gpu: bool, budget: float, channels: int, largest: int = 0) -> InputPolicy:
-        """Choose how images become inputs."""
-        return segmentation_policy(data, gpu=gpu, budget=budget, channels=channels, largest=largest)
-
     def network(
         self, candidate: DenseCandidate, classes: int, channels: int, mean: Sequence[float], spread: Sequence[float], facts: Facts
     ) -> SavedModule:
@@ -95,12 +89,6 @@ class InstanceTask(DenseTask):
             masks.most = most_objects(facts["objects"][1])
             return masks
         return WatershedLesson(images, targets, train, held_out, classes=classes, seed=seed)
-
-    def recipe(self, candidate: DenseCandidate, *, train_count: int, pretrained: bool, gpu: bool) -> Recipe:
-        """Give the recipe that is tried first: mild changes of light, stain and sharpness; see `SemanticTask.recipe`."""
-        recipe = super().recipe(candidate, train_count=train_count, pretrained=pretrained, gpu=gpu)
-        # A small set is repeated, so that batches are full all the same.
-        return replace(recipe, strength="light", batch=candidate.batch * (4 if gpu else 1))
 
     def serve(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from oteo_automl.candidates.bank import normalisation
 from oteo_automl.candidates.lesson import Lesson
-from oteo_automl.candidates.modules import SavedModule, build
+from oteo_automl.candidates.modules import SavedModule, dump_module, load_with_more
 from oteo_automl.candidates.training import Recipe, Trainer, has_bfloat16
 from oteo_automl.candidates.weights import Weights, find_weights, load_weights
 from oteo_automl.dense.base import DenseCandidate, Facts, find_task
@@ -67,25 +66,14 @@ class StoredNetwork:
     kept: dict[str, NDArray[Any]]
 
     def to_bytes(self) -> bytes:
-        """Write it; no code is pickled."""
-        buffer = io.BytesIO()
-        torch.save(
-            {
-                "spec": self.module.spec(),
-                "state": {name: value.detach().cpu() for name, value in self.module.state_dict().items()},
-                "kept": {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in self.kept.items()},
-            },
-            buffer,
-        )
-        return buffer.getvalue()
+        """Write it."""
+        return dump_module(self.module, kept={name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in self.kept.items()})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> StoredNetwork:
         """Read what `to_bytes` wrote."""
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        module = build(content["spec"])
-        module.load_state_dict(content["state"])
-        return cls(module.eval(), {name: value.numpy() for name, value in content["kept"].items()})
+        module, content = load_with_more(data)
+        return cls(module, {name: value.numpy() for name, value in content["kept"].items()})
 
 
 def make_network(problem: DenseProblem, candidate: DenseCandidate, images: NDArray[Any], weights: Weights | None) -> SavedModule:

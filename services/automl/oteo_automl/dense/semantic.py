@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,9 +11,7 @@ from numpy.typing import NDArray
 
 from oteo_automl.candidates.lesson import Lesson
 from oteo_automl.candidates.modules import SavedModule
-from oteo_automl.candidates.training import Recipe
-from oteo_automl.dense.base import DenseCandidate, DenseData, DenseTask, Facts, Served
-from oteo_automl.dense.segment.inputs import segmentation_policy
+from oteo_automl.dense.base import DenseCandidate, DenseData, Facts, Served
 from oteo_automl.dense.segment.lessons import SemanticLesson
 from oteo_automl.dense.segment.networks import DEEP_FROM, NARROW, WIDE, SegmentationNetwork
 from oteo_automl.dense.segment.serving import (
@@ -27,6 +24,7 @@ from oteo_automl.dense.segment.serving import (
     uncovered,
 )
 from oteo_automl.dense.segment.targets import build_maps, open_maps, semantic_facts
+from oteo_automl.dense.segment.task import SegmentationTask
 from oteo_automl.dense.segment.truths import class_map, read_rows
 from oteo_automl.evaluation.semantic import evaluate_semantic, semantic_scores
 from oteo_automl.objectives import OBJECTIVES
@@ -40,7 +38,7 @@ DECODERS = {"unet": "unet", "unet++": "unet++", "deeplabv3+": "deeplabv3+"}
 """Decoder by `DenseCandidate.head`."""
 
 
-class SemanticTask(DenseTask):
+class SemanticTask(SegmentationTask):
     """Semantic segmentation by encoder-decoder networks; rules of patches, loss and mirroring are nnU-Net's (Isensee et al. 2021)."""
 
     name: ClassVar[str] = "semantic_segmentation"
@@ -69,10 +67,6 @@ class SemanticTask(DenseTask):
     def facts(self, targets: Any, rows: NDArray[np.int64], policy: InputPolicy, classes: int) -> Facts:
         """Look at class maps; see `semantic_facts`."""
         return semantic_facts(targets, rows, classes)
-
-    def policy(self, data: DenseData, *, gpu: bool, budget: float, channels: int, largest: int = 0) -> InputPolicy:
-        """Choose how images become inputs."""
-        return segmentation_policy(data, gpu=gpu, budget=budget, channels=channels, largest=largest)
 
     def network(
         self, candidate: DenseCandidate, classes: int, channels: int, mean: Sequence[float], spread: Sequence[float], facts: Facts
@@ -103,17 +97,6 @@ class SemanticTask(DenseTask):
     ) -> Lesson:
         """Make the lesson."""
         return SemanticLesson(images, targets, train, held_out, classes=classes, seed=seed, sided=bool(facts.get("sided")))
-
-    def recipe(self, candidate: DenseCandidate, *, train_count: int, pretrained: bool, gpu: bool) -> Recipe:
-        """Give the recipe that is tried first: mild changes of light, stain and sharpness.
-
-        Measured on white blood cells (64 x 64, 12 epochs, one seed; mean Dice at home, on another stain, and at home under the simulated shifts
-        of `oteo_automl.evaluation.shifts`, mean and worst): no change of the look .929, .736, .913, .886; "light" .927, .778, .918, .909; "robust"
-        .918, .756, .909, .897: a short training does not get to use strong changes. The search tries others where there is time.
-        """
-        recipe = super().recipe(candidate, train_count=train_count, pretrained=pretrained, gpu=gpu)
-        # A small set is repeated, so that batches are full all the same.
-        return replace(recipe, strength="light", batch=candidate.batch * (4 if gpu else 1))
 
     def serve(
         self,

@@ -6,7 +6,6 @@ not pay for it twice.
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import time
@@ -24,7 +23,7 @@ from oteo_automl.candidates.bank import normalisation, some_rows
 from oteo_automl.candidates.checkpoints import Given, load_given
 from oteo_automl.candidates.classification import ClassificationLesson, TrainingRows
 from oteo_automl.candidates.descriptors import DESCRIPTORS, Descriptors
-from oteo_automl.candidates.modules import Chain, SavedModule, build, dump_module, load_module
+from oteo_automl.candidates.modules import Chain, SavedModule, dump_module, load_module, load_with_more
 from oteo_automl.candidates.networks import NetworkClassifier
 from oteo_automl.candidates.patches import fit_patches
 from oteo_automl.candidates.portfolio import find_architecture
@@ -120,27 +119,15 @@ class StoredModel:
     source: str
 
     def to_bytes(self) -> bytes:
-        """Write it; no code is pickled."""
-        buffer = io.BytesIO()
-        torch.save(
-            {
-                "spec": self.module.spec(),
-                "state": {name: value.detach().cpu() for name, value in self.module.state_dict().items()},
-                "rows": torch.from_numpy(np.ascontiguousarray(self.rows)),
-                "logits": torch.from_numpy(np.ascontiguousarray(self.logits)),
-                "source": self.source,
-            },
-            buffer,
-        )
-        return buffer.getvalue()
+        """Write it."""
+        rows, logits = (torch.from_numpy(np.ascontiguousarray(one)) for one in (self.rows, self.logits))
+        return dump_module(self.module, rows=rows, logits=logits, source=self.source)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> StoredModel:
         """Read what `to_bytes` wrote."""
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        module = build(content["spec"])
-        module.load_state_dict(content["state"])
-        return cls(module.eval(), content["rows"].numpy(), content["logits"].numpy(), content["source"])
+        module, content = load_with_more(data)
+        return cls(module, content["rows"].numpy(), content["logits"].numpy(), content["source"])
 
 
 # Classifiers on fixed features.

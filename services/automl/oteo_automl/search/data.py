@@ -301,9 +301,13 @@ class ImageCache:
             if not path.exists():
                 store = ArtifactStore(self.store_root, **self.store_options)
                 reader = DatasetReader(store, self.dataset)
-                self.build(reader, read_table(reader)[1], path)
+                self.build(reader, self.samples(reader), path)
         images: NDArray[Any] = np.load(path, mmap_mode="r")
         return images
+
+    def samples(self, reader: DatasetReader) -> list[Sample]:
+        """Give the rows that the file has an image of, in its order."""
+        return read_table(reader)[1]
 
     def build(
         self, reader: DatasetReader, samples: list[Sample], path: Path | None = None, check: Callable[[], None] = lambda: None

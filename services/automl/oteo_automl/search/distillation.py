@@ -12,7 +12,6 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -121,17 +120,6 @@ class UnlabelledCache(ImageCache):
     """
 
     seen: frozenset[str] = frozenset()
-
-    def open(self) -> NDArray[Any]:
-        """Map the file into memory; make it where it is not there. ``(M, H, W, C)``."""
-        path = Path(self.path)
-        if not path.exists():
-            from oteo_core.artifacts import ArtifactStore
-
-            reader = DatasetReader(ArtifactStore(self.store_root, **self.store_options), self.dataset)
-            self.build(reader, self.samples(reader), path)
-        images: NDArray[Any] = np.load(path, mmap_mode="r")
-        return images
 
     def samples(self, reader: DatasetReader) -> list[Sample]:
         """Give the images that may be learnt from."""

@@ -82,19 +82,7 @@ def read_rows(reader: DatasetReader, truth: Callable[[DatasetReader, Sample, tup
             reason="TOO_MANY_CLASSES",
             field="dataset",
         )
-    return DenseData(
-        samples=[sample.id for sample in rows],
-        rows=rows,
-        classes=classes,
-        parts=np.array([sample.split for sample in rows], dtype=np.str_),
-        groups=[sample.group or sample.id for sample in rows],
-        sizes=np.array([[sample.width, sample.height] for sample in rows], dtype=np.int64).reshape(-1, 2),
-        truths=lambda index: truth(reader, rows[index], classes),
-        channels=frozenset(sample.channels for sample in rows),
-        deep=any(sample.dtype not in ("uint8", "") for sample in rows),
-        bit_depth=max((sample.bit_depth or 16 for sample in rows if sample.dtype == "uint16"), default=0),
-        left_out=left_out,
-    )
+    return DenseData.of(rows, classes, lambda index: truth(reader, rows[index], classes), left_out)
 
 
 def _present_classes(reader: DatasetReader, rows: Sequence[Sample], left_out: dict[str, int]) -> tuple[str, ...]:
