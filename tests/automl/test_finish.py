@@ -14,7 +14,7 @@ import torch
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from oteo_automl import finish as finishing
+from oteo_automl import completing
 from oteo_automl.finish import finish
 from oteo_automl.handover import make_winner
 from oteo_automl.packaging.export import run_onnx
@@ -278,7 +278,7 @@ def test_killed_at_any_step_it_leaves_no_model_and_a_rerun_publishes(world, monk
         if when == "publish":
             patch.setattr("oteo_core.jobs.context.JobContext.publish", killed)
         else:
-            patch.setattr(finishing, {"parity": "prove", "report": "write_html"}[when], killed)
+            patch.setattr(completing, {"parity": "prove", "report": "write_html"}[when], killed)
         with pytest.raises(RuntimeError, match="without a result"):
             publish(world, Served(), operation=operation, model=model)
     with pytest.raises(NotFound):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from oteo_automl.candidates.attention import map_size
 from oteo_automl.candidates.bank import spread_rows
+from oteo_automl.completing import Draft, complete
 from oteo_automl.evaluation.bootstrap import LEVEL, Floats, Ints, encode_groups
 from oteo_automl.evaluation.calibration import expected_calibration_error, fit_temperature, softmax
 from oteo_automl.evaluation.classification import evaluate
@@ -23,9 +24,7 @@ from oteo_automl.evaluation.comparison import compare
 from oteo_automl.evaluation.conformal import ConformalCheck, check_conformal, fit_conformal, prediction_sets
 from oteo_automl.evaluation.operating import choose_points, rates_at
 from oteo_automl.evaluation.sequences import sequence_metrics, sequence_notes
-from oteo_automl.evaluation.shifts import measure_shifts, shift_metrics
-from oteo_automl.exporting.network_file import network_files
-from oteo_automl.extras import Proof, add_extras
+from oteo_automl.evaluation.shifts import ShiftReport, measure_shifts
 from oteo_automl.finish_labels import finish_labels
 from oteo_automl.packaging.export import Exported
 from oteo_automl.packaging.outputs import classification_outputs
@@ -36,18 +35,13 @@ from oteo_automl.publishing import (
     Steps,
     already_published,
     exporter_words,
-    prove,
-    publish,
     reference_of,
     spare_seconds,
     start_package,
-    used,
-    write_graph,
 )
 from oteo_automl.report.data import Case, ClassificationPart, PointCheck, ReportData, choose_cases
-from oteo_automl.report.front import front_points
 from oteo_automl.report.overlays import heat_picture
-from oteo_automl.report.page import write_card, write_html, write_predictions
+from oteo_automl.report.page import write_predictions
 from oteo_automl.report.pictures import thumbnail
 from oteo_automl.report.subgroups import fill_in
 from oteo_automl.winner import Winner
@@ -140,36 +134,19 @@ def finish(
     package.temperature, package.conformal, package.operating_points = calibration.temperature, conformal, points
     package.reference = reference
 
-    held_out = winner.test.images[spread_rows(len(labels), _PARITY_IMAGES)]
-    with step("export", 0.35):
-        outputs = classification_outputs(len(classes), maps)
-        exported, config, files = write_graph(package, served, outputs, held_out)
-
-    with step("parity", 0.6):
-        proof = Proof(config, files, held_out, outputs, run_torch(served, held_out))
-        parity = prove(ctx, client, config, files, held_out, outputs, proof.expected, deadline=deadline, sleep=sleep)
-        package.parity_error = parity.error
-
-    with step("variants", 0.7):
-        extras = add_extras(ctx, client, package, proof, winner.variants, winner.tensorrt, deadline=deadline, sleep=sleep)
-
-    with step("simulated shifts", 0.7):
-        shifts = measure_shifts(
+    def shifts(seconds: float) -> ShiftReport | None:
+        return measure_shifts(
             winner.test.images,
             lambda batch, _: list(run_torch(served, batch)[0].argmax(axis=1)),
             lambda answers, places: float((np.asarray(answers) == labels[places]).mean()),
             metric="accuracy",
             seed=winner.seed,
-            seconds=spare_seconds(deadline),
+            seconds=seconds,
             check=ctx.check,
         )
-        if shifts is not None:
-            package.metrics += shift_metrics(shifts)
 
-    with step("report", 0.75):
-        package.training_time = used(winner.start_time)
-        data = _report_data(winner, package, labels, probabilities, before, judged, exported, step.seconds, places[0] if places else None)
-        data.shifts, data.front = shifts, front_points(winner.trials, winner.winner_trial)
+    def page(exported: Exported) -> ReportData:
+        data = _report_data(winner, package, labels, probabilities, before, judged, exported, places[0] if places else None)
         data.significance, data.data_curve = winner.significance, winner.growth
         fill_in(
             data,
@@ -180,21 +157,26 @@ def finish(
             answers=list(probabilities),
             seconds=spare_seconds(deadline),
         )
-        contents = {
-            "report.html": write_html(data),
-            "README.md": write_card(data),
+        return data
+
+    draft = Draft(
+        package=package,
+        served=served,
+        outputs=classification_outputs(len(classes), maps),
+        images=winner.test.images[spread_rows(len(labels), _PARITY_IMAGES)],
+        statistics=statistics,
+        shifts=shifts,
+        page=page,
+        predictions=lambda: {
             "predictions.csv": write_predictions(
                 winner.test.ids, winner.test.sources, winner.test.groups, labels, probabilities, classes, conformal.quantile
-            ),
-            "reference.npz": statistics,
-            f"{package.triton_path}/config.pbtxt": proof.config.encode(),
-            **{f"{package.triton_path}/{name}": data for name, data in files.items()},
-            **network_files(served),
-            **extras,
-        }
-
-    with step("publish", 0.95):
-        return publish(ctx, package, contents, step.seconds, exported, parity, winner.start_time)
+            )
+        },
+        variants=lambda: winner.variants,
+        tensorrt=winner.tensorrt,
+        start_time=winner.start_time,
+    )
+    return complete(ctx, client, draft, step, deadline=deadline, sleep=sleep)
 
 
 @dataclass(slots=True)
@@ -236,7 +218,6 @@ def _report_data(
     before: Floats,
     judged: _Judged,
     exported: Exported,
-    seconds: Mapping[str, float],
     places: NDArray[Any] | None,
 ) -> ReportData:
     classes = list(winner.classes)
@@ -283,7 +264,6 @@ def _report_data(
         calibrated_on=winner.calibration.description,
         objective=winner.objective,
         plan=winner.plan,
-        steps=dict(seconds),
         graph_error=exported.error,
         exporter=exporter_words(exported),
         notes=sequence_notes(package.metrics),

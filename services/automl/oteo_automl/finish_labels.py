@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from oteo_automl.candidates.attention import map_size
 from oteo_automl.candidates.bank import spread_rows
+from oteo_automl.completing import Draft, complete
 from oteo_automl.evaluation.bootstrap import (
     Floats,
     Interval,
@@ -34,9 +35,7 @@ from oteo_automl.evaluation.label_calibration import (
 )
 from oteo_automl.evaluation.multilabel import evaluate_multilabel, multilabel_scores
 from oteo_automl.evaluation.sequences import sequence_metrics, sequence_notes
-from oteo_automl.evaluation.shifts import measure_shifts, shift_metrics
-from oteo_automl.exporting.network_file import network_files
-from oteo_automl.extras import Proof, add_extras
+from oteo_automl.evaluation.shifts import ShiftReport, measure_shifts
 from oteo_automl.packaging.export import Exported
 from oteo_automl.packaging.outputs import classification_outputs
 from oteo_automl.packaging.parity import ParityClient
@@ -47,19 +46,13 @@ from oteo_automl.publishing import (
     FinishContext,
     Steps,
     exporter_words,
-    prove,
-    publish,
     reference_of,
     spare_seconds,
     start_package,
-    used,
-    write_graph,
 )
 from oteo_automl.report.data import PointCheck, ReportData
-from oteo_automl.report.front import front_points
 from oteo_automl.report.gather import gather_labels
 from oteo_automl.report.overlays import heat_picture
-from oteo_automl.report.page import write_card, write_html
 from oteo_automl.report.subgroups import fill_in
 from oteo_automl.winner import Winner
 from oteo_core.datasets.info import Task
@@ -127,36 +120,19 @@ def finish_labels(
         "set_coverage": winner.conformal_coverage,
     }
 
-    held_out = winner.test.images[spread_rows(len(labels), _PARITY_IMAGES)]
-    with step("export", 0.35):
-        outputs = classification_outputs(len(classes), maps)
-        exported, config, files = write_graph(package, served, outputs, held_out)
-
-    with step("parity", 0.6):
-        proof = Proof(config, files, held_out, outputs, run_torch(served, held_out))
-        parity = prove(ctx, client, config, files, held_out, outputs, proof.expected, deadline=deadline, sleep=sleep)
-        package.parity_error = parity.error
-
-    with step("variants", 0.7):
-        extras = add_extras(ctx, client, package, proof, winner.variants, winner.tensorrt, deadline=deadline, sleep=sleep)
-
-    with step("simulated shifts", 0.72):
-        shifts = measure_shifts(
+    def shifts(seconds: float) -> ShiftReport | None:
+        return measure_shifts(
             winner.test.images,
             lambda batch, _: list(run_torch(served, batch)[0].astype(np.float64)),
             lambda answers, places: multilabel_scores(labels[places], np.stack(answers)).get("mean_average_precision", math.nan),
             metric="mean_average_precision",
             seed=winner.seed,
-            seconds=spare_seconds(deadline),
+            seconds=seconds,
             check=ctx.check,
         )
-        if shifts is not None:
-            package.metrics += shift_metrics(shifts)
 
-    with step("report", 0.75):
-        package.training_time = used(winner.start_time)
-        data = _report_data(winner, package, labels, probabilities, before, settled, exported, step.seconds, places[0] if places else None)
-        data.shifts, data.front = shifts, front_points(winner.trials, winner.winner_trial)
+    def page(exported: Exported) -> ReportData:
+        data = _report_data(winner, package, labels, probabilities, before, settled, exported, places[0] if places else None)
         data.significance, data.data_curve = winner.significance, winner.growth
         fill_in(
             data,
@@ -168,19 +144,22 @@ def finish_labels(
             thresholds=settled.thresholds.tolist(),
             seconds=spare_seconds(deadline),
         )
-        contents = {
-            "report.html": write_html(data),
-            "README.md": write_card(data),
-            "predictions.csv": _predictions(winner, labels, probabilities),
-            "reference.npz": statistics,
-            f"{package.triton_path}/config.pbtxt": proof.config.encode(),
-            **{f"{package.triton_path}/{name}": content for name, content in files.items()},
-            **network_files(served),
-            **extras,
-        }
+        return data
 
-    with step("publish", 0.95):
-        return publish(ctx, package, contents, step.seconds, exported, parity, winner.start_time)
+    draft = Draft(
+        package=package,
+        served=served,
+        outputs=classification_outputs(len(classes), maps),
+        images=winner.test.images[spread_rows(len(labels), _PARITY_IMAGES)],
+        statistics=statistics,
+        shifts=shifts,
+        page=page,
+        predictions=lambda: {"predictions.csv": _predictions(winner, labels, probabilities)},
+        variants=lambda: winner.variants,
+        tensorrt=winner.tensorrt,
+        start_time=winner.start_time,
+    )
+    return complete(ctx, client, draft, step, deadline=deadline, sleep=sleep)
 
 
 def _settle(winner: Winner) -> _Settled:
@@ -273,7 +252,6 @@ def _report_data(
     before: Floats,
     settled: _Settled,
     exported: Exported,
-    seconds: Mapping[str, float],
     places: NDArray[Any] | None,
 ) -> ReportData:
     classes, test = list(winner.classes), winner.test
@@ -314,7 +292,6 @@ def _report_data(
         calibrated_on=winner.calibration.description,
         objective=winner.objective,
         plan=winner.plan,
-        steps=dict(seconds),
         graph_error=exported.error,
         exporter=exporter_words(exported),
         notes=sequence_notes(package.metrics),

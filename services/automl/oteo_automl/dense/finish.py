@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oteo_automl.candidates.bank import spread
+from oteo_automl.completing import Draft, complete
 from oteo_automl.dense.base import DenseData, DenseTask, Facts, Served
 from oteo_automl.dense.variants import dense_variants
 from oteo_automl.dense.work import DenseResult, FittedNetwork
-from oteo_automl.evaluation.shifts import measure_shifts, shift_metrics
-from oteo_automl.exporting.network_file import network_files
-from oteo_automl.extras import Proof, add_extras
+from oteo_automl.evaluation.shifts import ShiftReport, measure_shifts
 from oteo_automl.packaging.export import Exported
 from oteo_automl.packaging.outputs import TOLERANCE, Output
 from oteo_automl.packaging.parity import ParityClient
@@ -31,19 +30,13 @@ from oteo_automl.publishing import (
     Steps,
     already_published,
     exporter_words,
-    prove,
-    publish,
     reference_of,
     spare_seconds,
     start_package,
-    used,
-    write_graph,
 )
 from oteo_automl.report.curves import learning_curve
 from oteo_automl.report.data import ReportData
-from oteo_automl.report.front import front_points
 from oteo_automl.report.gather import PixelCalibration, gather_dense
-from oteo_automl.report.page import write_card, write_html
 from oteo_automl.report.rivals import RivalAnswers, against_rivals
 from oteo_automl.report.subgroups import fill_in
 from oteo_core.datasets import DatasetInfo, DatasetReader
@@ -188,34 +181,11 @@ def finish_dense(
         f"{one.candidate.name} ({role})": {metric.name: metric.value for metric in other.metrics if not metric.class_name}
         for role, (one, other) in rivals.items()
     }
-    outputs = graph_outputs(served)
-    shown = winner.images[spread(test, _PARITY_IMAGES)]
-    with step("export", 0.5):
-        exported, config, files = write_graph(package, served.module, outputs, shown, max_batch=_BATCH, preferred=(4,))
+    groups = [data.groups[row] for row in test]
 
-    with step("parity", 0.65):
-        expected = run_torch(served.module, shown, _BATCH)
-        parity = prove(ctx, client, config, files, shown, outputs, expected, deadline=deadline, sleep=sleep, batch=_BATCH)
-        package.parity_error = parity.error
-
-    with step("variants", 0.75):
-        proof = Proof(config, files, shown, outputs, expected, _BATCH)
-        asked = dense_variants(
-            winner.variants,
-            winner.max_variant_loss,
-            result.objective,
-            winner.task,
-            data,
-            winner.images,
-            winner.held_out,
-            winner.policy,
-            served.decoding,
-        )
-        extras = add_extras(ctx, client, package, proof, asked, winner.tensorrt, deadline=deadline, sleep=sleep)
-
-    with step("simulated shifts", 0.75):
+    def shifts(seconds: float) -> ShiftReport | None:
         sizes = [(int(width), int(height)) for width, height in data.sizes[test]]
-        shifts = measure_shifts(
+        return measure_shifts(
             _Rows(winner.images, test),
             lambda batch, places: winner.task.answers(
                 run_batch(served, batch), [sizes[place] for place in places], winner.policy, served.decoding
@@ -225,22 +195,18 @@ def finish_dense(
             ),
             metric=winner.task.shown,
             seed=winner.seed,
-            seconds=spare_seconds(deadline),
+            seconds=seconds,
             check=ctx.check,
         )
-        if shifts is not None:
-            package.metrics += shift_metrics(shifts)
 
-    with step("report", 0.8):
-        package.training_time = used(winner.start_time)
-        page = report_data(winner, package, judged, test, truths, exported, step.seconds)
-        page.shifts, page.front = shifts, front_points(result.trials, result.best.trial_id)
-        page.comparisons = list(
+    def page(exported: Exported) -> ReportData:
+        found = report_data(winner, package, judged, test, truths, exported)
+        found.comparisons = list(
             against_rivals(
                 winner.task.name,
                 len(data.classes),
                 truths,
-                [data.groups[row] for row in test],
+                groups,
                 RivalAnswers(package.candidate, judged.answers, served.decoding.get("score_threshold")),
                 [
                     RivalAnswers(f"{one.candidate.name} ({role})", other.answers, other.served.decoding.get("score_threshold"))
@@ -251,28 +217,44 @@ def finish_dense(
             )
         )
         fill_in(
-            page,
+            found,
             ctx.artifacts,
             ids=[data.samples[row] for row in test],
-            groups=[data.groups[row] for row in test],
+            groups=groups,
             truths=truths,
             answers=judged.answers,
             thresholds=served.decoding.get("score_threshold"),
             seconds=spare_seconds(deadline),
         )
-        contents = {
-            "report.html": write_html(page),
-            "README.md": write_card(page),
-            "reference.npz": statistics,
-            **network_files(served.module),
-            **extras,
-            **_predictions(winner, test, judged),
-            f"{package.triton_path}/config.pbtxt": proof.config.encode(),
-            **{f"{package.triton_path}/{name}": content for name, content in files.items()},
-        }
+        return found
 
-    with step("publish", 0.95):
-        return publish(ctx, package, contents, step.seconds, exported, parity, winner.start_time)
+    draft = Draft(
+        package=package,
+        served=served.module,
+        outputs=graph_outputs(served),
+        images=winner.images[spread(test, _PARITY_IMAGES)],
+        statistics=statistics,
+        shifts=shifts,
+        page=page,
+        predictions=lambda: _predictions(winner, test, judged),
+        variants=lambda: dense_variants(
+            winner.variants,
+            winner.max_variant_loss,
+            result.objective,
+            winner.task,
+            data,
+            winner.images,
+            winner.held_out,
+            winner.policy,
+            served.decoding,
+        ),
+        tensorrt=winner.tensorrt,
+        start_time=winner.start_time,
+        batch=_BATCH,
+        batching={"max_batch": _BATCH, "preferred": (4,)},
+        marks=(0.5, 0.65, 0.75, 0.75, 0.8, 0.95),
+    )
+    return complete(ctx, client, draft, step, deadline=deadline, sleep=sleep)
 
 
 def serve(winner: DenseWinner, fitted: FittedNetwork) -> Served:
@@ -379,7 +361,6 @@ def report_data(
     test: NDArray[np.int64],
     truths: Sequence[Any],
     exported: Exported,
-    seconds: Mapping[str, float],
 ) -> ReportData:
     """Gather what the page and the card say."""
     data, result = winner.data, winner.result
@@ -413,7 +394,6 @@ def report_data(
         calibrated_on=winner.held_out_words,
         objective=result.objective,
         plan=result.plan.summary,
-        steps=dict(seconds),
         graph_error=exported.error,
         exporter=exporter_words(exported),
     )
