@@ -96,6 +96,36 @@ def aggregated_jaccard(pixels: Overlaps) -> float:
     return float(shared.sum() / (joined.sum() + pixels.found_areas[counted].sum()))
 
 
+def match_class(
+    truth: Instances, answer: Instances, pixels: Overlaps, class_index: int, sizes: Sequence[tuple[str, float, float]]
+) -> tuple[Overlaps, ImageMatches]:
+    """Match one class's found objects, the surest first, with its true ones; objects without a pixel of their own (hidden in what is left out) are not there.
+
+    Parameters
+    ----------
+    truth, answer, pixels
+        Of one image; `pixels` is their `overlap`.
+    class_index
+        The class.
+    sizes
+        As of `oteo_automl.evaluation.matching.match`.
+    """
+    there = np.flatnonzero((truth.labels == class_index) & (pixels.true_areas > 0))
+    mine = np.flatnonzero(answer.labels == class_index)
+    mine = mine[np.argsort(-answer.scores[mine].astype(np.float64), kind="stable")]
+    part = pixels.of(there, mine)
+    matched = match(
+        np.ascontiguousarray(part.ious.T),
+        answer.scores[mine].astype(np.float64),
+        part.found_areas,
+        part.true_areas,
+        np.zeros(len(there), dtype=np.bool_),
+        sizes=sizes,
+        void=part.void,
+    )
+    return part, matched
+
+
 class InstanceScorer:
     """Computes all figures on any weighting of the images.
 
@@ -120,26 +150,12 @@ class InstanceScorer:
         matches: list[list[ImageMatches]] = [[] for _ in range(classes)]
         for index, (truth, answer) in enumerate(zip(truths, found, strict=True)):
             pixels = overlap(truth, answer)
-            # Objects without a pixel of their own (hidden in what is left out) are not there.
             seen = pixels.true_areas > 0
             for class_index in range(classes):
-                there = np.flatnonzero((truth.labels == class_index) & seen)
-                mine = np.flatnonzero(answer.labels == class_index)
-                mine = mine[np.argsort(-answer.scores[mine].astype(np.float64), kind="stable")]
-                part = pixels.of(there, mine)
+                part, matched = match_class(truth, answer, pixels, class_index, sizes)
                 self._sums[index, class_index], self._averages[index, class_index, 1] = _count(part)
                 self._averages[index, class_index, 0] = aggregated_jaccard(part)
-                matches[class_index].append(
-                    match(
-                        np.ascontiguousarray(part.ious.T),
-                        answer.scores[mine].astype(np.float64),
-                        part.found_areas,
-                        part.true_areas,
-                        np.zeros(len(there), dtype=np.bool_),
-                        sizes=sizes,
-                        void=part.void,
-                    )
-                )
+                matches[class_index].append(matched)
             everything = pixels.of(np.flatnonzero(seen), np.arange(len(answer.labels)))
             self._whole[index] = aggregated_jaccard(everything), _count(everything)[1]
         self._objects = ObjectScorer(matches, threshold=0.0)

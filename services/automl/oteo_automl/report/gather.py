@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from oteo_automl.evaluation.bootstrap import Floats, Ints, encode_groups
 from oteo_automl.evaluation.detection import match_boxes
-from oteo_automl.evaluation.instances import overlap
-from oteo_automl.evaluation.matching import THRESHOLDS, ClassMatches, ImageMatches, match
+from oteo_automl.evaluation.instances import match_class, overlap
+from oteo_automl.evaluation.matching import SIZES, ClassMatches, ImageMatches
 from oteo_automl.evaluation.statistics import ScoreTable, Significance, judge
 from oteo_automl.report import overlays, words
 from oteo_automl.report.data import (
@@ -240,21 +240,7 @@ def instance_part(truths: Sequence[Instances], found: Sequence[Instances], class
         if len(answer.scores):
             sureness[index] = float(answer.scores.mean())
         for k in range(len(classes)):
-            there, mine = np.flatnonzero((truth.labels == k) & seen), np.flatnonzero(answer.labels == k)
-            mine = mine[np.argsort(-answer.scores[mine].astype(np.float64), kind="stable")]
-            part = pixels.of(there, mine)
-            matches[k].append(
-                match(
-                    np.ascontiguousarray(part.ious.T),
-                    answer.scores[mine].astype(np.float64),
-                    part.found_areas,
-                    part.true_areas,
-                    np.zeros(len(there), dtype=np.bool_),
-                    sizes=(("", 0.0, 1e10),),
-                    thresholds=THRESHOLDS,
-                    void=part.void,
-                )
-            )
+            matches[k].append(match_class(truth, answer, pixels, k, SIZES[:1])[1])
     by_class = [ClassMatches(one) for one in matches]
     order = np.flatnonzero(figures < 1.0)
     worst, unsure = show.choose(
