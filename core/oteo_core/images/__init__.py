@@ -8,7 +8,7 @@ from __future__ import annotations
 from oteo_core.images.decoding import Image, decode, decode_labels
 from oteo_core.images.depth import significant_bits
 from oteo_core.images.encoding import encode_jpeg, encode_png
-from oteo_core.images.geometry import Placement, place
+from oteo_core.images.geometry import Placement, nearest, place
 from oteo_core.images.hashing import perceptual_hash, pixel_digest
 from oteo_core.images.header import FORMATS, ImageHeader
 from oteo_core.images.limits import ImageLimits
@@ -26,6 +26,7 @@ __all__ = [
     "decode_labels",
     "encode_jpeg",
     "encode_png",
+    "nearest",
     "perceptual_hash",
     "pixel_digest",
     "place",

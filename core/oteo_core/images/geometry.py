@@ -58,14 +58,14 @@ class Placement:
 
     def plane_in(self, plane: NDArray[Any], policy: InputPolicy, outside: int) -> NDArray[Any]:
         """Bring a label image ``(height, width)`` into the prepared image by nearest pixel; what the original does not cover is `outside`."""
-        inner = _nearest(plane, self.inner_width, self.inner_height)
+        inner = nearest(plane, self.inner_width, self.inner_height)
         whole = np.full((policy.height, policy.width), outside, dtype=plane.dtype)
         whole[self.top : self.top + self.inner_height, self.left : self.left + self.inner_width] = inner
         return whole
 
     def plane_out(self, plane: NDArray[Any]) -> NDArray[Any]:
         """Bring a label image of the prepared geometry to the original's ``(height, width)`` by nearest pixel."""
-        return _nearest(self._inner(plane), self.width, self.height)
+        return nearest(self._inner(plane), self.width, self.height)
 
     def values_out(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Bring a map of values ``(h, w)`` or ``(C, h, w)`` float32 of the prepared geometry to the original's size, linearly."""
@@ -94,8 +94,8 @@ def place(width: int, height: int, policy: InputPolicy) -> Placement:
     return Placement(width, height, (policy.width - inner_width) // 2, (policy.height - inner_height) // 2, inner_width, inner_height)
 
 
-def _nearest(plane: NDArray[Any], width: int, height: int) -> NDArray[Any]:
-    """Resize by nearest pixel, by centres, any dtype."""
+def nearest(plane: NDArray[Any], width: int, height: int) -> NDArray[Any]:
+    """Bring a label image ``(h, w)`` of any dtype to another size by nearest pixel, by centres."""
     if plane.shape == (height, width):
         return plane
     rows = np.minimum(((np.arange(height) + 0.5) * plane.shape[0] / height).astype(np.int64), plane.shape[0] - 1)

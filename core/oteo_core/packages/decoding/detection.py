@@ -88,9 +88,21 @@ def suppress(boxes: NDArray[np.float32], scores: NDArray[np.float32], labels: ND
 
 def overlaps(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
     """Give the intersection over union of each of ``(A, 4)`` with each of ``(B, 4)`` boxes: ``(A, B)``; 0 where a box has no area."""
-    one, two = first.astype(np.float64)[:, None], second.astype(np.float64)[None]
-    sides = np.clip(np.minimum(one[..., 2:], two[..., 2:]) - np.maximum(one[..., :2], two[..., :2]), 0.0, None)
-    common = sides[..., 0] * sides[..., 1]
-    areas = [np.clip(box[..., 2] - box[..., 0], 0.0, None) * np.clip(box[..., 3] - box[..., 1], 0.0, None) for box in (one, two)]
-    whole = areas[0] + areas[1] - common
+    common, areas, others = _shared(first, second)
+    whole = areas[:, None] + others[None] - common
     return np.asarray(np.divide(common, whole, out=np.zeros_like(common), where=whole > 0))
+
+
+def inside(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
+    """Give the share of each of ``(A, 4)`` boxes that lies in each of ``(B, 4)``: ``(A, B)``; 0 where a box has no area."""
+    common, areas, _ = _shared(first, second)
+    whole = np.broadcast_to(areas[:, None], common.shape)
+    return np.asarray(np.divide(common, whole, out=np.zeros_like(common), where=whole > 0))
+
+
+def _shared(first: NDArray[Any], second: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Give the areas that boxes share, ``(A, B)``, and their own, ``(A,)`` and ``(B,)``."""
+    one, two = first.astype(np.float64), second.astype(np.float64)
+    sides = np.clip(np.minimum(one[:, None, 2:], two[None, :, 2:]) - np.maximum(one[:, None, :2], two[None, :, :2]), 0.0, None)
+    areas, others = (np.clip(boxes[:, 2:] - boxes[:, :2], 0.0, None).prod(axis=1) for boxes in (one, two))
+    return sides[..., 0] * sides[..., 1], areas, others

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oteo_automl.report.pictures import SIDE, displayable
-from oteo_core.images import InputPolicy, encode_jpeg, encode_png
+from oteo_core.images import InputPolicy, encode_jpeg, encode_png, nearest
 from oteo_core.images.geometry import place
 from oteo_core.packages.answers import IGNORED
 
@@ -260,11 +260,8 @@ def heat_picture(pixels: NDArray[Any], heat: NDArray[Any], policy: InputPolicy |
 
 
 def _resized(plane: NDArray[Any], picture: Picture) -> NDArray[Any]:
-    """Bring a label image to the picture's size, by nearest pixel."""
-    height, width = picture.shape[:2]
-    rows = np.minimum(((np.arange(height) + 0.5) * plane.shape[0] / height).astype(np.int64), plane.shape[0] - 1)
-    columns = np.minimum(((np.arange(width) + 0.5) * plane.shape[1] / width).astype(np.int64), plane.shape[1] - 1)
-    return np.asarray(plane[rows[:, None], columns[None, :]])
+    """Bring a label image to the picture's size."""
+    return nearest(plane, picture.shape[1], picture.shape[0])
 
 
 def _fill(picture: Picture, mask: NDArray[np.bool_], colour: Colour, strength: float) -> None:

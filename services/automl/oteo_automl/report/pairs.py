@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from oteo_automl.evaluation.bootstrap import Floats
 from oteo_core.packages.answers import Detections, TrueBoxes
+from oteo_core.packages.decoding.detection import inside, overlaps
 
 _OVERLAP = 0.5
 
@@ -38,14 +36,14 @@ class BoxPairs:
         self.found_right = np.zeros(len(answer.labels), dtype=np.bool_)
         self.beside = np.zeros(len(answer.labels), dtype=np.bool_)
         self.mixed: list[tuple[int, int]] = []
-        ious = _ious(answer.boxes, truth.boxes)
+        ious = overlaps(answer.boxes, truth.boxes)
         alike = answer.labels[:, None] == truth.labels[None]
         for index in range(len(answer.labels)):
             fits = np.where(alike[index] & ~self.true_found & ~self.crowd, ious[index], 0.0)
             if len(fits) and fits.max() >= _OVERLAP:
                 self.true_found[int(fits.argmax())] = True
                 self.found_right[index] = True
-            elif (alike[index] & self.crowd & (_inside(answer.boxes[index], truth.boxes) >= _OVERLAP)).any():
+            elif (alike[index] & self.crowd & (inside(answer.boxes[index][None], truth.boxes)[0] >= _OVERLAP)).any():
                 self.beside[index] = True
         taken = self.true_found | self.crowd
         for index in np.flatnonzero(~self.found_right & ~self.beside).tolist():
@@ -106,24 +104,3 @@ def found_words(hits: int, there: int, alarms: int) -> str:
     """Say how an image fared."""
     false = f"{alarms} false alarm{'s' if alarms != 1 else ''}" if alarms else "no false alarm"
     return f"finds {hits} of {there}, {false}" if there else f"nothing is there; {false}"
-
-
-def _ious(first: NDArray[Any], second: NDArray[Any]) -> Floats:
-    a, b = np.asarray(first, dtype=np.float64).reshape(-1, 4), np.asarray(second, dtype=np.float64).reshape(-1, 4)
-    shared = _shared(a, b)
-    areas = [np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0), axis=1) for boxes in (a, b)]
-    joined = areas[0][:, None] + areas[1][None] - shared
-    return np.asarray(np.divide(shared, joined, out=np.zeros_like(shared), where=joined > 0))
-
-
-def _inside(box: NDArray[Any], others: NDArray[Any]) -> Floats:
-    """Give the share of a box that lies in each of the others ``(M, 4)``."""
-    one = np.asarray(box, dtype=np.float64).reshape(1, 4)
-    area = float(np.prod(np.maximum(one[0, 2:] - one[0, :2], 0.0)))
-    shared = _shared(one, np.asarray(others, dtype=np.float64).reshape(-1, 4))[0]
-    return np.asarray(shared / area) if area > 0 else np.zeros_like(shared)
-
-
-def _shared(a: Floats, b: Floats) -> Floats:
-    corner = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    return np.asarray(np.prod(np.maximum(corner, 0.0), axis=2))

@@ -17,7 +17,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from oteo_core.packages import Detections, TrueBoxes
-from oteo_core.packages.decoding.detection import overlaps
+from oteo_core.packages.decoding.detection import inside, overlaps
 
 LEAST_SCORE = 0.05
 """Answers below are left out of fitting and measuring: there are thousands of them, and nobody is shown one."""
@@ -77,18 +77,9 @@ def right(truth: TrueBoxes, found: Detections, overlap: float = 0.5) -> tuple[ND
         if len(free):
             taken[free[np.argmax(shared[number, free])]] = True
             good[number] = True
-        elif len(truth.crowd) and _on_crowd(found.boxes[number], truth, overlap):
+        elif (inside(found.boxes[number][None], truth.boxes[truth.crowd]) >= overlap).any():
             counts[number] = False
     return good, counts
-
-
-def _on_crowd(box: NDArray[np.float32], truth: TrueBoxes, overlap: float) -> bool:
-    crowd = truth.boxes[truth.crowd]
-    if len(crowd) == 0:
-        return False
-    sides = np.clip(np.minimum(box[2:], crowd[:, 2:]) - np.maximum(box[:2], crowd[:, :2]), 0.0, None)
-    area = max(float((box[2] - box[0]) * (box[3] - box[1])), 1e-9)
-    return bool((sides.prod(axis=1) / area).max() >= overlap)
 
 
 @dataclass(frozen=True, slots=True)
