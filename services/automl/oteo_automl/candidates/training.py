@@ -367,3 +367,8 @@ def has_bfloat16() -> bool:
     except OSError:
         return False
     return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def runs_on() -> str:
+    """Give PyTorch's name of the device that networks are trained on."""
+    return "cuda" if torch.cuda.is_available() else "cpu"

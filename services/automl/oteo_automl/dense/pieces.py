@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +12,14 @@ from numpy.typing import NDArray
 from oteo_automl.candidates.bank import normalisation
 from oteo_automl.candidates.lesson import Lesson
 from oteo_automl.candidates.modules import SavedModule, dump_module, load_with_more
-from oteo_automl.candidates.training import Recipe, Trainer, has_bfloat16
+from oteo_automl.candidates.training import Recipe, Trainer, has_bfloat16, runs_on
 from oteo_automl.candidates.weights import Weights, find_weights, load_weights
 from oteo_automl.dense.base import DenseCandidate, Facts, find_task
 from oteo_automl.dense.cache import DenseCache
 from oteo_automl.search.checkpoints import Checkpoints
-from oteo_automl.search.ensemble import measure_latency
-from oteo_automl.search.pieces import PieceResult, curve_watch, model_name, result_name, state_name, trained_result
-from oteo_automl.search.probe import Probe, free_memory, measure, memory_limit
+from oteo_automl.search.pieces import PieceResult
+from oteo_automl.search.probe import Probe, measure, memory_limit
+from oteo_automl.search.training_piece import Begun, train_piece
 
 
 @dataclass(frozen=True)
@@ -108,15 +107,11 @@ def probe_dense(problem: DenseProblem, name: str, recipe: Recipe, deadline: floa
         make_lesson(problem, candidate, images, targets),
         recipe,
         seed=problem.seed,
-        device=_device(),
+        device=runs_on(),
         half=candidate.half and has_bfloat16(),
         deadline=deadline,
-        limit=memory_limit(_device(), share),
+        limit=memory_limit(runs_on(), share),
     )
-
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def train_dense(
@@ -129,36 +124,27 @@ def train_dense(
     oteo_automl.candidates.training.Diverged
         The loss is not finite.
     """
-    earlier = problem.checkpoints.load(result_name(trial, rung))
-    if earlier is not None:
-        return PieceResult.from_json(earlier)
-    began = time.time()
-    free_memory()
-    candidate = find_task(problem.task).find(name)
-    images, targets = problem.cache.open()
-    weights = find_weights(problem.pretrained_uri, candidate.architecture)
-    trainer = Trainer(
-        make_network(problem, candidate, images, weights),
-        make_lesson(problem, candidate, images, targets),
-        recipe,
-        seed=problem.seed,
-        device=_device(),
-        half=candidate.half and has_bfloat16(),
-    )
-    state = problem.checkpoints.load(state_name(trial))
-    if state is not None:
-        trainer.restore(state)
 
-    def keep(data: bytes) -> None:
-        problem.checkpoints.save(state_name(trial), data)
+    def begin() -> Begun:
+        candidate = find_task(problem.task).find(name)
+        images, targets = problem.cache.open()
+        weights = find_weights(problem.pretrained_uri, candidate.architecture)
+        trainer = Trainer(
+            make_network(problem, candidate, images, weights),
+            make_lesson(problem, candidate, images, targets),
+            recipe,
+            seed=problem.seed,
+            device=runs_on(),
+            half=candidate.half and has_bfloat16(),
+        )
+        return Begun(
+            trainer=trainer,
+            initial_weights=weights.source if weights is not None else "scratch",
+            image=images[0],
+            # Judging runs the network over the held-out images: a tenth of the time at most.
+            judge_every=max(1, round(4 * len(problem.held_out) / max(1, len(problem.train)))),
+            by_score=True,
+            stored=lambda network, judgement: StoredNetwork(network, judgement.kept).to_bytes(),
+        )
 
-    # Judging runs the network over the held-out images: a tenth of the time at most.
-    judge_every = max(1, round(4 * len(problem.held_out) / max(1, len(problem.train))))
-    watch = curve_watch(problem.checkpoints, trial, total, by_score=True)
-    outcome = trainer.run(target, total, deadline, keep, judge_every=judge_every, on_epoch=watch)
-    network = trainer.result()
-    problem.checkpoints.save(model_name(trial), StoredNetwork(network, outcome.judgement.kept).to_bytes())
-    latency = measure_latency(network, images[0])
-    result = trained_result(outcome, recipe, weights.source if weights is not None else "scratch", time.time() - began, latency)
-    problem.checkpoints.save(result_name(trial, rung), result.to_json())
-    return result
+    return train_piece(problem.checkpoints, trial, rung, begin, recipe, target, total, deadline)

@@ -23,12 +23,13 @@ from oteo_automl.candidates.bank import normalisation, some_rows
 from oteo_automl.candidates.checkpoints import Given, load_given
 from oteo_automl.candidates.classification import ClassificationLesson, TrainingRows
 from oteo_automl.candidates.descriptors import DESCRIPTORS, Descriptors
+from oteo_automl.candidates.lesson import Judgement
 from oteo_automl.candidates.modules import Chain, SavedModule, dump_module, load_module, load_with_more
 from oteo_automl.candidates.networks import NetworkClassifier
 from oteo_automl.candidates.patches import fit_patches
 from oteo_automl.candidates.portfolio import find_architecture
 from oteo_automl.candidates.registry import FROZEN, Candidate
-from oteo_automl.candidates.training import Recipe, Trainer, has_bfloat16
+from oteo_automl.candidates.training import Recipe, Trainer, has_bfloat16, runs_on
 from oteo_automl.candidates.weights import Weights, find_weights, load_weights
 from oteo_automl.evaluation.calibration import negative_log_likelihood
 from oteo_automl.evaluation.data_curve import DataCurve, measure_data_curve
@@ -37,9 +38,10 @@ from oteo_automl.search.checkpoints import Checkpoints
 from oteo_automl.search.data import ArrayCache, ImageCache
 from oteo_automl.search.ensemble import measure_latency
 from oteo_automl.search.guards import FoldCheck, check_folds, one_answer
-from oteo_automl.search.pieces import PieceResult, curve_watch, model_name, result_name, state_name, trained_result
-from oteo_automl.search.probe import Probe, free_memory, measure, memory_limit
+from oteo_automl.search.pieces import PieceResult, model_name, result_name
+from oteo_automl.search.probe import Probe, measure, memory_limit
 from oteo_automl.search.scoring import score
+from oteo_automl.search.training_piece import Begun, train_piece
 
 PATCH_CENTRES = 160
 _FEATURE_BATCH = 8
@@ -286,32 +288,26 @@ def train_network(
     Diverged
         The loss is not finite.
     """
-    earlier = problem.checkpoints.load(result_name(trial, rung))
-    if earlier is not None:
-        return PieceResult.from_json(earlier)
-    began = time.time()
-    free_memory()
-    images = problem.cache.open()
-    network, initial = first_network(problem, architecture, images, recipe)
-    lesson = _lesson(problem, images, total)
-    trainer = Trainer(network, lesson, recipe, seed=problem.seed, device=runs_on(), half=wants_half(problem, architecture))
-    state = problem.checkpoints.load(state_name(trial))
-    if state is not None:
-        trainer.restore(state)
 
-    def keep(data: bytes) -> None:
-        problem.checkpoints.save(state_name(trial), data)
+    def begin() -> Begun:
+        images = problem.cache.open()
+        network, initial = first_network(problem, architecture, images, recipe)
+        lesson = _lesson(problem, images, total)
+        return Begun(
+            trainer=Trainer(network, lesson, recipe, seed=problem.seed, device=runs_on(), half=wants_half(problem, architecture)),
+            initial_weights=initial,
+            image=images[problem.rows[0]],
+            judge_every=max(1, round(len(problem.held_out) / max(1, len(problem.learnt_from)))),
+            by_score=problem.objective != "log_loss",
+            stored=stored,
+        )
 
-    judge_every = max(1, round(len(problem.held_out) / max(1, len(problem.learnt_from))))
-    watch = curve_watch(problem.checkpoints, trial, total, by_score=problem.objective != "log_loss")
-    outcome = trainer.run(target, total, deadline, keep, judge_every=judge_every, on_epoch=watch)
-    source = "the training images themselves (there are too few to hold any out)" if problem.fold_count == 0 else "the validation part"
-    model = StoredModel(trainer.result(), problem.held_out, outcome.judgement.kept["logits"], source)
-    problem.checkpoints.save(model_name(trial), model.to_bytes())
-    latency = measure_latency(model.module, images[problem.rows[0]])
-    result = trained_result(outcome, recipe, initial, time.time() - began, latency)
-    problem.checkpoints.save(result_name(trial, rung), result.to_json())
-    return result
+    def stored(network: SavedModule, judgement: Judgement) -> bytes:
+        alone = "the training images themselves (there are too few to hold any out)"
+        source = alone if problem.fold_count == 0 else "the validation part"
+        return StoredModel(network, problem.held_out, judgement.kept["logits"], source).to_bytes()
+
+    return train_piece(problem.checkpoints, trial, rung, begin, recipe, target, total, deadline)
 
 
 def probe_network(problem: Problem, architecture: str, recipe: Recipe, deadline: float, share: float) -> Probe:
@@ -338,11 +334,6 @@ def probe_network(problem: Problem, architecture: str, recipe: Recipe, deadline:
 def _lesson(problem: Problem, images: NDArray[Any], epochs: int = 0) -> ClassificationLesson:
     rows = TrainingRows(images, problem.labels, problem.learnt_from, problem.held_out, problem.classes)
     return ClassificationLesson(rows, problem.seed, epochs)
-
-
-def runs_on() -> str:
-    """Give PyTorch's name of the device that networks are trained on."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def wants_half(problem: Problem, architecture: str) -> bool:

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from oteo_automl.candidates.classification import ClassificationLesson, TrainingRows
 from oteo_automl.candidates.modules import Blend, SavedModule
-from oteo_automl.candidates.training import Diverged, Recipe, Trainer
+from oteo_automl.candidates.training import Diverged, Recipe, Trainer, runs_on
 from oteo_automl.evaluation.bootstrap import generator, resample_weights
 from oteo_automl.evaluation.label_calibration import level, sigmoid
-from oteo_automl.search.classification_pieces import Problem, StoredModel, first_network, refit, runs_on, wants_half
+from oteo_automl.search.classification_pieces import Problem, StoredModel, first_network, refit, wants_half
 from oteo_automl.search.data import ArrayCache, ImageCache
 from oteo_automl.search.pieces import model_name
 from oteo_automl.search.result import EpochRecord
