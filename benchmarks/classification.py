@@ -30,8 +30,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 
 from oteo_automl.candidates.registry import choose
-from oteo_automl.evaluation.calibration import expected_calibration_error, fit_temperature
-from oteo_automl.packaging.served import ServedClassifier, run_torch
+from oteo_automl.packaging.served import ServedClassifier
 from oteo_automl.search.budget import Budget
 from oteo_automl.search.checkpoints import StoredCheckpoints
 from oteo_automl.search.classification_pieces import Problem
@@ -41,6 +40,8 @@ from oteo_automl.search.folds import make_folds
 from oteo_automl.search.result import Plan
 from oteo_automl.search.search import Search
 from oteo_automl.search.tracker import NoTracker
+from oteo_core.evaluation.calibration import expected_calibration_error, fit_temperature
+from oteo_core.graphs.running import run_torch
 from oteo_core.images import ImageLimits, InputPolicy, decode, prepare
 from oteo_core.jobs.executor import InlineExecutor
 

@@ -28,7 +28,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from oteo_automl.candidates.classical import FAMILIES, fit_head, head_logits
 from oteo_automl.candidates.descriptors import DESCRIPTORS, Descriptors
-from oteo_automl.evaluation.calibration import softmax
+from oteo_core.evaluation.calibration import softmax
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from oteo_automl.packaging.config import config_pbtxt
-from oteo_automl.packaging.export import export_onnx
-from oteo_automl.packaging.outputs import Output
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import Box, DatasetInfo, DatasetWriter, MaskEncoding, Sample
+from oteo_core.graphs.config import config_pbtxt
+from oteo_core.graphs.export import export_onnx
+from oteo_core.graphs.outputs import Output
 from oteo_core.images import InputPolicy, encode_png
 from oteo_core.packages import ModelPackage, PackageFile
 

@@ -15,11 +15,11 @@ from oteo_automl.candidates.heads import LinearHead, Standardise
 from oteo_automl.candidates.modules import Blend, Chain
 from oteo_automl.candidates.networks import NetworkClassifier
 from oteo_automl.exporting.network_file import network_files
-from oteo_automl.packaging.config import LABELS, config_pbtxt, labels_txt
-from oteo_automl.packaging.export import export_onnx
-from oteo_automl.packaging.outputs import Output, classification_outputs
 from oteo_automl.packaging.served import ServedClassifier
 from oteo_core.artifacts import ArtifactStore
+from oteo_core.graphs.config import LABELS, config_pbtxt, labels_txt
+from oteo_core.graphs.export import export_onnx
+from oteo_core.graphs.outputs import Output, classification_outputs
 from oteo_core.images import InputPolicy
 from oteo_core.packages import Conformal, ModelPackage, OperatingPoint, PackageFile
 

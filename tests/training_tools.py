@@ -12,11 +12,11 @@ import pytest
 from google.protobuf import any_pb2
 
 from oteo_automl import train_classification, train_dense
-from oteo_automl.packaging.export import session
 from oteo_automl.settings import AutoMLSettings
 from oteo_automl.train_job import TRAIN
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import Box, DatasetInfo, DatasetWriter, MaskEncoding, Sample
+from oteo_core.graphs.export import session
 from oteo_core.images import encode_png
 from oteo_core.jobs import files
 from oteo_core.jobs.testing import run_handler

@@ -12,9 +12,10 @@ from oteo_automl.candidates.descriptors import Descriptors
 from oteo_automl.candidates.modules import Blend, Chain
 from oteo_automl.candidates.networks import NetworkClassifier
 from oteo_automl.candidates.patches import fit_patches
-from oteo_automl.packaging.export import export_onnx, run_onnx
-from oteo_automl.packaging.outputs import classification_outputs
-from oteo_automl.packaging.served import ServedClassifier, ServedLabels, run_torch
+from oteo_automl.packaging.served import ServedClassifier, ServedLabels
+from oteo_core.graphs.export import export_onnx, run_onnx
+from oteo_core.graphs.outputs import classification_outputs
+from oteo_core.graphs.running import run_torch
 from oteo_core.images import InputPolicy
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from oteo_automl.evaluation.calibration import expected_calibration_error, fit_temperature, negative_log_likelihood, reliability, softmax
-from oteo_automl.evaluation.operating import OperatingRequest, choose_points, rates_at, roc_curve
+from oteo_core.evaluation.calibration import expected_calibration_error, fit_temperature, negative_log_likelihood, reliability, softmax
+from oteo_core.evaluation.operating import OperatingRequest, choose_points, rates_at, roc_curve
 
 
 def overconfident(rng, count, classes, factor):

@@ -19,13 +19,14 @@ from oteo_automl.candidates.networks import NetworkClassifier
 from oteo_automl.candidates.portfolio import FAMILIES as PORTFOLIO_FAMILIES
 from oteo_automl.candidates.registry import CANDIDATES, choose
 from oteo_automl.candidates.weights import has_weights
-from oteo_automl.packaging.export import export_onnx, run_onnx
-from oteo_automl.packaging.outputs import classification_outputs
-from oteo_automl.packaging.served import ServedClassifier, run_torch
+from oteo_automl.packaging.served import ServedClassifier
 from oteo_automl.search.checkpoints import StoredCheckpoints
 from oteo_automl.search.classification_pieces import Problem, StoredModel, fit_classifier
 from oteo_automl.search.data import ArrayCache
 from oteo_automl.search.pieces import model_name
+from oteo_core.graphs.export import export_onnx, run_onnx
+from oteo_core.graphs.outputs import classification_outputs
+from oteo_core.graphs.running import run_torch
 from oteo_core.images import InputPolicy
 
 

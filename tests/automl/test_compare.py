@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 
 from oteo.cli import app
 from oteo_automl.comparing.comparing import compare_models
-from oteo_automl.evaluation.paired import compare_paired, delong, delong_p
 from oteo_automl.predictions.formats import write_predictions
 from oteo_automl.predictions.records import ImageRecord, PredictionSet
 from oteo_automl.report.page import write_predictions as training_predictions
@@ -24,6 +23,7 @@ from oteo_automl.settings import AutoMLSettings
 from oteo_core.artifacts import open_store
 from oteo_core.datasets import Box, DatasetInfo, DatasetWriter, MaskEncoding, Sample
 from oteo_core.errors import InvalidArgument
+from oteo_core.evaluation.paired import compare_paired, delong, delong_p
 from oteo_core.images import InputPolicy, encode_png
 from oteo_core.jobs import ProcessJobRunner
 from oteo_core.packages import MetricValue, ModelPackage

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from oteo_automl.evaluation.conformal import check_conformal, fit_conformal, prediction_sets
+from oteo_core.evaluation.conformal import check_conformal, fit_conformal, prediction_sets
 from oteo_core.packages import Conformal
 
 

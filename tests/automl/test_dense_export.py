@@ -22,10 +22,10 @@ from oteo_automl.dense.segment.serving import ServedSemantic, ServedWatershed
 from oteo_automl.exporting.forms import WRITERS
 from oteo_automl.exporting.network_file import load_network, network_files
 from oteo_automl.exporting.source import Source
-from oteo_automl.packaging.export import run_onnx
 from oteo_automl.packaging.served import ServedClassifier, ServedLabels
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.exports import FolderSink
+from oteo_core.graphs.export import run_onnx
 from oteo_core.images import InputPolicy, decode, encode_png, prepare
 from oteo_core.packages.decoding.detection import confident, decode_detections
 from oteo_core.packages.decoding.semantic import decode_class_maps

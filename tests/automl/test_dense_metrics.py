@@ -12,11 +12,11 @@ from pycocotools.cocoeval import COCOeval
 from scipy.spatial.distance import cdist
 from sklearn.metrics import average_precision_score, f1_score, label_ranking_loss, roc_auc_score
 
-from oteo_automl.evaluation.detection import detection_scores, evaluate_detection
-from oteo_automl.evaluation.instances import evaluate_instances, instance_scores
-from oteo_automl.evaluation.multilabel import evaluate_multilabel
-from oteo_automl.evaluation.semantic import evaluate_semantic, semantic_scores
-from oteo_automl.evaluation.surfaces import SurfaceDistances
+from oteo_core.evaluation.detection import detection_scores, evaluate_detection
+from oteo_core.evaluation.instances import evaluate_instances, instance_scores
+from oteo_core.evaluation.multilabel import evaluate_multilabel
+from oteo_core.evaluation.semantic import evaluate_semantic, semantic_scores
+from oteo_core.evaluation.surfaces import SurfaceDistances
 from oteo_core.packages.answers import IGNORED, ClassMap, Detections, Instances, TrueBoxes
 
 
@@ -120,7 +120,7 @@ def test_intervals_of_average_precision_are_those_of_drawn_images() -> None:
     assert next(m.lower for m in repeated if m.name == "map50_95") == one.lower
     # What a resample gives is what judging the drawn images anew gives.
     drawn = np.random.default_rng(0).integers(0, 60, 60)
-    from oteo_automl.evaluation.detection import ObjectScorer, match_boxes
+    from oteo_core.evaluation.detection import ObjectScorer, match_boxes
 
     scorer = ObjectScorer(match_boxes(truths, found, 2))
     resampled = scorer.score(np.bincount(drawn, minlength=60)[None].astype(float))[0]
@@ -173,7 +173,7 @@ def test_outlines_against_distances_of_all_pairs() -> None:
     yy, xx = np.mgrid[:40, :40]
     true = (yy - 18) ** 2 + (xx - 20) ** 2 < 90
     found = ((yy - 21) ** 2 + (xx - 17) ** 2 < 110) | (rng.random((40, 40)) < 0.002)
-    from oteo_automl.evaluation.surfaces import outline
+    from oteo_core.evaluation.surfaces import outline
 
     first, second = np.argwhere(outline(true) > 0), np.argwhere(outline(found) > 0)
     for spacing in ((1.0, 1.0), (0.5, 2.0)):

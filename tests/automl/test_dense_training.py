@@ -7,10 +7,10 @@ import pytest
 from training_tools import train, write_discs
 
 from oteo_automl.dense import find_task
-from oteo_automl.packaging.export import run_onnx
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import DatasetReader
 from oteo_core.errors import InvalidArgument
+from oteo_core.graphs.export import run_onnx
 from oteo_core.images import prepare
 from oteo_core.packages import read_model
 

@@ -7,11 +7,12 @@ import onnx
 import pytest
 import torch
 
-from oteo_automl.packaging import export
-from oteo_automl.packaging.config import MAX_BATCH, config_pbtxt, labels_txt
-from oteo_automl.packaging.outputs import classification_outputs
-from oteo_automl.packaging.served import ServedClassifier, run_torch
+from oteo_automl.packaging.served import ServedClassifier
 from oteo_core.errors import Internal
+from oteo_core.graphs import export
+from oteo_core.graphs.config import MAX_BATCH, config_pbtxt, labels_txt
+from oteo_core.graphs.outputs import classification_outputs
+from oteo_core.graphs.running import run_torch
 from oteo_core.images import InputPolicy
 
 

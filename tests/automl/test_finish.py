@@ -17,12 +17,12 @@ from tritonclient.grpc import model_config_pb2
 from oteo_automl import completing
 from oteo_automl.finish import finish
 from oteo_automl.handover import make_winner
-from oteo_automl.packaging.export import run_onnx
-from oteo_automl.packaging.parity import TritonAway
 from oteo_automl.search.result import EpochRecord, FittedCandidate, Plan, Predictions, SearchResult
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import DatasetInfo, DatasetReader, DatasetWriter, Sample
 from oteo_core.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound
+from oteo_core.graphs.export import run_onnx
+from oteo_core.graphs.parity import TritonAway
 from oteo_core.images import InputPolicy, encode_png, prepare
 from oteo_core.jobs import JobHandler
 from oteo_core.jobs.testing import run_handler
@@ -304,7 +304,7 @@ def test_no_proof_no_model(world, client, seconds, error, reason):
 
 
 def test_requested_points_and_coverage_are_kept(world):
-    from oteo_automl.evaluation.operating import OperatingRequest
+    from oteo_core.evaluation.operating import OperatingRequest
 
     publish(
         world,
@@ -341,7 +341,7 @@ def test_no_test_images_is_said(world):
 
 
 def test_point_for_an_untrained_class_is_refused(world):
-    from oteo_automl.evaluation.operating import OperatingRequest
+    from oteo_core.evaluation.operating import OperatingRequest
 
     store, result, data = world
     with pytest.raises(InvalidArgument) as caught:

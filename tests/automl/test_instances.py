@@ -12,9 +12,9 @@ from oteo_automl.dense.base import find_task
 from oteo_automl.dense.segment.masks import EMBEDDING, mask_logits
 from oteo_automl.dense.segment.objects import class_maps, height_loss
 from oteo_automl.dense.segment.targets import normalised_distance
-from oteo_automl.evaluation.instances import instance_scores
 from oteo_core.datasets import MaskEncoding
 from oteo_core.errors import InvalidArgument
+from oteo_core.evaluation.instances import instance_scores
 from oteo_core.images import InputPolicy
 from oteo_core.images.geometry import place
 from oteo_core.packages.answers import Instances

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from oteo_automl.evaluation.bootstrap import encode_groups, generator, percentile_interval, resample_weights, wilson_interval
-from oteo_automl.evaluation.classification import OVERALL, PER_CLASS, evaluate
-from oteo_automl.evaluation.comparison import compare
+from oteo_core.evaluation.bootstrap import encode_groups, generator, percentile_interval, resample_weights, wilson_interval
+from oteo_core.evaluation.classification import OVERALL, PER_CLASS, evaluate
+from oteo_core.evaluation.comparison import compare
 
 
 def draw(rng, count, classes, sharpness=1.5, decimals=None):
@@ -120,7 +120,7 @@ def test_empty_group_keys_are_groups_of_their_own():
 def test_weights_equal_repeating_the_samples():
     rng = np.random.default_rng(5)
     labels, probabilities = draw(rng, 50, 3, decimals=0)
-    from oteo_automl.evaluation.classification import Scorer
+    from oteo_core.evaluation.classification import Scorer
 
     weights = rng.integers(0, 4, (3, 50)).astype(float)
     weighted = Scorer(labels, probabilities).score(weights)

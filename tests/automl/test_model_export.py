@@ -19,11 +19,11 @@ from model_packages import CLASSES, POLICY, modules, network, publish
 
 from oteo_automl.export_job import EXPORT
 from oteo_automl.exporting.standalone import predict
-from oteo_automl.packaging.export import run_onnx
 from oteo_automl.packaging.variants import Variant, half
 from oteo_automl.settings import AutoMLSettings
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.errors import OteoError
+from oteo_core.graphs.export import run_onnx
 from oteo_core.images import InputPolicy, decode, encode_png, prepare
 from oteo_core.jobs.testing import run_handler
 from oteo_core.packages import PackageFile, delete_model, read_model

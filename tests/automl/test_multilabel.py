@@ -12,15 +12,6 @@ from oteo_automl.candidates.classification import ClassificationLesson, Training
 from oteo_automl.candidates.networks import NetworkClassifier
 from oteo_automl.candidates.registry import CANDIDATES
 from oteo_automl.candidates.training import Recipe, Trainer
-from oteo_automl.evaluation.label_calibration import (
-    check_label_sets,
-    choose_thresholds,
-    fit_label_sets,
-    fit_labels,
-    label_calibration_error,
-    sigmoid,
-)
-from oteo_automl.packaging.export import run_onnx
 from oteo_automl.predictions.table import read_csv
 from oteo_automl.search.budget import Budget
 from oteo_automl.search.checkpoints import StoredCheckpoints
@@ -36,6 +27,15 @@ from oteo_automl.search.tracker import NoTracker
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import DatasetInfo, DatasetReader, DatasetWriter, Sample
 from oteo_core.errors import InvalidArgument
+from oteo_core.evaluation.label_calibration import (
+    check_label_sets,
+    choose_thresholds,
+    fit_label_sets,
+    fit_labels,
+    label_calibration_error,
+    sigmoid,
+)
+from oteo_core.graphs.export import run_onnx
 from oteo_core.images import InputPolicy, encode_png
 from oteo_core.jobs.executor import InlineExecutor
 from tests.label_sets import LABELS, draw_labels, write_labels

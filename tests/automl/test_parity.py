@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from oteo_automl.packaging import export
-from oteo_automl.packaging.config import config_pbtxt, labels_txt
-from oteo_automl.packaging.outputs import Output, classification_outputs, compare_outputs
-from oteo_automl.packaging.parity import TritonAway, check_parity, parity_name
-from oteo_automl.packaging.served import ServedClassifier, run_torch
-from oteo_automl.triton import TritonParityClient
+from oteo_automl.packaging.served import ServedClassifier
 from oteo_core.errors import DeadlineExceeded, FailedPrecondition
+from oteo_core.graphs import export
+from oteo_core.graphs.config import config_pbtxt, labels_txt
+from oteo_core.graphs.outputs import Output, classification_outputs, compare_outputs
+from oteo_core.graphs.parity import TritonAway, check_parity, parity_name
+from oteo_core.graphs.running import run_torch
+from oteo_core.graphs.triton import TritonParityClient
 from oteo_core.images import InputPolicy
 
 POLICY = InputPolicy(width=32, height=24, channels=3, dtype="uint8", resize="stretch", interpolation="area")

@@ -12,9 +12,6 @@ import cv2
 import numpy as np
 import pytest
 
-from oteo_automl.evaluation.classification import evaluate
-from oteo_automl.evaluation.conformal import check_conformal, fit_conformal
-from oteo_automl.evaluation.operating import choose_points, rates_at
 from oteo_automl.report.charts import LearningCurve
 from oteo_automl.report.data import Case, ClassificationPart, PointCheck, ReportData, choose_cases
 from oteo_automl.report.page import write_card, write_html, write_predictions
@@ -23,6 +20,9 @@ from oteo_automl.report.verdicts import limits, verdict
 from oteo_automl.report.words import listing
 from oteo_core.datasets import DatasetInfo
 from oteo_core.datasets.info import ClassInfo, FindingCount, SplitCount
+from oteo_core.evaluation.classification import evaluate
+from oteo_core.evaluation.conformal import check_conformal, fit_conformal
+from oteo_core.evaluation.operating import choose_points, rates_at
 from oteo_core.images import InputPolicy
 from oteo_core.packages import ModelPackage, TrialRecord
 

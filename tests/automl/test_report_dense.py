@@ -11,13 +11,6 @@ import cv2
 import numpy as np
 import pytest
 
-from oteo_automl.evaluation.data_curve import DataCurve
-from oteo_automl.evaluation.detection import evaluate_detection
-from oteo_automl.evaluation.instances import evaluate_instances
-from oteo_automl.evaluation.multilabel import evaluate_multilabel
-from oteo_automl.evaluation.semantic import evaluate_semantic
-from oteo_automl.evaluation.shifts import ShiftReport, ShiftResult
-from oteo_automl.evaluation.statistics import ScoreTable
 from oteo_automl.report import overlays
 from oteo_automl.report.charts import LearningCurve
 from oteo_automl.report.data import FrontPoint, ReportData, Subgroup
@@ -26,6 +19,13 @@ from oteo_automl.report.page import write_card, write_html
 from oteo_automl.report.verdicts import limits, verdict
 from oteo_core.datasets import DatasetInfo
 from oteo_core.datasets.info import ClassInfo, FindingCount, SplitCount
+from oteo_core.evaluation.data_curve import DataCurve
+from oteo_core.evaluation.detection import evaluate_detection
+from oteo_core.evaluation.instances import evaluate_instances
+from oteo_core.evaluation.multilabel import evaluate_multilabel
+from oteo_core.evaluation.semantic import evaluate_semantic
+from oteo_core.evaluation.shifts import ShiftReport, ShiftResult
+from oteo_core.evaluation.statistics import ScoreTable
 from oteo_core.images import InputPolicy
 from oteo_core.packages import MetricValue, ModelPackage, TrialRecord
 from oteo_core.packages.answers import ClassMap, Detections, Instances, TrueBoxes

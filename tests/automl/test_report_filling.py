@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from judged_models import dataset, shade
 
-from oteo_automl.evaluation.scored import score_answers
 from oteo_automl.report.audits import find_audit
 from oteo_automl.report.rivals import RivalAnswers, against_rivals
 from oteo_automl.report.subgroups import subgroups_of
 from oteo_core.artifacts import open_store
 from oteo_core.datasets import DatasetReader
+from oteo_core.evaluation.scored import score_answers
 from oteo_core.packages.answers import ClassMap
 from oteo_core.settings import CoreSettings
 

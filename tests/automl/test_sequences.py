@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from oteo_automl.evaluation.sequences import gather_sequences, sequence_metrics, sequence_notes
+from oteo_core.evaluation.sequences import gather_sequences, sequence_metrics, sequence_notes
 from oteo_core.packages import MetricValue
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from oteo_automl.evaluation.data_curve import draw_share, fit_data_curve, measure_data_curve
-from oteo_automl.evaluation.shifts import SHIFTS, apply_shift, measure_shifts, shift_metrics
 from oteo_core.augmentation import refusal
+from oteo_core.evaluation.data_curve import draw_share, fit_data_curve, measure_data_curve
+from oteo_core.evaluation.shifts import SHIFTS, apply_shift, measure_shifts, shift_metrics
 
 
 def images(channels=3, dtype=np.uint8, count=24, side=24):

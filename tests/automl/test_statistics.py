@@ -9,7 +9,7 @@ from scipy import stats
 from statsmodels.stats.anova import AnovaRM
 from statsmodels.stats.multitest import multipletests
 
-from oteo_automl.evaluation.statistics import ScoreTable, corrected_t, fold_table, holm, judge, quade, repeated_anova
+from oteo_core.evaluation.statistics import ScoreTable, corrected_t, fold_table, holm, judge, quade, repeated_anova
 
 
 def table(scores, **options):

@@ -15,15 +15,16 @@ from training_runs import Home
 from training_tools import train
 from tritonclient.grpc import model_config_pb2
 
-from oteo_automl.packaging.config import LABELS, config_pbtxt, labels_txt
-from oteo_automl.packaging.export import export_onnx, session
-from oteo_automl.packaging.outputs import classification_outputs
-from oteo_automl.packaging.parity import Parity
-from oteo_automl.packaging.served import ServedClassifier, run_torch
+from oteo_automl.packaging.served import ServedClassifier
 from oteo_automl.packaging.tensorrt import accelerated, with_tensorrt
 from oteo_automl.packaging.variants import FP16, INT8, VariantRequest, Variants, make_variants
-from oteo_automl.triton import TritonParityClient
 from oteo_core.errors import FailedPrecondition
+from oteo_core.graphs.config import LABELS, config_pbtxt, labels_txt
+from oteo_core.graphs.export import export_onnx, session
+from oteo_core.graphs.outputs import classification_outputs
+from oteo_core.graphs.parity import Parity
+from oteo_core.graphs.running import run_torch
+from oteo_core.graphs.triton import TritonParityClient
 from oteo_core.images import InputPolicy
 from oteo_core.packages import read_model
 

@@ -10,18 +10,18 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from oteo_automl.evaluation.shifts import ShiftReport, shift_metrics
 from oteo_automl.exporting.network_file import network_files
 from oteo_automl.extras import Proof, add_extras
-from oteo_automl.packaging.export import Exported
-from oteo_automl.packaging.outputs import Output
-from oteo_automl.packaging.parity import BATCH, ParityClient
-from oteo_automl.packaging.served import run_torch
 from oteo_automl.packaging.variants import VariantRequest
 from oteo_automl.publishing import FinishContext, Steps, prove, publish, spare_seconds, used, write_graph
 from oteo_automl.report.data import ReportData
 from oteo_automl.report.front import front_points
 from oteo_automl.report.page import write_card, write_html
+from oteo_core.evaluation.shifts import ShiftReport, shift_metrics
+from oteo_core.graphs.export import Exported
+from oteo_core.graphs.outputs import Output
+from oteo_core.graphs.parity import BATCH, ParityClient
+from oteo_core.graphs.running import run_torch
 from oteo_core.packages import ModelPackage
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from oteo_automl.packaging.outputs import Output
-from oteo_automl.packaging.parity import BATCH, Parity, ParityClient
 from oteo_automl.packaging.tensorrt import accelerated
 from oteo_automl.packaging.variants import VariantRequest, make_variants
 from oteo_automl.publishing import RESERVE_SECONDS, FinishContext, prove
+from oteo_core.graphs.outputs import Output
+from oteo_core.graphs.parity import BATCH, Parity, ParityClient
 from oteo_core.packages import ModelPackage
 
 

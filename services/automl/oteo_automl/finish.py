@@ -17,19 +17,8 @@ from numpy.typing import NDArray
 from oteo_automl.candidates.attention import map_size
 from oteo_automl.candidates.bank import spread_rows
 from oteo_automl.completing import Draft, complete
-from oteo_automl.evaluation.bootstrap import LEVEL, Floats, Ints, encode_groups
-from oteo_automl.evaluation.calibration import expected_calibration_error, fit_temperature, softmax
-from oteo_automl.evaluation.classification import evaluate
-from oteo_automl.evaluation.comparison import compare
-from oteo_automl.evaluation.conformal import ConformalCheck, check_conformal, fit_conformal, prediction_sets
-from oteo_automl.evaluation.operating import choose_points, rates_at
-from oteo_automl.evaluation.sequences import sequence_metrics, sequence_notes
-from oteo_automl.evaluation.shifts import ShiftReport, measure_shifts
 from oteo_automl.finish_labels import finish_labels
-from oteo_automl.packaging.export import Exported
-from oteo_automl.packaging.outputs import classification_outputs
-from oteo_automl.packaging.parity import ParityClient
-from oteo_automl.packaging.served import ServedClassifier, run_torch
+from oteo_automl.packaging.served import ServedClassifier
 from oteo_automl.publishing import (
     FinishContext,
     Steps,
@@ -45,6 +34,18 @@ from oteo_automl.report.page import write_predictions
 from oteo_automl.report.pictures import thumbnail
 from oteo_automl.report.subgroups import fill_in
 from oteo_automl.winner import Winner
+from oteo_core.evaluation.bootstrap import LEVEL, Floats, Ints, encode_groups
+from oteo_core.evaluation.calibration import expected_calibration_error, fit_temperature, softmax
+from oteo_core.evaluation.classification import evaluate
+from oteo_core.evaluation.comparison import compare
+from oteo_core.evaluation.conformal import ConformalCheck, check_conformal, fit_conformal, prediction_sets
+from oteo_core.evaluation.operating import choose_points, rates_at
+from oteo_core.evaluation.sequences import sequence_metrics, sequence_notes
+from oteo_core.evaluation.shifts import ShiftReport, measure_shifts
+from oteo_core.graphs.export import Exported
+from oteo_core.graphs.outputs import classification_outputs
+from oteo_core.graphs.parity import ParityClient
+from oteo_core.graphs.running import run_torch
 from oteo_core.packages import (
     MetricValue,
     ModelPackage,

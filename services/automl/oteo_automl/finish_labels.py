@@ -14,32 +14,7 @@ from numpy.typing import NDArray
 from oteo_automl.candidates.attention import map_size
 from oteo_automl.candidates.bank import spread_rows
 from oteo_automl.completing import Draft, complete
-from oteo_automl.evaluation.bootstrap import (
-    Floats,
-    Interval,
-    Ints,
-    bootstrap,
-    encode_groups,
-    generator,
-    percentile_interval,
-)
-from oteo_automl.evaluation.label_calibration import (
-    LabelCalibration,
-    check_label_sets,
-    choose_label_points,
-    choose_thresholds,
-    fit_label_sets,
-    fit_labels,
-    label_calibration_error,
-    sigmoid,
-)
-from oteo_automl.evaluation.multilabel import evaluate_multilabel, multilabel_scores
-from oteo_automl.evaluation.sequences import sequence_metrics, sequence_notes
-from oteo_automl.evaluation.shifts import ShiftReport, measure_shifts
-from oteo_automl.packaging.export import Exported
-from oteo_automl.packaging.outputs import classification_outputs
-from oteo_automl.packaging.parity import ParityClient
-from oteo_automl.packaging.served import ServedLabels, run_torch
+from oteo_automl.packaging.served import ServedLabels
 from oteo_automl.predictions.formats import write_predictions
 from oteo_automl.predictions.records import ImageRecord, PredictionSet
 from oteo_automl.publishing import (
@@ -56,6 +31,32 @@ from oteo_automl.report.overlays import heat_picture
 from oteo_automl.report.subgroups import fill_in
 from oteo_automl.winner import Winner
 from oteo_core.datasets.info import Task
+from oteo_core.evaluation.bootstrap import (
+    Floats,
+    Interval,
+    Ints,
+    bootstrap,
+    encode_groups,
+    generator,
+    percentile_interval,
+)
+from oteo_core.evaluation.label_calibration import (
+    LabelCalibration,
+    check_label_sets,
+    choose_label_points,
+    choose_thresholds,
+    fit_label_sets,
+    fit_labels,
+    label_calibration_error,
+    sigmoid,
+)
+from oteo_core.evaluation.multilabel import evaluate_multilabel, multilabel_scores
+from oteo_core.evaluation.sequences import sequence_metrics, sequence_notes
+from oteo_core.evaluation.shifts import ShiftReport, measure_shifts
+from oteo_core.graphs.export import Exported
+from oteo_core.graphs.outputs import classification_outputs
+from oteo_core.graphs.parity import ParityClient
+from oteo_core.graphs.running import run_torch
 from oteo_core.packages import MetricValue, ModelPackage, OperatingPoint
 
 _PARITY_IMAGES = 24

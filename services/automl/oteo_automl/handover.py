@@ -12,12 +12,7 @@ from numpy.typing import NDArray
 
 from oteo_automl.candidates.bank import spread_rows
 from oteo_automl.candidates.registry import BASELINE
-from oteo_automl.evaluation.bootstrap import Floats
-from oteo_automl.evaluation.calibration import fit_temperature
-from oteo_automl.evaluation.label_calibration import fit_labels
-from oteo_automl.evaluation.operating import OperatingRequest
-from oteo_automl.evaluation.statistics import Significance, fold_table
-from oteo_automl.packaging.served import ServedClassifier, ServedLabels, run_torch
+from oteo_automl.packaging.served import ServedClassifier, ServedLabels
 from oteo_automl.publishing import REFERENCE_IMAGES
 from oteo_automl.report.curves import learning_curve
 from oteo_automl.report.gather import compare_candidates
@@ -26,6 +21,12 @@ from oteo_automl.search.result import FittedCandidate, SearchResult
 from oteo_automl.winner import CalibrationPart, Rival, TestPart, Winner
 from oteo_core.datasets import DatasetReader
 from oteo_core.errors import FailedPrecondition, InvalidArgument
+from oteo_core.evaluation.bootstrap import Floats
+from oteo_core.evaluation.calibration import fit_temperature
+from oteo_core.evaluation.label_calibration import fit_labels
+from oteo_core.evaluation.operating import OperatingRequest
+from oteo_core.evaluation.statistics import Significance, fold_table
+from oteo_core.graphs.running import run_torch
 from oteo_core.images import ImageLimits
 
 

@@ -11,7 +11,7 @@ OBJECTIVES: dict[str, tuple[str, ...]] = {
     "semantic_segmentation": ("dice", "iou"),
     "instance_segmentation": ("pq", "map50_95", "map50", "f1"),
 }
-"""By the dataset's task: names as in `oteo_automl.evaluation`."""
+"""By the dataset's task: names as in `oteo_core.evaluation`."""
 
 
 def choose_objective(task: str, asked: str) -> str:

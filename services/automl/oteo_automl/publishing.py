@@ -23,13 +23,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from oteo_automl.packaging.config import LABELS, config_pbtxt, labels_txt
-from oteo_automl.packaging.export import Exported, export_onnx
-from oteo_automl.packaging.outputs import Output
-from oteo_automl.packaging.parity import BATCH, Parity, ParityClient, check_parity, parity_name
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import DatasetInfo
 from oteo_core.errors import NotFound
+from oteo_core.graphs.config import LABELS, config_pbtxt, labels_txt
+from oteo_core.graphs.export import Exported, export_onnx
+from oteo_core.graphs.outputs import Output
+from oteo_core.graphs.parity import BATCH, Parity, ParityClient, check_parity, parity_name
 from oteo_core.images import InputPolicy
 from oteo_core.packages import (
     MANIFEST,
@@ -237,7 +237,7 @@ def prove(
     sleep: Callable[[float], None] = time.sleep,
     batch: int = BATCH,
 ) -> Parity:
-    """Have a real Triton answer and compare with PyTorch; see `oteo_automl.packaging.parity.check_parity`.
+    """Have a real Triton answer and compare with PyTorch; see `oteo_core.graphs.parity.check_parity`.
 
     `deadline` is for everything that is still to come, seconds since 1970; a few seconds are kept of it for the report.
     """

@@ -8,7 +8,6 @@ from oteo_automl.candidates.checkpoints import AS_IS, Checkpoint
 from oteo_automl.candidates.portfolio import PORTFOLIO
 from oteo_automl.candidates.registry import BLEND, choose, matching
 from oteo_automl.candidates.weights import has_weights
-from oteo_automl.evaluation.operating import OperatingRequest
 from oteo_automl.finish import finish
 from oteo_automl.handover import make_winner
 from oteo_automl.objectives import choose_objective
@@ -21,9 +20,10 @@ from oteo_automl.search.fingerprint import choose_policy, describe_depth, take_f
 from oteo_automl.search.folds import make_folds
 from oteo_automl.train_unlabelled import learn_from_unlabelled
 from oteo_automl.training_job import GPU_SHARE, Training
-from oteo_automl.triton import TritonParityClient
 from oteo_automl.variant_request import classification_variants
 from oteo_core.datasets import DatasetReader
+from oteo_core.evaluation.operating import OperatingRequest
+from oteo_core.graphs.triton import TritonParityClient
 from oteo_core.packages import ModelPackage
 from oteo_protos.automl.v1 import automl_pb2
 

@@ -15,9 +15,9 @@ from oteo_automl.objectives import choose_objective
 from oteo_automl.search.data import check_parts, describe, leave_out
 from oteo_automl.search.fingerprint import describe_depth, describe_images, input_channels
 from oteo_automl.training_job import GPU_SHARE, Training
-from oteo_automl.triton import TritonParityClient
 from oteo_automl.variant_request import wanted
 from oteo_core.datasets import DatasetReader
+from oteo_core.graphs.triton import TritonParityClient
 from oteo_core.packages import ModelPackage
 
 

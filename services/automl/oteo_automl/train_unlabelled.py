@@ -8,7 +8,6 @@ import numpy as np
 
 from oteo_automl.candidates.modules import Blend, SavedModule
 from oteo_automl.candidates.portfolio import PORTFOLIO
-from oteo_automl.evaluation.label_calibration import level
 from oteo_automl.search.classification_pieces import Problem, StoredModel
 from oteo_automl.search.classification_work import ClassificationWork, Settings
 from oteo_automl.search.data import TrainingData
@@ -19,6 +18,7 @@ from oteo_automl.search.work import Entry
 from oteo_automl.training_job import Training
 from oteo_core.datasets import DatasetReader
 from oteo_core.errors import NotFound
+from oteo_core.evaluation.label_calibration import level
 from oteo_core.jobs.executor import Executor
 from oteo_core.packages import MetricValue, TrialRecord
 

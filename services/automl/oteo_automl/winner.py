@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from oteo_automl.evaluation.bootstrap import Floats, Ints
-from oteo_automl.evaluation.data_curve import DataCurve
-from oteo_automl.evaluation.operating import OperatingRequest
-from oteo_automl.evaluation.statistics import Significance
 from oteo_automl.packaging.variants import VariantRequest
 from oteo_automl.report.charts import LearningCurve
 from oteo_core.datasets import DatasetInfo
+from oteo_core.evaluation.bootstrap import Floats, Ints
+from oteo_core.evaluation.data_curve import DataCurve
+from oteo_core.evaluation.operating import OperatingRequest
+from oteo_core.evaluation.statistics import Significance
 from oteo_core.images import InputPolicy
 from oteo_core.packages import TrialRecord
 

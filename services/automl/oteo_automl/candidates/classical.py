@@ -31,8 +31,8 @@ from oteo_automl.candidates.heads import (
     dudani_weights,
 )
 from oteo_automl.candidates.modules import Chain, SavedModule
-from oteo_automl.evaluation.calibration import fit_temperature
-from oteo_automl.evaluation.label_calibration import fit_labels
+from oteo_core.evaluation.calibration import fit_temperature
+from oteo_core.evaluation.label_calibration import fit_labels
 
 Parameters = dict[str, Any]
 _BOOSTED_SAMPLES = 6_000_000

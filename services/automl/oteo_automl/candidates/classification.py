@@ -15,8 +15,8 @@ from oteo_automl.candidates.augmenting import STRENGTHS, augment, pasted
 from oteo_automl.candidates.bank import ImageBank
 from oteo_automl.candidates.lesson import Judgement
 from oteo_automl.candidates.training import STATISTICS_IMAGES, Diverged, Recipe
-from oteo_automl.evaluation.calibration import fit_temperature
 from oteo_automl.search.scoring import score
+from oteo_core.evaluation.calibration import fit_temperature
 
 _JUDGING_BATCH = 64
 _SPARSE = 0.1

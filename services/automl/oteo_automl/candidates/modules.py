@@ -1,91 +1,43 @@
-"""Networks that can be written down without pickling code: a kind, its settings and its tensors.
-
-Checkpoints lie in the artifact store, which other parts may write; reading one never runs what it holds.
-"""
+"""Chains and blends of modules, and where automl's kinds of modules are found; how modules are written down: `oteo_core.graphs.modules`."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
-Spec = dict[str, Any]
+from oteo_core.graphs.modules import (
+    SavedModule,
+    Spec,
+    build,
+    dump_module,
+    find_kinds,
+    load_module,
+    load_with_more,
+    saved,
+    to_planes,
+)
+
+__all__ = ["Blend", "Chain", "SavedModule", "Spec", "build", "dump_module", "load_module", "load_with_more", "saved", "to_planes"]
 
 
-class SavedModule(nn.Module):
-    """A module that can be built again from its kind and settings, and then filled with its tensors.
-
-    A subclass names itself in `kind` and passes every argument of its constructor, as JSON values, to this class's; all that
-    fitting finds is kept in parameters and buffers whose shapes follow from those.
-    """
-
-    kind: ClassVar[str] = ""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__()
-        self.settings = settings
-
-    def spec(self) -> Spec:
-        """Give kind and settings, JSON values."""
-        return {"kind": self.kind, "settings": self.settings}
-
-
-_KINDS: dict[str, Callable[..., SavedModule]] = {}
-
-
-def saved(cls: type[SavedModule]) -> type[SavedModule]:
-    """Make a class known under its kind; a decorator."""
-    _KINDS[cls.kind] = cls
-    return cls
-
-
-def build(spec: Mapping[str, Any]) -> SavedModule:
-    """Build a module from what `SavedModule.spec` gave; its tensors are not yet filled.
-
-    Raises
-    ------
-    ValueError
-        A kind that is not known.
-    """
-    # Classes make themselves known when their modules are imported.
+def _find(kind: str) -> None:
+    """Import the module of a kind; classes make themselves known when their modules are imported."""
     from oteo_automl.candidates import descriptors, heads, networks, patches  # noqa: F401
 
-    kind = str(spec["kind"])
     if kind == "served-detector":
         from oteo_automl.dense.detect import serving  # noqa: F401
     elif kind.endswith("-detector"):
         from oteo_automl.dense.detect.making import know_kind
 
         know_kind(kind)
-    if kind not in _KINDS:
+    else:
         from oteo_automl.dense.segment import kinds  # noqa: F401
-    if kind not in _KINDS:
-        raise ValueError(f"a module of unknown kind {kind!r}: the checkpoint is from another version")
-    return _KINDS[kind](**spec["settings"])
 
 
-def dump_module(module: SavedModule, **more: Any) -> bytes:
-    """Write a module with its tensors, and more beside it: tensors, texts, numbers, and lists and dictionaries of them; no code is pickled."""
-    buffer = io.BytesIO()
-    state = {name: value.detach().cpu() for name, value in module.state_dict().items()}
-    torch.save({"spec": module.spec(), "state": state, **more}, buffer)
-    return buffer.getvalue()
-
-
-def load_module(data: bytes) -> SavedModule:
-    """Read the module that `dump_module` wrote; in evaluation mode, on the processor."""
-    return load_with_more(data)[0]
-
-
-def load_with_more(data: bytes) -> tuple[SavedModule, dict[str, Any]]:
-    """Read a module, and all that `dump_module` wrote, by name."""
-    content: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    module = build(content["spec"])
-    module.load_state_dict(content["state"])
-    return module.eval(), content
+find_kinds(_find)
 
 
 @saved
@@ -136,11 +88,3 @@ class Blend(SavedModule):
         """Bring a part's logits ``(N, K)`` to the scale on which they are mixed."""
         scaled = logits / temperature
         return scaled.clamp(-30.0, 30.0) if self.settings["several"] else torch.log_softmax(scaled, dim=1)
-
-
-def to_planes(image: torch.Tensor) -> torch.Tensor:
-    """Turn ``(N, H, W, C)`` uint8 or float32 of 0 to 1 into ``(N, C, H, W)`` float32 of 0 to 1."""
-    planes = image.permute(0, 3, 1, 2)
-    if image.dtype == torch.uint8:
-        return planes.float() / 255.0
-    return planes.float()

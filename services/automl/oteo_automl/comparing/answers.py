@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oteo_automl.evaluation.bootstrap import Ints, encode_groups, generator
 from oteo_automl.predictions.formats import NAMES, read_predictions
 from oteo_automl.predictions.records import CLASSES, PredictionSet
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import DatasetReader, Sample
 from oteo_core.errors import NotFound, OteoError
+from oteo_core.evaluation.bootstrap import Ints, encode_groups, generator
 from oteo_core.packages import ModelPackage, model_prefix
 
 MOST_MASKS = 400

@@ -11,15 +11,15 @@ from scipy.stats import binomtest
 
 from oteo_automl.comparing.answers import Shared, find_shared
 from oteo_automl.comparing.result import Comparison, ModelDifference, ModelFigures
-from oteo_automl.evaluation.bootstrap import LEVEL, Floats, Ints
-from oteo_automl.evaluation.paired import Difference, Paired, compare_paired, delong, delong_p, friedman_by_group
-from oteo_automl.evaluation.scored import Scored, score_answers
-from oteo_automl.evaluation.statistics import ALPHA
 from oteo_automl.objectives import OBJECTIVES
 from oteo_automl.report import words
 from oteo_automl.report.metrics import LOSSES
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.errors import InvalidArgument
+from oteo_core.evaluation.bootstrap import LEVEL, Floats, Ints
+from oteo_core.evaluation.paired import Difference, Paired, compare_paired, delong, delong_p, friedman_by_group
+from oteo_core.evaluation.scored import Scored, score_answers
+from oteo_core.evaluation.statistics import ALPHA
 from oteo_core.packages import MetricValue, ModelPackage
 
 _FEW_GROUPS = 20

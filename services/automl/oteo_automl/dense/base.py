@@ -280,7 +280,7 @@ class DenseTask(ABC):
         seed: int,
         decoding: Mapping[str, Any] | None = None,
     ) -> list[MetricValue]:
-        """Judge answers in original pixels, with bootstrap confidence intervals by group; calls `oteo_automl.evaluation`.
+        """Judge answers in original pixels, with bootstrap confidence intervals by group; calls `oteo_core.evaluation`.
 
         `decoding` is the package's: where it has thresholds, figures that need one are taken at those; without it, at the best on these images.
         """

@@ -19,11 +19,11 @@ from oteo_automl.dense.detect.lesson import DetectionLesson
 from oteo_automl.dense.detect.making import CANDIDATES, make_detector
 from oteo_automl.dense.detect.serving import serve
 from oteo_automl.dense.detect.targets import BoxTable, boxes_of, build_table
-from oteo_automl.evaluation.detection import detection_scores, evaluate_detection
 from oteo_automl.objectives import OBJECTIVES
 from oteo_automl.search.data import COLUMNS as IMAGE_COLUMNS
 from oteo_core.datasets import DatasetReader, Sample
 from oteo_core.errors import InvalidArgument
+from oteo_core.evaluation.detection import detection_scores, evaluate_detection
 from oteo_core.images import InputPolicy
 from oteo_core.packages import Detections, MetricValue, TrueBoxes
 from oteo_core.packages.decoding.detection import decode_detections

@@ -16,11 +16,6 @@ from oteo_automl.completing import Draft, complete
 from oteo_automl.dense.base import DenseData, DenseTask, Facts, Served
 from oteo_automl.dense.variants import dense_variants
 from oteo_automl.dense.work import DenseResult, FittedNetwork
-from oteo_automl.evaluation.shifts import ShiftReport, measure_shifts
-from oteo_automl.packaging.export import Exported
-from oteo_automl.packaging.outputs import TOLERANCE, Output
-from oteo_automl.packaging.parity import ParityClient
-from oteo_automl.packaging.served import batches, run_torch
 from oteo_automl.packaging.variants import MAX_LOSS
 from oteo_automl.predictions.formats import write_predictions
 from oteo_automl.predictions.records import ImageRecord, PredictionSet
@@ -41,6 +36,11 @@ from oteo_automl.report.rivals import RivalAnswers, against_rivals
 from oteo_automl.report.subgroups import fill_in
 from oteo_core.datasets import DatasetInfo, DatasetReader
 from oteo_core.errors import FailedPrecondition
+from oteo_core.evaluation.shifts import ShiftReport, measure_shifts
+from oteo_core.graphs.export import Exported
+from oteo_core.graphs.outputs import TOLERANCE, Output
+from oteo_core.graphs.parity import ParityClient
+from oteo_core.graphs.running import batches, run_torch
 from oteo_core.images import ImageLimits, InputPolicy
 from oteo_core.images import place as find_place
 from oteo_core.packages import ClassMap, MetricValue, ModelPackage

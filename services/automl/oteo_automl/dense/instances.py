@@ -22,9 +22,9 @@ from oteo_automl.dense.segment.targets import InstanceTargets, build_instances, 
 from oteo_automl.dense.segment.task import SegmentationTask
 from oteo_automl.dense.segment.truths import instance_map, read_rows
 from oteo_automl.dense.segment.tuning import pq_by_image, tune_masks, tune_watershed
-from oteo_automl.evaluation.instances import evaluate_instances, instance_scores
 from oteo_automl.objectives import OBJECTIVES
 from oteo_core.datasets import DatasetReader
+from oteo_core.evaluation.instances import evaluate_instances, instance_scores
 from oteo_core.images import InputPolicy
 from oteo_core.packages import MetricValue
 from oteo_core.packages.decoding.instances import WATERSHED, decode_instances, described, watershed_objects

@@ -26,9 +26,9 @@ from oteo_automl.dense.segment.serving import (
 from oteo_automl.dense.segment.targets import build_maps, open_maps, semantic_facts
 from oteo_automl.dense.segment.task import SegmentationTask
 from oteo_automl.dense.segment.truths import class_map, read_rows
-from oteo_automl.evaluation.semantic import evaluate_semantic, semantic_scores
 from oteo_automl.objectives import OBJECTIVES
 from oteo_core.datasets import DatasetReader
+from oteo_core.evaluation.semantic import evaluate_semantic, semantic_scores
 from oteo_core.images import InputPolicy
 from oteo_core.packages import MetricValue
 from oteo_core.packages.answers import IGNORED

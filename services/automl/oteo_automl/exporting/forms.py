@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from oteo_automl.exporting.catalogue import NETWORK
 from oteo_automl.exporting.readme import readme
 from oteo_automl.exporting.source import Source
-from oteo_automl.packaging.config import LABELS
-from oteo_automl.packaging.export import session
 from oteo_automl.packaging.tensorrt import with_tensorrt
 from oteo_core.errors import Internal
 from oteo_core.exports import Sink
+from oteo_core.graphs.config import LABELS
+from oteo_core.graphs.export import session
 
 TRACE_TOLERANCE = 1e-5
 """Largest difference between TorchScript and the network that it was traced from."""

@@ -10,17 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oteo_automl.dense.base import find_task
-from oteo_automl.evaluation.bootstrap import RESAMPLES, Floats
-from oteo_automl.evaluation.classification import evaluate
-from oteo_automl.evaluation.conformal import check_conformal
-from oteo_automl.evaluation.detection import ObjectScorer, match_boxes
-from oteo_automl.evaluation.instances import InstanceScorer
-from oteo_automl.evaluation.label_calibration import check_label_sets
-from oteo_automl.evaluation.multilabel import MultilabelScorer
-from oteo_automl.evaluation.operating import rates_at
-from oteo_automl.evaluation.resampled import Scorer, affordable, measure
-from oteo_automl.evaluation.semantic import SemanticScorer
 from oteo_core.datasets import DatasetReader, Sample
+from oteo_core.evaluation.bootstrap import RESAMPLES, Floats
+from oteo_core.evaluation.classification import evaluate
+from oteo_core.evaluation.conformal import check_conformal
+from oteo_core.evaluation.detection import ObjectScorer, match_boxes
+from oteo_core.evaluation.instances import InstanceScorer
+from oteo_core.evaluation.label_calibration import check_label_sets
+from oteo_core.evaluation.multilabel import MultilabelScorer
+from oteo_core.evaluation.operating import rates_at
+from oteo_core.evaluation.resampled import Scorer, affordable, measure
+from oteo_core.evaluation.semantic import SemanticScorer
 from oteo_core.packages import MetricValue, ModelPackage
 from oteo_core.packages.answers import IGNORED, ClassMap, Detections, Instances, TrueBoxes
 

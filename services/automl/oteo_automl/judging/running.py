@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oteo_automl.judging.judges import Judge
-from oteo_automl.packaging.export import session
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import DatasetReader, Sample
 from oteo_core.errors import Internal, OteoError
+from oteo_core.graphs.export import session
 from oteo_core.images import ImageLimits, decode, prepare
 from oteo_core.packages import ModelPackage
 

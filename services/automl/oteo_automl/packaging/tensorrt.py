@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from oteo_automl.packaging.outputs import Output
-from oteo_automl.packaging.parity import Parity
 from oteo_core.errors import DeadlineExceeded, FailedPrecondition
+from oteo_core.graphs.outputs import Output
+from oteo_core.graphs.parity import Parity
 
 PRECISIONS = ("FP32", "FP16")
 WORKSPACE_BYTES = 1 << 30
@@ -27,7 +27,7 @@ def with_tensorrt(config: str, precision: str = "FP16") -> str:
     Parameters
     ----------
     config
-        As `oteo_automl.packaging.config.config_pbtxt` writes it.
+        As `oteo_core.graphs.config.config_pbtxt` writes it.
     precision
         Of `PRECISIONS`.
 

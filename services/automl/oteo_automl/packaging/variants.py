@@ -18,8 +18,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from oteo_automl.packaging.export import session
-from oteo_automl.packaging.outputs import Output
+from oteo_core.graphs.export import session
+from oteo_core.graphs.outputs import Output
 
 FP16, INT8 = "fp16", "int8"
 KINDS = (FP16, INT8)

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from oteo_automl.evaluation.conformal import prediction_sets
 from oteo_automl.predictions.masks import from_runs, to_runs
 from oteo_automl.predictions.records import CLASSES, ImageRecord, PredictionSet, number_classes, unreadable
+from oteo_core.evaluation.conformal import prediction_sets
 from oteo_core.packages.answers import ClassMap, Detections, Instances
 
 # Run lengths of an image full of membranes are longer than the reader's usual limit.

@@ -13,13 +13,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from oteo_automl.evaluation.bootstrap import Floats, Ints
-from oteo_automl.evaluation.conformal import ConformalCheck
-from oteo_automl.evaluation.data_curve import DataCurve
-from oteo_automl.evaluation.shifts import ShiftReport
-from oteo_automl.evaluation.statistics import Significance
 from oteo_automl.report.charts import LearningCurve
 from oteo_core.datasets import DatasetInfo
+from oteo_core.evaluation.bootstrap import Floats, Ints
+from oteo_core.evaluation.conformal import ConformalCheck
+from oteo_core.evaluation.data_curve import DataCurve
+from oteo_core.evaluation.shifts import ShiftReport
+from oteo_core.evaluation.statistics import Significance
 from oteo_core.packages.manifest import ModelPackage, OperatingPoint
 
 
@@ -254,7 +254,7 @@ class AuditFinding:
 
 
 class Spoken(Protocol):
-    """Anything that says its result in a sentence, such as `oteo_automl.evaluation.comparison.Comparison`."""
+    """Anything that says its result in a sentence, such as `oteo_core.evaluation.comparison.Comparison`."""
 
     @property
     def sentence(self) -> str:

@@ -11,11 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oteo_automl.evaluation.bootstrap import Floats, Ints, encode_groups
-from oteo_automl.evaluation.detection import match_boxes
-from oteo_automl.evaluation.instances import match_class, overlap
-from oteo_automl.evaluation.matching import SIZES, ClassMatches, ImageMatches
-from oteo_automl.evaluation.statistics import ScoreTable, Significance, judge
 from oteo_automl.report import overlays, words
 from oteo_automl.report.data import (
     DetectionPart,
@@ -33,6 +28,11 @@ from oteo_automl.report.data import (
 from oteo_automl.report.pairs import BoxPairs, found_words
 from oteo_automl.report.pictures import thumbnail
 from oteo_core.datasets import Task
+from oteo_core.evaluation.bootstrap import Floats, Ints, encode_groups
+from oteo_core.evaluation.detection import match_boxes
+from oteo_core.evaluation.instances import match_class, overlap
+from oteo_core.evaluation.matching import SIZES, ClassMatches, ImageMatches
+from oteo_core.evaluation.statistics import ScoreTable, Significance, judge
 from oteo_core.packages.answers import IGNORED, ClassMap, Detections, Instances, TrueBoxes
 
 Pixels = Callable[[int], NDArray[Any]]
@@ -48,7 +48,7 @@ _CAPTIONS = 6
 
 
 def compare_candidates(table: ScoreTable, task: str, baseline: str = "") -> Significance:
-    """Test whether the candidates differ (`oteo_automl.evaluation.statistics.judge`), with the metric's name for people."""
+    """Test whether the candidates differ (`oteo_core.evaluation.statistics.judge`), with the metric's name for people."""
     return judge(table, baseline=baseline, words=words.column(table.metric, task))
 
 

@@ -12,8 +12,6 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from oteo_automl.evaluation.bootstrap import Floats, Ints
-from oteo_automl.evaluation.conformal import prediction_sets
 from oteo_automl.report import page_classification, page_dense, page_labels, sections, words
 from oteo_automl.report.data import (
     ClassificationPart,
@@ -23,6 +21,8 @@ from oteo_automl.report.data import (
     ReportData,
     SemanticPart,
 )
+from oteo_core.evaluation.bootstrap import Floats, Ints
+from oteo_core.evaluation.conformal import prediction_sets
 
 _TEMPLATES = {
     ClassificationPart: ("classification", page_classification.context),

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from oteo_automl.evaluation.calibration import expected_calibration_error
-from oteo_automl.evaluation.classification import OVERALL, PER_CLASS
-from oteo_automl.evaluation.scores import brier_terms, log_loss_terms
 from oteo_automl.report import charts_classification as drawing
 from oteo_automl.report import sections, words
 from oteo_automl.report.data import ReportData
 from oteo_automl.report.metrics import about
 from oteo_automl.report.saying_classification import classification
+from oteo_core.evaluation.calibration import expected_calibration_error
+from oteo_core.evaluation.classification import OVERALL, PER_CLASS
+from oteo_core.evaluation.scores import brier_terms, log_loss_terms
 
 _TILES = ("accuracy", "balanced_accuracy", "auroc", "log_loss", "ece")
 _SHARES = ("accuracy", "balanced_accuracy", "f1", "auroc", "auprc")

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from oteo_automl.evaluation.bootstrap import encode_groups, generator
-from oteo_automl.evaluation.paired import compare_paired
-from oteo_automl.evaluation.scored import score_answers
 from oteo_automl.report import words
 from oteo_automl.report.metrics import LOSSES
+from oteo_core.evaluation.bootstrap import encode_groups, generator
+from oteo_core.evaluation.paired import compare_paired
+from oteo_core.evaluation.scored import score_answers
 
 MOST_IMAGES = 1000
 """With more, so many are drawn by seed."""
@@ -52,7 +52,7 @@ def against_rivals(
     Parameters
     ----------
     task, classes, truths
-        As `oteo_automl.evaluation.scored.score_answers` takes them.
+        As `oteo_core.evaluation.scored.score_answers` takes them.
     groups
         Of the N images; None: every image alone.
     winner, rivals

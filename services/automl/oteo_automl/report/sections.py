@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from oteo_automl.evaluation.data_curve import curve_line
-from oteo_automl.evaluation.statistics import Pair
 from oteo_automl.report import charts as drawing
 from oteo_automl.report import saying, verdicts, words
 from oteo_automl.report.data import PointCheck, ReportData
 from oteo_automl.report.findings import MEANINGS
 from oteo_automl.report.metrics import LOSSES, about
+from oteo_core.evaluation.data_curve import curve_line
+from oteo_core.evaluation.statistics import Pair
 from oteo_core.packages.manifest import MetricValue, TrialRecord
 
 _FINDING_WEIGHTS = {"info": "good to know", "warning": "kept; somebody should look", "error": "left out"}

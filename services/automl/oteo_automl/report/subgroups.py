@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from oteo_automl.evaluation.bootstrap import Floats, Ints, bootstrap, encode_groups, generator, percentile_interval, wilson_interval
-from oteo_automl.evaluation.scored import score_answers
 from oteo_automl.judging.subgroups import divide
 from oteo_automl.report.audits import find_audit
 from oteo_automl.report.data import ReportData, Subgroup
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import DatasetReader, Sample
 from oteo_core.errors import OteoError
+from oteo_core.evaluation.bootstrap import Floats, Ints, bootstrap, encode_groups, generator, percentile_interval, wilson_interval
+from oteo_core.evaluation.scored import score_answers
 
 LEAST_IMAGES = 8
 """So many images a part must have."""
@@ -54,7 +54,7 @@ def fill_in(
     store
         Where the dataset and its audits lie.
     ids, groups, truths, answers, thresholds
-        Of the N test images, as `oteo_automl.evaluation.scored.score_answers` takes them.
+        Of the N test images, as `oteo_core.evaluation.scored.score_answers` takes them.
     seconds
         That there are; with too few for so many images the subgroups are left out.
     """
@@ -89,7 +89,7 @@ def subgroups_of(
     ids, groups
         Of the N test images, in the order of the weights; groups for the intervals.
     score
-        From weights of the images ``(B, N)`` to the figure ``(B,)``: `oteo_automl.evaluation.scored.Scored.one`.
+        From weights of the images ``(B, N)`` to the figure ``(B,)``: `oteo_core.evaluation.scored.Scored.one`.
     metric
         The figure's name.
     seed

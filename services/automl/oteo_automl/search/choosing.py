@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from oteo_automl.candidates.modules import Blend
 from oteo_automl.candidates.registry import BASELINE, BLEND, CANDIDATES
-from oteo_automl.evaluation.data_curve import DataCurve
-from oteo_automl.evaluation.label_calibration import level
 from oteo_automl.search.classification_pieces import Problem, StoredModel, measure_growth
 from oteo_automl.search.ensemble import Choice, Member, choose, measure_latency, select
 from oteo_automl.search.front import mark_front, why_chosen
@@ -24,6 +22,8 @@ from oteo_automl.search.result import FittedCandidate, Plan, Predictions, Search
 from oteo_automl.search.scoring import quick_loss, score
 from oteo_automl.search.trial import FINISHED, Trial
 from oteo_core.errors import Internal
+from oteo_core.evaluation.data_curve import DataCurve
+from oteo_core.evaluation.label_calibration import level
 
 if TYPE_CHECKING:
     from oteo_automl.search.classification_work import Settings

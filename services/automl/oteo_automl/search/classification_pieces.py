@@ -31,9 +31,6 @@ from oteo_automl.candidates.portfolio import find_architecture
 from oteo_automl.candidates.registry import FROZEN, Candidate
 from oteo_automl.candidates.training import Recipe, Trainer, has_bfloat16, runs_on
 from oteo_automl.candidates.weights import Weights, find_weights, load_weights
-from oteo_automl.evaluation.calibration import negative_log_likelihood
-from oteo_automl.evaluation.data_curve import DataCurve, measure_data_curve
-from oteo_automl.evaluation.label_calibration import label_log_loss, level
 from oteo_automl.search.checkpoints import Checkpoints
 from oteo_automl.search.data import ArrayCache, ImageCache
 from oteo_automl.search.ensemble import measure_latency
@@ -42,6 +39,9 @@ from oteo_automl.search.pieces import PieceResult, model_name, result_name
 from oteo_automl.search.probe import Probe, measure, memory_limit
 from oteo_automl.search.scoring import score
 from oteo_automl.search.training_piece import Begun, train_piece
+from oteo_core.evaluation.calibration import negative_log_likelihood
+from oteo_core.evaluation.data_curve import DataCurve, measure_data_curve
+from oteo_core.evaluation.label_calibration import label_log_loss, level
 
 PATCH_CENTRES = 160
 _FEATURE_BATCH = 8

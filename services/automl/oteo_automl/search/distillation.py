@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 from oteo_automl.candidates.classification import ClassificationLesson, TrainingRows
 from oteo_automl.candidates.modules import Blend, SavedModule
 from oteo_automl.candidates.training import Diverged, Recipe, Trainer, runs_on
-from oteo_automl.evaluation.bootstrap import generator, resample_weights
-from oteo_automl.evaluation.label_calibration import level, sigmoid
 from oteo_automl.search.classification_pieces import Problem, StoredModel, first_network, refit, wants_half
 from oteo_automl.search.data import ArrayCache, ImageCache
 from oteo_automl.search.pieces import model_name
 from oteo_automl.search.result import EpochRecord
 from oteo_automl.search.scoring import quick_loss, score
 from oteo_core.datasets import DatasetReader, Sample
+from oteo_core.evaluation.bootstrap import generator, resample_weights
+from oteo_core.evaluation.label_calibration import level, sigmoid
 
 STUDENT = "student"
 """What names of students begin with."""

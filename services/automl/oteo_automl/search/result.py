@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from oteo_automl.evaluation.data_curve import DataCurve
+from oteo_core.evaluation.data_curve import DataCurve
 from oteo_core.images import InputPolicy
 from oteo_core.packages import TrialRecord
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, roc_auc_score
 
-from oteo_automl.evaluation.calibration import fit_temperature, softmax
-from oteo_automl.evaluation.label_calibration import choose_thresholds, fit_labels, sigmoid
+from oteo_core.evaluation.calibration import fit_temperature, softmax
+from oteo_core.evaluation.label_calibration import choose_thresholds, fit_labels, sigmoid
 
 OBJECTIVES = ("log_loss", "auroc", "balanced_accuracy", "accuracy", "f1")
 """What can be chosen by; the first is the usual one."""

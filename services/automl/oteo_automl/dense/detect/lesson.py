@@ -16,7 +16,7 @@ from oteo_automl.candidates.training import STATISTICS_IMAGES, Diverged, Recipe
 from oteo_automl.dense.detect.augmentation import augment, box_strength, has_up
 from oteo_automl.dense.detect.detector import Detector
 from oteo_automl.dense.detect.targets import BatchBoxes, BoxTable, batch_boxes
-from oteo_automl.evaluation.detection import detection_scores
+from oteo_core.evaluation.detection import detection_scores
 from oteo_core.packages import Detections
 
 _RESIDENT_BYTES = 4 * 1024**3

@@ -15,7 +15,7 @@ from oteo_automl.dense.detect.calibration import EDGE, best_thresholds, calibrat
 from oteo_automl.dense.detect.detector import Detector, Raw
 from oteo_automl.dense.detect.lesson import found_of
 from oteo_automl.dense.detect.targets import BoxTable
-from oteo_automl.evaluation.detection import detection_scores
+from oteo_core.evaluation.detection import detection_scores
 from oteo_core.packages import Detections, TrueBoxes
 from oteo_core.packages.decoding.detection import suppress
 

@@ -15,7 +15,7 @@ from oteo_automl.dense.segment.augmenting import change_look, chosen_look, move
 from oteo_automl.dense.segment.losses import deep_loss
 from oteo_automl.dense.segment.patches import Points, patch_size
 from oteo_automl.dense.segment.serving import judged_rows
-from oteo_automl.evaluation.semantic import semantic_scores
+from oteo_core.evaluation.semantic import semantic_scores
 from oteo_core.packages.answers import IGNORED, ClassMap
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from oteo_automl.dense.segment.patches import Points, patch_size
 from oteo_automl.dense.segment.serving import judged_rows
 from oteo_automl.dense.segment.targets import InstanceTargets
 from oteo_automl.dense.segment.truths import renumbered
-from oteo_automl.evaluation.instances import instance_scores
+from oteo_core.evaluation.instances import instance_scores
 from oteo_core.packages.answers import IGNORED, Instances
 from oteo_core.packages.decoding.instances import WATERSHED, described, watershed_objects
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from oteo_automl.candidates.bank import spread
 from oteo_automl.candidates.modules import SavedModule, Spec, build, saved
-from oteo_automl.evaluation.calibration import Calibration, fit_temperature
-from oteo_automl.evaluation.semantic import semantic_scores
+from oteo_core.evaluation.calibration import Calibration, fit_temperature
+from oteo_core.evaluation.semantic import semantic_scores
 from oteo_core.packages.answers import IGNORED, ClassMap
 from oteo_core.packages.decoding.semantic import clean_map
 

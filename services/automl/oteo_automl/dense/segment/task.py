@@ -21,7 +21,7 @@ class SegmentationTask(DenseTask):
         """Give the recipe that is tried first: mild changes of light, stain and sharpness.
 
         Measured on white blood cells (64 x 64, 12 epochs, one seed; mean Dice at home, on another stain, and at home under the simulated shifts
-        of `oteo_automl.evaluation.shifts`, mean and worst): no change of the look .929, .736, .913, .886; "light" .927, .778, .918, .909; "robust"
+        of `oteo_core.evaluation.shifts`, mean and worst): no change of the look .929, .736, .913, .886; "light" .927, .778, .918, .909; "robust"
         .918, .756, .909, .897: a short training does not get to use strong changes. The search tries others where there is time.
         """
         recipe = super().recipe(candidate, train_count=train_count, pretrained=pretrained, gpu=gpu)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oteo_automl.evaluation.instances import instance_scores
+from oteo_core.evaluation.instances import instance_scores
 from oteo_core.images import InputPolicy
 from oteo_core.packages.answers import Instances
 from oteo_core.packages.decoding.instances import MASKS, WATERSHED, decode_instances, described, selected, watershed_objects

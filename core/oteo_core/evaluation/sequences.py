@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from oteo_automl.evaluation.bootstrap import Floats, Ints
-from oteo_automl.evaluation.classification import evaluate
-from oteo_automl.evaluation.multilabel import evaluate_multilabel
+from oteo_core.evaluation.bootstrap import Floats, Ints
+from oteo_core.evaluation.classification import evaluate
+from oteo_core.evaluation.multilabel import evaluate_multilabel
 from oteo_core.packages import MetricValue
 
 PREFIX = "sequence_"

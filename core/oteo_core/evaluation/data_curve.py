@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oteo_automl.evaluation.bootstrap import Floats, Ints, encode_groups, generator
+from oteo_core.evaluation.bootstrap import Floats, Ints, encode_groups, generator
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """Of the training images, at which scores are taken."""

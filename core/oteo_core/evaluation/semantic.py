@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oteo_automl.evaluation.bootstrap import LEVEL, RESAMPLES, Floats
-from oteo_automl.evaluation.resampled import Column, image_means, measure
-from oteo_automl.evaluation.scores import divide, mean_defined
-from oteo_automl.evaluation.surfaces import SurfaceDistances
+from oteo_core.evaluation.bootstrap import LEVEL, RESAMPLES, Floats
+from oteo_core.evaluation.resampled import Column, image_means, measure
+from oteo_core.evaluation.scores import divide, mean_defined
+from oteo_core.evaluation.surfaces import SurfaceDistances
 from oteo_core.packages import MetricValue
 from oteo_core.packages.answers import IGNORED, ClassMap
 

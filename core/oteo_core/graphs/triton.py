@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from oteo_automl.packaging.parity import TritonAway
+from oteo_core.graphs.parity import TritonAway
 
 _AWAY = ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED")
 
@@ -26,7 +26,7 @@ _CHANNEL = [
 
 
 class TritonParityClient:
-    """A `oteo_automl.packaging.parity.ParityClient` on a real Triton.
+    """A `oteo_core.graphs.parity.ParityClient` on a real Triton.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from oteo_automl.evaluation.bootstrap import (
+from oteo_core.evaluation.bootstrap import (
     LEVEL,
     RESAMPLES,
     Floats,
@@ -20,7 +20,7 @@ from oteo_automl.evaluation.bootstrap import (
     generator,
     percentile_interval,
 )
-from oteo_automl.evaluation.classification import OVERALL, Scorer
+from oteo_core.evaluation.classification import OVERALL, Scorer
 
 _WORDS = {
     "accuracy": "accuracy",
@@ -108,7 +108,7 @@ def compare(
     names
         Names of A and B.
     metric
-        One of `oteo_automl.evaluation.classification.OVERALL`.
+        One of `oteo_core.evaluation.classification.OVERALL`.
     groups
         Group keys; groups are drawn whole.
     seed, resamples, level

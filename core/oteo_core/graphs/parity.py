@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from oteo_automl.packaging.outputs import Output, compare_outputs
 from oteo_core.errors import DeadlineExceeded, FailedPrecondition
+from oteo_core.graphs.outputs import Output, compare_outputs
 
 PREFIX = "oteo-parity-"
 SINGLES = 4

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oteo_automl.evaluation import scores
-from oteo_automl.evaluation.bootstrap import LEVEL, RESAMPLES, Floats
-from oteo_automl.evaluation.classification import BINS
-from oteo_automl.evaluation.resampled import Column, image_means, measure
+from oteo_core.evaluation import scores
+from oteo_core.evaluation.bootstrap import LEVEL, RESAMPLES, Floats
+from oteo_core.evaluation.classification import BINS
+from oteo_core.evaluation.resampled import Column, image_means, measure
 from oteo_core.packages import MetricValue
 
 OVERALL = (

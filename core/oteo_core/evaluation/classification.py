@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oteo_automl.evaluation import scores
-from oteo_automl.evaluation.bootstrap import (
+from oteo_core.evaluation import scores
+from oteo_core.evaluation.bootstrap import (
     LEVEL,
     RESAMPLES,
     Floats,

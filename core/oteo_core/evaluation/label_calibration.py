@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from oteo_automl.evaluation import scores
-from oteo_automl.evaluation.bootstrap import Floats, Ints
-from oteo_automl.evaluation.calibration import fit_temperature, softmax
-from oteo_automl.evaluation.classification import BINS
-from oteo_automl.evaluation.operating import NEVER, OperatingRequest, choose_points, roc_curve
+from oteo_core.evaluation import scores
+from oteo_core.evaluation.bootstrap import Floats, Ints
+from oteo_core.evaluation.calibration import fit_temperature, softmax
+from oteo_core.evaluation.classification import BINS
+from oteo_core.evaluation.operating import NEVER, OperatingRequest, choose_points, roc_curve
 from oteo_core.packages.manifest import OperatingPoint
 
 LOWEST, HIGHEST = 0.05, 20.0
@@ -166,7 +166,7 @@ def _fit_one(logits: Floats, labels: Ints) -> tuple[float, float]:
 
 
 def label_calibration_error(labels: Ints, probabilities: Floats) -> float:
-    """Give the mean over labels of the calibration error of "has the label", `oteo_automl.evaluation.classification.BINS` equal bins, 0 to 1."""
+    """Give the mean over labels of the calibration error of "has the label", `oteo_core.evaluation.classification.BINS` equal bins, 0 to 1."""
     count = len(labels)
     ones = np.ones((1, count))
     errors = []
@@ -213,7 +213,7 @@ def choose_thresholds(labels: Ints, probabilities: Floats) -> Floats:
 def choose_label_points(
     labels: Ints, probabilities: Floats, classes: Sequence[str], requests: Sequence[OperatingRequest] = ()
 ) -> list[OperatingPoint]:
-    """Choose operating points label by label; see `oteo_automl.evaluation.operating.choose_points`.
+    """Choose operating points label by label; see `oteo_core.evaluation.operating.choose_points`.
 
     Parameters
     ----------

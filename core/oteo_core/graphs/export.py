@@ -21,9 +21,9 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from oteo_automl.packaging.outputs import Output, compare_outputs
-from oteo_automl.packaging.served import batches, run_torch
 from oteo_core.errors import Internal
+from oteo_core.graphs.outputs import Output, compare_outputs
+from oteo_core.graphs.running import batches, run_torch
 from oteo_core.images import InputPolicy
 
 OPSET = 18
@@ -199,7 +199,7 @@ def run_onnx(data: bytes, images: NDArray[Any], batch: int = 64) -> tuple[NDArra
 
 
 def compare_runtime(data: bytes, served: torch.nn.Module, outputs: Sequence[Output], images: NDArray[Any]) -> tuple[float, str]:
-    """Compare ONNX Runtime and PyTorch, with batches of one and of all; see `oteo_automl.packaging.outputs.compare_outputs`."""
+    """Compare ONNX Runtime and PyTorch, with batches of one and of all; see `oteo_core.graphs.outputs.compare_outputs`."""
     expected = run_torch(served, images)
     error, complaint = compare_outputs(outputs, run_onnx(data, images, len(images)), expected)
     first = [one[:1] for one in expected]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from oteo_automl.packaging.outputs import Output
+from oteo_core.graphs.outputs import Output
 from oteo_core.images import InputPolicy
 
 MAX_BATCH = 32

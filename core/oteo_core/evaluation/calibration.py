@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from oteo_automl.evaluation import scores
-from oteo_automl.evaluation.bootstrap import Floats, Ints
-from oteo_automl.evaluation.classification import BINS, mass_bin_count
+from oteo_core.evaluation import scores
+from oteo_core.evaluation.bootstrap import Floats, Ints
+from oteo_core.evaluation.classification import BINS, mass_bin_count
 
 LOWEST, HIGHEST = 0.05, 20.0
 """Limits of a temperature."""
@@ -52,7 +52,7 @@ class Calibration:
     log_loss_before, log_loss_after
         Mean negative log-likelihood, nats.
     ece_before, ece_after
-        Calibration error, equal width, `oteo_automl.evaluation.classification.BINS` bins.
+        Calibration error, equal width, `oteo_core.evaluation.classification.BINS` bins.
     count
         Number of samples.
     at_limit
@@ -154,7 +154,7 @@ class ReliabilityBin:
 
 def reliability(labels: Ints, probabilities: Floats) -> list[ReliabilityBin]:
     """Give the calibration plot's points, bins of equal count, with Wilson intervals."""
-    from oteo_automl.evaluation.bootstrap import wilson_interval
+    from oteo_core.evaluation.bootstrap import wilson_interval
 
     confidence: Floats = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == labels

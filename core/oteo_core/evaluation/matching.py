@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from oteo_automl.evaluation.bootstrap import Floats, Ints
+from oteo_core.evaluation.bootstrap import Floats, Ints
 
 Flags = NDArray[np.bool_]
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from oteo_automl.evaluation.bootstrap import LEVEL, RESAMPLES, Floats, Interval, Ints, bootstrap, generator, percentile_interval
-from oteo_automl.evaluation.statistics import holm
+from oteo_core.evaluation.bootstrap import LEVEL, RESAMPLES, Floats, Interval, Ints, bootstrap, generator, percentile_interval
+from oteo_core.evaluation.statistics import holm
 
 Score = Callable[[Floats], Floats]
 """From weights of the images ``(B, N)`` to a figure ``(B,)``."""

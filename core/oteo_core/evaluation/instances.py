@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oteo_automl.evaluation.bootstrap import LEVEL, RESAMPLES, Floats, Ints
-from oteo_automl.evaluation.detection import ObjectScorer
-from oteo_automl.evaluation.matching import SIZES, THRESHOLDS, ImageMatches, match
-from oteo_automl.evaluation.resampled import Column, affordable, image_means, measure
-from oteo_automl.evaluation.scores import divide, mean_defined
+from oteo_core.evaluation.bootstrap import LEVEL, RESAMPLES, Floats, Ints
+from oteo_core.evaluation.detection import ObjectScorer
+from oteo_core.evaluation.matching import SIZES, THRESHOLDS, ImageMatches, match
+from oteo_core.evaluation.resampled import Column, affordable, image_means, measure
+from oteo_core.evaluation.scores import divide, mean_defined
 from oteo_core.packages import MetricValue
 from oteo_core.packages.answers import Instances
 
@@ -108,7 +108,7 @@ def match_class(
     class_index
         The class.
     sizes
-        As of `oteo_automl.evaluation.matching.match`.
+        As of `oteo_core.evaluation.matching.match`.
     """
     there = np.flatnonzero((truth.labels == class_index) & (pixels.true_areas > 0))
     mine = np.flatnonzero(answer.labels == class_index)

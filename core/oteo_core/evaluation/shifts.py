@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oteo_automl.evaluation.bootstrap import Ints, generator
 from oteo_core.augmentation import AugmentationKey, Policy, Step, augment_image, refusal
+from oteo_core.evaluation.bootstrap import Ints, generator
 from oteo_core.packages.manifest import MetricValue
 
 _LEAST_SECONDS = 1.0

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from oteo_automl.evaluation.bootstrap import (
+from oteo_core.evaluation.bootstrap import (
     LEVEL,
     RESAMPLES,
     Floats,

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from oteo_automl.evaluation.bootstrap import Floats
-from oteo_automl.evaluation.classification import OVERALL
-from oteo_automl.evaluation.classification import Scorer as ClassScorer
-from oteo_automl.evaluation.detection import ObjectScorer, match_boxes
-from oteo_automl.evaluation.instances import InstanceScorer
-from oteo_automl.evaluation.multilabel import MultilabelScorer
-from oteo_automl.evaluation.semantic import SemanticScorer
+from oteo_core.evaluation.bootstrap import Floats
+from oteo_core.evaluation.classification import OVERALL
+from oteo_core.evaluation.classification import Scorer as ClassScorer
+from oteo_core.evaluation.detection import ObjectScorer, match_boxes
+from oteo_core.evaluation.instances import InstanceScorer
+from oteo_core.evaluation.multilabel import MultilabelScorer
+from oteo_core.evaluation.semantic import SemanticScorer
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
-from oteo_automl.evaluation.bootstrap import Floats
+from oteo_core.evaluation.bootstrap import Floats
 
 Flags = NDArray[np.bool_]
 

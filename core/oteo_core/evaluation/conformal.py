@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oteo_automl.evaluation.bootstrap import (
+from oteo_core.evaluation.bootstrap import (
     Floats,
     Interval,
     Ints,

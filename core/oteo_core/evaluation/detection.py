@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from oteo_automl.evaluation.bootstrap import LEVEL, RESAMPLES, Floats
-from oteo_automl.evaluation.matching import SIZES, THRESHOLDS, ClassMatches, ImageMatches, best_threshold, match
-from oteo_automl.evaluation.resampled import Column, affordable, measure
-from oteo_automl.evaluation.scores import divide, mean_defined
+from oteo_core.evaluation.bootstrap import LEVEL, RESAMPLES, Floats
+from oteo_core.evaluation.matching import SIZES, THRESHOLDS, ClassMatches, ImageMatches, best_threshold, match
+from oteo_core.evaluation.resampled import Column, affordable, measure
+from oteo_core.evaluation.scores import divide, mean_defined
 from oteo_core.packages import MetricValue
 from oteo_core.packages.answers import Detections, TrueBoxes
 
@@ -219,7 +219,7 @@ def evaluate_detection(
     -----
     Lin et al., "Microsoft COCO: common objects in context", ECCV 2014. Intervals: images are matched once, whole groups are drawn, and each
     resample sums the kept matches with the number of times that its image was drawn; the score threshold stays the same in all resamples. There are fewer resamples
-    than asked for where very many objects were found (`oteo_automl.evaluation.resampled.affordable`).
+    than asked for where very many objects were found (`oteo_core.evaluation.resampled.affordable`).
     """
     scorer = ObjectScorer(match_boxes(truths, found, len(classes)), threshold)
     return measure(
