@@ -328,6 +328,11 @@ class AutoML(automl_pb2_grpc.AutoMLServiceServicer):
         response = automl_pb2.ExportModelResponse(uri=request.destination_uri or "file:///store/exports/1")
         return self.world.start(request, automl_pb2.ExportModelMetadata(model=request.name), response)
 
+    def ListEvaluations(self, request, context):
+        judged = automl_pb2.EvaluateModelResponse(model=request.model or "models/cells", dataset="datasets/cells", image_count=27)
+        judged.metrics.add(name="accuracy", value=0.875)
+        return automl_pb2.ListEvaluationsResponse(evaluations=[judged])
+
     def ListTrials(self, request, context):
         trial = automl_pb2.Trial(name="models/cells/trials/1", candidate="resnet18", state=automl_pb2.Trial.STATE_FINISHED, objective=0.31)
         return automl_pb2.ListTrialsResponse(trials=[trial])

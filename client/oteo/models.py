@@ -124,6 +124,13 @@ class Models:
         parent = parent if parent.startswith("operations/") else resource("models", parent)
         return pages(self._stub.ListTrials, automl_pb2.ListTrialsRequest(parent=parent), "trials", limit)
 
+    def evaluations(self, name: str = "", *, dataset: str = "", limit: int | None = None) -> Iterator[automl_pb2.EvaluateModelResponse]:
+        """Give evaluations of a model, on a dataset, or all; newest first."""
+        request = automl_pb2.ListEvaluationsRequest(
+            model=resource("models", name) if name else "", dataset=resource("datasets", dataset) if dataset else ""
+        )
+        return pages(self._stub.ListEvaluations, request, "evaluations", limit)
+
     def delete(self, name: str, *, allow_missing: bool = False) -> empty_pb2.Empty:
         """Delete a model and its package."""
         request = automl_pb2.DeleteModelRequest(name=resource("models", name), allow_missing=allow_missing, request_id=str(uuid.uuid4()))

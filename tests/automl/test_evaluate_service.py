@@ -59,6 +59,11 @@ def test_from_the_call_to_the_files(world):
     metadata = automl_pb2.EvaluateModelMetadata()
     assert done.metadata.Unpack(metadata)
     assert (metadata.model, metadata.dataset, metadata.progress.fraction) == ("models/judged", "datasets/other", 1.0)
+    listed = service.ListEvaluations(automl_pb2.ListEvaluationsRequest(model="models/judged"), None)
+    assert list(listed.evaluations) == [judged]
+    assert judged.operation == begun.name
+    elsewhere = automl_pb2.ListEvaluationsRequest(dataset="datasets/elsewhere")
+    assert not service.ListEvaluations(elsewhere, None).evaluations
     inputs = [{"uri": judged.predictions_uri}, {"uri": judged.predictions_uri}]
     together = automl_pb2.CombinePredictionsRequest(inputs=inputs, method=automl_pb2.COMBINATION_METHOD_WEIGHTED_BOX_FUSION)
     done = finished(manager, service.CombinePredictions(together, None))

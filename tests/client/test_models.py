@@ -146,3 +146,9 @@ def test_the_same_from_python(client, world):
     with pytest.raises(OteoApiError) as caught:
         client.train("cells", budget=60, variants=["int4"])
     assert "fp16, int8" in caught.value.message
+
+
+def test_evaluations_are_listed_with_their_first_figure(command):
+    ran = command("models", "evaluations", "cells")
+    assert ran.code == 0, ran.err
+    assert all(word in ran.out for word in ("cells", "27", "accuracy", "0.875"))

@@ -23,7 +23,7 @@ MODULES = [
 TABLE = {
     "oteo.augment.v1.DatasetService": "ImportDataset* UploadDataset* GetDataset ListDatasets DeleteDataset AuditDataset* ExportDataset* ListSamples",
     "oteo.augment.v1.AugmentService": "ListTransforms PreviewAugmentation AugmentImages AugmentDataset* ReplayAugmentation",
-    "oteo.automl.v1.AutoMLService": "TrainModel* EvaluateModel* ListTrials GetModel ListModels DeleteModel ExportModel* CombinePredictions* CompareModels",
+    "oteo.automl.v1.AutoMLService": "TrainModel* EvaluateModel* ListEvaluations ListTrials GetModel ListModels DeleteModel ExportModel* CombinePredictions* CompareModels",
     "oteo.translate.v1.TranslateService": "MeasureShift* TrainTranslator* TranslateDataset* TranslateImages GetTranslator ListTranslators DeleteTranslator",
     "oteo.gateway.v1.InferenceService": "Predict PredictStream",
     "oteo.gateway.v1.DeploymentService": "CreateDeployment* GetDeployment ListDeployments UpdateDeployment* DeleteDeployment",

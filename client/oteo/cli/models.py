@@ -205,6 +205,19 @@ def evaluate(
     finish(session, handle, "evaluate", wait, timeout, done)
 
 
+@command(app, "evaluations")
+def evaluations(
+    session: Session,
+    name: Annotated[str, typer.Argument(help="Only those of this model.")] = "",
+    dataset: Annotated[str, typer.Option("--dataset", help="Only those on this dataset.")] = "",
+    limit: Limit = None,
+) -> None:
+    """List how models were judged, newest first."""
+    found = list(session.client.models.evaluations(name, dataset=dataset, limit=limit))
+    nothing = "nothing was judged yet; `oteo models evaluate MODEL DATASET` does"
+    session.show(found, show.evaluations_table(found) if found else nothing)
+
+
 @command(app, "combine")
 def combine(
     session: Session,

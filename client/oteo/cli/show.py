@@ -264,6 +264,22 @@ def trials_table(trials: Iterable[automl_pb2.Trial]) -> Table:
     return made
 
 
+def evaluations_table(evaluations: Iterable[automl_pb2.EvaluateModelResponse]) -> Table:
+    """Give evaluations, newest first, with the first figure of each."""
+    made = table("model", "dataset", "images", "figure", "judged", "report", right=("images",))
+    for item in evaluations:
+        first = next((m for m in item.metrics if not m.class_name), None)
+        made.add_row(
+            short(item.model),
+            short(item.dataset),
+            str(item.image_count),
+            f"{first.name} {metric_text(first)}" if first is not None else "",
+            moment(item.create_time),
+            local_path(item.report_uri),
+        )
+    return made
+
+
 def comparison(response: automl_pb2.CompareModelsResponse) -> list[Table | Text]:
     """Give models side by side, best first, and what there is to tell of them."""
     names = list(dict.fromkeys(m.name for model in response.models for m in model.metrics))

@@ -10,6 +10,7 @@ from google.longrunning import operations_pb2
 from google.protobuf import empty_pb2
 
 from oteo_automl.candidates.registry import check_names
+from oteo_automl.evaluations import evaluation_to_proto, list_evaluations
 from oteo_automl.exporting.catalogue import check_form
 from oteo_automl.judging.rows import check_pairing
 from oteo_automl.objectives import OBJECTIVES, choose_objective
@@ -104,6 +105,21 @@ class AutoMLService(automl_pb2_grpc.AutoMLServiceServicer):
             metadata=automl_pb2.EvaluateModelMetadata(model=request.name, dataset=request.dataset),
             request_id=request.request_id,
         )
+
+    def ListEvaluations(
+        self, request: automl_pb2.ListEvaluationsRequest, context: grpc.ServicerContext
+    ) -> automl_pb2.ListEvaluationsResponse:
+        """Give a page of evaluations, newest first."""
+        found = list_evaluations(self._artifacts, model=request.model, dataset=request.dataset)
+        page, token = paginate(
+            request,
+            found,
+            lambda one: falling(f"{one.create_time} {one.operation}"),
+            token=request.page_token,
+            size=page_size(request.page_size),
+        )
+        answers = [evaluation_to_proto(self._artifacts, one) for one in page]
+        return automl_pb2.ListEvaluationsResponse(evaluations=answers, next_page_token=token)
 
     def CombinePredictions(self, request: automl_pb2.CombinePredictionsRequest, context: grpc.ServicerContext) -> operations_pb2.Operation:
         """Refuse files that are not there, then start combining."""

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
+from oteo_automl.evaluations import PAGE, evaluation_to_proto, target
 from oteo_automl.judging.judging import Question, judge_model
 from oteo_automl.judging.page import write_page
-from oteo_automl.judging.result import RESULT, Evaluation, PartFigures, Remark
+from oteo_automl.judging.result import RESULT, Evaluation
 from oteo_automl.requests import forms_of, parts_of
 from oteo_core.datasets import DatasetReader
 from oteo_core.errors import NotFound
 from oteo_core.images import ImageLimits
 from oteo_core.jobs import JobContext, JobHandler
 from oteo_core.packages import read_model
-from oteo_core.packages.proto import metric_to_proto
 from oteo_protos.automl.v1 import automl_pb2
-from oteo_protos.type.v1 import report_pb2
 
 Context = JobContext[automl_pb2.EvaluateModelRequest, automl_pb2.EvaluateModelMetadata]
 
-PAGE = "report.html"
 _FOLDER = "evaluation"
-
-
-def target(operation_id: str) -> str:
-    """Give the folder of an evaluation's files in the artifact store."""
-    return f"evaluations/{operation_id}"
 
 
 def run(context: Context) -> automl_pb2.EvaluateModelResponse:
@@ -32,7 +25,7 @@ def run(context: Context) -> automl_pb2.EvaluateModelResponse:
     context.metadata.model, context.metadata.dataset = request.name, request.dataset
     folder = target(context.operation_id)
     try:
-        return respond(context, Evaluation.from_json(context.artifacts.read_bytes(f"{folder}/{RESULT}")))
+        return evaluation_to_proto(context.artifacts, Evaluation.from_json(context.artifacts.read_bytes(f"{folder}/{RESULT}")))
     except NotFound:
         context.artifacts.delete(f"{context.staging}/{_FOLDER}")
     package = read_model(context.artifacts, request.name)
@@ -69,53 +62,7 @@ def run(context: Context) -> automl_pb2.EvaluateModelResponse:
     for name in context.saved("answers/"):
         context.discard(name)
     context.progress(1.0, "done", f"{evaluation.images} images judged")
-    return respond(context, evaluation)
-
-
-def respond(context: Context, evaluation: Evaluation) -> automl_pb2.EvaluateModelResponse:
-    """Give the contract's answer."""
-    folder = target(context.operation_id)
-
-    def uri(name: str) -> str:
-        return context.artifacts.uri(f"{folder}/{name}")
-
-    return automl_pb2.EvaluateModelResponse(
-        model=evaluation.model,
-        dataset=evaluation.dataset,
-        metrics=[metric_to_proto(metric) for metric in evaluation.metrics],
-        report_uri=uri(PAGE),
-        predictions_uri=uri(next(iter(evaluation.predictions.values()))),
-        subgroups=[_part(part) for part in evaluation.parts],
-        predictions=[
-            automl_pb2.PredictionFile(format=f"PREDICTION_FORMAT_{form.upper()}", uri=uri(name))
-            for form, name in evaluation.predictions.items()
-        ],
-        image_count=evaluation.images,
-        group_count=evaluation.groups,
-        skipped_count=evaluation.skipped,
-        findings=[_finding(remark, evaluation.dataset) for remark in evaluation.remarks],
-        result_uri=uri(RESULT),
-    )
-
-
-def _part(part: PartFigures) -> automl_pb2.SubgroupMetrics:
-    return automl_pb2.SubgroupMetrics(
-        subgroup=f"SUBGROUP_{part.kind.upper()}",
-        value=part.value,
-        image_count=part.images,
-        group_count=part.groups,
-        metrics=[metric_to_proto(metric) for metric in part.metrics],
-    )
-
-
-def _finding(remark: Remark, dataset: str) -> report_pb2.Finding:
-    return report_pb2.Finding(
-        severity=f"SEVERITY_{remark.severity.upper()}",
-        code=remark.code,
-        message=remark.message,
-        sample=f"{dataset}/samples/{remark.sample}" if remark.sample else "",
-        path=remark.path,
-    )
+    return evaluation_to_proto(context.artifacts, evaluation)
 
 
 EVALUATE = JobHandler(automl_pb2.EvaluateModelRequest, automl_pb2.EvaluateModelMetadata, run)
