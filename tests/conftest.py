@@ -12,6 +12,17 @@ pytest_plugins = ["stack_fixture"]
 ROOT = Path(__file__).resolve().parent.parent
 
 
+ENGINES = ("contract", "e2e", "faults", "local")
+"""Folders whose tests start Ray, Triton, databases or the whole stack, and wait for them more than they work."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together, where several processes share the tests, what shares an engine: one stack and one Ray at a time; else a file's tests."""
+    for item in items:
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        item.add_marker(pytest.mark.xdist_group("engines" if folder in ENGINES else str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """Give the repository's root."""

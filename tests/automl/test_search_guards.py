@@ -334,7 +334,8 @@ def test_a_plan_has_measured_numbers_and_says_what_is_guessed() -> None:
     )
     slow, quick, other = plan.candidates
     assert slow.measured
-    assert slow.step_seconds == pytest.approx(0.032, rel=0.4)
+    # Sixteen rows of two milliseconds at least; a crowded machine takes longer.
+    assert 0.03 < slow.step_seconds < 3.2
     assert slow.epoch_seconds == pytest.approx(2 * 1.2 * slow.step_seconds)
     assert slow.peak_memory >= 0
     assert not quick.measured
