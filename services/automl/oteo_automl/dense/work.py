@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import math
+import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from oteo_automl.candidates.modules import SavedModule
+from oteo_automl.candidates.registry import BLEND
 from oteo_automl.candidates.training import Recipe
 from oteo_automl.candidates.weights import find_weights
 from oteo_automl.dense.base import DenseCandidate, DenseData, DenseTask
-from oteo_automl.dense.pieces import DenseProblem, StoredNetwork, probe_dense, train_dense
+from oteo_automl.dense.mixing import Contender, find_mixture
+from oteo_automl.dense.pieces import DenseProblem, StoredNetwork, make_lesson, probe_dense, train_dense
+from oteo_automl.search.ensemble import measure_latency
 from oteo_automl.search.folds import hold_out_share
 from oteo_automl.search.front import mark_front, pick, why_chosen
 from oteo_automl.search.pieces import PieceResult, model_name
 from oteo_automl.search.probe import Probe
 from oteo_automl.search.result import EpochRecord, Plan
-from oteo_automl.search.trial import Trial
+from oteo_automl.search.trial import FINISHED, Trial
 from oteo_automl.search.work import Entry, Work
 from oteo_core.errors import Internal, InvalidArgument, NotFound
 from oteo_core.images import InputPolicy
@@ -35,6 +41,12 @@ _GPU_GAIN = 0.02
 _HELD_OUT_SHARE = 0.2
 _LEAST_HELD_OUT = 4
 _LOOKED_AT = 3000
+
+_MOST = 4
+"""Networks that mixtures are made of."""
+
+_SAME = 2
+"""Of those, trials of one candidate."""
 
 
 @dataclass(slots=True)
@@ -96,6 +108,10 @@ class DenseWork(Work[DenseResult]):
         Part of a GPU that a training takes; 0: none.
     max_latency
         Seconds that a network may take for one image.
+    groups
+        Of all samples of the data; empty: every image alone.
+    mixing_seconds
+        That choosing a mixture of several networks may take at the end; 0: none is looked for.
     """
 
     images_wanted = 24_000
@@ -114,8 +130,12 @@ class DenseWork(Work[DenseResult]):
         policy: InputPolicy,
         gpu_share: float = 0.0,
         max_latency: float = math.inf,
+        groups: Sequence[str] = (),
+        mixing_seconds: float = 0.0,
     ) -> None:
         self._problem = problem
+        self._groups = groups
+        self._mixing_seconds = mixing_seconds
         self._task = task
         self._policy = policy
         self.entries = [Entry(one.name, model=one.name) for one in candidates]
@@ -164,22 +184,21 @@ class DenseWork(Work[DenseResult]):
         return self._task.find(entry.name).cost * self.train_count * _SAME_COST * pixels * (_GPU_GAIN if self.gpu_share else 1.0)
 
     def result(self, trials: list[Trial], plan: Plan, seconds: float) -> DenseResult:
-        """Choose the best trial at its time for one image, the best of another candidate, and the baseline.
+        """Choose the best trial at its time for one image or a mixture of several, the best of another candidate, and the baseline.
 
         Raises
         ------
         Internal
             ``NO_CANDIDATE``: no trial left a network.
         """
-        found: dict[str, FittedNetwork] = {}
         ranked_trials = sorted((one for one in trials if one.results), key=lambda one: one.loss(self.objective))
-        mark_front(ranked_trials, self.objective)
         first = pick(ranked_trials, self.objective, self._max_latency)
         if first is not None:
-            plan.notes.append(why_chosen(first.candidate, first.results[-1].latency, self._max_latency))
-            plan.summary = f"{plan.summary} {plan.notes[-1]}".strip()
             ranked_trials.remove(first)
             ranked_trials.insert(0, first)
+        blend = self._blend(ranked_trials, trials)
+        mark_front(trials, self.objective)
+        found: dict[str, FittedNetwork] = {}
         for trial in ranked_trials:
             if trial.candidate in found or (len(found) >= 2 and trial.candidate != self.entries[0].name):
                 continue
@@ -188,16 +207,104 @@ class DenseWork(Work[DenseResult]):
                 found[trial.candidate] = self._fitted(trial, StoredNetwork.from_bytes(data))
         if not found:
             raise Internal("no trial left a network behind", reason="NO_CANDIDATE")
-        ranked = list(found.values())
+        alone = list(found.values())
+        ranked = alone if blend is None else [blend, *alone]
+        latency = next(one.results[-1].latency for one in trials if one.id == ranked[0].trial_id)
+        plan.notes.append(why_chosen(ranked[0].candidate.name, latency, self._max_latency))
+        plan.summary = f"{plan.summary} {plan.notes[-1]}".strip()
         return DenseResult(
             objective=self.objective,
             best=ranked[0],
             runner_up=ranked[1] if len(ranked) > 1 else None,
-            baseline=found.get(self.entries[0].name, ranked[0]),
+            baseline=found.get(self.entries[0].name, alone[0]),
             curves={trial.id: trial.curve for trial in trials if trial.curve},
             plan=plan,
             seconds=seconds,
         )
+
+    def _blend(self, ranked: Sequence[Trial], trials: list[Trial]) -> FittedNetwork | None:
+        """Give a mixture of several trials' networks where one is worth its time, and add its trial."""
+        began = time.time()
+        contenders = self._contenders(ranked) if self._mixing_seconds > 0 and self._held_out_apart else []
+        if len(contenders) < 2:
+            return None
+        problem = self._problem
+        images, targets = problem.cache.open()
+        found = find_mixture(
+            self._task,
+            contenders,
+            images,
+            targets,
+            problem.held_out,
+            self._groups or [str(row) for row in range(len(images))],
+            objective=self.objective,
+            classes=problem.classes,
+            facts=problem.facts,
+            seed=self.seed,
+            limit=self._max_latency,
+            seconds=self._mixing_seconds,
+        )
+        if found is None:
+            return None
+        candidate = replace(found.contenders[0].candidate, name=BLEND)
+        lesson = make_lesson(problem, candidate, images, targets)
+        lesson.place(torch.device("cpu"))
+        judgement = lesson.judge(found.module)
+        parts = [one.trial for one in found.contenders]
+        parameters = {
+            "parts": [one.id for one in parts],
+            "candidates": [one.candidate for one in parts],
+            "weights": list(found.weights),
+        }
+        message = (
+            f"better than the best of its models by {found.gain:.3f} of {self.objective.replace('_', ' ')} on held-out images "
+            "that its weights were not found on"
+        )
+        result = PieceResult(
+            {**judgement.scores, "loss": judgement.loss},
+            time.time() - began,
+            parameters=parameters,
+            initial_weights=", ".join(dict.fromkeys(one.results[-1].initial_weights for one in parts)),
+            latency=measure_latency(found.module, images[0]),
+            message=message,
+        )
+        trial = Trial(f"t{len(trials):03d}-{BLEND}", BLEND, state=FINISHED, results=[result], seconds=result.seconds, message=message)
+        trials.append(trial)
+        return FittedNetwork(
+            trial_id=trial.id,
+            candidate=candidate,
+            module=found.module,
+            parameters=parameters,
+            initial_weights=result.initial_weights,
+            curve=list(parts[0].curve),
+            duration=sum(one.seconds for one in parts) + result.seconds,
+            objective=judgement.scores.get(self.objective, float("nan")),
+        )
+
+    @property
+    def _held_out_apart(self) -> bool:
+        return self._problem.held_out is not self._problem.train
+
+    def _contenders(self, ranked: Sequence[Trial]) -> list[Contender]:
+        """Load the best trials that can be mixed with the first, few of each candidate."""
+        found: list[Contender] = []
+        seen: Counter[str] = Counter()
+        kind = self._task.mixes(self._task.find(ranked[0].candidate)) if ranked else ""
+        image = self._problem.cache.open()[0][0]
+        for trial in ranked if kind else ():
+            candidate = self._task.find(trial.candidate)
+            if self._task.mixes(candidate) != kind or seen[trial.candidate] >= _SAME or len(found) >= _MOST:
+                continue
+            data = self.checkpoints.load(model_name(trial.id))
+            if data is None:
+                continue
+            module = StoredNetwork.from_bytes(data).module
+            # The machine is idle now: the worker that trained it measured with others beside it.
+            latency = measure_latency(module, image)
+            trial.results[-1].latency = latency
+            seen[trial.candidate] += 1
+            found.append(Contender(trial, candidate, module, latency))
+        return found
 
     def _fitted(self, trial: Trial, stored: StoredNetwork) -> FittedNetwork:
         last = trial.results[-1]

@@ -1,0 +1,239 @@
+"""Networks of dense tasks that answer together: one graph of several, chosen only where it is worth its time."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from segment_sets import again, exported, write_set
+from segment_sets import discs as drawn
+from segment_sets import taught as taught_maps
+
+from oteo_automl.candidates.modules import build, dump_module, load_module
+from oteo_automl.dense.base import DenseCandidate, Mixing, Served, find_task
+from oteo_automl.dense.detect.detector import Detector
+from oteo_automl.dense.detect.making import CANDIDATES, make_detector
+from oteo_automl.dense.detect.mixing import SAME, FusedDetector, MeanDetector, alike, fuse
+from oteo_automl.dense.detect.serving import ServedDetector
+from oteo_automl.dense.finish import graph_outputs
+from oteo_automl.dense.mixing import WORTH, Contender, find_mixture, worth
+from oteo_automl.dense.segment.mixing import MeanMaps
+from oteo_automl.search.ensemble import Choice
+from oteo_automl.search.trial import Trial
+from oteo_core.datasets import MaskEncoding
+from oteo_core.graphs.export import export_onnx, run_onnx
+from oteo_core.images import InputPolicy
+from oteo_core.packages.answers import ClassMap
+
+FACTS = {"side": [8.0, 10.0, 12.0, 14.0, 16.0], "short": [8.0], "aspect": [0.8, 0.9, 1.0, 1.1, 1.25], "limit": 20, "input": [64, 64]}
+
+
+def detector(name: str, seed: int) -> Detector:
+    torch.manual_seed(seed)
+    found = make_detector(find_task("detection").find(name), 3, 3, [0.5] * 3, [0.25] * 3, FACTS).eval()
+    return found
+
+
+def brute_fusion(boxes, scores, labels, weights):
+    """Fuse the boxes of an image one after the other: the likeliest leads, what overlaps a leader most joins it."""
+
+    def iou(a, b):
+        low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
+        common = np.prod(np.maximum(high - low, 0))
+        return common / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - common)
+
+    order = np.argsort(-scores, kind="stable")
+    leaders = []
+    for one in order:
+        if scores[one] > 0 and not any(labels[one] == labels[two] and iou(boxes[one], boxes[two]) > SAME for two in leaders):
+            leaders.append(one)
+    members = {one: [one] for one in leaders}
+    for one in order:
+        if scores[one] > 0 and one not in leaders:
+            near = max((two for two in leaders if labels[two] == labels[one]), key=lambda two: iou(boxes[one], boxes[two]))
+            members[near].append(one)
+    found = []
+    for lead, own in members.items():
+        share = scores[own] * weights[own]
+        found.append((min(share.sum(), scores[lead]), labels[lead], (share[:, None] * boxes[own]).sum(0) / share.sum()))
+    return sorted(found, key=lambda one: -one[0])
+
+
+def test_fused_boxes_are_those_of_a_loop():
+    rng = np.random.default_rng(3)
+    count = 40
+    middle = rng.uniform(10, 90, (12, 2))[rng.integers(0, 12, (2, count))] + rng.normal(0, 1.2, (2, count, 2))
+    half = rng.uniform(6, 8, (2, count, 2))
+    boxes = np.concatenate([middle - half, middle + half], axis=2).astype(np.float32)
+    scores = rng.uniform(0.01, 1, (2, count)).astype(np.float32)
+    scores[:, -5:] = 0.0
+    labels = rng.integers(0, 2, (2, count))
+    weights = np.where(np.arange(count) % 2 == 0, 0.7, 0.3)[None].repeat(2, 0).astype(np.float32)
+    fused, sure, kinds = fuse(*(torch.from_numpy(one) for one in (boxes, scores, labels, weights)), limit=count)
+    assert (np.diff(sure.numpy(), axis=1) <= 1e-7).all()
+    for image in range(2):
+        wanted = brute_fusion(boxes[image], scores[image], labels[image], weights[image])
+        assert len(wanted) < count - 5
+        assert int((sure[image] > 0).sum()) == len(wanted)
+        np.testing.assert_allclose(sure[image, : len(wanted)], [one[0] for one in wanted], rtol=1e-5)
+        np.testing.assert_allclose(fused[image, : len(wanted)], [one[2] for one in wanted], rtol=1e-4)
+        assert kinds[image, : len(wanted)].tolist() == [one[1] for one in wanted]
+
+
+def test_what_one_detector_alone_finds_is_half_as_sure_and_what_both_find_is_between():
+    box = [10.0, 10.0, 20.0, 20.0]
+    boxes = torch.tensor([[box, [11.0, 10.0, 21.0, 20.0], [50.0, 50.0, 60.0, 60.0]]])
+    fused, sure, _ = fuse(boxes, torch.tensor([[0.9, 0.6, 0.8]]), torch.zeros((1, 3), dtype=torch.int64), torch.full((1, 3), 0.5), 3)
+    assert sure[0].tolist() == pytest.approx([0.75, 0.4, 0.0])
+    np.testing.assert_allclose(fused[0, 0], [10.4, 10.0, 20.4, 20.0], atol=1e-5)
+
+
+def test_one_detector_twice_is_that_detector():
+    one = detector("centre-resnet18", 0)
+    planes = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for wanted, got in zip(one.from_planes(planes), MeanDetector([one, one], [0.4, 0.6]).eval().from_planes(planes), strict=True):
+            torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["mean", "fused"])
+def test_a_mixture_of_detectors_is_written_down_and_exported_with_any_batch(kind, tmp_path):
+    second = "centre-mobilenetv4_conv_small" if kind == "mean" else "fcos-resnet18"
+    parts = [detector("centre-resnet18", 0), detector(second, 1)]
+    assert alike(parts) == (kind == "mean")
+    mixture = (
+        MeanDetector(parts, [0.6, 0.4], balance=0.25)
+        if kind == "mean"
+        else FusedDetector(parts, [0.6, 0.4], [1.1, 0.9], [(0.1, 0.2, 0.3), (0.0,)], 20)
+    )
+    served = ServedDetector(mixture.eval(), 20, 1.2, (5.0, 5.5, 5.2), mirrored=kind == "mean").eval()
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        wanted = served(torch.from_numpy(images))
+        same = load_module(dump_module(served))(torch.from_numpy(images))
+    for one, two in zip(wanted, same, strict=True):
+        torch.testing.assert_close(one, two)
+    outputs = (("boxes", (20, 4), "FP32"), ("scores", (20,), "FP32"), ("classes", (20,), "INT64"))
+    said = Served(served, outputs, {}, tolerance={"boxes": 0.01, "scores": 1e-3}, ranked_by="scores")
+    # Exporting compares the graph's answers with PyTorch's.
+    graph = export_onnx(served, InputPolicy(64, 64, 3), graph_outputs(said), images)
+    assert graph.exporter == "torchscript"
+    for count in (1, 3):
+        assert [one.shape for one in run_onnx(graph.data, images[:count])] == [(count, 20, 4), (count, 20), (count, 20)]
+
+
+class Noisy(Mixing):
+    """Maps of a network that errs on its own: the truth's logits in noise."""
+
+    def __init__(self, truths, noises):
+        self.truths = truths
+        self.maps = [
+            np.stack([np.eye(3)[one.labels].transpose(2, 0, 1) + rng.normal(0, level, (3, *one.labels.shape)) for one in truths])
+            for level, rng in ((level, np.random.default_rng(seed)) for seed, level in noises)
+        ]
+        self.asked = 0
+
+    def module(self, parts, weights):
+        return SimpleNamespace(parts=parts, weights=weights)
+
+    def answers(self, parts, weights):
+        self.asked += 1
+        return [ClassMap(one.argmax(0).astype(np.uint8)) for one in sum(w * self.maps[p] for p, w in zip(parts, weights, strict=True))]
+
+
+def looked_for(noises, *, latencies=None, limit=math.inf, seconds=60.0, count=40):
+    """Look for a mixture of networks of these noises."""
+    rng = np.random.default_rng(0)
+    truths = [ClassMap(np.kron(rng.integers(0, 3, (4, 4)), np.ones((6, 6))).astype(np.uint8)) for _ in range(count)]
+    mixing = Noisy(truths, noises)
+    task = SimpleNamespace(name="semantic_segmentation", mixing=lambda *_args, **_named: (mixing, np.arange(count)))
+    times = latencies or [0.01] * len(noises)
+    candidate = DenseCandidate("unet-x", "x", "unet")
+    contenders = [Contender(Trial(f"t{place}", "unet-x"), candidate, None, time) for place, time in enumerate(times)]
+    found = find_mixture(
+        task, contenders, np.zeros((count, 1)), None, np.arange(count), [f"{row // 2}" for row in range(count)],
+        objective="dice", classes=2, facts={}, seed=0, limit=limit, seconds=seconds,
+    )  # fmt: skip
+    return found, mixing
+
+
+def test_networks_that_err_apart_are_mixed():
+    found, mixing = looked_for([(1, 0.6), (2, 0.6), (3, 5.0)])
+    assert found is not None
+    assert [one.trial.id for one in found.contenders] == ["t0", "t1"]
+    assert sum(found.weights) == pytest.approx(1.0)
+    assert found.gain > 0.02
+    assert found.images == 40
+    # Answers of a mixture are read once, however many bags ask for them.
+    assert mixing.asked < 40
+
+
+def test_networks_that_err_alike_or_badly_are_not():
+    assert looked_for([(1, 0.6), (1, 0.6), (1, 0.6)])[0] is None
+    assert looked_for([(1, 0.3), (2, 8.0)])[0] is None
+
+
+def test_a_mixture_keeps_the_time_for_an_image_and_the_search_its_own():
+    assert looked_for([(1, 0.6), (2, 0.6)], latencies=[0.01, 0.02], limit=0.025)[0] is None
+    assert looked_for([(1, 0.6), (2, 0.6)], latencies=[0.01, 0.02], limit=0.035)[0] is not None
+    assert looked_for([(1, 0.6), (2, 0.6)], seconds=0.0)[0] is None
+    assert looked_for([(1, 0.6), (2, 0.6)], count=8)[0] is None
+
+
+def test_four_times_the_time_must_bring_twice_as_much():
+    def choice(gain, latency):
+        return Choice((0, 1), (0.5, 0.5), -0.9 - gain, latency, gain / (0.9 + gain))
+
+    assert worth(choice(1.01 * WORTH, 0.02), -0.9, 0.01)
+    assert not worth(choice(0.99 * WORTH, 0.02), -0.9, 0.01)
+    assert not worth(choice(1.5 * WORTH, 0.04), -0.9, 0.01)
+    assert worth(choice(2.01 * WORTH, 0.04), -0.9, 0.01)
+    # Better on the images that its weights were found on, and not on others: luck.
+    assert not worth(Choice((0, 1), (0.5, 0.5), -0.95, 0.02, 0.0), -0.9, 0.01)
+
+
+def test_two_segmenters_become_one_graph(tmp_path):
+    task = find_task("semantic_segmentation")
+    drawings = [drawn(index) for index in range(24)]
+    reader = write_set(
+        tmp_path / "store", drawings, task=task.name, mask=MaskEncoding("class", (1,)), classes=("disc",),
+        values=lambda ids: (ids > 0).astype(np.uint8),
+    )  # fmt: skip
+    made = [
+        taught_maps(task, name, reader, drawings, tmp_path / f"targets-{seed}", epochs=1, seed=seed)
+        for seed, name in enumerate(("unet-resnet18", "unet-mobilenetv4_conv_small"))
+    ]
+    first = made[0]
+    mixing, rows = task.mixing(
+        [one.network for one in made], first.images, first.targets, first.held_out, classes=1, facts=first.facts, check=lambda: None
+    )
+    module = mixing.module([0, 1], [0.25, 0.75])
+    images = torch.from_numpy(first.images[rows])
+    with torch.inference_mode():
+        wanted = 0.25 * made[0].network(images) + 0.75 * made[1].network(images)
+        torch.testing.assert_close(module(images), wanted, atol=1e-4, rtol=1e-4)
+        rebuilt = load_module(dump_module(module))
+        assert isinstance(rebuilt, MeanMaps)
+        torch.testing.assert_close(rebuilt(images), wanted, atol=1e-4, rtol=1e-4)
+        for answer, maps in zip(mixing.answers([0, 1], [0.25, 0.75]), wanted, strict=True):
+            np.testing.assert_array_equal(answer.labels, maps.argmax(0).numpy())
+    # It takes the place of a network: thresholds, mirroring and the graph are found as for one.
+    served = task.serve(
+        first.candidate, module, first.images, first.targets, first.held_out, policy=first.policy, classes=1, facts=first.facts, seed=0
+    )
+    session = exported(served, first.policy, tmp_path)
+    with torch.inference_mode():
+        expected = served.module(images[:3])
+        assert torch.equal(again(served)(images[:3])[1], expected[1])
+    np.testing.assert_allclose(session.run(None, {"image": images[:3].numpy()})[1], expected[1], atol=2e-3)
+
+
+def test_every_kind_of_detector_can_be_mixed_and_vectors_of_masks_cannot():
+    task = find_task("instance_segmentation")
+    assert {task.mixes(one) for one in task.candidates} == {"watershed", ""}
+    assert {find_task("detection").mixes(one) for one in CANDIDATES} == {"boxes"}
+    with pytest.raises(TypeError):
+        FusedDetector([build({"kind": "mean-maps", "settings": {"parts": [], "weights": []}})], [1.0], [1.0], [(0.0,)], 5)
