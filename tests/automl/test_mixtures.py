@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,8 @@ from segment_sets import again, exported, write_set
 from segment_sets import discs as drawn
 from segment_sets import taught as taught_maps
 
-from oteo_automl.candidates.modules import build, dump_module, load_module
+from oteo_automl.candidates.modules import SavedModule, build, dump_module, load_module, saved, to_planes
+from oteo_automl.candidates.training import Recipe
 from oteo_automl.dense.base import DenseCandidate, Mixing, Served, find_task
 from oteo_automl.dense.detect.detector import Detector
 from oteo_automl.dense.detect.making import CANDIDATES, make_detector
@@ -20,10 +22,16 @@ from oteo_automl.dense.detect.mixing import SAME, FusedDetector, MeanDetector, a
 from oteo_automl.dense.detect.serving import ServedDetector
 from oteo_automl.dense.finish import graph_outputs
 from oteo_automl.dense.mixing import WORTH, Contender, find_mixture, worth
+from oteo_automl.dense.pieces import DenseProblem, StoredNetwork
 from oteo_automl.dense.segment.mixing import MeanMaps
+from oteo_automl.dense.work import DenseWork, choose_candidates, mixing_time
+from oteo_automl.exporting.network_file import network_files
 from oteo_automl.search.ensemble import Choice
-from oteo_automl.search.trial import Trial
+from oteo_automl.search.pieces import PieceResult, model_name
+from oteo_automl.search.result import Plan
+from oteo_automl.search.trial import FINISHED, Trial
 from oteo_core.datasets import MaskEncoding
+from oteo_core.errors import InvalidArgument
 from oteo_core.graphs.export import export_onnx, run_onnx
 from oteo_core.images import InputPolicy
 from oteo_core.packages.answers import ClassMap
@@ -237,3 +245,114 @@ def test_every_kind_of_detector_can_be_mixed_and_vectors_of_masks_cannot():
     assert {find_task("detection").mixes(one) for one in CANDIDATES} == {"boxes"}
     with pytest.raises(TypeError):
         FusedDetector([build({"kind": "mean-maps", "settings": {"parts": [], "weights": []}})], [1.0], [1.0], [(0.0,)], 5)
+
+
+@saved
+class Seeing(SavedModule):
+    """Says of each pixel what one channel of the image shows of it."""
+
+    kind = "test-seeing"
+
+    def __init__(self, channel: int) -> None:
+        super().__init__(channel=channel)
+
+    def forward(self, image):
+        return self.from_planes(to_planes(image))
+
+    def from_planes(self, planes):
+        seen = planes[:, self.settings["channel"]] - 0.5
+        return torch.stack([-seen, seen], dim=1)
+
+
+@dataclass
+class Kept:
+    """Checkpoints in memory."""
+
+    data: dict[str, bytes] = field(default_factory=dict)
+
+    def save(self, name, data):
+        self.data[name] = data
+
+    def load(self, name):
+        return self.data.get(name)
+
+    def saved(self, prefix=""):
+        return sorted(name for name in self.data if name.startswith(prefix))
+
+    def discard(self, name):
+        self.data.pop(name, None)
+
+
+def ended(channels, *, mixing_seconds=30.0, limit=math.inf):
+    """End a search whose trials see the truth in the noise of a channel each."""
+    rng = np.random.default_rng(0)
+    count, task = 48, find_task("semantic_segmentation")
+    maps = np.kron(rng.integers(0, 2, (count, 4, 4)), np.ones((1, 8, 8))).astype(np.uint8)
+    noise = rng.normal(0, 50, (count, 32, 32, 3))
+    images = np.clip(128 + 50 * (2.0 * maps[..., None] - 1) + noise, 0, 255).astype(np.uint8)
+    kept, rows = Kept(), np.arange(count)
+    problem = DenseProblem(task.name, SimpleNamespace(open=lambda: (images, maps)), rows[:16], rows[16:], 1, {}, 0, kept)
+    policy = InputPolicy(32, 32, 3)
+    work = DenseWork(problem, task, task.candidates[:2], "dice", policy, max_latency=limit, mixing_seconds=mixing_seconds)
+    trials = []
+    for number, channel in enumerate(channels):
+        module = Seeing(channel).eval()
+        candidate = task.candidates[number % 2]
+        judgement = task.lesson(
+            candidate, images, maps, rows[:16], rows[16:], classes=1, facts={}, seed=0
+        ).judge(module)  # fmt: skip
+        identity = f"t{number:03d}-{candidate.name}"
+        kept.save(model_name(identity), StoredNetwork(module, {}).to_bytes())
+        result = PieceResult({**judgement.scores, "loss": judgement.loss}, 1.0, 5, latency=0.001, initial_weights="scratch")
+        trials.append(Trial(identity, candidate.name, recipe=Recipe(), rungs=[5], state=FINISHED, results=[result]))
+    plan = Plan()
+    return work.result(trials, plan, 100.0), trials, plan, images, maps
+
+
+def test_a_search_hands_over_a_mixture_as_a_trial_of_its_own():
+    result, trials, plan, images, maps = ended((0, 1))
+    blend = trials[-1]
+    assert blend.candidate == result.best.candidate.name == "blend"
+    assert result.best.trial_id == blend.id
+    mixed = blend.results[-1].parameters["parts"]
+    assert set(mixed) == {trials[0].id, trials[1].id}
+    assert sum(blend.results[-1].parameters["weights"]) == pytest.approx(1.0)
+    assert blend.loss("dice") < min(one.loss("dice") for one in trials[:-1]) - WORTH
+    assert "on held-out images that its weights were not found on" in blend.message
+    assert blend.results[-1].latency > 0
+    assert "Chosen: blend" in plan.summary
+    assert result.runner_up is not None
+    assert result.runner_up.trial_id in mixed
+    assert result.baseline.candidate.name == "unet-resnet18"
+    # The same as the mean of both, and what is exported of it can be written down.
+    with torch.inference_mode():
+        batch = torch.from_numpy(images[:4])
+        parts = [Seeing(int(name[3]))(batch) for name in mixed]
+        weights = blend.results[-1].parameters["weights"]
+        torch.testing.assert_close(result.best.module(batch), weights[0] * parts[0] + weights[1] * parts[1])
+    task = find_task("semantic_segmentation")
+    served = task.serve(
+        result.best.candidate, result.best.module, images, maps, np.arange(16, 48), policy=InputPolicy(32, 32, 3), classes=1,
+        facts={"areas": [64.0]}, seed=0,
+    )  # fmt: skip
+    assert "network.pt" in network_files(served.module)
+
+
+def test_a_search_hands_over_a_network_where_a_mixture_brings_nothing_or_is_not_wanted():
+    for made in (ended((0, 0)), ended((0, 1), mixing_seconds=0.0), ended((0,)), ended((0, 1), limit=1e-7)):
+        result, trials, plan, _, _ = made
+        assert result.best.candidate.name != "blend"
+        assert "blend" not in {one.candidate for one in trials}
+        assert "Chosen: unet-" in plan.summary
+
+
+def test_mixtures_are_looked_for_where_there_is_time_for_two_networks_and_they_are_wanted():
+    assert mixing_time(100.0, []) == 0.0
+    assert mixing_time(600.0, ["unet-resnet18"]) == 0.0
+    assert 0.0 < mixing_time(600.0, []) == mixing_time(600.0, ["unet", "blend"]) <= 30.0
+    assert mixing_time(1e5, []) <= 60.0
+    task = find_task("semantic_segmentation")
+    chosen, _ = choose_candidates(task, ["blend"], gpu=False, pretrained={})
+    assert [one.name for one in chosen] == ["unet-resnet18", "unet-mobilenetv4_conv_small"]
+    with pytest.raises(InvalidArgument, match="blend"):
+        choose_candidates(task, ["blond"], gpu=False, pretrained={})

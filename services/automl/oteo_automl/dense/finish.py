@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from oteo_automl.candidates.bank import spread
 from oteo_automl.completing import Draft, complete
 from oteo_automl.dense.base import DenseData, DenseTask, Facts, Served
+from oteo_automl.dense.result import DenseResult, FittedNetwork
 from oteo_automl.dense.variants import dense_variants
-from oteo_automl.dense.work import DenseResult, FittedNetwork
 from oteo_automl.packaging.variants import MAX_LOSS
 from oteo_automl.predictions.formats import write_predictions
 from oteo_automl.predictions.records import ImageRecord, PredictionSet

@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 import math
-import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from oteo_automl.candidates.modules import SavedModule
 from oteo_automl.candidates.registry import BLEND
 from oteo_automl.candidates.training import Recipe
 from oteo_automl.candidates.weights import find_weights
 from oteo_automl.dense.base import DenseCandidate, DenseData, DenseTask
-from oteo_automl.dense.mixing import Contender, find_mixture
-from oteo_automl.dense.pieces import DenseProblem, StoredNetwork, make_lesson, probe_dense, train_dense
-from oteo_automl.search.ensemble import measure_latency
+from oteo_automl.dense.blending import Asked, blend_trials
+from oteo_automl.dense.pieces import DenseProblem, StoredNetwork, probe_dense, train_dense
+from oteo_automl.dense.result import DenseResult, FittedNetwork
 from oteo_automl.search.folds import hold_out_share
 from oteo_automl.search.front import mark_front, pick, why_chosen
 from oteo_automl.search.pieces import PieceResult, model_name
 from oteo_automl.search.probe import Probe
-from oteo_automl.search.result import EpochRecord, Plan
-from oteo_automl.search.trial import FINISHED, Trial
+from oteo_automl.search.result import Plan
+from oteo_automl.search.trial import Trial
 from oteo_automl.search.work import Entry, Work
 from oteo_core.errors import Internal, InvalidArgument, NotFound
 from oteo_core.images import InputPolicy
 from oteo_core.jobs.executor import Executor, Task
-from oteo_core.packages import TrialRecord
 from oteo_core.packages.answers import IGNORED, ClassMap
 
 _SAME_COST = 0.015
@@ -42,51 +35,8 @@ _HELD_OUT_SHARE = 0.2
 _LEAST_HELD_OUT = 4
 _LOOKED_AT = 3000
 
-_MOST = 4
-"""Networks that mixtures are made of."""
-
-_SAME = 2
-"""Of those, trials of one candidate."""
-
-
-@dataclass(slots=True)
-class FittedNetwork:
-    """A trained network of a dense search.
-
-    Parameters
-    ----------
-    trial_id, candidate
-        Last part of its trial's name; the candidate.
-    module
-        On the processor, in evaluation mode.
-    parameters, initial_weights, curve, duration
-        As in `oteo_automl.search.result.FittedCandidate`.
-    objective
-        Value on the held-out rows, in the prepared geometry.
-    """
-
-    trial_id: str
-    candidate: DenseCandidate
-    module: SavedModule
-    parameters: dict[str, Any]
-    initial_weights: str
-    curve: list[EpochRecord] = field(default_factory=list)
-    duration: float = 0.0
-    objective: float = float("nan")
-
-
-@dataclass(slots=True)
-class DenseResult:
-    """What a dense search found; see `oteo_automl.search.result.SearchResult`."""
-
-    objective: str
-    best: FittedNetwork
-    runner_up: FittedNetwork | None
-    baseline: FittedNetwork
-    curves: dict[str, list[EpochRecord]]
-    plan: Plan
-    seconds: float
-    trials: list[TrialRecord] = field(default_factory=list)
+_LEAST_SEARCH = 180.0
+_MIXING_SHARE, _MIXING_MOST = 0.04, 60.0
 
 
 class DenseWork(Work[DenseResult]):
@@ -134,8 +84,8 @@ class DenseWork(Work[DenseResult]):
         mixing_seconds: float = 0.0,
     ) -> None:
         self._problem = problem
-        self._groups = groups
-        self._mixing_seconds = mixing_seconds
+        self._asked = Asked(objective, groups, max_latency, mixing_seconds)
+        self.partners = 1 if mixing_seconds > 0 else 0
         self._task = task
         self._policy = policy
         self.entries = [Entry(one.name, model=one.name) for one in candidates]
@@ -196,7 +146,7 @@ class DenseWork(Work[DenseResult]):
         if first is not None:
             ranked_trials.remove(first)
             ranked_trials.insert(0, first)
-        blend = self._blend(ranked_trials, trials)
+        blend = blend_trials(self._task, self._problem, ranked_trials, trials, self._asked) if self._asked.seconds > 0 else None
         mark_front(trials, self.objective)
         found: dict[str, FittedNetwork] = {}
         for trial in ranked_trials:
@@ -222,90 +172,6 @@ class DenseWork(Work[DenseResult]):
             seconds=seconds,
         )
 
-    def _blend(self, ranked: Sequence[Trial], trials: list[Trial]) -> FittedNetwork | None:
-        """Give a mixture of several trials' networks where one is worth its time, and add its trial."""
-        began = time.time()
-        contenders = self._contenders(ranked) if self._mixing_seconds > 0 and self._held_out_apart else []
-        if len(contenders) < 2:
-            return None
-        problem = self._problem
-        images, targets = problem.cache.open()
-        found = find_mixture(
-            self._task,
-            contenders,
-            images,
-            targets,
-            problem.held_out,
-            self._groups or [str(row) for row in range(len(images))],
-            objective=self.objective,
-            classes=problem.classes,
-            facts=problem.facts,
-            seed=self.seed,
-            limit=self._max_latency,
-            seconds=self._mixing_seconds,
-        )
-        if found is None:
-            return None
-        candidate = replace(found.contenders[0].candidate, name=BLEND)
-        lesson = make_lesson(problem, candidate, images, targets)
-        lesson.place(torch.device("cpu"))
-        judgement = lesson.judge(found.module)
-        parts = [one.trial for one in found.contenders]
-        parameters = {
-            "parts": [one.id for one in parts],
-            "candidates": [one.candidate for one in parts],
-            "weights": list(found.weights),
-        }
-        message = (
-            f"better than the best of its models by {found.gain:.3f} of {self.objective.replace('_', ' ')} on held-out images "
-            "that its weights were not found on"
-        )
-        result = PieceResult(
-            {**judgement.scores, "loss": judgement.loss},
-            time.time() - began,
-            parameters=parameters,
-            initial_weights=", ".join(dict.fromkeys(one.results[-1].initial_weights for one in parts)),
-            latency=measure_latency(found.module, images[0]),
-            message=message,
-        )
-        trial = Trial(f"t{len(trials):03d}-{BLEND}", BLEND, state=FINISHED, results=[result], seconds=result.seconds, message=message)
-        trials.append(trial)
-        return FittedNetwork(
-            trial_id=trial.id,
-            candidate=candidate,
-            module=found.module,
-            parameters=parameters,
-            initial_weights=result.initial_weights,
-            curve=list(parts[0].curve),
-            duration=sum(one.seconds for one in parts) + result.seconds,
-            objective=judgement.scores.get(self.objective, float("nan")),
-        )
-
-    @property
-    def _held_out_apart(self) -> bool:
-        return self._problem.held_out is not self._problem.train
-
-    def _contenders(self, ranked: Sequence[Trial]) -> list[Contender]:
-        """Load the best trials that can be mixed with the first, few of each candidate."""
-        found: list[Contender] = []
-        seen: Counter[str] = Counter()
-        kind = self._task.mixes(self._task.find(ranked[0].candidate)) if ranked else ""
-        image = self._problem.cache.open()[0][0]
-        for trial in ranked if kind else ():
-            candidate = self._task.find(trial.candidate)
-            if self._task.mixes(candidate) != kind or seen[trial.candidate] >= _SAME or len(found) >= _MOST:
-                continue
-            data = self.checkpoints.load(model_name(trial.id))
-            if data is None:
-                continue
-            module = StoredNetwork.from_bytes(data).module
-            # The machine is idle now: the worker that trained it measured with others beside it.
-            latency = measure_latency(module, image)
-            trial.results[-1].latency = latency
-            seen[trial.candidate] += 1
-            found.append(Contender(trial, candidate, module, latency))
-        return found
-
     def _fitted(self, trial: Trial, stored: StoredNetwork) -> FittedNetwork:
         last = trial.results[-1]
         return FittedNetwork(
@@ -320,6 +186,13 @@ class DenseWork(Work[DenseResult]):
         )
 
 
+def mixing_time(seconds: float, asked: Sequence[str]) -> float:
+    """Give the seconds of a search that are kept for choosing a mixture; 0 where it is too short for two networks, or mixtures were not asked for."""
+    if seconds < _LEAST_SEARCH or (asked and BLEND not in asked):
+        return 0.0
+    return min(_MIXING_SHARE * seconds, _MIXING_MOST)
+
+
 def choose_candidates(
     task: DenseTask, asked: Sequence[str], *, gpu: bool, pretrained: Mapping[str, bool]
 ) -> tuple[list[DenseCandidate], dict[str, str]]:
@@ -330,7 +203,7 @@ def choose_candidates(
     task
         The task.
     asked
-        Names; one without its last part (``"unet"``) stands for all that begin with it; empty: all that fit.
+        Names; one without its last part (``"unet"``) stands for all that begin with it; empty, but for `BLEND`: all that fit.
     gpu
         True where networks train on a GPU.
     pretrained
@@ -342,12 +215,13 @@ def choose_candidates(
         ``UNKNOWN_CANDIDATE``.
     """
     for name in asked:
-        if not any(_matches(name, one.name) for one in task.candidates):
+        if name != BLEND and not any(_matches(name, one.name) for one in task.candidates):
             raise InvalidArgument(
-                f"{name!r} is not a candidate for {task.name}; there are: {', '.join(one.name for one in task.candidates)}",
+                f"{name!r} is not a candidate for {task.name}; there are: {', '.join((*(one.name for one in task.candidates), BLEND))}",
                 reason="UNKNOWN_CANDIDATE",
                 field="candidates",
             )
+    asked = [name for name in asked if name != BLEND]
     chosen: list[DenseCandidate] = []
     reasons: dict[str, str] = {}
     for one in task.candidates:

@@ -242,12 +242,26 @@ class Search(Generic[R]):
             return trials[place], len(trials[place].results)
         if unstarted:
             return self._add(unstarted[0]), 0
+        partner = self._partner([trials[place] for place in waiting])
+        if partner is not None:
+            return partner, len(partner.results)
         proposal = self._propose()
         if proposal is not None:
             return proposal
         # Too little time for anything new: the best of those that were stopped go on.
         best = min((trials[place] for place in waiting), key=lambda trial: trial.loss(objective), default=None)
         return None if best is None else (best, len(best.results))
+
+    def _partner(self, waiting: Sequence[Trial]) -> Trial | None:
+        """Give the best network that is to be trained to its end because it may be mixed with the best of all; None where there are enough."""
+        ended = sum(trial.recipe is not None and trial.state == FINISHED for trial in self._trials)
+        busy = sum(trial.recipe is not None for _, trial in self._running.values())
+        if not self._work.partners or ended + busy > self._work.partners:
+            return None
+        whole = [
+            trial for trial in waiting if self._missing(trial) * self._speeds.epoch(self._work.entry(trial.candidate)) < self._budget.left
+        ]
+        return min(whole, key=lambda trial: trial.loss(self._work.objective), default=None)
 
     def _propose(self) -> tuple[Trial, int] | None:
         """Give a new trial around the leading networks where there is time to train it to its end."""
@@ -268,8 +282,12 @@ class Search(Generic[R]):
 
     def _fits(self, trial: Trial) -> bool:
         """Say whether at least a twentieth of what is missing can still be learnt."""
-        missing = trial.rungs[-1] - (trial.last.epochs if trial.last else 0)
-        return self._budget.left > max(4.0, 0.05 * missing * self._speeds.epoch(self._work.entry(trial.candidate)))
+        epoch = self._speeds.epoch(self._work.entry(trial.candidate))
+        return self._budget.left > max(4.0, 0.05 * self._missing(trial) * epoch)
+
+    @staticmethod
+    def _missing(trial: Trial) -> int:
+        return trial.rungs[-1] - (trial.last.epochs if trial.last else 0)
 
     # Trials.
 
@@ -334,8 +352,12 @@ class Search(Generic[R]):
         elif trial.state == PAUSED and (reason := self._cannot_win(trial)):
             trial.state, trial.message = PRUNED, reason
         self._complete_plan()
-        networks = sorted((one for one in self._trials if one.curve), key=lambda one: one.loss(self._work.objective))
-        save_rivals(self._work.checkpoints, {one.id: one.curve for one in networks[:2]})
+        save_rivals(self._work.checkpoints, {one.id: one.curve for one in self._to_beat()[:2]})
+
+    def _to_beat(self, but: Trial | None = None) -> list[Trial]:
+        """Give the networks that another must beat to be worth going on with, best first: where it may be a partner the very best need not be."""
+        networks = [one for one in self._ranked() if one.curve and one is not but]
+        return networks[self._work.partners :]
 
     @staticmethod
     def _collapse(trial: Trial, result: PieceResult) -> str:
@@ -382,7 +404,7 @@ class Search(Generic[R]):
         return any(not one.results[-1].collapsed and not (one.curve and one.curve[-1].validation_score <= 0.0) for one in others)
 
     def _cannot_win(self, trial: Trial) -> str:
-        rivals = [one.curve for one in self._trials if one is not trial and one.curve]
+        rivals = [one.curve for one in self._to_beat(trial)]
         return hopeless(trial.curve, trial.rungs[-1], rivals, by_score=self._work.objective != "log_loss")
 
     def _learn_speed(self, trial: Trial) -> None:

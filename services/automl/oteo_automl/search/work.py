@@ -65,6 +65,8 @@ class Work(ABC, Generic[R]):
         Whatever the time.
     whole_share
         Part of the budget that one network trained to its end may take.
+    partners
+        Networks beside the best that are worth training to their end, because they may be mixed with it.
     gpu_share
         Part of a GPU that a training takes; 0: none.
     strengths
@@ -82,6 +84,7 @@ class Work(ABC, Generic[R]):
     images_wanted: int = 12_000
     most_epochs: int = 80
     whole_share: float = 0.5
+    partners: int = 0
     gpu_share: float = 0.0
     strengths: tuple[str, ...] = ("light", "strong", "turned")
     searched: tuple[str, ...] = SEARCHED
