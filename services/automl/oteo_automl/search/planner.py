@@ -162,6 +162,11 @@ def _words(work: Work[Any], speeds: Speeds, budget: Budget, plan: Plan) -> str:
         )
         if work.partners:
             sentences.append("Where the time allows, a second network is trained to its end, because the two may answer together.")
+        if work.other_folds:
+            sentences.append(
+                f"Where time is left for it, the best network is trained with each of the other {len(work.other_folds)} folds held out as well, "
+                "and its networks answer together."
+            )
     else:
         sentences.append("No networks are trained.")
     sentences.append(
