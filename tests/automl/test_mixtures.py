@@ -12,9 +12,12 @@ import torch
 from segment_sets import again, exported, write_set
 from segment_sets import discs as drawn
 from segment_sets import taught as taught_maps
+from training_tools import train, write_discs
 
 from oteo_automl.candidates.modules import SavedModule, build, dump_module, load_module, saved, to_planes
 from oteo_automl.candidates.training import Recipe
+from oteo_automl.dense import mixing
+from oteo_automl.dense import work as dense_work
 from oteo_automl.dense.base import DenseCandidate, Mixing, Served, find_task
 from oteo_automl.dense.detect.detector import Detector
 from oteo_automl.dense.detect.making import CANDIDATES, make_detector
@@ -30,10 +33,12 @@ from oteo_automl.search.ensemble import Choice
 from oteo_automl.search.pieces import PieceResult, model_name
 from oteo_automl.search.result import Plan
 from oteo_automl.search.trial import FINISHED, Trial
+from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import MaskEncoding
 from oteo_core.errors import InvalidArgument
 from oteo_core.graphs.export import export_onnx, run_onnx
 from oteo_core.images import InputPolicy
+from oteo_core.packages import read_model
 from oteo_core.packages.answers import ClassMap
 
 FACTS = {"side": [8.0, 10.0, 12.0, 14.0, 16.0], "short": [8.0], "aspect": [0.8, 0.9, 1.0, 1.1, 1.25], "limit": 20, "input": [64, 64]}
@@ -356,3 +361,26 @@ def test_mixtures_are_looked_for_where_there_is_time_for_two_networks_and_they_a
     assert [one.name for one in chosen] == ["unet-resnet18", "unet-mobilenetv4_conv_small"]
     with pytest.raises(InvalidArgument, match="blend"):
         choose_candidates(task, ["blond"], gpu=False, pretrained={})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["semantic_segmentation", "detection"])
+def test_a_mixture_is_published_as_any_model(kind, tmp_path, monkeypatch):
+    store = ArtifactStore(f"file://{tmp_path}/store")
+    write_discs(store, kind, count=100)
+    # Whatever it gains is enough, and there is always time to look: what is tested is the way to the package.
+    monkeypatch.setattr(mixing, "WORTH", -1.0)
+    monkeypatch.setattr(dense_work, "_LEAST_SEARCH", 0.0)
+    monkeypatch.setattr(dense_work, "_MIXING_SHARE", 0.3)
+    monkeypatch.setattr(dense_work.DenseWork, "most_epochs", 6)
+    response = train(monkeypatch, store, tmp_path, "discs", seconds=150)
+    package = read_model(store, "made")
+    assert response.model.candidate == package.candidate == "blend"
+    assert "network.pt" in package.files
+    assert package.parity_error < 1e-3
+    blend = next(trial for trial in package.trials if trial.candidate == "blend")
+    assert package.details["winner_trial"] == blend.id
+    assert len(blend.parameters["parts"]) >= 2
+    assert "Chosen: blend" in package.details["plan"]
+    assert any("runner-up" in name for name in package.details["rivals"])
+    assert "blend" in store.read_bytes("models/made/report.html").decode()

@@ -183,12 +183,12 @@ def finish_dense(
     }
     groups = [data.groups[row] for row in test]
 
-    def shifts(seconds: float) -> ShiftReport | None:
+    def shifts_of(one: Served) -> Callable[[float], ShiftReport | None]:
         sizes = [(int(width), int(height)) for width, height in data.sizes[test]]
-        return measure_shifts(
+        return lambda seconds: measure_shifts(
             _Rows(winner.images, test),
             lambda batch, places: winner.task.answers(
-                run_batch(served, batch), [sizes[place] for place in places], winner.policy, served.decoding
+                run_batch(one, batch), [sizes[place] for place in places], winner.policy, one.decoding
             ),
             lambda answers, places: winner.task.scores([truths[place] for place in places], answers, len(data.classes)).get(
                 winner.task.shown, math.nan
@@ -234,7 +234,8 @@ def finish_dense(
         outputs=graph_outputs(served),
         images=winner.images[spread(test, _PARITY_IMAGES)],
         statistics=statistics,
-        shifts=shifts,
+        shifts=shifts_of(served),
+        rival_shifts={one.trial_id: shifts_of(other.served) for one, other in rivals.values()},
         page=page,
         predictions=lambda: _predictions(winner, test, judged),
         variants=lambda: dense_variants(
