@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,33 +13,33 @@ import torch
 from segment_sets import again, exported, write_set
 from segment_sets import discs as drawn
 from segment_sets import taught as taught_maps
-from training_tools import train, write_discs
+from training_tools import RuntimeParity, write_discs
 
+from oteo_automl import completing
 from oteo_automl.candidates.modules import SavedModule, build, dump_module, load_module, saved, to_planes
 from oteo_automl.candidates.training import Recipe
-from oteo_automl.dense import mixing
-from oteo_automl.dense import work as dense_work
 from oteo_automl.dense.base import DenseCandidate, Mixing, Served, find_task
 from oteo_automl.dense.detect.detector import Detector
 from oteo_automl.dense.detect.making import CANDIDATES, make_detector
 from oteo_automl.dense.detect.mixing import SAME, FusedDetector, MeanDetector, alike, fuse
 from oteo_automl.dense.detect.serving import ServedDetector
-from oteo_automl.dense.finish import graph_outputs
+from oteo_automl.dense.finish import DenseWinner, finish_dense, graph_outputs
 from oteo_automl.dense.mixing import WORTH, Contender, find_mixture, worth
 from oteo_automl.dense.pieces import DenseProblem, StoredNetwork
+from oteo_automl.dense.result import DenseResult, FittedNetwork
 from oteo_automl.dense.segment.mixing import MeanMaps
 from oteo_automl.dense.work import DenseWork, choose_candidates, mixing_time
-from oteo_automl.exporting.network_file import network_files
+from oteo_automl.exporting.network_file import load_network, network_files
 from oteo_automl.search.ensemble import Choice
 from oteo_automl.search.pieces import PieceResult, model_name
 from oteo_automl.search.result import Plan
 from oteo_automl.search.trial import FINISHED, Trial
 from oteo_core.artifacts import ArtifactStore
-from oteo_core.datasets import MaskEncoding
-from oteo_core.errors import InvalidArgument
+from oteo_core.datasets import DatasetReader, MaskEncoding
+from oteo_core.errors import Internal, InvalidArgument
 from oteo_core.graphs.export import export_onnx, run_onnx
-from oteo_core.images import InputPolicy
-from oteo_core.packages import read_model
+from oteo_core.images import InputPolicy, prepare
+from oteo_core.packages import TrialRecord, read_model
 from oteo_core.packages.answers import ClassMap
 
 FACTS = {"side": [8.0, 10.0, 12.0, 14.0, 16.0], "short": [8.0], "aspect": [0.8, 0.9, 1.0, 1.1, 1.25], "limit": 20, "input": [64, 64]}
@@ -363,24 +364,74 @@ def test_mixtures_are_looked_for_where_there_is_time_for_two_networks_and_they_a
         choose_candidates(task, ["blond"], gpu=False, pretrained={})
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["semantic_segmentation", "detection"])
-def test_a_mixture_is_published_as_any_model(kind, tmp_path, monkeypatch):
+def won(store, folder):
+    """Give a winner that is a mixture of two networks, not trained, on a dataset of discs."""
+    write_discs(store, "semantic_segmentation", count=40, side=32)
+    task, reader = find_task("semantic_segmentation"), DatasetReader(store, "discs")
+    data, policy = task.read(reader), InputPolicy(32, 32, 1)
+    folder.mkdir()
+    task.build_targets(data, policy, folder, lambda: None)
+    targets = task.open_targets(folder)
+    images = np.stack([prepare(reader.image(sample).pixels, policy) for sample in data.rows])
+    train, held_out = data.part("train"), data.part("validation")
+    facts = task.facts(targets, train, policy, 2)
+    found = []
+    for seed, candidate in enumerate(task.candidates[:2]):
+        torch.manual_seed(seed)
+        network = task.network(candidate, 2, 1, [0.4], [0.2], facts).eval()
+        found.append(FittedNetwork(f"t00{seed}", candidate, network, {}, "scratch"))
+    blend = replace(found[0].candidate, name="blend")
+    parts = [one.trial_id for one in found]
+    best = FittedNetwork("t002-blend", blend, MeanMaps([one.module for one in found], [0.4, 0.6]).eval(), {"parts": parts}, "scratch")
+    records = [
+        TrialRecord(id=one.trial_id, candidate=one.candidate.name, state="finished", objective=0.5, latency=0.01, parameters=one.parameters)
+        for one in (best, *found)
+    ]
+    records[0].message = "better than the best of its models by 0.011 of dice"
+    result = DenseResult("dice", best, found[0], found[0], {}, Plan(summary="Chosen: blend."), 1.0, records)
+    return DenseWinner("made", "Made", task, data, reader, result, images, targets, held_out, "the validation part", policy, facts)
+
+
+@pytest.mark.parametrize("breaks", [False, True], ids=["whole", "not-exported"])
+def test_a_mixture_is_published_as_any_model_or_its_best_part_where_its_graph_is_no_good(breaks, tmp_path, monkeypatch):
     store = ArtifactStore(f"file://{tmp_path}/store")
-    write_discs(store, kind, count=100)
-    # Whatever it gains is enough, and there is always time to look: what is tested is the way to the package.
-    monkeypatch.setattr(mixing, "WORTH", -1.0)
-    monkeypatch.setattr(dense_work, "_LEAST_SEARCH", 0.0)
-    monkeypatch.setattr(dense_work, "_MIXING_SHARE", 0.3)
-    monkeypatch.setattr(dense_work.DenseWork, "most_epochs", 6)
-    response = train(monkeypatch, store, tmp_path, "discs", seconds=150)
+    winner = won(store, tmp_path / "targets")
+    staging = "operations/test/staging"
+    context = SimpleNamespace(
+        operation_id="test", artifacts=store, staging=staging, check=lambda: None,
+        publish=lambda target, manifest, subdir="": store.publish(f"{staging}/{subdir}", target, manifest),
+    )  # fmt: skip
+    if breaks:
+        whole = completing.write_graph
+
+        def failing(package, *args, **named):
+            if package.candidate == "blend":
+                raise Internal("it answers otherwise", reason="EXPORT_FAILED")
+            return whole(package, *args, **named)
+
+        monkeypatch.setattr(completing, "write_graph", failing)
+    finish_dense(context, winner, RuntimeParity(), deadline=time.time() + 600.0)
     package = read_model(store, "made")
-    assert response.model.candidate == package.candidate == "blend"
     assert "network.pt" in package.files
     assert package.parity_error < 1e-3
-    blend = next(trial for trial in package.trials if trial.candidate == "blend")
-    assert package.details["winner_trial"] == blend.id
-    assert len(blend.parameters["parts"]) >= 2
-    assert "Chosen: blend" in package.details["plan"]
-    assert any("runner-up" in name for name in package.details["rivals"])
-    assert "blend" in store.read_bytes("models/made/report.html").decode()
+    if breaks:
+        assert package.candidate == "unet-resnet18"
+        assert package.details["winner_trial"] == "t000"
+        assert "unet-resnet18 is published in its place" in package.details["plan"]
+        return
+    assert package.candidate == "blend"
+    assert package.details["parameters"] == {"parts": ["t000", "t001"]}
+    assert list(package.details["rivals"]) == ["unet-resnet18 (the runner-up)"]
+    page = store.read_bytes("models/made/report.html").decode()
+    assert "better than the best of its models by 0.011 of dice" in page
+    # The network that is kept is the mixture, and answers as its graph.
+    network = load_network(store.read_bytes("models/made/network.pt"))
+    batch = winner.images[:2]
+    with torch.inference_mode():
+        _, chances = network(torch.from_numpy(batch))
+    again = run_onnx(store.read_bytes("models/made/triton/made/1/model.onnx"), batch)
+    np.testing.assert_allclose(again[1], chances.numpy(), atol=1e-4)
+    # Under simulated shifts it stands beside its rival.
+    shifted = {trial.id: [one.name for one in trial.metrics] for trial in package.trials}
+    assert shifted["t002-blend"] == shifted["t000"] == ["dice_under_shift"]
+    assert "under simulated shifts" in page
