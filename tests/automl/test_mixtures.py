@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from detection_sets import discs
 from segment_sets import again, exported, write_set
 from segment_sets import discs as drawn
 from segment_sets import taught as taught_maps
@@ -21,8 +22,9 @@ from oteo_automl.candidates.training import Recipe
 from oteo_automl.dense.base import DenseCandidate, Mixing, Served, find_task
 from oteo_automl.dense.detect.detector import Detector
 from oteo_automl.dense.detect.making import CANDIDATES, make_detector
-from oteo_automl.dense.detect.mixing import SAME, FusedDetector, MeanDetector, alike, fuse
+from oteo_automl.dense.detect.mixing import SAME, BoxMixing, FusedDetector, MeanDetector, alike, fuse
 from oteo_automl.dense.detect.serving import ServedDetector
+from oteo_automl.dense.detect.targets import table_of
 from oteo_automl.dense.finish import DenseWinner, finish_dense, graph_outputs
 from oteo_automl.dense.mixing import WORTH, Contender, find_mixture, worth
 from oteo_automl.dense.pieces import DenseProblem, StoredNetwork
@@ -137,6 +139,26 @@ def test_a_mixture_of_detectors_is_written_down_and_exported_with_any_batch(kind
     assert graph.exporter == "torchscript"
     for count in (1, 3):
         assert [one.shape for one in run_onnx(graph.data, images[:count])] == [(count, 20, 4), (count, 20), (count, 20)]
+
+
+@pytest.mark.parametrize("second", ["centre-mobilenetv4_conv_small", "fcos-resnet18"])
+def test_answers_of_a_mixture_are_those_of_its_graph(second):
+    images, truths = discs(5, 64, 3, seed=1)
+    networks, rows = [detector("centre-resnet18", 0), detector(second, 1)], np.arange(1, 5)
+    found = BoxMixing(networks, images, table_of(truths), rows, classes=3, limit=20, check=lambda: None)
+    assert [len(one.labels) for one in found.truths] == [len(one.labels) for one in truths[1:]]
+    module = found.module([0, 1], [0.3, 0.7])
+    with torch.inference_mode():
+        planes = to_planes(torch.from_numpy(images[rows]))
+        boxes, scores, _ = (one.numpy() for one in module.decode(module.from_planes(planes), 64, 64, 20))
+    for place, answer in enumerate(found.answers([0, 1], [0.3, 0.7])):
+        kept = scores[place] > 0
+        np.testing.assert_allclose(answer.scores, scores[place][kept], atol=1e-6)
+        np.testing.assert_allclose(answer.boxes, boxes[place][kept], atol=1e-3)
+    # Alone each is read as it is.
+    with torch.inference_mode():
+        own = networks[0].decode(networks[0].from_planes(planes), 64, 64, 20)[1].numpy()
+    np.testing.assert_allclose(np.sort(found.answers([0], [1.0])[0].scores), np.sort(own[0][own[0] > 0]), atol=1e-6)
 
 
 class Noisy(Mixing):

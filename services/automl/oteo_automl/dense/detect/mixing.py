@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from oteo_automl.candidates.modules import SavedModule, build, saved, to_planes
+from oteo_automl.candidates.training import runs_on
 from oteo_automl.dense.base import Mixing
 from oteo_automl.dense.detect.calibration import EDGE, Platt, fit_platt, judge_answers
 from oteo_automl.dense.detect.centre import CentreDetector
@@ -266,13 +267,18 @@ class BoxMixing(Mixing):
         self._alike = alike(networks)
         self._platts = [Platt() for _ in networks]
         self._raws: list[list[Raw]] = [[] for _ in networks]
+        device = runs_on()
         with torch.inference_mode():
-            for start in range(0, len(rows), _BATCH):
-                planes = to_planes(torch.from_numpy(np.stack([images[row] for row in rows[start : start + _BATCH].tolist()])))
-                for network, kept in zip(self._networks, self._raws, strict=True):
+            for network, kept in zip(self._networks, self._raws, strict=True):
+                network.to(device)
+                for start in range(0, len(rows), _BATCH):
                     check()
-                    raw = network.from_planes(planes)
-                    kept.append(raw if self._alike else network.decode(raw, self._height, self._width, limit))
+                    batch = torch.from_numpy(np.stack([images[row] for row in rows[start : start + _BATCH].tolist()]))
+                    raw = network.from_planes(to_planes(batch.to(device)))
+                    if not self._alike:
+                        raw = network.decode(raw, self._height, self._width, limit)
+                    kept.append(tuple(head.cpu() for head in raw))
+                network.cpu()
         if not self._alike:
             self._platts = [fit_platt(judge_answers(self.truths, self._found(kept)), classes) for kept in self._raws]
             self._raws = [

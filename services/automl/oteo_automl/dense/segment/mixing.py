@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from oteo_automl.candidates.modules import SavedModule, build, saved, to_planes
+from oteo_automl.candidates.training import runs_on
 from oteo_automl.dense.base import Mixing
 
 _PIXELS = 4 * 256 * 256
@@ -91,12 +92,15 @@ class MapMixing(Mixing):
         self._networks, self._read, self._check = list(networks), read, check
         size = max(1, min(16, _PIXELS // int(np.prod(images.shape[1:3]))))
         parts: list[list[torch.Tensor]] = [[] for _ in networks]
+        device = runs_on()
         with torch.inference_mode():
-            for start in range(0, len(rows), size):
-                batch = torch.from_numpy(np.stack([images[row] for row in rows[start : start + size].tolist()]))
-                for network, kept in zip(networks, parts, strict=True):
+            for network, kept in zip(networks, parts, strict=True):
+                network.to(device)
+                for start in range(0, len(rows), size):
                     check()
-                    kept.append(network(batch).float())
+                    batch = torch.from_numpy(np.stack([images[row] for row in rows[start : start + size].tolist()]))
+                    kept.append(network(batch.to(device)).float().cpu())
+                network.cpu()
         self._maps = [torch.cat(kept) for kept in parts]
 
     def module(self, parts: Sequence[int], weights: Sequence[float]) -> MeanMaps:
