@@ -23,7 +23,7 @@ from oteo_automl.search.guards import check_folds, kind_of
 from oteo_automl.search.pieces import PieceResult, curve_watch, result_name, trained_result
 from oteo_automl.search.planner import Speeds, make_plan, predict_end
 from oteo_automl.search.probe import Probe, measure
-from oteo_automl.search.result import Plan
+from oteo_automl.search.result import EpochRecord, Plan
 from oteo_automl.search.schedule import promoted
 from oteo_automl.search.search import Search, Snapshot
 from oteo_automl.search.tracker import NoTracker
@@ -465,3 +465,40 @@ def test_a_search_that_was_killed_goes_on_where_it_was_and_its_time_counts() -> 
     finished = {(name.split("/")[1], int(name[-6])) for name in done}
     assert not finished & {(trial.id, rung) for trial in trials for started, rung, _, _ in again.started if trial.candidate == started}
     assert all(trial.results for trial in trials)
+
+
+def test_a_second_network_is_trained_to_its_end_before_new_settings_where_the_two_may_answer_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(searching, "_MOST_TRIALS", 3)
+    order = {}
+    for partners in (0, 1):
+        work = Lessons({"first": BrightLesson(), "second": BrightLesson()})
+        work.partners = partners
+        trials = search(work)
+        assert [trial.state for trial in trials[:2]] == ["finished", "finished"]
+        # The third trial is the only one that begins after both have.
+        begun = [(name, rung) for name, rung, _, _ in work.started]
+        second = begun.index(("second", 1)) if ("second", 1) in begun else begun.index(("first", 1))
+        zeros = [place for place, (_, rung) in enumerate(begun) if rung == 0]
+        ones = [place for place, (_, rung) in enumerate(begun) if rung == 1]
+        assert second >= 0
+        order[partners] = zeros[2] > ones[1]
+    assert order == {0: False, 1: True}
+
+
+def test_a_network_that_cannot_be_the_best_may_still_be_the_second() -> None:
+    def curve(values: list[float]) -> list[EpochRecord]:
+        return [EpochRecord(epoch, value, value, 1.0 - value, 0.001, 0.1) for epoch, value in enumerate(values, start=1)]
+
+    work = Lessons({"a": BrightLesson(), "b": BrightLesson()})
+    found = {}
+    for partners in (0, 1):
+        work.partners = partners
+        one = Search(work, InlineExecutor(), Budget.resume(work.checkpoints, 60.0, 0.0), Plan(), NoTracker())
+        best = Trial("t000-a", "a", results=[PieceResult({"log_loss": 0.05}, 1.0, 20, curve=curve(list(np.geomspace(0.6, 0.05, 20))))])
+        flat = Trial("t001-b", "b", rungs=[8, 20])
+        flat.results = [PieceResult({"log_loss": 0.5}, 1.0, 8, curve=curve([0.6, 0.55, 0.53, 0.52, 0.515, 0.51, 0.505, 0.5]))]
+        one._trials = [best, flat]
+        found[partners] = bool(one._cannot_win(flat))
+    assert found == {0: True, 1: False}

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from oteo_automl.completing import _compare_shifts
 from oteo_core.augmentation import refusal
 from oteo_core.evaluation.data_curve import draw_share, fit_data_curve, measure_data_curve
-from oteo_core.evaluation.shifts import SHIFTS, apply_shift, measure_shifts, shift_metrics
+from oteo_core.evaluation.shifts import SHIFTS, ShiftReport, ShiftResult, apply_shift, measure_shifts, shift_metrics
+from oteo_core.packages import TrialRecord
 
 
 def images(channels=3, dtype=np.uint8, count=24, side=24):
@@ -160,3 +165,35 @@ def test_refitting_stops_when_the_time_is_up():
     curve = measure_data_curve(fit, np.zeros(200), None, metric="auroc", candidate="x", seconds=35.0, clock=lambda: now[0])
     assert fits == [200, 150, 100, 50]
     assert curve.predicted == pytest.approx(1 - 400**-0.5, abs=0.01)
+
+
+def test_rivals_are_compared_under_the_same_shifts_of_the_same_images_alone():
+    def report(value, *, names=("darker", "JPEG"), count=24):
+        results = tuple(ShiftResult(name, strength, "", value) for name in names for strength in (1, 2))
+        return ShiftReport("accuracy", 0.9, results, count)
+
+    def figures(measured):
+        trials = [TrialRecord(id=name, candidate=name) for name in ("best", "second", "baseline", "other")]
+        package = SimpleNamespace(trials=trials, details={"winner_trial": "best"})
+        asked = []
+
+        def measuring(found):
+            def measure(seconds):
+                asked.append(seconds)
+                return found
+
+            return measure
+
+        draft = SimpleNamespace(package=package, rival_shifts={name: measuring(found) for name, found in measured.items()})
+        _compare_shifts(draft, report(0.8), time.time() + 100.0)
+        assert len(asked) == len(measured)
+        assert all(0 < seconds < 100.0 for seconds in asked)
+        return {trial.id: {metric.name: metric.value for metric in trial.metrics} for trial in trials}
+
+    found = figures({"second": report(0.7), "baseline": report(0.6)})
+    assert {name: one.get("accuracy_under_shift") for name, one in found.items()} == {
+        "best": pytest.approx(0.8), "second": pytest.approx(0.7), "baseline": pytest.approx(0.6), "other": None,
+    }  # fmt: skip
+    # Without time for all of it, with fewer images or other shifts there is nothing to set beside the winner's figure.
+    found = figures({"second": None, "baseline": report(0.6, names=("darker",)), "other": report(0.6, count=12)})
+    assert not any(found.values())

@@ -41,6 +41,8 @@ class Draft:
         The file of `oteo_automl.publishing.reference_of`.
     shifts
         Measures under simulated shifts within so many seconds.
+    rival_shifts
+        The same for other models of the search, by their trials' ids, the most interesting first.
     page
         Gathers the report; what is common to all tasks is filled in afterwards.
     predictions
@@ -68,6 +70,7 @@ class Draft:
     start_time: float
     batch: int = BATCH
     batching: Mapping[str, Any] = field(default_factory=dict)
+    rival_shifts: Mapping[str, Callable[[float], ShiftReport | None]] = field(default_factory=dict)
     marks: tuple[float, float, float, float, float, float] = (0.35, 0.6, 0.7, 0.72, 0.75, 0.95)
 
 
@@ -113,6 +116,7 @@ def complete(
         shifts = draft.shifts(spare_seconds(deadline))
         if shifts is not None:
             package.metrics += shift_metrics(shifts)
+            _compare_shifts(draft, shifts, deadline)
 
     with step("report", draft.marks[4]):
         package.training_time = used(draft.start_time)
@@ -132,3 +136,21 @@ def complete(
 
     with step("publish", draft.marks[5]):
         return publish(ctx, package, contents, step.seconds, exported, parity, draft.start_time)
+
+
+def _compare_shifts(draft: Draft, own: ShiftReport, deadline: float) -> None:
+    """Note the mean figure under simulated shifts with the trials of the winner and its rivals, for which the same shifts were measured in the time that is left."""
+    trials = {trial.id: trial for trial in draft.package.trials}
+    reports = {str(draft.package.details["winner_trial"]): own}
+    met = {(one.name, one.strength) for one in own.results}
+    for place, (trial, measure) in enumerate(draft.rival_shifts.items()):
+        found = measure(spare_seconds(deadline) / (len(draft.rival_shifts) - place))
+        # Another set of shifts, or other images, is another figure.
+        if found is None or {(one.name, one.strength) for one in found.results} != met or found.sample_count != own.sample_count:
+            continue
+        reports[trial] = found
+    if len(reports) < 2:
+        return
+    for trial, report in reports.items():
+        if trial in trials:
+            trials[trial].metrics.append(shift_metrics(report)[0])

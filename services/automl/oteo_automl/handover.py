@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -21,7 +21,6 @@ from oteo_automl.search.result import FittedCandidate, SearchResult
 from oteo_automl.winner import CalibrationPart, Rival, TestPart, Winner
 from oteo_core.datasets import DatasetReader
 from oteo_core.errors import FailedPrecondition, InvalidArgument
-from oteo_core.evaluation.bootstrap import Floats
 from oteo_core.evaluation.calibration import fit_temperature
 from oteo_core.evaluation.label_calibration import fit_labels
 from oteo_core.evaluation.operating import OperatingRequest
@@ -185,12 +184,13 @@ def _rivals(result: SearchResult, images: NDArray[Any]) -> list[Rival]:
         if candidate is None or candidate.trial_id in taken:
             continue
         taken.add(candidate.trial_id)
-        rivals.append(Rival(f"{candidate.candidate} ({role})", _probabilities(candidate, images)))
+        answer = _answering(candidate)
+        rivals.append(Rival(f"{candidate.candidate} ({role})", answer(images).astype(np.float64), candidate.trial_id, answer))
     return rivals
 
 
-def _probabilities(candidate: FittedCandidate, images: NDArray[Any]) -> Floats:
-    """Give a rival's probabilities, calibrated as the winner's are, so that log-losses can be compared."""
+def _answering(candidate: FittedCandidate) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """Give what answers with a rival's probabilities, calibrated as the winner's are, so that log-losses can be compared."""
     logits, labels = candidate.validation.logits, candidate.validation.labels
     served: torch.nn.Module
     if labels.ndim == 2:
@@ -199,7 +199,7 @@ def _probabilities(candidate: FittedCandidate, images: NDArray[Any]) -> Floats:
     else:
         served = ServedClassifier(candidate.module, fit_temperature(logits, labels).temperature)
     served = served.cpu().float().eval()
-    return run_torch(served, images)[0].astype(np.float64)
+    return lambda images: run_torch(served, images)[0]
 
 
 def _name(result: SearchResult, trial_id: str) -> str:

@@ -10,7 +10,7 @@ from oteo_automl.dense.base import DenseData, Facts, find_task
 from oteo_automl.dense.cache import DenseCache
 from oteo_automl.dense.finish import DenseWinner, finish_dense
 from oteo_automl.dense.pieces import DenseProblem
-from oteo_automl.dense.work import DenseWork, choose_candidates, hold_out
+from oteo_automl.dense.work import DenseWork, choose_candidates, hold_out, mixing_time
 from oteo_automl.objectives import choose_objective
 from oteo_automl.search.data import check_parts, describe, leave_out
 from oteo_automl.search.fingerprint import describe_depth, describe_images, input_channels
@@ -66,7 +66,19 @@ def train_dense_task(training: Training, reader: DatasetReader) -> ModelPackage 
             checkpoints=training.checkpoints,
             pretrained_uri=training.pretrained_uri,
         )
-        work = DenseWork(problem, task, chosen, objective, policy, GPU_SHARE if gpu else 0.0, training.max_latency)
+        mixing = mixing_time(budget.total - budget.reserve, request.candidates)
+        budget.reserve += mixing
+        work = DenseWork(
+            problem,
+            task,
+            chosen,
+            objective,
+            policy,
+            GPU_SHARE if gpu else 0.0,
+            training.max_latency,
+            groups=data.groups,
+            mixing_seconds=mixing,
+        )
         plan = training.plan(
             work,
             executor,
@@ -79,6 +91,7 @@ def train_dense_task(training: Training, reader: DatasetReader) -> ModelPackage 
         if request.validate_only:
             return None
         result, search = training.search(work, executor, plan)
+        budget.reserve -= mixing
     result.trials = search.records()
     winner = DenseWinner(
         model_id=training.model_id,

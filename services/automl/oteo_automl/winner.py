@@ -68,10 +68,15 @@ class CalibrationPart:
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """Another model's probabilities ``(N, K)`` on the test part, to compare the winner with; `name` is for people."""
+    """Another model's probabilities ``(N, K)`` on the test part, to compare the winner with; `name` is for people.
+
+    `answer` gives its probabilities for other prepared images, for the figures of its trial `trial_id`; None: there are no more of those.
+    """
 
     name: str
     probabilities: Floats
+    trial_id: str = ""
+    answer: Callable[[NDArray[Any]], NDArray[Any]] | None = None
 
 
 @dataclass(slots=True)

@@ -159,6 +159,26 @@ class Served:
     ranked_by: str = ""
 
 
+class Mixing(ABC):
+    """Trained networks of a task on some images: any mixture of them, as a network and as answers.
+
+    Attributes
+    ----------
+    truths
+        Of the images, in the prepared geometry.
+    """
+
+    truths: list[Any]
+
+    @abstractmethod
+    def module(self, parts: Sequence[int], weights: Sequence[float]) -> SavedModule:
+        """Give the mixture of some of the networks, by their places; weights sum to one. It takes the place of a network everywhere but in training."""
+
+    @abstractmethod
+    def answers(self, parts: Sequence[int], weights: Sequence[float]) -> list[Any]:
+        """Give its answers for the images, in the prepared geometry, read as a lesson reads them."""
+
+
 class DenseTask(ABC):
     """One dense task. Instances hold no state: they are made wherever one is needed, also in workers.
 
@@ -241,6 +261,27 @@ class DenseTask(ABC):
         """Make the lesson of a candidate; rows are indices of `images` and `targets`.
 
         Figures in `Judgement.scores` are computed in the prepared geometry and hold every name of `objectives`.
+        """
+
+    @abstractmethod
+    def mixes(self, candidate: DenseCandidate) -> str:
+        """Say by a name which candidates' networks can be mixed with each other; empty where a candidate's can be mixed with none."""
+
+    @abstractmethod
+    def mixing(
+        self,
+        networks: Sequence[SavedModule],
+        images: NDArray[Any],
+        targets: Any,
+        held_out: NDArray[np.int64],
+        *,
+        classes: int,
+        facts: Facts,
+        check: Callable[[], None],
+    ) -> tuple[Mixing, NDArray[np.int64]]:
+        """Run trained networks, which `mixes` says can be mixed, on held-out images; also gives the rows that were taken, few enough for the memory.
+
+        `check` is called between batches and may raise.
         """
 
     @abstractmethod

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from oteo_automl.candidates.bank import spread
 from oteo_automl.candidates.lesson import Lesson
 from oteo_automl.candidates.modules import SavedModule
-from oteo_automl.dense.base import DenseCandidate, DenseData, DenseTask, Facts, Served
+from oteo_automl.dense.base import DenseCandidate, DenseData, DenseTask, Facts, Mixing, Served
 from oteo_automl.dense.detect.detector import Detector
 from oteo_automl.dense.detect.facts import box_facts, box_policy
 from oteo_automl.dense.detect.lesson import DetectionLesson
 from oteo_automl.dense.detect.making import CANDIDATES, make_detector
+from oteo_automl.dense.detect.mixing import BoxMixing
 from oteo_automl.dense.detect.serving import serve
 from oteo_automl.dense.detect.targets import BoxTable, boxes_of, build_table
 from oteo_automl.objectives import OBJECTIVES
@@ -31,6 +32,9 @@ from oteo_core.packages.decoding.detection import decode_detections
 COLUMNS = (*IMAGE_COLUMNS, "boxes", "polygons", "rle", "oriented_boxes")
 _LOOKED_AT = 500
 """Training images whose objects the input size is chosen by."""
+
+_MIXED_ON = 200
+"""Held-out images on which mixtures are chosen."""
 
 
 class DetectionTask(DenseTask):
@@ -138,6 +142,26 @@ class DetectionTask(DenseTask):
     ) -> Lesson:
         """Teach boxes; one lesson for all detectors."""
         return DetectionLesson(images, targets, train, held_out, classes=classes, limit=int(facts["limit"]), seed=seed)
+
+    def mixes(self, candidate: DenseCandidate) -> str:
+        """Say that all can be mixed: their boxes if not their heads."""
+        return "boxes"
+
+    def mixing(
+        self,
+        networks: Sequence[SavedModule],
+        images: NDArray[Any],
+        targets: Any,
+        held_out: NDArray[np.int64],
+        *,
+        classes: int,
+        facts: Facts,
+        check: Callable[[], None],
+    ) -> tuple[Mixing, NDArray[np.int64]]:
+        """Mix raw heads of centre detectors, and boxes of others."""
+        rows = spread(held_out, _MIXED_ON)
+        limit = int(facts["limit"])
+        return BoxMixing(networks, images, targets, rows, classes=classes, limit=limit, check=check), rows
 
     def serve(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oteo_automl.candidates.bank import spread
+from oteo_automl.candidates.registry import BLEND
 from oteo_automl.completing import Draft, complete
 from oteo_automl.dense.base import DenseData, DenseTask, Facts, Served
+from oteo_automl.dense.result import DenseResult, FittedNetwork
 from oteo_automl.dense.variants import dense_variants
-from oteo_automl.dense.work import DenseResult, FittedNetwork
 from oteo_automl.packaging.variants import MAX_LOSS
 from oteo_automl.predictions.formats import write_predictions
 from oteo_automl.predictions.records import ImageRecord, PredictionSet
@@ -35,7 +37,7 @@ from oteo_automl.report.gather import PixelCalibration, gather_dense
 from oteo_automl.report.rivals import RivalAnswers, against_rivals
 from oteo_automl.report.subgroups import fill_in
 from oteo_core.datasets import DatasetInfo, DatasetReader
-from oteo_core.errors import FailedPrecondition
+from oteo_core.errors import FailedPrecondition, Internal
 from oteo_core.evaluation.shifts import ShiftReport, measure_shifts
 from oteo_core.graphs.export import Exported
 from oteo_core.graphs.outputs import TOLERANCE, Output
@@ -44,6 +46,8 @@ from oteo_core.graphs.running import batches, run_torch
 from oteo_core.images import ImageLimits, InputPolicy
 from oteo_core.images import place as find_place
 from oteo_core.packages import ClassMap, MetricValue, ModelPackage
+
+_log = logging.getLogger(__name__)
 
 _PARITY_IMAGES = 12
 _BATCH = 8
@@ -147,6 +151,29 @@ def finish_dense(
     published = already_published(ctx, winner.model_id)
     if published is not None:
         return published
+    try:
+        return _finish(ctx, winner, client, deadline, progress, sleep)
+    except Internal as error:
+        alone = winner.result.runner_up
+        if error.reason != "EXPORT_FAILED" or winner.result.best.candidate.name != BLEND or alone is None:
+            raise
+        # There is a model all the same: the best of the mixture's parts.
+        _log.warning("the mixture cannot be published: %s", error)
+        winner.result.best, winner.result.runner_up = alone, None
+        winner.result.plan.summary += (
+            f" The blend's graph did not answer as PyTorch does, so {alone.candidate.name} is published in its place."
+        )
+        return _finish(ctx, winner, client, deadline, progress, sleep)
+
+
+def _finish(
+    ctx: FinishContext,
+    winner: DenseWinner,
+    client: ParityClient,
+    deadline: float,
+    progress: Callable[[str, float], None],
+    sleep: Callable[[float], None],
+) -> ModelPackage:
     step = Steps(ctx.check, progress)
     data, result = winner.data, winner.result
     test = data.part("test")
@@ -183,12 +210,12 @@ def finish_dense(
     }
     groups = [data.groups[row] for row in test]
 
-    def shifts(seconds: float) -> ShiftReport | None:
+    def shifts_of(one: Served) -> Callable[[float], ShiftReport | None]:
         sizes = [(int(width), int(height)) for width, height in data.sizes[test]]
-        return measure_shifts(
+        return lambda seconds: measure_shifts(
             _Rows(winner.images, test),
             lambda batch, places: winner.task.answers(
-                run_batch(served, batch), [sizes[place] for place in places], winner.policy, served.decoding
+                run_batch(one, batch), [sizes[place] for place in places], winner.policy, one.decoding
             ),
             lambda answers, places: winner.task.scores([truths[place] for place in places], answers, len(data.classes)).get(
                 winner.task.shown, math.nan
@@ -234,7 +261,8 @@ def finish_dense(
         outputs=graph_outputs(served),
         images=winner.images[spread(test, _PARITY_IMAGES)],
         statistics=statistics,
-        shifts=shifts,
+        shifts=shifts_of(served),
+        rival_shifts={one.trial_id: shifts_of(other.served) for one, other in rivals.values()},
         page=page,
         predictions=lambda: _predictions(winner, test, judged),
         variants=lambda: dense_variants(

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from oteo_automl.candidates.lesson import Lesson
 from oteo_automl.candidates.modules import SavedModule
-from oteo_automl.dense.base import DenseCandidate, DenseData, Facts, Served
+from oteo_automl.dense.base import DenseCandidate, DenseData, Facts, Mixing, Served
 from oteo_automl.dense.segment.mask_lesson import OUTPUTS, MaskLesson, most_objects
 from oteo_automl.dense.segment.masks import MASK_STRIDE, MaskNetwork, ServedMasks
+from oteo_automl.dense.segment.mixing import MapMixing
 from oteo_automl.dense.segment.networks import NARROW, WIDE, SegmentationNetwork
 from oteo_automl.dense.segment.objects import WatershedLesson, class_maps, prepared_truth
 from oteo_automl.dense.segment.serving import ServedWatershed, choose_mirrors, choosing_rows, pixel_temperature, uncovered
@@ -27,9 +28,11 @@ from oteo_core.datasets import DatasetReader
 from oteo_core.evaluation.instances import evaluate_instances, instance_scores
 from oteo_core.images import InputPolicy
 from oteo_core.packages import MetricValue
+from oteo_core.packages.answers import Instances
 from oteo_core.packages.decoding.instances import WATERSHED, decode_instances, described, watershed_objects
 
 _TUNED_ON = 20
+_MIXED_ON = 48
 
 
 class InstanceTask(SegmentationTask):
@@ -89,6 +92,33 @@ class InstanceTask(SegmentationTask):
             masks.most = most_objects(facts["objects"][1])
             return masks
         return WatershedLesson(images, targets, train, held_out, classes=classes, seed=seed)
+
+    def mixes(self, candidate: DenseCandidate) -> str:
+        """Say that those with heights can be mixed; vectors of mask heads mean something to their own features alone."""
+        return candidate.head if candidate.head == "watershed" else ""
+
+    def mixing(
+        self,
+        networks: Sequence[SavedModule],
+        images: NDArray[Any],
+        targets: Any,
+        held_out: NDArray[np.int64],
+        *,
+        classes: int,
+        facts: Facts,
+        check: Callable[[], None],
+    ) -> tuple[Mixing, NDArray[np.int64]]:
+        """Mix the logits of pixels' classes and of heights."""
+        rows = choosing_rows(held_out, images, classes, _MIXED_ON)
+        windows = [uncovered(targets.ids[row], -1) for row in rows.tolist()]
+        truths = [prepared_truth(targets, row, window) for row, window in zip(rows.tolist(), windows, strict=True)]
+
+        def read(place: int, maps: NDArray[np.float32]) -> Instances:
+            inside = maps[(slice(None), *windows[place])]
+            chances = _softmax(inside[:-1])
+            return described(watershed_objects(1.0 - chances[0], 1.0 / (1.0 + np.exp(-inside[-1])), WATERSHED), chances)
+
+        return MapMixing(networks, images, rows, truths, read, check=check), rows
 
     def serve(
         self,

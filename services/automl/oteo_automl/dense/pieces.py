@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,8 +76,17 @@ class StoredNetwork:
         return cls(module, {name: value.numpy() for name, value in content["kept"].items()})
 
 
-def make_network(problem: DenseProblem, candidate: DenseCandidate, images: NDArray[Any], weights: Weights | None) -> SavedModule:
+def seed_of(problem: DenseProblem, trial: str) -> int:
+    """Give the seed of a trial: networks of the same kind begin apart, so that they err apart and a mixture of them is worth something."""
+    return (problem.seed + zlib.crc32(trial.encode())) % 2**31 if trial else problem.seed
+
+
+def make_network(
+    problem: DenseProblem, candidate: DenseCandidate, images: NDArray[Any], weights: Weights | None, seed: int | None = None
+) -> SavedModule:
     """Make a candidate's network: with pretrained weights in its encoder and their normalisation, or drawn anew and with that of the rows.
+
+    Weights are drawn by `seed`, the problem's where it is None.
 
     Raises
     ------
@@ -84,17 +94,18 @@ def make_network(problem: DenseProblem, candidate: DenseCandidate, images: NDArr
         ``BAD_WEIGHTS``.
     """
     mean, spread = normalisation(images, problem.train, pretrained=weights is not None)
-    torch.manual_seed(problem.seed)
+    torch.manual_seed(problem.seed if seed is None else seed)
     network = find_task(problem.task).network(candidate, problem.classes, images.shape[3], mean, spread, problem.facts)
     if weights is not None:
         load_weights(network.get_submodule("encoder"), weights)
     return network
 
 
-def make_lesson(problem: DenseProblem, candidate: DenseCandidate, images: NDArray[Any], targets: Any) -> Lesson:
-    """Make a candidate's lesson."""
+def make_lesson(problem: DenseProblem, candidate: DenseCandidate, images: NDArray[Any], targets: Any, seed: int | None = None) -> Lesson:
+    """Make a candidate's lesson; the order of images is drawn by `seed`, the problem's where it is None."""
+    chosen = problem.seed if seed is None else seed
     return find_task(problem.task).lesson(
-        candidate, images, targets, problem.train, problem.held_out, classes=problem.classes, facts=problem.facts, seed=problem.seed
+        candidate, images, targets, problem.train, problem.held_out, classes=problem.classes, facts=problem.facts, seed=chosen
     )
 
 
@@ -129,11 +140,12 @@ def train_dense(
         candidate = find_task(problem.task).find(name)
         images, targets = problem.cache.open()
         weights = find_weights(problem.pretrained_uri, candidate.architecture)
+        seed = seed_of(problem, trial)
         trainer = Trainer(
-            make_network(problem, candidate, images, weights),
-            make_lesson(problem, candidate, images, targets),
+            make_network(problem, candidate, images, weights, seed),
+            make_lesson(problem, candidate, images, targets, seed),
             recipe,
-            seed=problem.seed,
+            seed=seed,
             device=runs_on(),
             half=candidate.half and has_bfloat16(),
         )

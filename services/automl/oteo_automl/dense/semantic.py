@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from oteo_automl.candidates.lesson import Lesson
 from oteo_automl.candidates.modules import SavedModule
-from oteo_automl.dense.base import DenseCandidate, DenseData, Facts, Served
+from oteo_automl.dense.base import DenseCandidate, DenseData, Facts, Mixing, Served
 from oteo_automl.dense.segment.lessons import SemanticLesson
+from oteo_automl.dense.segment.mixing import MapMixing
 from oteo_automl.dense.segment.networks import DEEP_FROM, NARROW, WIDE, SegmentationNetwork
 from oteo_automl.dense.segment.serving import (
     ServedSemantic,
@@ -31,7 +32,7 @@ from oteo_core.datasets import DatasetReader
 from oteo_core.evaluation.semantic import evaluate_semantic, semantic_scores
 from oteo_core.images import InputPolicy
 from oteo_core.packages import MetricValue
-from oteo_core.packages.answers import IGNORED
+from oteo_core.packages.answers import IGNORED, ClassMap
 from oteo_core.packages.decoding.semantic import decode_class_maps
 
 DECODERS = {"unet": "unet", "unet++": "unet++", "deeplabv3+": "deeplabv3+"}
@@ -97,6 +98,30 @@ class SemanticTask(SegmentationTask):
     ) -> Lesson:
         """Make the lesson."""
         return SemanticLesson(images, targets, train, held_out, classes=classes, seed=seed, sided=bool(facts.get("sided")))
+
+    def mixes(self, candidate: DenseCandidate) -> str:
+        """Say that all can be mixed."""
+        return "maps"
+
+    def mixing(
+        self,
+        networks: Sequence[SavedModule],
+        images: NDArray[Any],
+        targets: Any,
+        held_out: NDArray[np.int64],
+        *,
+        classes: int,
+        facts: Facts,
+        check: Callable[[], None],
+    ) -> tuple[Mixing, NDArray[np.int64]]:
+        """Mix the logits of pixels' classes."""
+        rows = choosing_rows(held_out, images, classes)
+        truths = [ClassMap(np.asarray(targets[row])) for row in rows.tolist()]
+
+        def read(_place: int, maps: NDArray[np.float32]) -> ClassMap:
+            return ClassMap(maps.argmax(axis=0).astype(np.uint8))
+
+        return MapMixing(networks, images, rows, truths, read, check=check), rows
 
     def serve(
         self,

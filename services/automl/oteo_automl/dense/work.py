@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from oteo_automl.candidates.modules import SavedModule
+from oteo_automl.candidates.registry import BLEND
 from oteo_automl.candidates.training import Recipe
 from oteo_automl.candidates.weights import find_weights
 from oteo_automl.dense.base import DenseCandidate, DenseData, DenseTask
+from oteo_automl.dense.blending import Asked, blend_trials
 from oteo_automl.dense.pieces import DenseProblem, StoredNetwork, probe_dense, train_dense
+from oteo_automl.dense.result import DenseResult, FittedNetwork
 from oteo_automl.search.folds import hold_out_share
 from oteo_automl.search.front import mark_front, pick, why_chosen
 from oteo_automl.search.pieces import PieceResult, model_name
 from oteo_automl.search.probe import Probe
-from oteo_automl.search.result import EpochRecord, Plan
+from oteo_automl.search.result import Plan
 from oteo_automl.search.trial import Trial
 from oteo_automl.search.work import Entry, Work
 from oteo_core.errors import Internal, InvalidArgument, NotFound
 from oteo_core.images import InputPolicy
 from oteo_core.jobs.executor import Executor, Task
-from oteo_core.packages import TrialRecord
 from oteo_core.packages.answers import IGNORED, ClassMap
 
 _SAME_COST = 0.015
@@ -36,45 +35,8 @@ _HELD_OUT_SHARE = 0.2
 _LEAST_HELD_OUT = 4
 _LOOKED_AT = 3000
 
-
-@dataclass(slots=True)
-class FittedNetwork:
-    """A trained network of a dense search.
-
-    Parameters
-    ----------
-    trial_id, candidate
-        Last part of its trial's name; the candidate.
-    module
-        On the processor, in evaluation mode.
-    parameters, initial_weights, curve, duration
-        As in `oteo_automl.search.result.FittedCandidate`.
-    objective
-        Value on the held-out rows, in the prepared geometry.
-    """
-
-    trial_id: str
-    candidate: DenseCandidate
-    module: SavedModule
-    parameters: dict[str, Any]
-    initial_weights: str
-    curve: list[EpochRecord] = field(default_factory=list)
-    duration: float = 0.0
-    objective: float = float("nan")
-
-
-@dataclass(slots=True)
-class DenseResult:
-    """What a dense search found; see `oteo_automl.search.result.SearchResult`."""
-
-    objective: str
-    best: FittedNetwork
-    runner_up: FittedNetwork | None
-    baseline: FittedNetwork
-    curves: dict[str, list[EpochRecord]]
-    plan: Plan
-    seconds: float
-    trials: list[TrialRecord] = field(default_factory=list)
+_LEAST_SEARCH = 180.0
+_MIXING_SHARE, _MIXING_MOST = 0.04, 60.0
 
 
 class DenseWork(Work[DenseResult]):
@@ -96,6 +58,10 @@ class DenseWork(Work[DenseResult]):
         Part of a GPU that a training takes; 0: none.
     max_latency
         Seconds that a network may take for one image.
+    groups
+        Of all samples of the data; empty: every image alone.
+    mixing_seconds
+        That choosing a mixture of several networks may take at the end; 0: none is looked for.
     """
 
     images_wanted = 24_000
@@ -114,8 +80,12 @@ class DenseWork(Work[DenseResult]):
         policy: InputPolicy,
         gpu_share: float = 0.0,
         max_latency: float = math.inf,
+        groups: Sequence[str] = (),
+        mixing_seconds: float = 0.0,
     ) -> None:
         self._problem = problem
+        self._asked = Asked(objective, groups, max_latency, mixing_seconds)
+        self.partners = 1 if mixing_seconds > 0 else 0
         self._task = task
         self._policy = policy
         self.entries = [Entry(one.name, model=one.name) for one in candidates]
@@ -164,22 +134,21 @@ class DenseWork(Work[DenseResult]):
         return self._task.find(entry.name).cost * self.train_count * _SAME_COST * pixels * (_GPU_GAIN if self.gpu_share else 1.0)
 
     def result(self, trials: list[Trial], plan: Plan, seconds: float) -> DenseResult:
-        """Choose the best trial at its time for one image, the best of another candidate, and the baseline.
+        """Choose the best trial at its time for one image or a mixture of several, the best of another candidate, and the baseline.
 
         Raises
         ------
         Internal
             ``NO_CANDIDATE``: no trial left a network.
         """
-        found: dict[str, FittedNetwork] = {}
         ranked_trials = sorted((one for one in trials if one.results), key=lambda one: one.loss(self.objective))
-        mark_front(ranked_trials, self.objective)
         first = pick(ranked_trials, self.objective, self._max_latency)
         if first is not None:
-            plan.notes.append(why_chosen(first.candidate, first.results[-1].latency, self._max_latency))
-            plan.summary = f"{plan.summary} {plan.notes[-1]}".strip()
             ranked_trials.remove(first)
             ranked_trials.insert(0, first)
+        blend = blend_trials(self._task, self._problem, ranked_trials, trials, self._asked) if self._asked.seconds > 0 else None
+        mark_front(trials, self.objective)
+        found: dict[str, FittedNetwork] = {}
         for trial in ranked_trials:
             if trial.candidate in found or (len(found) >= 2 and trial.candidate != self.entries[0].name):
                 continue
@@ -188,12 +157,16 @@ class DenseWork(Work[DenseResult]):
                 found[trial.candidate] = self._fitted(trial, StoredNetwork.from_bytes(data))
         if not found:
             raise Internal("no trial left a network behind", reason="NO_CANDIDATE")
-        ranked = list(found.values())
+        alone = list(found.values())
+        ranked = alone if blend is None else [blend, *alone]
+        latency = next(one.results[-1].latency for one in trials if one.id == ranked[0].trial_id)
+        plan.notes.append(why_chosen(ranked[0].candidate.name, latency, self._max_latency))
+        plan.summary = f"{plan.summary} {plan.notes[-1]}".strip()
         return DenseResult(
             objective=self.objective,
             best=ranked[0],
             runner_up=ranked[1] if len(ranked) > 1 else None,
-            baseline=found.get(self.entries[0].name, ranked[0]),
+            baseline=found.get(self.entries[0].name, alone[0]),
             curves={trial.id: trial.curve for trial in trials if trial.curve},
             plan=plan,
             seconds=seconds,
@@ -213,6 +186,13 @@ class DenseWork(Work[DenseResult]):
         )
 
 
+def mixing_time(seconds: float, asked: Sequence[str]) -> float:
+    """Give the seconds of a search that are kept for choosing a mixture; 0 where it is too short for two networks, or mixtures were not asked for."""
+    if seconds < _LEAST_SEARCH or (asked and BLEND not in asked):
+        return 0.0
+    return min(_MIXING_SHARE * seconds, _MIXING_MOST)
+
+
 def choose_candidates(
     task: DenseTask, asked: Sequence[str], *, gpu: bool, pretrained: Mapping[str, bool]
 ) -> tuple[list[DenseCandidate], dict[str, str]]:
@@ -223,7 +203,7 @@ def choose_candidates(
     task
         The task.
     asked
-        Names; one without its last part (``"unet"``) stands for all that begin with it; empty: all that fit.
+        Names; one without its last part (``"unet"``) stands for all that begin with it; empty, but for `BLEND`: all that fit.
     gpu
         True where networks train on a GPU.
     pretrained
@@ -235,12 +215,13 @@ def choose_candidates(
         ``UNKNOWN_CANDIDATE``.
     """
     for name in asked:
-        if not any(_matches(name, one.name) for one in task.candidates):
+        if name != BLEND and not any(_matches(name, one.name) for one in task.candidates):
             raise InvalidArgument(
-                f"{name!r} is not a candidate for {task.name}; there are: {', '.join(one.name for one in task.candidates)}",
+                f"{name!r} is not a candidate for {task.name}; there are: {', '.join((*(one.name for one in task.candidates), BLEND))}",
                 reason="UNKNOWN_CANDIDATE",
                 field="candidates",
             )
+    asked = [name for name in asked if name != BLEND]
     chosen: list[DenseCandidate] = []
     reasons: dict[str, str] = {}
     for one in task.candidates:

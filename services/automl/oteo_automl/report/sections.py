@@ -68,7 +68,10 @@ def context(data: ReportData, *, charts: bool) -> dict[str, Any]:
         "pair_rows": _pair_rows(data),
         "omnibus": _omnibus(data),
         "trial_metric_names": [
-            "under shifts" if name.endswith("_under_shift") else words.column(name, package.task) for name in _trial_metrics(data)
+            f"{words.column(name.removesuffix('_under_shift'), package.task)}, test part under simulated shifts"
+            if name.endswith("_under_shift")
+            else words.column(name, package.task)
+            for name in _trial_metrics(data)
         ],
         "trial_rows": trials,
         "unlisted": f"{len(package.trials) - len(trials)} more trials are in the package." if len(package.trials) > len(trials) else "",
@@ -268,8 +271,8 @@ def _omnibus(data: ReportData) -> str:
 
 
 def _trial_metrics(data: ReportData) -> list[str]:
-    wanted = [*_TRIAL_METRICS.get(data.package.task, ()), f"{data.objective}_under_shift"]
     there = {metric.name for trial in data.package.trials for metric in trial.metrics}
+    wanted = [*_TRIAL_METRICS.get(data.package.task, ()), *sorted(name for name in there if name.endswith("_under_shift"))]
     return [name for name in wanted if name != data.objective and name in there]
 
 
@@ -300,7 +303,9 @@ def _with_interval(metric: MetricValue) -> str:
 
 def _state(trial: TrialRecord) -> str:
     said = {"pruned": "others were better", "stopped": "time was up"}.get(trial.state, trial.state)
-    return f"{said}: {trial.message}" if trial.state == "failed" and trial.message else said
+    # What a trial that is made of others is made of, and why, is not said elsewhere.
+    made = "parts" in trial.parameters or "folds_of" in trial.parameters
+    return f"{said}: {trial.message}" if (trial.state == "failed" or made) and trial.message else said
 
 
 def _value(value: Any) -> str:

@@ -16,8 +16,9 @@ from oteo_automl.candidates.modules import Blend
 from oteo_automl.candidates.registry import BASELINE, BLEND, CANDIDATES
 from oteo_automl.search.classification_pieces import Problem, StoredModel, measure_growth
 from oteo_automl.search.ensemble import Choice, Member, choose, measure_latency, select
+from oteo_automl.search.folded import gather_folds
 from oteo_automl.search.front import mark_front, why_chosen
-from oteo_automl.search.pieces import PieceResult, model_name
+from oteo_automl.search.pieces import FOLDS_OF, PieceResult, model_name
 from oteo_automl.search.result import FittedCandidate, Plan, Predictions, SearchResult
 from oteo_automl.search.scoring import quick_loss, score
 from oteo_automl.search.trial import FINISHED, Trial
@@ -60,8 +61,9 @@ def choose_result(trials: list[Trial], problem: Problem, settings: Settings, pla
     Internal
         ``NO_CANDIDATE``: no trial left a model.
     """
+    superseded = _folded(trials, problem, settings) if settings.blend else set()
     ranked = sorted((trial for trial in trials if trial.results), key=lambda trial: trial.loss(settings.objective))
-    contenders = _contenders(ranked, problem, settings)
+    contenders = _contenders([trial for trial in ranked if trial.id not in superseded], problem, settings)
     if not contenders:
         raise Internal("no trial left a model behind", reason="NO_CANDIDATE")
     chosen = _choice(contenders, problem, settings, seconds)
@@ -76,6 +78,9 @@ def choose_result(trials: list[Trial], problem: Problem, settings: Settings, pla
         runner_up = None if other is None else _fitted(other, problem, settings)
     mark_front(trials, settings.objective)
     plan.notes.append(why_chosen(best.candidate, chosen.latency, settings.max_latency))
+    for part in (contenders[place].trial for place in chosen.parts):
+        if FOLDS_OF in part.results[-1].parameters:
+            plan.notes[-1] += f" {part.candidate} is {part.message}."
     plan.summary = f"{plan.summary} {plan.notes[-1]}".strip()
     base = _baseline(best, ranked, problem, settings)
     return SearchResult(
@@ -93,9 +98,26 @@ def choose_result(trials: list[Trial], problem: Problem, settings: Settings, pla
     )
 
 
+def _folded(trials: list[Trial], problem: Problem, settings: Settings) -> set[str]:
+    """Add a trial for each network that was trained on several folds; give the ids of those that it stands for: with the first fold alone they are no choice beside it."""
+    made = gather_folds(trials, problem)
+    return {parent.id for parent, folded in made if folded.results[-1].latency <= settings.max_latency}
+
+
 def _choice(contenders: Sequence[_Contender], problem: Problem, settings: Settings, seconds: float) -> Choice:
     """Choose between single models and mixtures; `Choice.parts` are places among the contenders."""
     everyone = list(range(len(contenders)))
+    smallest = min(len(one.model.rows) for one in contenders)
+    several = [place for place in everyone if len(contenders[place].model.rows) > 1.5 * smallest]
+    if (
+        0 in several
+        and 1 < len(several) < len(everyone)
+        and any(FOLDS_OF in contenders[one].trial.results[-1].parameters for one in several)
+    ):
+        # The leading network has answers on all rows, as the classifiers on features have: many samples tell more than the first fold.
+        chosen, _ = _choice_among(contenders, several, problem, settings, seconds)
+        if len(chosen.parts) > 1:
+            return chosen
     chosen, count = _choice_among(contenders, everyone, problem, settings, seconds)
     # Cross-validated models have answers on many more samples than networks, which have held out the first fold alone: a mixture of those can be
     # told from luck where one with networks cannot.

@@ -35,7 +35,7 @@ from oteo_automl.search.checkpoints import Checkpoints
 from oteo_automl.search.data import ArrayCache, ImageCache
 from oteo_automl.search.ensemble import measure_latency
 from oteo_automl.search.guards import FoldCheck, check_folds, one_answer
-from oteo_automl.search.pieces import PieceResult, model_name, result_name
+from oteo_automl.search.pieces import FOLDS_OF, PieceResult, model_name, result_name
 from oteo_automl.search.probe import Probe, measure, memory_limit
 from oteo_automl.search.scoring import score
 from oteo_automl.search.training_piece import Begun, train_piece
@@ -169,14 +169,14 @@ def fit_classifier(problem: Problem, trial: str, candidate: Candidate, tries: in
         message=check.message,
         collapsed=_collapsed(found.logits[compared], labels[compared]),
         latency=measure_latency(model.module, images[problem.rows[0]]),
-        fold_scores=_fold_scores(problem.folds[known], found.logits[known], labels[known]),
+        fold_scores=fold_scores(problem.folds[known], found.logits[known], labels[known]),
     )
     problem.checkpoints.save(result_name(trial, 0), result.to_json())
     return result
 
 
-def _fold_scores(folds: NDArray[np.int64], logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, float]:
-    """Give the accuracy of each fold; nothing where images have several labels."""
+def fold_scores(folds: NDArray[np.int64], logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, float]:
+    """Give the accuracy of each fold, by its number, of its rows' answers ``(N, K)``; nothing where images have several labels."""
     if labels.ndim > 1:
         return {}
     right = logits.argmax(axis=1) == labels
@@ -199,14 +199,18 @@ def _check_folds(problem: Problem, logits: NDArray[np.float32], labels: NDArray[
             # The time did not reach it.
             continue
         finite = bool(np.isfinite(logits[inside]).all())
-        losses.append(_log_loss(logits[inside].astype(np.float64), labels[inside], temperature) if finite else math.inf)
+        losses.append(log_loss_of(logits[inside], labels[inside], temperature))
         same.append(finite and _collapsed(logits[inside], labels[inside]))
         names.append(number)
     check = check_folds(losses, same, names=names)
     return replace(check, broken=tuple(one for one in check.broken if one))
 
 
-def _log_loss(logits: NDArray[np.float64], labels: NDArray[np.int64], temperature: float) -> float:
+def log_loss_of(logits: NDArray[Any], labels: NDArray[np.int64], temperature: float) -> float:
+    """Give the mean log loss of logits ``(N, K)`` at a temperature; infinite where one is not finite."""
+    if not np.isfinite(logits).all():
+        return math.inf
+    logits = logits.astype(np.float64)
     return label_log_loss(logits / temperature, labels) if labels.ndim == 2 else negative_log_likelihood(logits, labels, temperature)
 
 
@@ -221,6 +225,10 @@ def refit(problem: Problem, module: SavedModule, trial: str) -> SavedModule:
     """Give a trial's classifier on features as it is without the held-out rows; a network, which never saw them, as it is."""
     stored = problem.checkpoints.load(result_name(trial, 0))
     parameters = PieceResult.from_json(stored).parameters if stored is not None else {}
+    if FOLDS_OF in parameters:
+        # The networks of the other folds have learnt from the held-out rows: the one that has not stands for all.
+        first = problem.checkpoints.load(model_name(str(parameters[FOLDS_OF])))
+        return module if first is None else StoredModel.from_bytes(first).module
     if "classifier" not in parameters or not isinstance(module, Chain) or problem.fold_count == 0:
         return module
     extractor = module.parts[0]
@@ -279,9 +287,20 @@ def _features(problem: Problem, name: str, extractor: SavedModule, images: NDArr
 
 
 def train_network(
-    problem: Problem, trial: str, rung: int, architecture: str, recipe: Recipe, target: int, total: int, deadline: float
+    problem: Problem,
+    trial: str,
+    rung: int,
+    architecture: str,
+    recipe: Recipe,
+    target: int,
+    total: int,
+    deadline: float,
+    *,
+    watched: bool = True,
 ) -> PieceResult:
     """Train a network up to an epoch; the piece of a network's trial.
+
+    Where it is not `watched`, it is not compared with others on the way.
 
     Raises
     ------
@@ -307,7 +326,7 @@ def train_network(
         source = alone if problem.fold_count == 0 else "the validation part"
         return StoredModel(network, problem.held_out, judgement.kept["logits"], source).to_bytes()
 
-    return train_piece(problem.checkpoints, trial, rung, begin, recipe, target, total, deadline)
+    return train_piece(problem.checkpoints, trial, rung, begin, recipe, target, total, deadline, watched=watched)
 
 
 def probe_network(problem: Problem, architecture: str, recipe: Recipe, deadline: float, share: float) -> Probe:

@@ -15,6 +15,7 @@ from oteo_automl.candidates.weights import find_weights
 from oteo_automl.search.checkpoint_pieces import judge_given
 from oteo_automl.search.choosing import choose_result
 from oteo_automl.search.classification_pieces import Problem, fit_classifier, probe_network, train_network
+from oteo_automl.search.folded import train_fold
 from oteo_automl.search.pieces import PieceResult
 from oteo_automl.search.probe import Probe
 from oteo_automl.search.result import Plan, SearchResult
@@ -98,6 +99,7 @@ class ClassificationWork(Work[SearchResult]):
         self.train_count = len(problem.learnt_from)
         self.held_out_count = len(problem.held_out)
         self.gpu_share = settings.gpu_share
+        self.other_folds = tuple(range(1, problem.fold_count)) if settings.blend else ()
         self._pretrained = {
             one.architecture: find_weights(problem.pretrained_uri, one.architecture) is not None
             for one in settings.candidates
@@ -128,6 +130,14 @@ class ClassificationWork(Work[SearchResult]):
             cpus=1.0,
             gpus=self.gpu_share,
             retries=0,
+        )
+
+    def train_fold(
+        self, executor: Executor, trial: str, fold: int, entry: Entry, recipe: Recipe, epochs: int, deadline: float
+    ) -> Task[PieceResult]:
+        """Train a network with another fold held out."""
+        return executor.submit(
+            train_fold, self._problem, trial, fold, entry.model, recipe, epochs, deadline, cpus=1.0, gpus=self.gpu_share, retries=0
         )
 
     def probe(self, executor: Executor, entry: Entry, recipe: Recipe, deadline: float) -> Task[Probe] | None:

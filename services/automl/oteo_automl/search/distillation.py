@@ -247,7 +247,7 @@ def _teach(
 
 def without_held_out(problem: Problem, module: SavedModule, parts: Sequence[str]) -> SavedModule:
     """Give the winner as it is without the held-out labels: networks never saw them, classifiers on features are fitted anew."""
-    if isinstance(module, Blend):
+    if isinstance(module, Blend) and len(parts) > 1:
         settings = module.settings
         members = [refit(problem, one, trial) for one, trial in zip(module.parts, parts, strict=True) if isinstance(one, SavedModule)]
         return Blend(members, settings["weights"], settings["temperatures"], several=settings["several"]).eval()

@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 Loss = Callable[[NDArray[np.float64], NDArray[np.int64]], float]
 """From log-probabilities ``(N, K)`` and the rows ``(N,)`` that they are of to a loss, smaller is better."""
 
+SharesLoss = Callable[[NDArray[np.float64], NDArray[np.int64]], float]
+"""From the shares of all members ``(M,)``, which sum to one, and the rows that are looked at to the loss of that mixture on these."""
+
 ENOUGH = 16
 """Held-out samples below which weights cannot be told apart from luck."""
 
@@ -147,19 +150,59 @@ def select(
     Choice or None
         None where no mixture fits or none has two parts.
     """
+
+    def of_shares(shares: NDArray[np.float64], rows: NDArray[np.int64]) -> float:
+        parts = np.flatnonzero(shares).tolist()
+        total = shares[parts[0]] * members[parts[0]].answers[rows]
+        for part in parts[1:]:
+            total = total + shares[part] * members[part].answers[rows]
+        return loss(total, rows)
+
+    latencies = [member.latency for member in members]
+    return select_shares(of_shares, latencies, len(members[0].answers), groups, seed=seed, limit=limit, deadline=deadline)
+
+
+class OutOfTime(Exception):
+    """Raised by a loss that takes long, where its time is up: the bag is given up."""
+
+
+def select_shares(
+    loss: SharesLoss,
+    latencies: Sequence[float],
+    count: int,
+    groups: Sequence[int] | NDArray[np.int64],
+    *,
+    seed: int,
+    limit: float = math.inf,
+    deadline: float = math.inf,
+    bags: int = _BAGS,
+    picks: int = _PICKS,
+) -> Choice | None:
+    """Find a mixture of anything that can be mixed by shares; see `select`.
+
+    Parameters
+    ----------
+    loss
+        Of a mixture; may raise `OutOfTime`.
+    latencies
+        Seconds for one image, of each member.
+    count
+        Number of samples.
+    groups, seed, limit, deadline
+        As of `select`.
+    bags, picks
+        Draws of models and samples, and models that each of them adds at most.
+    """
     numbers = np.unique(np.asarray(groups), return_inverse=True)[1]
     units = int(numbers.max()) + 1
-    count = len(members[0].answers)
     everything = np.arange(count)
-    alone = [loss(member.answers, everything) for member in members]
-    usable = [
-        place for place in np.argsort(alone, kind="stable").tolist() if math.isfinite(alone[place]) and members[place].latency <= limit
-    ]
+    alone = [loss(row, everything) for row in np.eye(len(latencies))]
+    usable = [place for place in np.argsort(alone, kind="stable").tolist() if math.isfinite(alone[place]) and latencies[place] <= limit]
     if len(usable) < 2 or count < ENOUGH:
         return None
-    votes = np.zeros(len(members))
+    votes = np.zeros(len(latencies))
     gains: list[float] = []
-    for bag in range(_BAGS):
+    for bag in range(bags):
         if time.time() > deadline and bag:
             break
         rng = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 1, bag]))
@@ -169,63 +212,68 @@ def select(
             inside, outside = everything, everything[:0]
         # The best of all is in every bag; of the others a draw.
         others = [place for place in usable[1:] if rng.random() < 0.6]
-        found = _greedy(members, [usable[0], *others], loss, inside, limit)
+        try:
+            found = _greedy(loss, latencies, [usable[0], *others], inside, limit, picks)
+            if len(outside) >= ENOUGH // 2:
+                # Against what would have been chosen alone on the same samples: it was not picked with luck on these either.
+                rival = min(usable, key=lambda place: loss(np.eye(len(latencies))[place], inside))
+                base = loss(np.eye(len(latencies))[rival], outside)
+                gains.append((base - loss(found, outside)) / max(abs(base), 1e-9))
+        except OutOfTime:
+            break
         votes += found
-        if len(outside) >= ENOUGH // 2:
-            parts = np.flatnonzero(found)
-            mixed = mix(members, parts.tolist(), found[parts].tolist())[outside]
-            # Against what would have been chosen alone on the same samples: it was not picked with luck on these either.
-            rival = min(usable, key=lambda place: loss(members[place].answers[inside], inside))
-            base = loss(members[rival].answers[outside], outside)
-            gains.append((base - loss(mixed, outside)) / max(abs(base), 1e-9))
-    return _settle(members, votes, loss, everything, limit, float(np.mean(gains)) if gains else 0.0)
+    return _settle(loss, latencies, votes, everything, limit, float(np.mean(gains)) if gains else 0.0)
 
 
-def _greedy(members: Sequence[Member], places: Sequence[int], loss: Loss, rows: NDArray[np.int64], limit: float) -> NDArray[np.float64]:
+def _greedy(
+    loss: SharesLoss, latencies: Sequence[float], places: Sequence[int], rows: NDArray[np.int64], limit: float, picks: int
+) -> NDArray[np.float64]:
     """Add, again and again, the model that helps most; give each model's share."""
-    counts = np.zeros(len(members))
-    total = np.zeros_like(members[0].answers[rows])
+    counts = np.zeros(len(latencies))
     best = math.inf
-    picked: set[int] = set()
-    for turn in range(_PICKS):
+    for turn in range(picks):
+        picked = set(np.flatnonzero(counts).tolist())
         step: tuple[float, int] | None = None
         for place in places:
-            if place not in picked and (
-                len(picked) >= MOST_PARTS or sum(members[one].latency for one in picked) + members[place].latency > limit
-            ):
+            if place not in picked and (len(picked) >= MOST_PARTS or sum(latencies[one] for one in picked) + latencies[place] > limit):
                 continue
-            value = loss((total + members[place].answers[rows]) / (turn + 1), rows)
+            tried = counts.copy()
+            tried[place] += 1
+            value = loss(tried / (turn + 1), rows)
             if step is None or value < step[0]:
                 step = (value, place)
         if step is None or (turn and step[0] >= best - 1e-9):
             break
         best = step[0]
         counts[step[1]] += 1
-        picked.add(step[1])
-        total += members[step[1]].answers[rows]
     shares: NDArray[np.float64] = counts / max(1.0, float(counts.sum()))
     return shares
 
 
 def _settle(
-    members: Sequence[Member], votes: NDArray[np.float64], loss: Loss, rows: NDArray[np.int64], limit: float, gain: float
+    loss: SharesLoss, latencies: Sequence[float], votes: NDArray[np.float64], rows: NDArray[np.int64], limit: float, gain: float
 ) -> Choice | None:
     """Make one mixture of all bags': the parts with most votes that fit, without those that hardly count."""
     shares = votes / max(votes.sum(), 1e-9)
     chosen: list[int] = []
     spent = 0.0
     for place in np.argsort(-shares, kind="stable").tolist():
-        if shares[place] >= _SMALLEST and len(chosen) < MOST_PARTS and spent + members[place].latency <= limit:
+        if shares[place] >= _SMALLEST and len(chosen) < MOST_PARTS and spent + latencies[place] <= limit:
             chosen.append(place)
-            spent += members[place].latency
+            spent += latencies[place]
     if len(chosen) < 2:
         return None
     parts = tuple(sorted(chosen))
     weights = shares[list(parts)] / shares[list(parts)].sum()
     rounded = np.round(weights, 3)
     rounded[-1] = 1.0 - rounded[:-1].sum()
-    values = tuple(float(one) for one in rounded)
-    return Choice(parts, values, loss(mix(members, parts, values), rows), sum(members[part].latency for part in parts), gain)
+    whole = np.zeros(len(latencies))
+    whole[list(parts)] = rounded
+    try:
+        value = loss(whole, rows)
+    except OutOfTime:
+        return None
+    return Choice(parts, tuple(float(one) for one in rounded), value, sum(latencies[part] for part in parts), gain)
 
 
 def choose(members: Sequence[Member], mixture: Choice | None, losses: Sequence[float], *, limit: float = math.inf) -> Choice:

@@ -15,6 +15,9 @@ from oteo_automl.search.result import EpochRecord
 if TYPE_CHECKING:
     from oteo_automl.candidates.training import Outcome, Recipe
 
+FOLDS_OF = "folds_of"
+"""Parameter of a trial that stands for a network trained on all folds: the trial that has held out the first."""
+
 _RIVALS = "rivals.json"
 _LOOK_SECONDS = 2.0
 
@@ -106,6 +109,11 @@ def trained_result(outcome: Outcome, recipe: Recipe, initial_weights: str, secon
         collapsed=outcome.judgement.collapsed,
         latency=latency,
     )
+
+
+def fold_name(parent: str, fold: int, *, again: bool = False) -> str:
+    """Give the name under which the training of a fold leaves what it has done; `again`: one that was begun again with a safer setting."""
+    return f"{parent}/fold{fold}{'-again' if again else ''}"
 
 
 def save_rivals(checkpoints: Checkpoints, curves: Mapping[str, Sequence[EpochRecord]]) -> None:

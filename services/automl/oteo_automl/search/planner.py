@@ -160,6 +160,13 @@ def _words(work: Work[Any], speeds: Speeds, budget: Budget, plan: Plan) -> str:
             f"{'Beside them' if cheap else 'First'} these networks under successive halving: {', '.join(listed)}; "
             "those whose learning curve cannot win are stopped, and new settings are tried around the leaders."
         )
+        if work.partners:
+            sentences.append("Where the time allows, a second network is trained to its end, because the two may answer together.")
+        if work.other_folds:
+            sentences.append(
+                f"Where time is left for it, the best network is trained with each of the other {len(work.other_folds)} folds held out as well, "
+                "and its networks answer together."
+            )
     else:
         sentences.append("No networks are trained.")
     sentences.append(

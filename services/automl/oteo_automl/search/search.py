@@ -20,9 +20,10 @@ from oteo_automl.candidates.registry import BLEND
 from oteo_automl.candidates.training import Recipe
 from oteo_automl.search.budget import Budget
 from oteo_automl.search.extrapolation import hopeless
+from oteo_automl.search.folds_queue import Folds
 from oteo_automl.search.front import mark_front
 from oteo_automl.search.guards import failure_message, remedy, safer, worker_died
-from oteo_automl.search.pieces import PieceResult, save_rivals
+from oteo_automl.search.pieces import FOLDS_OF, PieceResult, save_rivals
 from oteo_automl.search.planner import Speeds, predict_end, refresh, rungs_of
 from oteo_automl.search.probing import Probing
 from oteo_automl.search.proposals import Proposals
@@ -118,6 +119,7 @@ class Search(Generic[R]):
         self._check = check
         self._report = report
         self._trials: list[Trial] = []
+        self._folds = Folds(work)
         self._running: dict[str, tuple[Task[PieceResult], Trial]] = {}
         self._proposals = Proposals(work.seed, work.strengths, work.searched)
         self._probing = probing or Probing(work, budget)
@@ -191,7 +193,7 @@ class Search(Generic[R]):
         if len(running) + len(self._probing.tasks) >= self._slots:
             return None
         # What an earlier attempt had begun.
-        for trial in self._trials:
+        for trial in (*self._trials, *self._folds.trials):
             if trial.state == RUNNING and trial.id not in self._running:
                 return trial, trial.rung
         if not self._answered():
@@ -242,12 +244,29 @@ class Search(Generic[R]):
             return trials[place], len(trials[place].results)
         if unstarted:
             return self._add(unstarted[0]), 0
+        partner = self._partner([trials[place] for place in waiting])
+        if partner is not None:
+            return partner, len(partner.results)
         proposal = self._propose()
         if proposal is not None:
             return proposal
+        fold = self._folds.next(self._trials, self._epoch, self._budget.left, self._network_slots)
+        if fold is not None:
+            return fold, 0
         # Too little time for anything new: the best of those that were stopped go on.
         best = min((trials[place] for place in waiting), key=lambda trial: trial.loss(objective), default=None)
         return None if best is None else (best, len(best.results))
+
+    def _partner(self, waiting: Sequence[Trial]) -> Trial | None:
+        """Give the best network that is to be trained to its end because it may be mixed with the best of all; None where there are enough."""
+        ended = sum(trial.recipe is not None and trial.state == FINISHED for trial in self._trials)
+        busy = sum(trial.recipe is not None for _, trial in self._running.values())
+        if not self._work.partners or ended + busy > self._work.partners:
+            return None
+        whole = [
+            trial for trial in waiting if self._missing(trial) * self._speeds.epoch(self._work.entry(trial.candidate)) < self._budget.left
+        ]
+        return min(whole, key=lambda trial: trial.loss(self._work.objective), default=None)
 
     def _propose(self) -> tuple[Trial, int] | None:
         """Give a new trial around the leading networks where there is time to train it to its end."""
@@ -259,7 +278,9 @@ class Search(Generic[R]):
             return None
         leader = leaders[len(self._trials) % min(2, len(leaders))]
         entry = self._work.entry(leader.candidate)
-        if leader.recipe is None or self._speeds.epoch(entry) * leader.rungs[-1] > 0.8 * self._budget.left:
+        # What the other folds of the leading network will need is not for new settings.
+        kept = self._folds.seconds(self._trials, self._epoch, self._budget.total - self._budget.reserve, self._network_slots)
+        if leader.recipe is None or self._speeds.epoch(entry) * leader.rungs[-1] > 0.8 * (self._budget.left - kept):
             return None
         return self._add(entry, self._proposals.ask(entry.model, leader.recipe, self._work.base_rate(entry))), 0
 
@@ -268,8 +289,12 @@ class Search(Generic[R]):
 
     def _fits(self, trial: Trial) -> bool:
         """Say whether at least a twentieth of what is missing can still be learnt."""
-        missing = trial.rungs[-1] - (trial.last.epochs if trial.last else 0)
-        return self._budget.left > max(4.0, 0.05 * missing * self._speeds.epoch(self._work.entry(trial.candidate)))
+        epoch = self._speeds.epoch(self._work.entry(trial.candidate))
+        return self._budget.left > max(4.0, 0.05 * self._missing(trial) * epoch)
+
+    @staticmethod
+    def _missing(trial: Trial) -> int:
+        return trial.rungs[-1] - (trial.last.epochs if trial.last else 0)
 
     # Trials.
 
@@ -296,6 +321,8 @@ class Search(Generic[R]):
             share = 0.1 * (self._budget.total - self._budget.reserve)
             limit = min(deadline, time.time() + max(3.0, share))
             task = self._work.fit(self._executor, trial.id, entry, limit)
+        elif trial.fold:
+            task = self._work.train_fold(self._executor, trial.id, trial.fold, entry, trial.recipe, trial.rungs[-1], deadline - 1.0)
         else:
             target, total = trial.rungs[rung], trial.rungs[-1]
             task = self._work.train(self._executor, trial.id, rung, entry, trial.recipe, target, total, deadline - 1.0)
@@ -313,13 +340,19 @@ class Search(Generic[R]):
                 self._finished(trial, task.result())
             except Exception as error:  # noqa: BLE001 (whatever one candidate raises, the others go on, and the trial says it)
                 self._failed(trial, error)
-            trial.run_id = self._tracker.trial(self._record(trial), trial.curve) or trial.run_id
+            if not trial.fold:
+                trial.run_id = self._tracker.trial(self._record(trial), trial.curve) or trial.run_id
             self._remember()
 
     def _finished(self, trial: Trial, result: PieceResult) -> None:
         trial.results.append(result)
         trial.seconds += result.seconds
         trial.message = result.message
+        if trial.fold:
+            trial.state = STOPPED if result.stopped else FINISHED
+            if self._epoch(trial) * trial.rungs[-1] < self._budget.left and (why := self._folds.far_below(trial, self._trials)):
+                self._folds.again(trial, safer(trial.recipe or Recipe()), why)
+            return
         last = trial.recipe is None or trial.rung >= len(trial.rungs) - 1
         trial.state = STOPPED if result.stopped else FINISHED if last else PAUSED
         if trial.recipe is None:
@@ -334,8 +367,12 @@ class Search(Generic[R]):
         elif trial.state == PAUSED and (reason := self._cannot_win(trial)):
             trial.state, trial.message = PRUNED, reason
         self._complete_plan()
-        networks = sorted((one for one in self._trials if one.curve), key=lambda one: one.loss(self._work.objective))
-        save_rivals(self._work.checkpoints, {one.id: one.curve for one in networks[:2]})
+        save_rivals(self._work.checkpoints, {one.id: one.curve for one in self._to_beat()[:2]})
+
+    def _to_beat(self, but: Trial | None = None) -> list[Trial]:
+        """Give the networks that another must beat to be worth going on with, best first: where it may be a partner the very best need not be."""
+        networks = [one for one in self._ranked() if one.curve and one is not but]
+        return networks[self._work.partners :]
 
     @staticmethod
     def _collapse(trial: Trial, result: PieceResult) -> str:
@@ -371,6 +408,9 @@ class Search(Generic[R]):
         """Begin a trial again under a new name with safer settings; what it has left stays."""
         if self._budget.left < _SHORTEST:
             return
+        if trial.fold:
+            self._folds.again(trial, recipe, why)
+            return
         other = self._add(self._work.entry(trial.candidate), recipe)
         other.restarts, other.rung, other.state = trial.restarts + 1, 0, RUNNING
         other.notes.append(f"begun after {trial.id} {why}: learning rate {recipe.rate:g}, full precision")
@@ -382,8 +422,11 @@ class Search(Generic[R]):
         return any(not one.results[-1].collapsed and not (one.curve and one.curve[-1].validation_score <= 0.0) for one in others)
 
     def _cannot_win(self, trial: Trial) -> str:
-        rivals = [one.curve for one in self._trials if one is not trial and one.curve]
+        rivals = [one.curve for one in self._to_beat(trial)]
         return hopeless(trial.curve, trial.rungs[-1], rivals, by_score=self._work.objective != "log_loss")
+
+    def _epoch(self, trial: Trial) -> float:
+        return self._speeds.epoch(self._work.entry(trial.candidate))
 
     def _learn_speed(self, trial: Trial) -> None:
         curve = trial.curve
@@ -406,7 +449,7 @@ class Search(Generic[R]):
         """Write down which trials there are and how they stand, for a rerun and for whoever asks."""
         checkpoints = self._work.checkpoints
         mark_front(self._trials, self._work.objective)
-        checkpoints.save(_TRIALS, json.dumps([trial.to_dict() for trial in self._trials]).encode())
+        checkpoints.save(_TRIALS, json.dumps([trial.to_dict() for trial in (*self._trials, *self._folds.trials)]).encode())
         checkpoints.save(LEADERBOARD, json.dumps([self._record(trial).to_dict() for trial in self._ranked()]).encode())
 
     def _recall(self) -> None:
@@ -415,6 +458,11 @@ class Search(Generic[R]):
             trial = Trial.from_dict(values)
             if trial.candidate == BLEND:
                 # Made anew at the end, from what there is then.
+                continue
+            if trial.fold:
+                self._folds.trials.append(trial)
+                continue
+            if trial.recipe is None and trial.results and FOLDS_OF in trial.results[-1].parameters:
                 continue
             self._trials.append(trial)
             if trial.recipe is not None and trial.results:

@@ -55,8 +55,12 @@ def train_piece(
     target: int,
     total: int,
     deadline: float,
+    *,
+    watched: bool = True,
 ) -> PieceResult:
     """Train up to epoch `target` of `total`; a result that is there is given at once.
+
+    Where it is not `watched`, it goes on whatever others have come to.
 
     Raises
     ------
@@ -76,7 +80,7 @@ def train_piece(
     def keep(data: bytes) -> None:
         checkpoints.save(state_name(trial), data)
 
-    watch = curve_watch(checkpoints, trial, total, by_score=begun.by_score)
+    watch = curve_watch(checkpoints, trial, total, by_score=begun.by_score) if watched else None
     outcome = begun.trainer.run(target, total, deadline, keep, judge_every=begun.judge_every, on_epoch=watch)
     network = begun.trainer.result()
     checkpoints.save(model_name(trial), begun.stored(network, outcome.judgement))

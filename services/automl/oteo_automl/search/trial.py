@@ -49,6 +49,8 @@ class Trial:
         What happened on the way, sentences for people.
     on_front
         True where no other trial is both better and quicker at inference; known at the end.
+    parent, fold
+        Of the training of a network on another fold than the first: the trial that has held out the first, and the fold's number.
     """
 
     id: str
@@ -65,6 +67,8 @@ class Trial:
     lost: int = 0
     notes: list[str] = field(default_factory=list)
     on_front: bool = False
+    parent: str = ""
+    fold: int = 0
 
     @property
     def last(self) -> PieceResult | None:

@@ -65,6 +65,10 @@ class Work(ABC, Generic[R]):
         Whatever the time.
     whole_share
         Part of the budget that one network trained to its end may take.
+    partners
+        Networks beside the best that are worth training to their end, because they may be mixed with it.
+    other_folds
+        Numbers of the folds beside the first on which the best network is trained too where time is left; empty: none.
     gpu_share
         Part of a GPU that a training takes; 0: none.
     strengths
@@ -82,6 +86,8 @@ class Work(ABC, Generic[R]):
     images_wanted: int = 12_000
     most_epochs: int = 80
     whole_share: float = 0.5
+    partners: int = 0
+    other_folds: Sequence[int] = ()
     gpu_share: float = 0.0
     strengths: tuple[str, ...] = ("light", "strong", "turned")
     searched: tuple[str, ...] = SEARCHED
@@ -108,6 +114,12 @@ class Work(ABC, Generic[R]):
         self, executor: Executor, trial: str, rung: int, entry: Entry, recipe: Recipe, target: int, total: int, deadline: float
     ) -> Task[PieceResult]:
         """Begin a training up to epoch `target` of `total`; it goes on from the trial's last state and ends by `deadline`."""
+
+    def train_fold(
+        self, executor: Executor, trial: str, fold: int, entry: Entry, recipe: Recipe, epochs: int, deadline: float
+    ) -> Task[PieceResult]:
+        """Begin a whole training that holds out another fold than the first; the trial's name is not that of another fold's."""
+        raise LookupError(f"{entry.name} is not trained on other folds")
 
     def probe(self, executor: Executor, entry: Entry, recipe: Recipe, deadline: float) -> Task[Probe] | None:
         """Begin to measure steps of a network's training by `oteo_automl.search.probe.measure`; None: it cannot be measured."""

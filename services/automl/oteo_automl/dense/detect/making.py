@@ -58,3 +58,5 @@ def know_kind(kind: str) -> None:
     """Import the module of a kind of detector, so that `oteo_automl.candidates.modules.build` knows it; the others come with this module."""
     if kind == "transformer-detector":
         from oteo_automl.dense.detect import transformer  # noqa: F401
+    elif kind in ("mean-detector", "fused-detector"):
+        from oteo_automl.dense.detect import mixing  # noqa: F401

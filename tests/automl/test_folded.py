@@ -1,0 +1,320 @@
+"""Networks trained on all folds: their networks answer together, their held-out answers join the cross-validation, and no bad fold is averaged in."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from oteo_automl.candidates.modules import Blend, SavedModule, saved
+from oteo_automl.candidates.training import Diverged, Recipe
+from oteo_automl.search import search as searching
+from oteo_automl.search.budget import Budget
+from oteo_automl.search.choosing import choose_result
+from oteo_automl.search.classification_pieces import Problem, StoredModel, refit, train_network
+from oteo_automl.search.classification_work import Settings
+from oteo_automl.search.data import ArrayCache
+from oteo_automl.search.distillation import without_held_out
+from oteo_automl.search.folded import gather_folds, rotated, train_fold
+from oteo_automl.search.pieces import FOLDS_OF, PieceResult, fold_name, model_name, result_name
+from oteo_automl.search.result import EpochRecord, Plan
+from oteo_automl.search.scoring import score
+from oteo_automl.search.search import Search
+from oteo_automl.search.tracker import NoTracker
+from oteo_automl.search.trial import FINISHED, Trial
+from oteo_automl.search.work import Entry, Work
+from oteo_core.images import InputPolicy
+from oteo_core.jobs.executor import Executor, InlineExecutor, Task
+
+COUNT, FOLDS = 200, 5
+LABELS = np.random.default_rng(0).integers(0, 2, COUNT)
+PLACES = np.arange(COUNT) % FOLDS
+
+
+@saved
+class Fixed(SavedModule):
+    """Answers each image alike."""
+
+    kind = "test-fixed"
+
+    def __init__(self, value: float) -> None:
+        super().__init__(value=value)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        value = torch.full((len(image),), float(self.settings["value"]))
+        return torch.stack([-value, value], dim=1)
+
+
+@dataclass
+class Kept:
+    """Checkpoints in memory."""
+
+    data: dict[str, bytes] = field(default_factory=dict)
+
+    def save(self, name: str, data: bytes) -> None:
+        self.data[name] = data
+
+    def load(self, name: str) -> bytes | None:
+        return self.data.get(name)
+
+    def saved(self, prefix: str = "") -> list[str]:
+        return sorted(name for name in self.data if name.startswith(prefix))
+
+    def discard(self, name: str) -> None:
+        self.data.pop(name, None)
+
+
+class World:
+    """A problem with drawn answers: classifiers on features on all rows, a network on the first fold and perhaps on others."""
+
+    def __init__(self) -> None:
+        images = np.random.default_rng(1).integers(0, 256, (COUNT, 16, 16, 1), dtype=np.uint8)
+        self.kept = Kept()
+        self.problem = Problem(ArrayCache(images), LABELS, np.arange(COUNT), PLACES, FOLDS, 2, 0, self.kept)
+        names = [str(number) for number in range(COUNT)]
+        self.settings = Settings([], "log_loss", InputPolicy(16, 16, 1), ("no", "yes"), names, names)
+        self.trials: list[Trial] = []
+
+    def answers(self, skill: float, seed: int) -> NDArray[np.float32]:
+        logits = np.random.default_rng(seed).normal(0, 1, (COUNT, 2))
+        logits[np.arange(COUNT), LABELS] += skill
+        return logits.astype(np.float32)
+
+    def save(self, name: str, rows: NDArray[np.int64], logits: NDArray[np.float32], value: float = 0.0) -> PieceResult:
+        self.kept.save(model_name(name), StoredModel(Fixed(value), rows, logits, "drawn").to_bytes())
+        result = PieceResult(score(logits, LABELS[rows]), 1.0, latency=0.001, parameters={"epochs": 3})
+        self.kept.save(result_name(name, 0), result.to_json())
+        return result
+
+    def classifier(self, name: str, skill: float, seed: int) -> None:
+        identity = f"t{len(self.trials):03d}-{name}"
+        logits = self.answers(skill, seed)
+        self.save(identity, np.arange(COUNT), logits)
+        held = PLACES == 0
+        self.trials.append(Trial(identity, name, state=FINISHED, results=[PieceResult(score(logits[held], LABELS[held]), 1.0)]))
+
+    def network(self, skills: dict[int, float], seed: int = 50) -> Trial:
+        """Add a network whose fold `k` has this skill; fold 0 is its trial's own."""
+        identity = f"t{len(self.trials):03d}-timm-resnet18"
+        for fold, skill in skills.items():
+            rows = np.flatnonzero(fold == PLACES)
+            result = self.save(identity if fold == 0 else fold_name(identity, fold), rows, self.answers(skill, seed)[rows], 0.5 + fold)
+            if fold == 0:
+                trial = Trial(identity, "timm-resnet18", recipe=Recipe(), rungs=[3], state=FINISHED, results=[result])
+        self.trials.append(trial)
+        return trial
+
+    def choose(self, **fields: object) -> tuple[Any, Plan]:
+        plan = Plan()
+        return choose_result(self.trials, self.problem, replace(self.settings, **fields), plan, seconds=600.0), plan  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_the_folds_networks_are_one_graph_and_their_answers_those_of_all_rows(world: World) -> None:
+    parent = world.network(dict.fromkeys(range(FOLDS), 1.5))
+    [(one, folded)] = gather_folds(world.trials, world.problem)
+    assert one is parent
+    assert world.trials[-1] is folded
+    stored = StoredModel.from_bytes(world.kept.data[model_name(folded.id)])
+    np.testing.assert_array_equal(stored.rows, np.arange(COUNT))
+    np.testing.assert_array_equal(stored.logits, world.answers(1.5, 50))
+    assert "cross-validated (5 folds by group)" in stored.source
+    # The mean of the five networks' log-probabilities.
+    values = np.array([0.5 + fold for fold in range(FOLDS)])
+    wanted = np.log(1.0 / (1.0 + np.exp(2.0 * np.stack([values, -values])))).mean(axis=1)
+    found = stored.module(torch.zeros((2, 16, 16, 1), dtype=torch.uint8))
+    np.testing.assert_allclose(found[0].detach().numpy(), wanted, rtol=1e-5)
+    assert folded.results[-1].fold_scores.keys() == {"0", "1", "2", "3", "4"}
+    assert "the mean of 5 networks" in folded.message
+    # The figures that trials are compared by stay those of the first fold.
+    assert folded.loss("log_loss") == pytest.approx(parent.loss("log_loss"))
+
+
+def test_a_fold_far_below_its_siblings_is_not_averaged_in_and_is_named(world: World) -> None:
+    world.network({0: 2.0, 1: 2.0, 2: 2.0, 3: -4.0, 4: 2.0})
+    [(_, folded)] = gather_folds(world.trials, world.problem)
+    stored = StoredModel.from_bytes(world.kept.data[model_name(folded.id)])
+    assert set(PLACES[stored.rows].tolist()) == {0, 1, 2, 4}
+    assert isinstance(stored.module, Blend)
+    assert len(stored.module.parts) == 4
+    assert "fold 4 is far below its siblings" in folded.message
+    assert "not in the mean" in folded.message
+    assert folded.results[-1].parameters["left_out_folds"] == [3]
+
+
+def test_a_fold_begun_again_stands_for_the_one_that_failed(world: World) -> None:
+    parent = world.network({0: 2.0, 1: 2.0, 2: 2.0, 3: -4.0, 4: 2.0})
+    rows = np.flatnonzero(PLACES == 3)
+    world.save(fold_name(parent.id, 3, again=True), rows, world.answers(2.0, 50)[rows], 9.0)
+    [(_, folded)] = gather_folds(world.trials, world.problem)
+    assert folded.results[-1].parameters["folds"] == 5
+    assert folded.results[-1].parameters["left_out_folds"] == []
+
+
+def test_networks_of_all_folds_are_mixed_with_classifiers_on_all_rows(world: World) -> None:
+    for number, name in enumerate(("classical-logistic", "classical-svm")):
+        world.classifier(name, 1.0, 10 + number)
+    parent = world.network(dict.fromkeys(range(FOLDS), 1.2))
+    result, plan = world.choose()
+    assert result.best.candidate == "blend"
+    folded = next(trial for trial in world.trials if trial.results and FOLDS_OF in trial.results[-1].parameters)
+    assert folded.id in result.best.parameters["parts"]
+    assert parent.id not in result.best.parameters["parts"]
+    assert len(result.best.validation.labels) == COUNT
+    assert "timm-resnet18 is the mean of 5 networks" in plan.summary
+    assert len(result.fold_scores["timm-resnet18"]) == FOLDS
+    # A teacher must not know the held-out labels: of the network, the one that has not seen them.
+    teacher = without_held_out(world.problem, result.best.module, result.best.parameters["parts"])
+    assert isinstance(teacher, Blend)
+    assert [part.kind for part in teacher.parts].count("test-fixed") == len(teacher.parts)
+
+
+def test_alone_it_takes_the_place_of_the_first_folds_network_within_the_time_for_an_image(world: World) -> None:
+    parent = world.network(dict.fromkeys(range(FOLDS), 1.2))
+    result, _ = world.choose()
+    assert result.best.parameters[FOLDS_OF] == parent.id
+    assert len(result.best.validation.labels) == COUNT
+    teacher = refit(world.problem, result.best.module, result.best.trial_id)
+    assert teacher.settings == {"value": 0.5}
+    assert without_held_out(world.problem, result.best.module, [result.best.trial_id]).settings == {"value": 0.5}
+    world = World()
+    parent = world.network(dict.fromkeys(range(FOLDS), 1.2))
+    assert world.choose(max_latency=1e-9)[0].best.trial_id == parent.id
+    world = World()
+    parent = world.network({0: 1.2})
+    assert world.choose()[0].best.trial_id == parent.id
+
+
+def test_a_fold_is_trained_on_what_the_others_hold_out() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    images = np.clip(rng.normal(90 + 70 * labels[:, None, None, None], 20, (60, 32, 32, 3)), 0, 255).astype(np.uint8)
+    kept = Kept()
+    folds = np.where(np.arange(60) < 6, -1, np.arange(60) // 2 % 3)
+    problem = Problem(ArrayCache(images), labels, np.arange(60), folds, 3, 2, 0, kept)
+    assert set(rotated(problem, 2).held_out.tolist()) == set(np.flatnonzero(folds == 2).tolist())
+    # Rows without a fold are always learnt from.
+    assert set(range(6)) <= set(rotated(problem, 2).learnt_from.tolist())
+    recipe, until = Recipe(batch=16, rate=3e-3), time.time() + 60.0
+    first = train_network(problem, "t000-timm-resnet10t", 0, "resnet10t", recipe, 2, 2, until)
+    trial = Trial("t000-timm-resnet10t", "timm-resnet10t", recipe=recipe, rungs=[2], state=FINISHED, results=[first])
+    name = fold_name(trial.id, 2)
+    once = train_fold(problem, name, 2, "resnet10t", recipe, 2, until)
+    # A piece that is done gives its result at once.
+    assert train_fold(problem, name, 2, "resnet10t", recipe, 2, until) == once
+    [(_, folded)] = gather_folds([trial], problem)
+    stored = StoredModel.from_bytes(kept.data[model_name(folded.id)])
+    assert set(folds[stored.rows].tolist()) == {0, 2}
+    assert isinstance(stored.module, Blend)
+    with torch.inference_mode():
+        own = stored.module.parts[1](torch.from_numpy(images[folds == 2])).numpy()
+    np.testing.assert_allclose(stored.logits[folds[stored.rows] == 2], own, atol=1e-4)
+
+
+class Foldable(Work[list[Trial]]):
+    """A search over one network; `bad` folds answer badly, `wild` ones diverge, until they are begun again."""
+
+    def __init__(self, *, bad: int = 0, wild: int = 0, kept: Kept | None = None, folds: int = 5) -> None:
+        self.entries = [Entry("net", model="net")]
+        self.objective, self.seed, self.train_count, self.held_out_count = "log_loss", 0, 32, 16
+        self.checkpoints = kept or Kept()
+        self.most_epochs = 10
+        self.other_folds = tuple(range(1, folds))
+        self.bad, self.wild = bad, wild
+        self.begun: list[str] = []
+        self.stop_after = 10_000
+
+    def _result(self, name: str, epochs: int, loss: float) -> PieceResult:
+        curve = [EpochRecord(epoch, loss, loss, 0.9, 0.01, 0.01) for epoch in range(1, epochs + 1)]
+        return PieceResult({"log_loss": loss, "accuracy": 0.9}, 0.01, epochs, curve=curve, latency=0.001)
+
+    def train(
+        self, executor: Executor, trial: str, rung: int, entry: Entry, recipe: Recipe, target: int, total: int, deadline: float
+    ) -> Task[PieceResult]:
+        self.begun.append(f"{trial}@{rung}")
+        return executor.submit(self._result, trial, target, 0.3)
+
+    def train_fold(
+        self, executor: Executor, trial: str, fold: int, entry: Entry, recipe: Recipe, epochs: int, deadline: float
+    ) -> Task[PieceResult]:
+        if len(self.begun) >= self.stop_after:
+            raise KeyboardInterrupt
+        self.begun.append(trial)
+
+        def piece() -> PieceResult:
+            if fold == self.wild and "again" not in trial:
+                raise Diverged("the loss is not finite")
+            return self._result(trial, epochs, 3.0 if fold == self.bad and "again" not in trial else 0.3)
+
+        return executor.submit(piece)
+
+    def pretrained(self, entry: Entry) -> bool:
+        return False
+
+    def recipe(self, entry: Entry) -> Recipe:
+        return Recipe()
+
+    def base_rate(self, entry: Entry) -> float:
+        return 0.01
+
+    def cost(self, entry: Entry) -> float:
+        return 0.01
+
+    def result(self, trials: list[Trial], plan: Plan, seconds: float) -> list[Trial]:
+        return trials
+
+
+def run(work: Foldable, monkeypatch: pytest.MonkeyPatch) -> Search[list[Trial]]:
+    monkeypatch.setattr(searching, "_MOST_TRIALS", 1)
+    found = Search(work, InlineExecutor(), Budget.resume(work.checkpoints, 60.0, 0.0), Plan(), NoTracker())
+    found.run()
+    return found
+
+
+def test_the_leading_network_is_trained_on_every_other_fold_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = Foldable()
+    found = run(work, monkeypatch)
+    assert [name for name in work.begun if "fold" in name] == [f"t000-net/fold{fold}" for fold in range(1, 5)]
+    assert [one.state for one in found._folds.trials] == ["finished"] * 4
+    # They stand in no list of trials.
+    assert [record.id for record in found.records()] == ["t000-net"]
+    assert "with each of the other 4 folds held out as well" in found._plan.summary
+
+
+def test_a_killed_search_goes_on_with_the_folds_that_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = Foldable()
+    work.stop_after = 4
+    with pytest.raises(KeyboardInterrupt):
+        run(work, monkeypatch)
+    again = Foldable(kept=work.checkpoints)  # type: ignore[arg-type]
+    run(again, monkeypatch)
+    done = [name for name in (*work.begun, *again.begun) if "fold" in name]
+    assert set(done) == {f"t000-net/fold{fold}" for fold in range(1, 5)}
+    assert "t000-net/fold1" not in again.begun
+
+
+def test_a_fold_that_diverges_or_is_far_below_its_siblings_is_begun_again_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = Foldable(bad=4, wild=2)
+    found = run(work, monkeypatch)
+    assert work.begun.count("t000-net/fold2-again") == 1
+    assert work.begun.count("t000-net/fold4-again") == 1
+    again = [one for one in found._folds.trials if one.restarts]
+    assert {one.fold for one in again} == {2, 4}
+    assert all(one.recipe is not None and one.recipe.rate == pytest.approx(0.25e-3) for one in again)
+    assert all("begun after" in one.notes[0] for one in again)
+
+
+def test_without_time_for_all_folds_none_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = Foldable()
+    monkeypatch.setattr(searching.Speeds, "epoch", lambda *_: 2.0)
+    run(work, monkeypatch)
+    assert not [name for name in work.begun if "fold" in name]
