@@ -26,7 +26,6 @@ from oteo_automl.report.data import (
     ThresholdRow,
 )
 from oteo_automl.report.pairs import BoxPairs, found_words
-from oteo_automl.report.pictures import thumbnail
 from oteo_core.datasets import Task
 from oteo_core.evaluation.bootstrap import Floats, Ints, encode_groups
 from oteo_core.evaluation.detection import match_boxes
@@ -34,6 +33,7 @@ from oteo_core.evaluation.instances import match_class, overlap
 from oteo_core.evaluation.matching import SIZES, ClassMatches, ImageMatches
 from oteo_core.evaluation.statistics import ScoreTable, Significance, judge
 from oteo_core.packages.answers import IGNORED, ClassMap, Detections, Instances, TrueBoxes
+from oteo_core.reporting.pictures import thumbnail
 
 Pixels = Callable[[int], NDArray[Any]]
 

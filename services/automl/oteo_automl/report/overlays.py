@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from oteo_automl.report.pictures import SIDE, displayable
 from oteo_core.images import InputPolicy, encode_jpeg, encode_png, nearest
 from oteo_core.images.geometry import place
 from oteo_core.packages.answers import IGNORED
+from oteo_core.reporting.pictures import SIDE, displayable
 
 Colour = tuple[int, int, int]
 Picture = NDArray[np.uint8]
