@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -80,10 +81,11 @@ def inception(weights: Path, device: str = "cpu") -> Encoder:
     """
     from torchvision.models import inception_v3
 
-    network = inception_v3(weights=None, init_weights=False, aux_logits=True)
     try:
-        network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError) as error:
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+        network = inception_v3(weights=None, init_weights=False, aux_logits=True)
+        network.load_state_dict(state)
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError, UnpicklingError) as error:
         raise FailedPrecondition(f"no weights of Inception-v3 can be read from {weights}: {error}"[:400], reason="BAD_WEIGHTS") from error
     network.fc = nn.Identity()
     return Encoder(network, 299, device=device)

@@ -7,10 +7,12 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from oteo_translate.methods.unpaired.layers import BlurDown, InstanceNorm, convolution, double, normed, pad_to
+from oteo_translate.methods.unpaired.layers import BlurDown, InstanceNorm, begin, convolution, double, normed, pad_to
 
 GAIN = 0.1
 """First weights of the last layer of a generator with residual output are so much smaller, so that it begins near the identity."""
+
+_COLOUR_WIDTH = 64
 
 
 class Generator(nn.Module):
@@ -24,8 +26,9 @@ class Generator(nn.Module):
     channels
         Of the images, in and out.
     residual
-        True: the network's answer is a change of the image (between -1 and 1), so that an untrained one is near the identity; False: it is the
-        image, as in the papers.
+        True: the network's answer is a change of the image (between -1 and 1), so that an untrained one is near the identity, and a small network
+        that sees each pixel's colour alone adds to it: instance norm takes an image's own brightness away, and without it nothing in the
+        network could tell an image of home, which should stay, from one that should change. False: the answer is the image, as in the papers.
 
     Attributes
     ----------
@@ -41,6 +44,11 @@ class Generator(nn.Module):
         super().__init__()
         self.channels = channels
         self.residual = residual
+        self.colours = (
+            nn.Sequential(nn.Conv2d(channels, _COLOUR_WIDTH, 1), nn.LeakyReLU(0.2), nn.Conv2d(_COLOUR_WIDTH, channels, 1))
+            if residual
+            else None
+        )
         self.multiple = 1
         self.widths: list[int] = []
 
@@ -56,6 +64,17 @@ class Generator(nn.Module):
         """Give the last layer."""
         raise NotImplementedError
 
+    def begin(self, generator: torch.Generator) -> None:
+        """Draw first weights."""
+        begin(self, generator)
+        if self.colours is not None:
+            first, last = self.colours[0], self.colours[2]
+            nn.init.normal_(first.weight, 0.0, 1.0, generator=generator)
+            nn.init.normal_(first.bias, 0.0, 0.5, generator=generator)
+            with torch.no_grad():
+                last.weight.mul_(GAIN)
+                self.last().weight.mul_(GAIN)
+
     def forward(self, planes: torch.Tensor) -> torch.Tensor:
         """Translate ``(N, C, H, W)`` float32 of 0 to 1. Not cut off at 0 and 1: a gradient must pass there."""
         return self.seen(planes)[0]
@@ -64,8 +83,10 @@ class Generator(nn.Module):
         """Translate, and give the feature maps of `features` from the same pass."""
         height, width = planes.shape[-2:]
         deepest, maps = self.encode(self._signed(planes))
-        answer = torch.tanh(self.decode(deepest, maps)[..., :height, :width].float())
-        return (planes + answer if self.residual else 0.5 * answer + 0.5), maps
+        found = self.decode(deepest, maps)[..., :height, :width].float()
+        if self.colours is None:
+            return 0.5 * torch.tanh(found) + 0.5, maps
+        return planes + torch.tanh(found + self.colours(planes * 2.0 - 1.0).float()), maps
 
     def features(self, planes: torch.Tensor) -> list[torch.Tensor]:
         """Give feature maps of ``(N, C, H, W)`` float32 of 0 to 1, fine to coarse, `widths` channels each."""

@@ -10,7 +10,7 @@ from torch import nn
 
 from oteo_translate.methods.unpaired.discriminators import PatchDiscriminator
 from oteo_translate.methods.unpaired.ganilla_generator import GanillaGenerator
-from oteo_translate.methods.unpaired.generators import GAIN, Generator, ResnetGenerator
+from oteo_translate.methods.unpaired.generators import Generator, ResnetGenerator
 from oteo_translate.methods.unpaired.layers import begin
 from oteo_translate.methods.unpaired.losses import ADVERSARIAL
 from oteo_translate.methods.unpaired.recipe import Recipe
@@ -102,10 +102,7 @@ class Objective:
         recipe = self.recipe
         with torch.random.fork_rng(devices=[]):
             made = build_generator(recipe.generator, self.channels, recipe.residual, recipe.width, recipe.blocks, depth_for(recipe.crop))
-        self.begin(made)
-        if recipe.residual:
-            with torch.no_grad():
-                made.last().weight.mul_(GAIN)
+        made.begin(self._generator)
         return made
 
     def new_discriminator(self) -> PatchDiscriminator:
