@@ -1,0 +1,92 @@
+"""Mean and spread of each channel brought to home's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from oteo_core.graphs.modules import saved
+from oteo_translate.domains import Domain
+from oteo_translate.methods.base import TRAINING_FREE, FitContext, Method, Parameters, Translation, method
+from oteo_translate.methods.sampling import planes
+
+SCOPES = ("image", "domain")
+"""What is brought to home's look: each image by its own figures, or all by the figures of the shifted domain."""
+
+GAIN = 10.0
+"""Contrast is raised ninefold at most: an empty image holds noise alone."""
+
+
+def measured(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give mean and standard deviation (over all, not all but one) of ``(N, C, H, W)``: twice ``(N, C, 1, 1)``."""
+    mean = values.mean(dim=(2, 3), keepdim=True)
+    return mean, (values - mean).square().mean(dim=(2, 3), keepdim=True).sqrt()
+
+
+def brought(values: torch.Tensor, mean: torch.Tensor, spread: torch.Tensor, to_mean: torch.Tensor, to_spread: torch.Tensor) -> torch.Tensor:
+    """Bring values of this mean and spread to others."""
+    gain = (to_spread / spread.clamp(min=1e-6)).clamp(max=GAIN)
+    return (values - mean) * gain + to_mean
+
+
+@saved
+class MomentsTranslation(Translation):
+    """Bring mean and standard deviation of each channel to home's.
+
+    Parameters
+    ----------
+    channels
+        Of the images.
+    scope
+        Of `SCOPES`.
+    """
+
+    kind = "translation-moments"
+    mean: torch.Tensor
+    spread: torch.Tensor
+    shifted_mean: torch.Tensor
+    shifted_spread: torch.Tensor
+
+    def __init__(self, channels: int, scope: str) -> None:
+        super().__init__(channels=channels, scope=scope)
+        self.scope = scope
+        for name in ("mean", "spread", "shifted_mean", "shifted_spread"):
+            self.register_buffer(name, torch.zeros(1, channels, 1, 1))
+
+    def forward(self, planes: torch.Tensor) -> torch.Tensor:
+        """See `Translation`."""
+        mean, spread = measured(planes) if self.scope == "image" else (self.shifted_mean, self.shifted_spread)
+        return brought(planes, mean, spread, self.mean, self.spread).clamp(0, 1)
+
+
+@method
+class Moments(Method):
+    """Per-channel moments."""
+
+    name = "moments"
+    kind = TRAINING_FREE
+    summary = "Mean and contrast of each channel are brought to home's."
+    cost = 0.5
+
+    def fit(self, shifted: Domain, home: Domain, parameters: Mapping[str, Any], context: FitContext) -> Translation:
+        """See `Method`; ``scope`` is one of `SCOPES`."""
+        self.check(shifted, home)
+        read = Parameters(self, parameters)
+        scope = read.choice("scope", *SCOPES)
+        read.done()
+        found = MomentsTranslation(home.channels, scope)
+        figures = [averaged([measured(one) for one in planes(domain, context.check)]) for domain in (home, shifted)]
+        (found.mean, found.spread), (found.shifted_mean, found.shifted_spread) = figures
+        return found.eval()
+
+    def grid(self) -> tuple[Mapping[str, Any], ...]:
+        """See `Method`."""
+        return tuple({"scope": scope} for scope in SCOPES)
+
+
+def averaged(figures: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give the means of means and spreads over images."""
+    means, spreads = zip(*figures, strict=True)
+    return torch.stack(means).mean(0), torch.stack(spreads).mean(0)
