@@ -7,20 +7,20 @@ from torch import nn
 
 from oteo_translate.methods.unpaired.layers import BlurDown, InstanceNorm
 
-LARGE, MEDIUM = 112, 40
+LARGE, MEDIUM = 112, 48
 """Sides of crops from which a discriminator of three or two layers is taken."""
 
 
 def layers_for(side: int) -> int:
-    """Give the number of layers for crops of a side: patches of 70, 34 or 16 pixels must be smaller than the crop."""
+    """Give the number of layers for crops of a side: patches of 84, 40 or 18 pixels must be smaller than the crop."""
     return 3 if side >= LARGE else 2 if side >= MEDIUM else 1
 
 
 class PatchDiscriminator(nn.Module):
     """Judge overlapping patches.
 
-    Isola et al., CVPR 2017, section 3.2.2: three layers see patches of 70x70 pixels, two see 34x34, one sees 16x16. Instance norm, leaky ReLU, and
-    the anti-aliased downsampling of CUT.
+    Isola et al., CVPR 2017, section 3.2.2: three layers are the PatchGAN of 70x70 pixels, two that of 34x34, one that of 16x16; the blur of CUT's anti-aliased
+    downsampling widens what they see to 84, 40 and 18 pixels. Instance norm and leaky ReLU.
 
     Parameters
     ----------

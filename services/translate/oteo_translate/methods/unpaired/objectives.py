@@ -108,7 +108,7 @@ class Objective:
     def new_discriminator(self) -> PatchDiscriminator:
         """Give a discriminator with first weights drawn."""
         with torch.random.fork_rng(devices=[]):
-            made = PatchDiscriminator(self.channels, self.recipe.critic_width, self.recipe.critic_layers)
+            made = PatchDiscriminator(self.channels, self.recipe.critic_width, self.recipe.critic_layers, self.recipe.critic_norm)
         self.begin(made)
         return made
 

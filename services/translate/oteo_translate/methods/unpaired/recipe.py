@@ -53,6 +53,9 @@ class Recipe:
         Channels of the discriminator's first layer; 0: 64 on a GPU, 16 on a processor.
     critic_layers
         1, 2 or 3; 0: by the crop.
+    critic_norm
+        Instance norm in the discriminator, as in the papers. Without it the discriminator sees how bright and of what colour a patch is, which the norm
+        hides but for the borders.
     critic_rounds
         Steps of the discriminator for each of the generator.
     adversarial
@@ -102,6 +105,7 @@ class Recipe:
     residual: bool = True
     critic_width: int = 0
     critic_layers: int = 0
+    critic_norm: bool = False
     critic_rounds: int = 1
     adversarial: str = "least-squares"
     cycle: float = 10.0
@@ -134,7 +138,7 @@ class Recipe:
                 raise InvalidArgument(f"{name} has no parameter {key!r}; it has {', '.join(kinds)}", reason="BAD_PARAMETER")
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             right = {bool: isinstance(value, bool), str: isinstance(value, str), float: number}.get(
-                kinds[key], number and value == int(value)
+                kinds[key], number and float(value).is_integer()
             )
             if not right or (number and not math.isfinite(value)):
                 raise InvalidArgument(f"{name}: {key} = {value!r} is not of type {kinds[key].__name__}", reason="BAD_PARAMETER")
