@@ -27,6 +27,7 @@ from oteo_protos.gateway.v1 import (
     pipeline_pb2,
     pipeline_pb2_grpc,
 )
+from oteo_protos.translate.v1 import translate_pb2, translate_pb2_grpc
 from oteo_protos.type.v1 import image_pb2, report_pb2, task_pb2
 
 P = report_pb2.Progress
@@ -445,6 +446,30 @@ class Operations(operations_pb2_grpc.OperationsServicer):
         return empty_pb2.Empty()
 
 
+def make_shift() -> translate_pb2.MeasureShiftResponse:
+    """Give a measurement that found another look."""
+    return translate_pb2.MeasureShiftResponse(
+        kind=translate_pb2.SHIFT_KIND_COVARIATE,
+        tests=[
+            {"test": "mmd", "feature": "intensity", "statistic": 0.36, "p_value": 0.006, "effect_size": 0.604, "detectable_effect": 0.139},
+            {"test": "c2st", "feature": "embedding", "statistic": 0.5, "p_value": 0.71, "effect_size": 0.512, "detectable_effect": 0.64},
+        ],
+        expected_loss=report_pb2.Metric(name="iou_loss", value=0.34, lower=0.31, upper=0.37),
+        extreme_samples=["datasets/new/samples/s-17"],
+        report_uri="file:///store/shifts/op/report.html",
+    )
+
+
+class Translate(translate_pb2_grpc.TranslateServiceServicer):
+    """Measures a shift."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def MeasureShift(self, request, context):
+        return self.world.start(request, translate_pb2.MeasureShiftMetadata(dataset=request.dataset), make_shift())
+
+
 def register(world: World, server: Any) -> Sequence[str]:
     """Add all fakes to a server."""
     dataset_pb2_grpc.add_DatasetServiceServicer_to_server(Datasets(world), server)
@@ -453,5 +478,6 @@ def register(world: World, server: Any) -> Sequence[str]:
     deployment_pb2_grpc.add_DeploymentServiceServicer_to_server(Deployments(world), server)
     inference_pb2_grpc.add_InferenceServiceServicer_to_server(Inference(world), server)
     pipeline_pb2_grpc.add_PipelineServiceServicer_to_server(Pipelines(world), server)
+    translate_pb2_grpc.add_TranslateServiceServicer_to_server(Translate(world), server)
     operations_pb2_grpc.add_OperationsServicer_to_server(Operations(world), server)
     return ()

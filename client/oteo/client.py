@@ -17,6 +17,7 @@ from oteo.errors import OteoApiError
 from oteo.models import Models
 from oteo.names import enum_name, resource, slug, source_uri
 from oteo.operations import OperationHandle, Operations
+from oteo.shifts import Shifts
 from oteo.translators import Translators
 from oteo_protos.augment.v1 import dataset_pb2
 from oteo_protos.automl.v1 import automl_pb2
@@ -41,6 +42,7 @@ class Client:
         self.datasets = Datasets(self.channel)
         self.augmentations = Augmentations(self.channel)
         self.models = Models(self.channel)
+        self.shifts = Shifts(self.channel)
         self.translators = Translators(self.channel)
         self.deployments = Deployments(self.channel)
         self.operations = Operations(self.channel)
