@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
+import torch
 
+from oteo_core.graphs.programs import write_program
+from oteo_core.images import InputPolicy
 from oteo_translate.domains import Domain
+from oteo_translate.tasks.network import FrozenNetwork
 
-FEW: dict[str, dict[str, object]] = {}
+FEW: dict[str, dict[str, object]] = {
+    "gatys": {"steps": 3},
+    "strotss": {"steps": 2},
+    "analogy": {"rounds": 1, "exemplars": 2},
+    "adain": {"steps": 3},
+}
 """Parameters with which slow methods take few steps."""
 
 
@@ -35,6 +46,28 @@ def _domain(name: str, count: int, channels: int, side: tuple[int, int], seed: i
     return Domain(name, np.stack(images), names, names)
 
 
-def encoder_network(channels: int) -> object | None:
-    """Give a frozen network whose features style methods can use."""
-    return None
+@cache
+def encoder_network(channels: int, side: tuple[int, int] = (32, 40), width: int = 8) -> FrozenNetwork:
+    """Give a frozen network, untrained, for images of this size."""
+    policy = InputPolicy(width=side[1], height=side[0], channels=channels, dtype="uint8", resize="stretch", interpolation="area")
+
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            stages: list[torch.nn.Module] = []
+            before = channels
+            for stage in range(3):
+                after = width * 2**stage
+                stages += [torch.nn.Conv2d(before, after, 3, 1 + (stage > 0), 1), torch.nn.BatchNorm2d(after), torch.nn.ReLU()]
+                before = after
+            self.body = torch.nn.Sequential(*stages)
+            self.head = torch.nn.Linear(before, 2)
+
+        def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
+            found = self.body(image.permute(0, 3, 1, 2).float() / 255.0)
+            return (torch.softmax(self.head(found.mean((2, 3))), dim=1),)
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        served = Network().eval()
+    return FrozenNetwork.from_bytes(write_program(served, policy, ["probabilities"]), policy)

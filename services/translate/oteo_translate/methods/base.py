@@ -31,6 +31,7 @@ from oteo_core.graphs.modules import SavedModule, find_kinds
 from oteo_translate.domains import Domain, from_unit, to_unit
 
 if TYPE_CHECKING:
+    from oteo_translate.methods.style.encoder import Encoder
     from oteo_translate.tasks.network import FrozenNetwork
 
 TRAINING_FREE, STYLE, TRAINED = "training-free", "style", "trained"
@@ -106,6 +107,8 @@ class FitContext:
         Told the share that is done, 0 to 1, and a word on what is being done.
     network
         The frozen task model as a differentiable network; None where the model is none (classical classifiers).
+    encoder
+        A network with pretrained weights, for style (`oteo_translate.methods.style.encoder.open_encoder`); None: the frozen model's own encoder.
     device
         PyTorch's name of the device.
     save, load
@@ -119,6 +122,7 @@ class FitContext:
     check: Callable[[], None] = lambda: None
     progress: Callable[[float, str], None] = lambda share, word: None
     network: FrozenNetwork | None = None
+    encoder: Encoder | None = None
     device: str = "cpu"
     save: Callable[[str, bytes], None] = lambda name, data: None
     load: Callable[[str], bytes | None] = lambda name: None
@@ -142,6 +146,8 @@ class Method(ABC):
         Channels that it takes; None: any.
     cost
         Seconds of processor time of a fit on some hundred images of 128 x 128, roughly; the ladder's order.
+    per_image
+        Seconds of processor time to translate one image of 128 x 128, roughly.
     """
 
     name: ClassVar[str]
@@ -150,6 +156,7 @@ class Method(ABC):
     least: ClassVar[int] = 3
     colours: ClassVar[tuple[int, ...] | None] = None
     cost: ClassVar[float] = 1.0
+    per_image: ClassVar[float] = 0.01
 
     @abstractmethod
     def fit(self, shifted: Domain, home: Domain, parameters: Mapping[str, Any], context: FitContext) -> Translation:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,21 +110,21 @@ def export_any_size(translation: Translation, channels: int) -> bytes:
     """
     _refuse(translation)
     served = ServedTranslation(translation).cpu().eval()
-    buffer = io.BytesIO()
     free = {0: "batch", 1: "height", 2: "width"}
-    with warnings.catch_warnings(), torch.inference_mode():
+    with warnings.catch_warnings(), torch.inference_mode(), tempfile.TemporaryDirectory(prefix="oteo-export-") as folder:
         warnings.simplefilter("ignore")
+        path = Path(folder) / "translator.onnx"
         torch.onnx.export(
             served,
             (torch.rand(2, 32, 48, channels, generator=torch.Generator().manual_seed(0)),),
-            buffer,
+            path,
             dynamo=False,
             opset_version=17,
             input_names=["image"],
             output_names=[TRANSLATED],
             dynamic_axes={"image": free, TRANSLATED: free},
         )
-    model = onnx.load_model_from_string(buffer.getvalue())
+        model = onnx.load(path)
     model.ir_version = min(model.ir_version, IR_VERSION)
     model.producer_name, model.producer_version, model.doc_string = "oteo", "", ""
     onnx.checker.check_model(model, full_check=True)

@@ -53,7 +53,7 @@ def equalised(values: torch.Tensor, limit: float, tiles: int = TILES) -> torch.T
     place = tile * LEVELS + below.long()
     empty = torch.zeros_like(values.flatten(2)[:, :, :1]) + torch.zeros(tiles * tiles * LEVELS)
     counts = empty.scatter_add(2, place.flatten(2), (1 - share).flatten(2)).scatter_add(2, (place + 1).flatten(2), share.flatten(2))
-    histogram = counts.unflatten(2, (tiles * tiles, LEVELS))
+    histogram = counts.reshape(counts.shape[0], counts.shape[1], tiles * tiles, LEVELS)
     size = histogram.sum(3, keepdim=True).clamp(min=1)
     height_limit = limit * size / LEVELS
     over = (histogram - height_limit).clamp(min=0).sum(3, keepdim=True)
@@ -69,7 +69,8 @@ def equalised(values: torch.Tensor, limit: float, tiles: int = TILES) -> torch.T
     left, right, across = _neighbours(columns, width, tiles)
     top = curve(up, left) + (curve(up, right) - curve(up, left)) * across
     bottom = curve(down, left) + (curve(down, right) - curve(down, left)) * across
-    return top + (bottom - top) * vertical[:, None]
+    blended: torch.Tensor = top + (bottom - top) * vertical[:, None]
+    return blended
 
 
 def _neighbours(points: torch.Tensor, length: torch.Tensor, tiles: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -82,7 +83,7 @@ def _neighbours(points: torch.Tensor, length: torch.Tensor, tiles: int) -> tuple
 def local_share(values: torch.Tensor) -> float:
     """Give the mean spread within tiles against the spread of the whole image ``(1, C, H, W)``, mean over channels: 0 to 1."""
     height, width = (size - size % TILES for size in values.shape[2:])
-    cut = values[:, :, :height, :width].unflatten(3, (TILES, -1)).unflatten(2, (TILES, -1))
+    cut = values[:, :, :height, :width].reshape(1, values.shape[1], TILES, height // TILES, TILES, width // TILES)
     within = cut.var(dim=(3, 5), correction=0).mean(dim=(2, 3)).sqrt()
     whole = values.var(dim=(2, 3), correction=0).sqrt()
     return float((within / whole.clamp(min=1e-6)).mean())
