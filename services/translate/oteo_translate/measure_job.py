@@ -84,9 +84,9 @@ def respond(artifacts: ArtifactStore, folder: str, values: dict[str, Any]) -> tr
         response.expected_loss.CopyFrom(
             report_pb2.Metric(
                 name=f"{loss['metric']}_loss",
-                value=loss["value"],
-                lower=loss["lower"],
-                upper=loss["upper"],
+                value=loss["expected"]["value"],
+                lower=loss["expected"]["lower"],
+                upper=loss["expected"]["upper"],
                 confidence_level=loss["level"],
                 sample_count=loss["images"][1],
             )

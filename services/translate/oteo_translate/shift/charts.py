@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from oteo_core.reporting.drawing import MUTED, PALETTE, STYLE, blank, data_uri, short
 from oteo_translate.shift.sides import Floats
@@ -30,6 +31,7 @@ def histograms(panels: Sequence[tuple[str, Floats, Floats]], names: tuple[str, s
                     axis.hist(values, bins, weights=weights, color=colour, histtype="step", lw=1.4, label=short(name, 24))
                 axis.set_title(title, fontsize=9)
                 axis.set_yticks([])
+                axis.xaxis.set_major_locator(MaxNLocator(5))
                 axis.spines["left"].set_visible(False)
             for axis in axes[len(part) :]:
                 axis.set_visible(False)

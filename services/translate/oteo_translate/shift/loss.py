@@ -2,8 +2,10 @@
 
 Average thresholded confidence (Garg, Balakrishnan, Lipton, Neyshabur and Sedghi, "Leveraging unlabeled data to predict out-of-distribution
 performance", ICLR 2022): the share of images whose confidence is above a threshold that is right at home. Difference of confidences (Guillory,
-Shankar, Ebrahimi, Darrell and Schmidt, ICCV 2021): mean confidence at home less mean confidence now. Both believe that confidence falls as fast as
-correctness does, which a shift may break: models can be confidently wrong.
+Shankar, Ebrahimi, Darrell and Schmidt, ICCV 2021): mean confidence at home less mean confidence now. The first is for answers that are right or
+wrong, where it is the better one of the two on overconfident networks; figures in between (IoU, F1 of boxes) lie so close to each other at home that a
+threshold among them makes everything of nothing, and the second is given for them. Both believe that confidence falls as fast as correctness does,
+which a shift may break: models can be confidently wrong.
 """
 
 from __future__ import annotations
@@ -13,10 +15,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from oteo_core.evaluation.bootstrap import Interval, percentile_interval
+from oteo_core.evaluation.bootstrap import LEVEL, percentile_interval
 from oteo_translate.shift.sides import Floats, Sides
 
 RESAMPLES = 1000
+
+
+THRESHOLD, DIFFERENCE = "average thresholded confidence", "difference of confidences"
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """One estimate of the loss: its method, its value, and the ends of its bootstrap interval; above 0: it gets worse. The scores' unit."""
+
+    method: str
+    value: float
+    lower: float
+    upper: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +44,12 @@ class ExpectedLoss:
         The model's figure.
     home
         Mean score at home, 0 to 1.
-    value, lower, upper
-        Expected loss by average thresholded confidence and its bootstrap interval; above 0: it gets worse. The scores' unit.
+    expected
+        By the method for this kind of scores.
+    other
+        By the other method.
     level
-        Of the interval.
-    by_difference, by_difference_lower, by_difference_upper
-        The same by the difference of confidences.
+        Of the intervals.
     measured
         The loss on the shifted images that have truths; None where there are too few.
     images
@@ -43,13 +58,9 @@ class ExpectedLoss:
 
     metric: str
     home: float
-    value: float
-    lower: float
-    upper: float
+    expected: Estimate
+    other: Estimate
     level: float
-    by_difference: float
-    by_difference_lower: float
-    by_difference_upper: float
     measured: float | None
     images: tuple[int, int]
 
@@ -125,20 +136,19 @@ def expect_loss(
 
     value, difference = at(np.ones(count), np.ones(len(shifted_confidence)))
     drawn = np.array([pair for _ in range(resamples) if (pair := _resample(at, sides, count, base, rng)) is not None])
-    first, second = (_interval(drawn[:, column], centre) for column, centre in ((0, value), (1, difference)))
+    thresholded, apart = (
+        Estimate(method, centre, *_ends(drawn[:, column], centre))
+        for column, (method, centre) in enumerate(((THRESHOLD, value), (DIFFERENCE, difference)))
+    )
+    graded = bool(((scores[known] > 0) & (scores[known] < 1)).any())
     true = np.isfinite(shifted_scores)
-    measured = float(scores[known].mean() - shifted_scores[true].mean()) if int(true.sum()) >= least else None
     return ExpectedLoss(
         metric,
         float(scores[known].mean()),
-        value,
-        first.lower,
-        first.upper,
-        first.level,
-        difference,
-        second.lower,
-        second.upper,
-        measured,
+        apart if graded else thresholded,
+        thresholded if graded else apart,
+        LEVEL,
+        float(scores[known].mean() - shifted_scores[true].mean()) if int(true.sum()) >= least else None,
         (int(known.sum()), len(shifted_confidence)),
     )
 
@@ -157,6 +167,6 @@ def _resample(
     return at(weights[:count], weights[count:])
 
 
-def _interval(values: Floats, centre: float) -> Interval:
+def _ends(values: Floats, centre: float) -> tuple[float, float]:
     found = percentile_interval(values)
-    return found if found is not None else Interval(centre, centre, 0.0)
+    return (min(found.lower, centre), max(found.upper, centre)) if found is not None else (centre, centre)

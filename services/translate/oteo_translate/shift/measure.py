@@ -223,7 +223,7 @@ def measure_shift(
         tuple(typical),
         images,
         sides.counts,
-        power.detectable_difference(*sides.counts, level),
+        power.detectable_difference(*sides.counts, level, max(1, len(moved))),
         _notes(sides, images, permutations, len(tests), alpha),
     )
 
@@ -301,7 +301,8 @@ def _notes(sides: Sides, images: tuple[int, int], permutations: int, tests: int,
             f"{images[0]} and {images[1]} images are in {sides.counts[0]} and {sides.counts[1]} groups that belong together; a group counts as one."
         )
     ways = np.exp(_log_choose(sum(sides.counts), sides.counts[1]))
-    least = max(1.0 / (permutations + 1), 1.0 / ways)
+    # Sides that have changed places are as far apart.
+    least = max(1.0 / (permutations + 1), 2.0 / ways)
     if least * tests > alpha:
         notes.append(
             "There are so few groups that hardly any shift could be shown; more patients or slides are needed, not more images of the same."

@@ -81,7 +81,7 @@ def _context(study: Study) -> dict[str, Any]:
         "extremes": [
             {
                 "picture": _picture(study.shifted, one.row),
-                "text": f"distance {one.distance:.1f}; {100 * one.p_value:.0f} % of home's images lie as far out",
+                "text": f"distance {one.distance:.1f}; at most {100 * one.p_value:.0f} % of home's images lie as far out",
                 "file": study.shifted.samples[one.row].source_path or study.shifted.domain.ids[one.row],
             }
             for one in shift.extremes
@@ -98,7 +98,7 @@ def _context(study: Study) -> dict[str, Any]:
         + " Distances are root mean squares over all features, in home's standard deviations.",
         "tests": [
             {
-                "name": words.TESTS[test.test][0] + (f" ({test.where})" if test.where else ""),
+                "name": words.TESTS[test.test][0] + (f" ({words.statistic_words(test.where, channels)})" if test.where else ""),
                 "feature": words.FEATURES[test.feature],
                 "effect": f"{test.effect:.3f}",
                 "detectable": f"{test.detectable:.3f}",
@@ -131,8 +131,8 @@ def _tiles(study: Study) -> list[dict[str, str]]:
         tiles.append(
             {
                 "name": f"expected loss of {loss.metric}",
-                "value": f"{100 * loss.value:.1f} points",
-                "span": f"{100 * loss.lower:.1f} to {100 * loss.upper:.1f}; at home {loss.home:.3f}",
+                "value": f"{100 * loss.expected.value:.1f} points",
+                "span": f"{100 * loss.expected.lower:.1f} to {100 * loss.expected.upper:.1f}; at home {loss.home:.3f}",
             }
         )
     return tiles

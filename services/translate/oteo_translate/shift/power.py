@@ -11,6 +11,7 @@ from oteo_translate.shift.sides import Floats
 
 POWER = 0.8
 _REACH = float(stats.norm.ppf(POWER))
+_EFFICIENCY = 0.64
 
 
 def detectable_distance(home: int, shifted: int, alpha: float) -> float:
@@ -60,6 +61,9 @@ def detectable_discrepancy(null: Floats, groups: Floats, home: int, shifted: int
     return math.sqrt(min(2.0, square))
 
 
-def detectable_difference(home: int, shifted: int, alpha: float) -> float:
-    """Give the difference of means, in standard deviations (Cohen's d), that a two-sided test of one figure would find."""
-    return (float(stats.norm.isf(alpha / 2)) + _REACH) * math.sqrt(1.0 / home + 1.0 / shifted)
+def detectable_difference(home: int, shifted: int, alpha: float, figures: int = 1) -> float:
+    """Give the difference of one figure's means, in standard deviations (Cohen's d), that Kolmogorov-Smirnov's test finds among several figures.
+
+    As a t-test would, with 0.64 of its images: the tests' relative efficiency for normal distributions (Capon, Ann. Math. Stat. 36, 1965).
+    """
+    return (float(stats.norm.isf(alpha / figures / 2)) + _REACH) * math.sqrt((1.0 / home + 1.0 / shifted) / _EFFICIENCY)

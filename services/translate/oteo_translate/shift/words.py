@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from oteo_translate.shift.kinds import BOTH, COVARIATE, NONE, PREVALENCE
+from oteo_translate.shift.loss import Estimate
 from oteo_translate.shift.measure import C2ST, KS, MMD, SHARES, MovedStatistic, Shift
 from oteo_translate.shift.study import Study
 
@@ -117,11 +118,10 @@ def loss_words(study: Study) -> list[str]:
     loss = study.loss
     if loss is None:
         return []
-    name = loss.metric
     said = [
-        f"Expected loss of {study.model}: {_points(loss.value)} of a mean {name} of {loss.home:.3f} at home "
-        f"({_points(loss.lower)} to {_points(loss.upper)}, {100 * loss.level:.0f} % interval), by average thresholded confidence; no labels were used.",
-        f"By the difference of confidences: {_points(loss.by_difference)} ({_points(loss.by_difference_lower)} to {_points(loss.by_difference_upper)}).",
+        f"Expected loss of {study.model}: {_span(loss.expected)} of a mean {loss.metric} of {loss.home:.3f} at home, by {loss.expected.method}; "
+        f"{100 * loss.level:.0f} % interval, without labels.",
+        f"By {loss.other.method}: {_span(loss.other)}.",
     ]
     if loss.measured is not None:
         said.append(f"The images have annotations: measured on them the loss is {_points(loss.measured)}.")
@@ -147,8 +147,8 @@ def advice(study: Study) -> list[str]:
             "operating points anew on recent labelled images.",
         ]
     said = [
-        f"Do not trust {model or 'a model of the old images'} on these images before it is judged on some that are labelled (`oteo models evaluate`).",
-        "`oteo translate train` looks for a translation that brings the images back, and proves on the model that it helps, or says that none does.",
+        f"Do not trust {model or 'a model of the old images'} on these images before it is judged on some that are labelled (“oteo models evaluate”).",
+        "“oteo translate train” looks for a translation that brings the images back, and proves on the model that it helps, or says that none does.",
         "Training on images of both sets together, where labels can be had, is the surest cure.",
     ]
     if kind == BOTH:
@@ -165,6 +165,10 @@ def _moved(one: MovedStatistic, channels: int) -> str:
     return f"{statistic_words(one.name, channels)} {one.home:.2f} to {one.shifted:.2f} ({one.effect:+.1f} standard deviations)".replace(
         "-", "\N{MINUS SIGN}"
     )
+
+
+def _span(estimate: Estimate) -> str:
+    return f"{_points(estimate.value)} ({_points(estimate.lower)} to {_points(estimate.upper)})"
 
 
 def _points(value: float) -> str:
