@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oteo_automl.report import overlays, words
+from oteo_automl.report import words
 from oteo_automl.report.data import (
     DetectionPart,
     ImageFigures,
@@ -33,6 +33,7 @@ from oteo_core.evaluation.instances import match_class, overlap
 from oteo_core.evaluation.matching import SIZES, ClassMatches, ImageMatches
 from oteo_core.evaluation.statistics import ScoreTable, Significance, judge
 from oteo_core.packages.answers import IGNORED, ClassMap, Detections, Instances, TrueBoxes
+from oteo_core.reporting import overlays
 from oteo_core.reporting.pictures import thumbnail
 
 Pixels = Callable[[int], NDArray[Any]]
