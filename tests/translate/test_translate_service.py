@@ -50,7 +50,6 @@ SETTINGS = translate_pb2.TranslateImagesRequest(settings={"translator": "transla
 @pytest.mark.parametrize(
     ("method", "request_"),
     [
-        ("MeasureShift", translate_pb2.MeasureShiftRequest(model="models/m", dataset="datasets/d")),
         ("TrainTranslator", _train()),
         ("TranslateDataset", translate_pb2.TranslateDatasetRequest(translator="translators/t", dataset="datasets/d")),
         ("TranslateImages", SETTINGS),
