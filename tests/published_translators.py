@@ -12,11 +12,10 @@ from oteo_core.artifacts import ArtifactStore
 from oteo_core.graphs.modules import dump_module
 from oteo_core.images import InputPolicy
 from oteo_core.packages import PackageFile
-from oteo_core.packages.translators import TRANSLATOR_MANIFEST, TranslatorPackage
+from oteo_core.packages.translators import TRANSLATION, TRANSLATOR_MANIFEST, TranslatorPackage
 from oteo_core.sampledata import draw_cell
 from oteo_translate.domains import Domain
 from oteo_translate.methods.base import METHODS, FitContext
-from oteo_translate.translating.translator import TRANSLATION
 
 
 def cells(count: int, *, size: int = 48, gain: float = 1.0, first: int = 0) -> np.ndarray:

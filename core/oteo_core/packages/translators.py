@@ -13,12 +13,15 @@ from datetime import datetime
 from typing import Any
 
 from oteo_core.artifacts import ArtifactStore
-from oteo_core.errors import DataLoss, NotFound
+from oteo_core.errors import DataLoss, FailedPrecondition, NotFound
 from oteo_core.images import InputPolicy
 from oteo_core.packages.manifest import MetricValue, PackageFile
 
 TRANSLATOR_MANIFEST = "translator.json"
 """The file that makes a package exist."""
+
+TRANSLATION = "translation.pt"
+"""File that holds a translation of images."""
 
 TRANSLATOR_FORMAT = 1
 _ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -193,6 +196,27 @@ def read_translator(store: ArtifactStore, translator_id: str) -> TranslatorPacka
     except NotFound as error:
         raise NotFound(f"there is no translator {prefix}", reason="TRANSLATOR_NOT_FOUND", field="name") from error
     return TranslatorPackage.from_json(data, package_uri=store.uri(prefix))
+
+
+def check_usable(package: TranslatorPackage, *, allow_rejected: bool) -> None:
+    """Refuse a translator that was rejected, unless asked for, and one that has no translation of images.
+
+    Raises
+    ------
+    FailedPrecondition
+        ``TRANSLATOR_REJECTED``; ``NOT_AN_IMAGE_TRANSLATOR`` where it changes the model and not the image.
+    """
+    if package.changes != IMAGE:
+        raise FailedPrecondition(
+            f"{package.name} adapts the model ({package.method}) and leaves images as they are: there is nothing to translate",
+            reason="NOT_AN_IMAGE_TRANSLATOR",
+        )
+    if TRANSLATION not in package.files:
+        raise FailedPrecondition(f"{package.name} recommends to translate nothing: {package.reason}", reason="TRANSLATOR_REJECTED")
+    if not package.accepted and not allow_rejected:
+        raise FailedPrecondition(
+            f"{package.name} was rejected: {package.reason}; allow_rejected uses it all the same", reason="TRANSLATOR_REJECTED"
+        )
 
 
 def list_translators(store: ArtifactStore) -> list[TranslatorPackage]:

@@ -10,7 +10,7 @@ from google.longrunning import operations_pb2, operations_pb2_grpc
 from oteo_core.artifacts import open_store
 from oteo_core.jobs import JobRunner
 from oteo_core.operations import OperationManager, OperationStore
-from oteo_protos.translate.v1 import translate_pb2, translate_pb2_grpc
+from oteo_translate import translate_service
 from oteo_translate.settings import TranslateSettings
 from oteo_translate.translate_service import TranslateService
 
@@ -33,10 +33,10 @@ class Translate:
 
     def register(self, server: grpc.aio.Server) -> Sequence[str]:
         """Add the servicers and give their full names."""
-        translate_pb2_grpc.add_TranslateServiceServicer_to_server(self.translators, server)
+        server.add_generic_rpc_handlers((translate_service.handler(self.translators),))
         operations_pb2_grpc.add_OperationsServicer_to_server(self.operations.servicer(), server)
         return (
-            translate_pb2.DESCRIPTOR.services_by_name["TranslateService"].full_name,
+            translate_service.SERVICE,
             operations_pb2.DESCRIPTOR.services_by_name["Operations"].full_name,
         )
 

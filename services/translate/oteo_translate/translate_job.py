@@ -7,10 +7,9 @@ import uuid
 from oteo_core.datasets import DatasetInfo, DatasetReader, dataset_prefix
 from oteo_core.images import ImageLimits
 from oteo_core.jobs import JobContext, JobHandler
-from oteo_core.packages.translators import read_translator
+from oteo_core.packages.translators import check_usable, read_translator
 from oteo_protos.translate.v1 import translate_pb2
 from oteo_translate.translating.dataset import translate_dataset
-from oteo_translate.translating.translator import check_usable
 
 Context = JobContext[translate_pb2.TranslateDatasetRequest, translate_pb2.TranslateDatasetMetadata]
 

@@ -14,12 +14,9 @@ from oteo_core.artifacts import ArtifactStore
 from oteo_core.errors import DataLoss, FailedPrecondition, InvalidArgument
 from oteo_core.graphs.modules import load_module
 from oteo_core.images.depth import significant_bits, white
-from oteo_core.packages.translators import IMAGE, TranslatorPackage, read_translator, translator_prefix
+from oteo_core.packages.translators import TRANSLATION, TranslatorPackage, check_usable, read_translator, translator_prefix
 from oteo_translate.methods import registry  # noqa: F401 (makes the kinds of translations known)
 from oteo_translate.methods.base import Translation
-
-TRANSLATION = "translation.pt"
-"""File of a package that holds the translation."""
 
 _SMALLEST = 8
 
@@ -107,21 +104,6 @@ def open_translator(store: ArtifactStore, name: str, *, allow_rejected: bool = F
     package = read_translator(store, name)
     check_usable(package, allow_rejected=allow_rejected)
     return _load(store, package)
-
-
-def check_usable(package: TranslatorPackage, *, allow_rejected: bool) -> None:
-    """Refuse a translator that was rejected, unless asked for, and one that has no translation of images; see `open_translator`."""
-    if package.changes != IMAGE:
-        raise FailedPrecondition(
-            f"{package.name} adapts the model ({package.method}) and leaves images as they are: there is nothing to translate",
-            reason="NOT_AN_IMAGE_TRANSLATOR",
-        )
-    if TRANSLATION not in package.files:
-        raise FailedPrecondition(f"{package.name} recommends to translate nothing: {package.reason}", reason="TRANSLATOR_REJECTED")
-    if not package.accepted and not allow_rejected:
-        raise FailedPrecondition(
-            f"{package.name} was rejected: {package.reason}; allow_rejected uses it all the same", reason="TRANSLATOR_REJECTED"
-        )
 
 
 def _load(store: ArtifactStore, package: TranslatorPackage) -> Translator:
