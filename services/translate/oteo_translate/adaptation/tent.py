@@ -65,7 +65,7 @@ class Tent(Adaptation):
                     break
                 loss = entropy(model.task, network.run(planes, state=state, batch_norms="batch"))
                 optimiser.zero_grad()
-                loss.backward()
+                torch.autograd.backward(loss)
                 if all(torch.isfinite(value.grad).all() for value in state.values() if value.grad is not None):
                     optimiser.step()
                 curve.append(float(loss.detach()))

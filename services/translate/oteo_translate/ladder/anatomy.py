@@ -99,20 +99,33 @@ class Anatomy:
             The judged images after it.
         """
         structure = compare_structure(self._shifted.images, translated, self._check)
-        after = self._model.answers(translate(translation, self._imitated, self._check))
-        masks = _mean(self._model.scores(self._truths, after))
-        objects = float(self._model.counts(after).mean())
         figures = {
             "structure_lost": float(structure.lost.mean()),
             "structure_invented": float(structure.invented.mean()),
             "spoilt_images": float((structure.worst > WORST_PLACE).mean()),
             "edge_correlation": float(structure.edges.mean()),
-            "masks_kept": masks,
-            "masks_kept_untouched": self.masks_kept,
-            "objects_at_home": self.objects[0],
-            "objects_after": objects,
+            **self.at_home(self._model, translation),
         }
         return Gate(self._kept(structure), figures, self._complaint(structure, figures))
+
+    def at_home(self, model: TaskModel, translation: Translation | None) -> dict[str, float]:
+        """Say what is found in home images of the shifted look, after a way: agreement with what the frozen model finds in them as they are, and objects.
+
+        Parameters
+        ----------
+        model
+            The frozen one, or an adapted one.
+        translation
+            None: the images stay as they are.
+        """
+        images = self._imitated if translation is None else translate(translation, self._imitated, self._check)
+        after = model.answers(images)
+        return {
+            "masks_kept": _mean(model.scores(self._truths, after)),
+            "masks_kept_untouched": self.masks_kept,
+            "objects_at_home": self.objects[0],
+            "objects_after": float(model.counts(after).mean()),
+        }
 
     def _complaint(self, structure: Structure, figures: dict[str, float]) -> str:
         lost, new = (float((worst > WORST_PLACE).mean()) for worst in (structure.worst_lost, structure.worst_invented))

@@ -24,7 +24,8 @@ from oteo_translate.ladder.distance import Distances, HomeDistance
 from oteo_translate.tasks.model import TaskModel
 
 AGREEMENT, CONFIDENCE, FAMILIARITY = 0.6, 0.3, 0.1
-"""Weights of the three; how they were found: docs/translating.md and `benchmarks/translate.py`."""
+"""Weights of the three; agreement told the better of two ways most often, see `benchmarks/translate.py`;
+familiarity least: images can be brought as near as one likes without being understood."""
 
 SLACK = 0.01
 """What each of the three may lose."""
@@ -63,7 +64,7 @@ class Look:
         """Give the label-free criterion ``(B,)`` for weights of the images ``(B, N)``; 0 to 1."""
         shares = weights / weights.sum(axis=1, keepdims=True)
         familiar = 1.0 - self.distances.score(weights) / _FARTHEST
-        return AGREEMENT * (shares @ self.agreement) + CONFIDENCE * (shares @ self.confidence) + FAMILIARITY * familiar
+        return np.asarray(AGREEMENT * (shares @ self.agreement) + CONFIDENCE * (shares @ self.confidence) + FAMILIARITY * familiar)
 
     def contradiction(self, nothing: Look) -> str:
         """Say which of the three speaks against a way that the criterion likes; empty where none does."""

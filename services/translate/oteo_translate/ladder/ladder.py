@@ -28,8 +28,11 @@ from oteo_translate.tasks.model import TaskModel
 ALPHA = 0.05
 """Level of the one-sided tests against doing nothing, corrected for all ways."""
 
-LEAST_GAIN = {WITH_LABELS: 0.0, LABEL_FREE: 0.03}
+LEAST_GAIN = {WITH_LABELS: 0.0, LABEL_FREE: 0.05}
 """What a gain has to reach at least: of the criterion without labels little is not worth the risk."""
+
+MASKS_SLACK = 0.02
+"""What agreement with the answers at home may lose for a way to be recommended without labels."""
 
 COMBINED = 2
 """Translations, the best so far, that model-side adaptation is tried upon."""
@@ -188,6 +191,7 @@ class _Climber:
         look = self.judge.look(adapted.model if adapted else self.model, images)
         evidence = Evidence(candidate, figures=look.figures() | (gate.figures if gate else {}), structure=gate.figure if gate else None)
         if adapted is not None:
+            evidence.figures |= self.anatomy.at_home(adapted.model, translation)
             evidence.figures |= {name: float(value) for name, value in adapted.details.items() if isinstance(value, (int, float))}
         return _Tried(evidence, look, translation, adapted, gate.complaint if gate else "")
 
@@ -271,9 +275,18 @@ class _Climber:
         elif gain.value < LEAST_GAIN[criterion]:
             evidence.reason = f"not recommended: better by too little: {told}"
         else:
-            worse = "" if criterion == WITH_LABELS else one.look.contradiction(start.look)
+            worse = "" if criterion == WITH_LABELS else one.look.contradiction(start.look) or self._contradiction(evidence.figures)
             evidence.reason = f"not recommended: {worse}" if worse else f"better: {told}"
             evidence.accepted = not worse
+
+    def _contradiction(self, figures: Mapping[str, float]) -> str:
+        """Say whether a way makes answers worse where what is right is known: on home images that were given the shifted look."""
+        if figures["masks_kept"] >= figures["masks_kept_untouched"] - MASKS_SLACK:
+            return ""
+        return (
+            f"on home images given the shifted look the model finds less of what is there than without it "
+            f"({figures['masks_kept']:.2f}, without {figures['masks_kept_untouched']:.2f})"
+        )
 
     def _why_not(self) -> str:
         if not self.tried:

@@ -114,7 +114,7 @@ def local_residual(contrast: Maps, by: Maps) -> tuple[Maps, Maps]:
     """
     size = (min(WINDOW, contrast.shape[1]), min(WINDOW, contrast.shape[0]))
 
-    def mean(values: Maps) -> Maps:
+    def mean(values: Floats) -> Floats:
         return np.asarray(cv2.boxFilter(np.ascontiguousarray(values), -1, size, borderType=cv2.BORDER_REFLECT))
 
     channels = [by[:, :, place].astype(np.float64) for place in range(by.shape[2])]

@@ -277,12 +277,14 @@ class FrozenNetwork:
         return image * 255.0 if self.policy.dtype == "uint8" else image
 
     def _tensor(self, name: str) -> torch.Tensor:
-        found = self._program.state_dict.get(name)
-        return found if found is not None else self._program.constants[name]
+        found: torch.Tensor | None = self._program.state_dict.get(name)
+        if found is None:
+            found = self._program.constants[name]
+        return found
 
     @staticmethod
     def _by_batch(name: str, norm: Norm, args: tuple[Any, ...]) -> torch.Tensor:
-        return torch.nn.functional.batch_norm(args[0], None, None, args[1], args[2], training=True, momentum=0.0, eps=norm.epsilon)
+        return torch.batch_norm(args[0], args[1], args[2], None, None, True, 0.0, norm.epsilon, False)
 
 
 class ProgramModule(torch.nn.Module):

@@ -106,7 +106,7 @@ def expected_scores(task: str, outputs: Mapping[str, NDArray[Any]], answers: Seq
     foreground's classes (probability within the answer, over the answer's area and the probability outside), of objects that times their mean score.
     """
     if task == "classification":
-        return np.asarray(outputs["probabilities"], dtype=np.float64).max(axis=1)
+        return np.asarray(np.asarray(outputs["probabilities"], dtype=np.float64).max(axis=1))
     if task == "multi_label_classification":
         chances = np.asarray(outputs["probabilities"], dtype=np.float64)
         said = chances >= np.asarray(decoding.get("score_threshold", 0.5))
