@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 from scipy import stats
+from shift_sets import textured
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
@@ -23,6 +24,7 @@ from oteo_translate.shift.measure import measure_shift
 from oteo_translate.shift.prevalence import ClassEvidence, estimate_shares, resampled_rows
 from oteo_translate.shift.scaling import components, standardised
 from oteo_translate.shift.sides import Sides, deal, permutation_p, restricted
+from oteo_translate.shift.simulated import Simulated, simulate
 
 
 def sides_of(home: int, shifted: int) -> Sides:
@@ -273,8 +275,9 @@ def test_the_expected_loss_is_what_a_model_loses_that_knows_what_it_knows():
     ours, theirs = rng.beta(8, 1.5, 1500), rng.beta(4, 2.5, 1500)
     sides, hidden = sides_of(1500, 1500), np.full(1500, np.nan)
 
-    def expected(right, *, there=None):
-        return expect_loss("accuracy", ours, right(ours), theirs, hidden if there is None else there, sides, rng, resamples=200)
+    def expected(right, *, there=None, simulated=None):
+        truth = hidden if there is None else there
+        return expect_loss("accuracy", ours, right(ours), theirs, truth, sides, rng, simulated=simulated, resamples=200)
 
     # Right wherever the confidence is above a bar: what thresholding takes for granted.
     sharp = expected(lambda sure: (sure > 0.7).astype(float), there=(theirs > 0.7).astype(float))
@@ -283,10 +286,32 @@ def test_the_expected_loss_is_what_a_model_loses_that_knows_what_it_knows():
     assert sharp.expected.lower < sharp.expected.value < sharp.expected.upper
     # Graded scores that the confidence foretells: what differences take for granted.
     graded = expected(lambda sure: sure)
-    assert graded.expected.method == "difference of confidences"
+    assert (graded.expected.method, graded.others) == ("difference of confidences", ())
     assert graded.expected.value == pytest.approx(ours.mean() - theirs.mean())
     assert graded.measured is None
     assert expect_loss("accuracy", ours, hidden, theirs, hidden, sides, rng) is None
+    # A point of confidence has cost two to four of the score wherever images were changed on purpose.
+    falls = np.array([0.02, 0.05, 0.1, 0.001])
+    weighed = expected(lambda sure: sure, simulated=Simulated(falls, falls * [4, 2, 3, 50])).expected
+    assert weighed.value / graded.expected.value == pytest.approx((falls**2 * [4, 2, 3, 50]).sum() / (falls**2).sum(), rel=1e-3)
+    assert weighed.lower < 2.2 * graded.expected.value < 3.8 * graded.expected.value < weighed.upper
+
+
+def test_what_a_point_of_confidence_costs_is_learned_on_home_images():
+    images = np.stack([textured(index) for index in range(12)])
+
+    def judge(batch):
+        sure = 1 - np.abs(batch.mean(axis=(1, 2, 3)) / 255 - 0.5)
+        return list(sure), sure
+
+    def scores(truths, answers):
+        return np.array([0.4 + 2 * (answer - 0.8) for answer in answers])
+
+    found = simulate(images, [1] * 12, judge, scores, seed=0)
+    assert found.slope == pytest.approx(2.0)
+    assert found.ratios()[0] == pytest.approx(2.0)
+    assert len(found.score) > 10
+    assert simulate(images, [None] * 8 + [1] * 4, judge, scores, seed=0) is None
 
 
 def test_outliers_come_first_and_the_middle_is_typical():
@@ -322,6 +347,13 @@ def test_too_little_is_refused_and_few_groups_are_said():
     few = measured(rng.normal(size=(20, 3)), rng.normal(9, 1, size=(20, 3)), groups=(["a", "b", "c", "d"] * 5, ["e", "f", "g", "h"] * 5))
     assert few.kind == NONE
     assert any("so few groups" in note for note in few.notes)
+
+
+def test_a_small_alpha_can_still_ring():
+    rng = np.random.default_rng(18)
+    home, shifted = rng.normal(size=(24, 2)), rng.normal(3, 1, size=(24, 2))
+    found = measure_shift([Feature("output", home, shifted)], [""] * 24, [""] * 24, alpha=0.005)
+    assert {test.test for test in found.tests if test.p_value <= 0.005} == {"mmd", "ks", "c2st"}
 
 
 def test_the_same_seed_gives_the_same_figures_and_long_features_are_shortened():

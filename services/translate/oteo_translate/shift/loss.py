@@ -2,10 +2,10 @@
 
 Average thresholded confidence (Garg, Balakrishnan, Lipton, Neyshabur and Sedghi, "Leveraging unlabeled data to predict out-of-distribution
 performance", ICLR 2022): the share of images whose confidence is above a threshold that is right at home. Difference of confidences (Guillory,
-Shankar, Ebrahimi, Darrell and Schmidt, ICCV 2021): mean confidence at home less mean confidence now. The first is for answers that are right or
-wrong, where it is the better one of the two on overconfident networks; figures in between (IoU, F1 of boxes) lie so close to each other at home that a
-threshold among them makes everything of nothing, and the second is given for them. Both believe that confidence falls as fast as correctness does,
-which a shift may break: models can be confidently wrong.
+Shankar, Ebrahimi, Darrell and Schmidt, ICCV 2021): mean confidence at home less mean confidence now, as it is, or times what a point of confidence
+costs on simulated shifts (`oteo_translate.shift.simulated`). The first is for answers that are right or wrong. Figures in between (IoU, F1 of boxes)
+lie so close to each other at home that a threshold among them makes everything of nothing: for them the last is given. All believe that confidence
+falls where correctness does, which a shift may break: models can be confidently wrong.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import numpy as np
 
 from oteo_core.evaluation.bootstrap import LEVEL, percentile_interval
 from oteo_translate.shift.sides import Floats, Sides
+from oteo_translate.shift.simulated import Simulated
 
 RESAMPLES = 1000
 
 
 THRESHOLD, DIFFERENCE = "average thresholded confidence", "difference of confidences"
+LEARNED = "difference of confidences, weighed on simulated shifts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +48,10 @@ class ExpectedLoss:
         Mean score at home, 0 to 1.
     expected
         By the method for this kind of scores.
-    other
-        By the other method.
+    others
+        By the other methods.
     level
-        Of the intervals.
+        Of the intervals. They hold what drawing other images would change; of `LEARNED` also how the simulated shifts differ in what they cost.
     measured
         The loss on the shifted images that have truths; None where there are too few.
     images
@@ -59,7 +61,7 @@ class ExpectedLoss:
     metric: str
     home: float
     expected: Estimate
-    other: Estimate
+    others: tuple[Estimate, ...]
     level: float
     measured: float | None
     images: tuple[int, int]
@@ -92,6 +94,7 @@ def expect_loss(
     sides: Sides,
     rng: np.random.Generator,
     *,
+    simulated: Simulated | None = None,
     least: int = 8,
     resamples: int = RESAMPLES,
 ) -> ExpectedLoss | None:
@@ -109,6 +112,8 @@ def expect_loss(
         Groups of all images, home first: resamples draw whole groups of either side.
     rng
         The generator.
+    simulated
+        What known shifts cost; None: not known.
     least
         Images with truths that are needed at home.
     resamples
@@ -136,21 +141,32 @@ def expect_loss(
 
     value, difference = at(np.ones(count), np.ones(len(shifted_confidence)))
     drawn = np.array([pair for _ in range(resamples) if (pair := _resample(at, sides, count, base, rng)) is not None])
-    thresholded, apart = (
-        Estimate(method, centre, *_ends(drawn[:, column], centre))
-        for column, (method, centre) in enumerate(((THRESHOLD, value), (DIFFERENCE, difference)))
-    )
+    thresholded = Estimate(THRESHOLD, value, *_ends(drawn[:, 0], value))
+    apart = Estimate(DIFFERENCE, difference, *_ends(drawn[:, 1], difference))
+    learned = _learned(difference, drawn[:, 1], simulated, rng)
     graded = bool(((scores[known] > 0) & (scores[known] < 1)).any())
+    given = [one for one in ((learned, apart) if graded else (thresholded, learned, apart)) if one is not None]
     true = np.isfinite(shifted_scores)
     return ExpectedLoss(
         metric,
         float(scores[known].mean()),
-        apart if graded else thresholded,
-        thresholded if graded else apart,
+        given[0],
+        tuple(given[1:]),
         LEVEL,
         float(scores[known].mean() - shifted_scores[true].mean()) if int(true.sum()) >= least else None,
         (int(known.sum()), len(shifted_confidence)),
     )
+
+
+def _learned(difference: float, drawn: Floats, simulated: Simulated | None, rng: np.random.Generator) -> Estimate | None:
+    """Weigh the difference of confidences by what a point of confidence costs; None where no simulated shift costs confidence."""
+    if simulated is None:
+        return None
+    ratios, weights = simulated.ratios()
+    if not len(ratios):
+        return None
+    value = difference * simulated.slope
+    return Estimate(LEARNED, value, *_ends(drawn * rng.choice(ratios, len(drawn), p=weights), value))
 
 
 def _resample(

@@ -24,6 +24,7 @@ MMD, KS, C2ST, SHARES = "mmd", "ks", "c2st", "prevalence"
 ALPHA = 0.05
 LEAST_IMAGES = 8
 LEAST_GROUPS = 4
+_MOST_PERMUTATIONS = 4999
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ def measure_shift(
     classes: ClassEvidence | None = None,
     alpha: float = ALPHA,
     seed: int = 0,
-    permutations: int = PERMUTATIONS,
+    permutations: int = 0,
     check: Callable[[], None] = lambda: None,
     progress: Callable[[float, str], None] = lambda share, word: None,
 ) -> Shift:
@@ -157,7 +158,7 @@ def measure_shift(
     seed
         Of every draw.
     permutations
-        Deals behind each p-value.
+        Deals behind each p-value; 0: `PERMUTATIONS`, and more where `alpha` is so small that they could not come below it.
     check, progress
         Asked and told now and then.
 
@@ -177,6 +178,7 @@ def measure_shift(
     together = {one.name: np.concatenate([one.home, one.shifted]) for one in features}
     count = 3 * len(features) + (classes is not None)
     level = alpha / count
+    permutations = permutations or int(np.clip(np.ceil(2.0 / level), PERMUTATIONS, _MOST_PERMUTATIONS))
     found: list[ShiftTest] = []
     told: dict[str, Told] = {}
     moved: tuple[MovedStatistic, ...] = ()

@@ -74,7 +74,7 @@ class Prevalence:
 def compare_shares(
     evidence: ClassEvidence, sides: Sides, rng: np.random.Generator, *, count: int = PERMUTATIONS, alpha: float = 0.05
 ) -> Prevalence | None:
-    """Compare class shares; None where neither labels nor answers allow it, or where there is one class only."""
+    """Compare class shares; None where neither labels nor answers allow it, or where all images have the same classes."""
     if len(evidence.classes) < 2 and evidence.exclusive:
         return None
     labelled = known_rows(evidence)
@@ -93,6 +93,9 @@ def compare_shares(
     dealt = deal(part, rng, count)
     groups = part.average(values)
     spread = np.maximum(groups.std(axis=0), 1e-9)
+    if float(spread.max()) <= 1e-9:
+        # Every image has the same classes: there are no shares.
+        return None
 
     def differences(sides_dealt: np.ndarray) -> Floats:
         right = sides_dealt.astype(np.float64)

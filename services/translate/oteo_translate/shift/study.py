@@ -23,6 +23,7 @@ from oteo_translate.shift.loss import ExpectedLoss, expect_loss
 from oteo_translate.shift.measure import ALPHA, Shift, measure_shift
 from oteo_translate.shift.prevalence import ClassEvidence
 from oteo_translate.shift.sides import Floats, Sides
+from oteo_translate.shift.simulated import simulate
 
 ENOUGH_HELD_OUT = 32
 """Images that a model has not learned from, from which on home is measured on those alone."""
@@ -190,6 +191,7 @@ def study(
             said[1].scores,
             sides,
             generator(seed, "shift", "loss"),
+            simulated=simulate(first.domain.images, first.domain.truths, model.judge, model.scores, seed=seed, check=check),
         )
         if loss is None:
             notes.append("Home's images have no annotations, so that the loss of accuracy cannot be estimated.")

@@ -95,7 +95,7 @@ def shares_words(shift: Shift) -> list[str]:
     """Say what is known of class shares."""
     if shift.prevalence is None:
         return (
-            ["Nothing is known of the classes of both sets, so that a change of looks is not told from a change of class shares."]
+            ["The classes of both sets are not known, or do not vary: a change of class shares was not looked for."]
             if shift.kind != NONE
             else []
         )
@@ -121,7 +121,7 @@ def loss_words(study: Study) -> list[str]:
     said = [
         f"Expected loss of {study.model}: {_span(loss.expected)} of a mean {loss.metric} of {loss.home:.3f} at home, by {loss.expected.method}; "
         f"{100 * loss.level:.0f} % interval, without labels.",
-        f"By {loss.other.method}: {_span(loss.other)}.",
+        *(f"By {other.method}: {_span(other)}." for other in loss.others),
     ]
     if loss.measured is not None:
         said.append(f"The images have annotations: measured on them the loss is {_points(loss.measured)}.")
