@@ -17,6 +17,10 @@ FEW: dict[str, dict[str, object]] = {
     "strotss": {"steps": 2},
     "analogy": {"rounds": 1, "exemplars": 2},
     "adain": {"steps": 3},
+    **{
+        name: {"steps": 3, "width": 6, "blocks": 1, "critic_width": 6, "patches": 16, "vector": 16}
+        for name in ("cut", "cyclegan", "dualgan", "fastcut", "ganilla", "sincut")
+    },
 }
 """Parameters with which slow methods take few steps."""
 

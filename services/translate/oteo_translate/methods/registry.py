@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oteo_translate.methods import colour, style
+from oteo_translate.methods import colour, style, unpaired
 from oteo_translate.methods.base import METHODS
 
-__all__ = ["METHODS", "colour", "style"]
+__all__ = ["METHODS", "colour", "style", "unpaired"]

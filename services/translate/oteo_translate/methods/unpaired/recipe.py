@@ -86,6 +86,8 @@ class Recipe:
         Share of the generator's moving average that is kept at each step at most.
     clip
         Gradients longer than this are shortened.
+    inspect
+        Steps between looks at whether the training is still of use; points of the curves, pictures and states come with them.
     precision
         One of `PRECISIONS`. auto: on a GPU bfloat16, or float16 where it has no bfloat16; on a processor float32 with `steps`, else whichever of
         float32 and bfloat16 is measured to be faster.
@@ -121,6 +123,7 @@ class Recipe:
     pool: int = 50
     average: float = 0.999
     clip: float = 10.0
+    inspect: int = 25
     precision: str = "auto"
     processes: int = 0
 
@@ -154,8 +157,8 @@ class Recipe:
             value = getattr(self, field.name)
             if not isinstance(value, (str, bool)) and value < 0:
                 return f"{field.name} must not be negative"
-        if self.rate == 0 or self.clip == 0 or self.critic_rounds == 0 or self.patches == 0 or self.vector == 0:
-            return "rate, clip, critic_rounds, patches and vector must be above 0"
+        if self.rate == 0 or self.clip == 0 or self.critic_rounds == 0 or self.patches == 0 or self.vector == 0 or self.inspect == 0:
+            return "rate, clip, critic_rounds, patches, vector and inspect must be above 0"
         if self.average >= 1 or self.zoom > 1 or self.critic_layers > 3:
             return "average must be below 1, zoom at most 1, critic_layers at most 3"
         if 0 < self.crop < 8:

@@ -22,9 +22,6 @@ from oteo_translate.methods.unpaired.objectives import Losses, Objective, Side
 from oteo_translate.methods.unpaired.recipe import MOST_STEPS, UNBOUNDED_STEPS, Recipe
 from oteo_translate.methods.unpaired.team import Alone, Team
 
-INSPECT = 25
-"""Every so many steps it is looked whether the training is still of use, and a point of the curves is kept."""
-
 KEEP_SECONDS = 20.0
 """A state is kept no more often than this."""
 
@@ -109,8 +106,10 @@ class Trainer:
         self._device = device
         self._gpu = device.type == "cuda"
         self._team: Team = team or Alone()
+        # Measured on a processor: instance norm copies from this layout and back, and takes what convolutions gain.
+        self._layout = torch.channels_last if self._gpu else torch.contiguous_format
         for side in (objective.drawing, objective.judging):
-            side.to(device).to(memory_format=torch.channels_last)
+            side.to(device).to(memory_format=self._layout)
         self.average: Generator = copy.deepcopy(objective.forth).eval()
         self.average.requires_grad_(False)
         self._drawing = self._team.wrap(Side(objective.drawing, objective.drawing_loss))
@@ -193,10 +192,10 @@ class Trainer:
             told.check()
             self._team.check()
             began = time.time()
-            self._step(left)
+            self.step(left)
             self._took(time.time() - began)
             standing = self.standing
-            if standing.step % INSPECT:
+            if standing.step % self._recipe.inspect:
                 continue
             began = time.time()
             wrong = self._inspect()
@@ -246,7 +245,8 @@ class Trainer:
         key = hashlib.sha256(f"unpaired\0{self._seed}\0{step}\0{self._team.rank}".encode()).digest()
         return torch.Generator().manual_seed(int.from_bytes(key[:8], "big") >> 1)
 
-    def _step(self, left: float) -> None:
+    def step(self, left: float) -> None:
+        """Take a step; `left` steps are left until the learning rate has to be zero."""
         standing, recipe = self.standing, self._recipe
         rate = recipe.rate * standing.tame * min(1.0, 2.0 * (1.0 - standing.position))
         for optimiser in self._optimisers:
@@ -267,7 +267,7 @@ class Trainer:
     def _batch(self, draws: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         count = self._recipe.batch
         shifted, home = self._shifted.draw(count, draws), self._home.draw(count, draws)
-        return shifted.contiguous(memory_format=torch.channels_last), home.contiguous(memory_format=torch.channels_last)
+        return shifted.contiguous(memory_format=self._layout), home.contiguous(memory_format=self._layout)
 
     def _loss(self, side: nn.Module, *arguments: Any) -> tuple[torch.Tensor, Losses]:
         with torch.autocast(self._device.type, dtype=self._half) if self.standing.half else nullcontext():
