@@ -181,14 +181,8 @@ def test_two_sets_of_one_domain_give_no_recommendation(model, home):
 
 
 def test_models_are_adapted_too_and_upon_translated_images(model, home, shifted):
-    class Half(Double):
-        """Undoes a half."""
-
-        def fit(self, shifted, home, parameters, context):
-            return super().fit(shifted, home, parameters, context)
-
     adapted = {"adabn": ADAPTATIONS["adabn"], "bbse": ADAPTATIONS["bbse"]}
-    found = climb(model, shifted, home, methods={"identity": Half("identity")}, adaptations=adapted, context=FitContext(seed=3))
+    found = climb(model, shifted, home, methods=doubles("identity"), adaptations=adapted, context=FitContext(seed=3))
     names = [one.candidate.name for one in found.evidence]
     assert {"adabn", "adabn+identity", "nothing", "identity", "bbse"} == set(names)
     assert found.choice.candidate.adaptation == "adabn"
@@ -224,13 +218,18 @@ def test_ways_that_fail_are_evidence_and_others_go_on(model, home, shifted):
         def fit(self, shifted, home, parameters, context):
             raise FailedPrecondition("it lacks what it needs", reason="NO_FEATURES")
 
+    class Singular(Double):
+        def fit(self, shifted, home, parameters, context):
+            return np.linalg.inv(np.zeros((2, 2)))
+
     seen: list[str] = []
-    ways = {"failing": Failing("failing"), "right": Double("right")}
+    ways = {"failing": Failing("failing"), "singular": Singular("singular"), "right": Double("right")}
     found = climb(
         model, shifted, home, methods=ways, adaptations={}, context=FitContext(seed=3), seen=lambda one, *_: seen.append(one.reason)
     )
     assert found.choice.candidate.name == "right"
     assert "it lacks what it needs" in seen
+    assert "it failed: LinAlgError: Singular matrix" in seen
     assert [one.label for one in usual_candidates({"right": Double("right", 2.0), "first": Double("first", 1.0)}, {})] == ["first", "right"]
     assert Candidate("fda", {"beta": 0.01}, "adabn", {"prior": 0}).label == "adabn+fda (beta 0.01, adabn.prior 0)"
 

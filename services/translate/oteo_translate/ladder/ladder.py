@@ -152,6 +152,11 @@ class _Climber:
         except OteoError as error:
             self._left_out(candidate, str(error), time.time() - began)
             return
+        except (ValueError, RuntimeError, ArithmeticError) as error:
+            # What one way cannot reckon with (a matrix that cannot be inverted) is its own evidence, and no reason to give up the others.
+            _log.exception("%s failed", candidate.label)
+            self._left_out(candidate, f"it failed: {type(error).__name__}: {error}", time.time() - began)
+            return
         tried.evidence.seconds = time.time() - began
         self.tried.append(tried)
         self.seen(tried.evidence, tried.translation, tried.adapted)
@@ -186,7 +191,9 @@ class _Climber:
         adapted = None
         if candidate.adaptation:
             if translation is not None:
-                fitting = replace(fitting, images=translate(translation, fitting.images, self.context.check))
+                # Those are translated already, and enough: translating hundreds more may take longer than all the rest.
+                judged = self.sets.judged
+                fitting = Domain(judged.name, images, judged.ids, judged.groups)
             adapted = self.adaptations[candidate.adaptation].adapt(self.model, fitting, self.sets.home, candidate.settings, context)
         look = self.judge.look(adapted.model if adapted else self.model, images)
         evidence = Evidence(candidate, figures=look.figures() | (gate.figures if gate else {}), structure=gate.figure if gate else None)
