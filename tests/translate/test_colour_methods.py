@@ -103,6 +103,15 @@ def test_ranks_of_values_between_the_quantiles():
     assert torch.allclose(mapped(values, source, target), values**2, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["moments", "histogram"])
+@pytest.mark.parametrize("scope", ["image", "domain"])
+def test_a_negative_is_undone(name, scope):
+    home = domain(noise(1, (6, 32, 32, 3), 0.1, 0.5) ** 2)
+    shifted = domain(1 - home.images)
+    found = translate(fit(name, shifted, home, scope=scope, tone="negative"), shifted.images[3])
+    assert np.abs(found - home.images[3]).mean() < 0.01
+
+
 @pytest.mark.parametrize("space", SPACES)
 def test_colour_spaces_are_there_and_back(space):
     planes = torch.rand(2, 3, 9, 9, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""Black, white and middle grey brought to home's: contrast and a power law."""
+"""Black, white and mean brought to home's: contrast and a power law."""
 
 from __future__ import annotations
 
@@ -14,14 +14,33 @@ from oteo_translate.methods.colour.moments import SCOPES
 from oteo_translate.methods.colour.quantiles import quantiles
 from oteo_translate.methods.sampling import planes
 
-_ENDS = (0.01, 0.5, 0.99)
-_STEEPEST = 4.0
+_ENDS = (0.01, 0.99)
+_STEEPEST = 2.5
 _LEAST_RANGE = 1e-3
+_ROUNDS = 5
+_PIXELS = 4096
+
+
+def placed(values: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    """Bring ``(N, C, P)`` to where they lie between the ends ``(N, C, 2)``: 0 to 1, a little less or more outside."""
+    low, high = ends[:, :, 0:1], ends[:, :, 1:2]
+    return ((values - low) / (high - low).clamp(min=_LEAST_RANGE)).clamp(-1, 2)
+
+
+def exponent(places: torch.Tensor, due: torch.Tensor) -> torch.Tensor:
+    """Find the power ``(N, C, 1)`` that gives places ``(N, C, P)`` this mean ``(N, C, 1)``, within limits, by a few steps towards it."""
+    inside = places.clamp(1e-3, 1)
+    wanted = due.clamp(0.02, 0.98).log()
+    found = torch.ones_like(due) + torch.zeros_like(places[:, :, :1])
+    for _ in range(_ROUNDS):
+        now = inside.pow(found).mean(2, keepdim=True).clamp(0.02, 0.98).log()
+        found = (found * wanted / now).clamp(1 / _STEEPEST, _STEEPEST)
+    return found
 
 
 @saved
 class GammaTranslation(Translation):
-    """Stretch each channel's first to 99th percentile to home's, on a curve ``x ** gamma`` that brings the median to home's.
+    """Stretch each channel's first to 99th percentile to home's, on a curve ``x ** gamma`` that brings the mean to home's.
 
     Parameters
     ----------
@@ -33,33 +52,33 @@ class GammaTranslation(Translation):
 
     kind = "translation-gamma"
     home: torch.Tensor
+    middle: torch.Tensor
     shifted: torch.Tensor
+    power: torch.Tensor
     ends: torch.Tensor
 
     def __init__(self, channels: int, scope: str) -> None:
         super().__init__(channels=channels, scope=scope)
         self.scope = scope
-        self.register_buffer("home", torch.zeros(1, channels, len(_ENDS)))
-        self.register_buffer("shifted", torch.zeros(1, channels, len(_ENDS)))
+        self.register_buffer("home", torch.zeros(1, channels, 2))
+        self.register_buffer("middle", torch.zeros(1, channels, 1))
+        self.register_buffer("shifted", torch.zeros(1, channels, 2))
+        self.register_buffer("power", torch.ones(1, channels, 1))
         self.register_buffer("ends", torch.tensor(_ENDS))
 
     def forward(self, planes: torch.Tensor) -> torch.Tensor:
         """See `Translation`."""
         values = planes.flatten(2)
-        own = quantiles(values, self.ends) if self.scope == "image" else self.shifted + torch.zeros_like(values[:, :, :1])
-        low, middle, high = own[:, :, 0:1], own[:, :, 1:2], own[:, :, 2:3]
-        to_low, to_middle, to_high = self.home[:, :, 0:1], self.home[:, :, 1:2], self.home[:, :, 2:3]
-        extent = (high - low).clamp(min=_LEAST_RANGE)
-        # Kept off 0 and 1, whose logarithms are none or nothing to divide by.
-        now = ((middle - low) / extent).clamp(0.02, 0.98)
-        due = ((to_middle - to_low) / (to_high - to_low).clamp(min=_LEAST_RANGE)).clamp(0.02, 0.98)
-        gamma = (due.log() / now.log()).clamp(1 / _STEEPEST, _STEEPEST)
-        place = (values - low) / extent
+        own = quantiles(values, self.ends) if self.scope == "image" else self.shifted
+        place = placed(values, own)
+        power = exponent(place, self.middle) if self.scope == "image" else self.power
         # Below black the curve goes on as a straight line: a power of a negative number is none.
-        curved = place.clamp(min=1e-6, max=_STEEPEST).pow(gamma) + place.clamp(max=0)
-        flat = (high - low) < _LEAST_RANGE
-        moved = torch.where(flat, values - middle + to_middle, to_low + curved * (to_high - to_low))
-        return moved.reshape(planes.shape).clamp(0, 1)
+        curved = place.clamp(min=1e-6).pow(power) + place.clamp(max=0)
+        low, high = self.home[:, :, 0:1], self.home[:, :, 1:2]
+        flat = own[:, :, 1:2] - own[:, :, 0:1] < _LEAST_RANGE
+        # An image without any contrast gets home's mean.
+        curved = torch.where(flat, self.middle + torch.zeros_like(curved), curved)
+        return (low + curved * (high - low)).reshape(planes.shape).clamp(0, 1)
 
 
 @method
@@ -68,7 +87,7 @@ class Gamma(Method):
 
     name = "gamma"
     kind = TRAINING_FREE
-    summary = "Each channel's black, white and median are brought to home's by contrast and a power law."
+    summary = "Each channel's black, white and mean are brought to home's by contrast and a power law."
     cost = 1.0
 
     def fit(self, shifted: Domain, home: Domain, parameters: Mapping[str, Any], context: FitContext) -> Translation:
@@ -77,12 +96,23 @@ class Gamma(Method):
         read = Parameters(self, parameters)
         found = GammaTranslation(home.channels, read.choice("scope", *SCOPES))
         read.done()
-        found.home, found.shifted = (
-            torch.stack([quantiles(one.flatten(2), found.ends) for one in planes(domain, context.check)]).mean(0)
-            for domain in (home, shifted)
-        )
+        found.home, found.middle, _ = self._measured(home, found.ends, context)
+        found.shifted, _, places = self._measured(shifted, found.ends, context)
+        found.power = exponent(places, found.middle)
         return found.eval()
 
     def grid(self) -> tuple[Mapping[str, Any], ...]:
         """See `Method`."""
         return tuple({"scope": scope} for scope in SCOPES)
+
+    @staticmethod
+    def _measured(domain: Domain, at: torch.Tensor, context: FitContext) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Give a domain's mean ends, mean place between the ends, and places of some pixels of every image."""
+        ends, middles, some = [], [], []
+        for one in planes(domain, context.check):
+            flat = one.flatten(2)
+            ends.append(quantiles(flat, at))
+            places = placed(flat, ends[-1]).clamp(0, 1)
+            middles.append(places.mean(2, keepdim=True))
+            some.append(places[:, :, torch.linspace(0, flat.shape[2] - 1, min(_PIXELS, flat.shape[2])).round().long()])
+        return torch.stack(ends).mean(0), torch.stack(middles).mean(0), torch.cat(some, dim=2)

@@ -10,7 +10,7 @@ import torch
 from oteo_core.graphs.modules import saved
 from oteo_translate.domains import Domain
 from oteo_translate.methods.base import TRAINING_FREE, FitContext, Method, Parameters, Translation, method
-from oteo_translate.methods.colour.moments import SCOPES
+from oteo_translate.methods.colour.moments import SCOPES, TONES, toned
 from oteo_translate.methods.colour.quantiles import KNOTS, mapped, probabilities, quantiles
 from oteo_translate.methods.sampling import planes
 
@@ -28,6 +28,8 @@ class HistogramTranslation(Translation):
         Of the images.
     scope
         Of `SCOPES`: ranks within the image itself, or within the shifted domain (then it is one map for all images).
+    tone
+        Of `oteo_translate.methods.colour.moments.TONES`.
     """
 
     kind = "translation-histogram"
@@ -35,16 +37,16 @@ class HistogramTranslation(Translation):
     shifted: torch.Tensor
     probabilities: torch.Tensor
 
-    def __init__(self, channels: int, scope: str) -> None:
-        super().__init__(channels=channels, scope=scope)
-        self.scope = scope
+    def __init__(self, channels: int, scope: str, tone: str) -> None:
+        super().__init__(channels=channels, scope=scope, tone=tone)
+        self.scope, self.tone = scope, tone
         self.register_buffer("home", torch.zeros(1, channels, KNOTS))
         self.register_buffer("shifted", torch.zeros(1, channels, KNOTS))
         self.register_buffer("probabilities", probabilities())
 
     def forward(self, planes: torch.Tensor) -> torch.Tensor:
         """See `Translation`."""
-        values = planes.flatten(2)
+        values = toned(planes, self.tone).flatten(2)
         like = torch.zeros_like(values[:, :, :1])
         source = quantiles(values, self.probabilities) if self.scope == "image" else self.shifted + like
         return mapped(values, source, self.home + like).reshape(planes.shape).clamp(0, 1)
@@ -60,28 +62,28 @@ class Histogram(Method):
     cost = 2.0
 
     def fit(self, shifted: Domain, home: Domain, parameters: Mapping[str, Any], context: FitContext) -> Translation:
-        """See `Method`; ``scope`` is one of `SCOPES`."""
+        """See `Method`; ``scope`` is one of `SCOPES`, ``tone`` one of `TONES`."""
         self.check(shifted, home)
         read = Parameters(self, parameters)
-        scope = read.choice("scope", *SCOPES)
+        found = HistogramTranslation(home.channels, read.choice("scope", *SCOPES), read.choice("tone", *TONES))
         read.done()
-        found = HistogramTranslation(home.channels, scope)
-        if scope == "image":
+        if found.scope == "image":
             # The mean of quantile functions is the distribution nearest to all (the barycentre of Wasserstein's distance on a line).
             found.home = torch.stack([quantiles(one.flatten(2), found.probabilities) for one in planes(home, context.check)]).mean(0)
         else:
-            found.home, found.shifted = (self._pooled(domain, found.probabilities, context) for domain in (home, shifted))
+            found.home = self._pooled(home, found.probabilities, context, "kept")
+            found.shifted = self._pooled(shifted, found.probabilities, context, found.tone)
         return found.eval()
 
     def grid(self) -> tuple[Mapping[str, Any], ...]:
         """See `Method`."""
-        return tuple({"scope": scope} for scope in SCOPES)
+        return tuple({"scope": scope, "tone": tone} for tone in TONES for scope in SCOPES)
 
     @staticmethod
-    def _pooled(domain: Domain, at: torch.Tensor, context: FitContext) -> torch.Tensor:
+    def _pooled(domain: Domain, at: torch.Tensor, context: FitContext, tone: str) -> torch.Tensor:
         parts = []
         for one in planes(domain, context.check):
-            flat = one.flatten(2)
+            flat = toned(one, tone).flatten(2)
             places = torch.linspace(0, flat.shape[2] - 1, min(_PIXELS, flat.shape[2])).round().long()
             parts.append(flat[:, :, places])
         return quantiles(torch.cat(parts, dim=2), at)

@@ -107,4 +107,4 @@ class Macenko(Method):
 
     def grid(self) -> tuple[Mapping[str, Any], ...]:
         """See `Method`."""
-        return ({}, {"light": "measured"}, {"scope": "domain", "light": "measured"})
+        return ({}, {"light": "white"}, {"scope": "domain"})

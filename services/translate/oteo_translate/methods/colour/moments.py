@@ -15,8 +15,16 @@ from oteo_translate.methods.sampling import planes
 SCOPES = ("image", "domain")
 """What is brought to home's look: each image by its own figures, or all by the figures of the shifted domain."""
 
+TONES = ("kept", "negative")
+"""Whether bright stays bright, or images are turned into their negatives first: stained nuclei are dark, fluorescent ones bright."""
+
 GAIN = 10.0
-"""Contrast is raised ninefold at most: an empty image holds noise alone."""
+"""Contrast is raised tenfold at most: an empty image holds noise alone."""
+
+
+def toned(planes: torch.Tensor, tone: str) -> torch.Tensor:
+    """Give the planes or their negatives; `tone` is one of `TONES`."""
+    return 1 - planes if tone == "negative" else planes
 
 
 def measured(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -41,6 +49,8 @@ class MomentsTranslation(Translation):
         Of the images.
     scope
         Of `SCOPES`.
+    tone
+        Of `TONES`.
     """
 
     kind = "translation-moments"
@@ -49,16 +59,17 @@ class MomentsTranslation(Translation):
     shifted_mean: torch.Tensor
     shifted_spread: torch.Tensor
 
-    def __init__(self, channels: int, scope: str) -> None:
-        super().__init__(channels=channels, scope=scope)
-        self.scope = scope
+    def __init__(self, channels: int, scope: str, tone: str) -> None:
+        super().__init__(channels=channels, scope=scope, tone=tone)
+        self.scope, self.tone = scope, tone
         for name in ("mean", "spread", "shifted_mean", "shifted_spread"):
             self.register_buffer(name, torch.zeros(1, channels, 1, 1))
 
     def forward(self, planes: torch.Tensor) -> torch.Tensor:
         """See `Translation`."""
-        mean, spread = measured(planes) if self.scope == "image" else (self.shifted_mean, self.shifted_spread)
-        return brought(planes, mean, spread, self.mean, self.spread).clamp(0, 1)
+        values = toned(planes, self.tone)
+        mean, spread = measured(values) if self.scope == "image" else (self.shifted_mean, self.shifted_spread)
+        return brought(values, mean, spread, self.mean, self.spread).clamp(0, 1)
 
 
 @method
@@ -71,19 +82,19 @@ class Moments(Method):
     cost = 0.5
 
     def fit(self, shifted: Domain, home: Domain, parameters: Mapping[str, Any], context: FitContext) -> Translation:
-        """See `Method`; ``scope`` is one of `SCOPES`."""
+        """See `Method`; ``scope`` is one of `SCOPES`, ``tone`` one of `TONES`."""
         self.check(shifted, home)
         read = Parameters(self, parameters)
-        scope = read.choice("scope", *SCOPES)
+        found = MomentsTranslation(home.channels, read.choice("scope", *SCOPES), read.choice("tone", *TONES))
         read.done()
-        found = MomentsTranslation(home.channels, scope)
-        figures = [averaged([measured(one) for one in planes(domain, context.check)]) for domain in (home, shifted)]
-        (found.mean, found.spread), (found.shifted_mean, found.shifted_spread) = figures
+        found.mean, found.spread = averaged([measured(one) for one in planes(home, context.check)])
+        figures = [measured(toned(one, found.tone)) for one in planes(shifted, context.check)]
+        found.shifted_mean, found.shifted_spread = averaged(figures)
         return found.eval()
 
     def grid(self) -> tuple[Mapping[str, Any], ...]:
         """See `Method`."""
-        return tuple({"scope": scope} for scope in SCOPES)
+        return tuple({"scope": scope, "tone": tone} for tone in TONES for scope in SCOPES)
 
 
 def averaged(figures: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:

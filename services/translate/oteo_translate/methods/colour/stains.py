@@ -16,8 +16,8 @@ from oteo_translate.methods.base import Translation
 from oteo_translate.methods.colour.quantiles import masked_quantile
 from oteo_translate.methods.sampling import planes
 
-LIGHTS = ("white", "measured")
-"""What counts as unstained: full white, or the domain's own brightest colour, for glass and lamps that are not white."""
+LIGHTS = ("measured", "white")
+"""What counts as unstained: the domain's own brightest colour, for glass and lamps are seldom white, or full white as the papers have it."""
 
 LEAST_DENSITY = 0.15
 """Mean density below which a pixel is taken for unstained (Macenko et al. 2009, section 2)."""
@@ -30,6 +30,9 @@ LEAST_ANGLE = 0.9962
 
 _DARKEST = 1.0 / 255
 _FULL = 0.99
+_MOST = 3.0
+"""An amount is raised threefold at most: what is more is noise made large, of a stain that is hardly there."""
+
 _REFERENCE = ((0.5626, 0.2159), (0.7201, 0.8012), (0.4062, 0.5581))
 """Haematoxylin and eosin, from the code published with Macenko et al. 2009: for domains without any stained pixel."""
 
@@ -199,6 +202,6 @@ class StainTranslation(Translation):
             stains = torch.where(good[:, None, None], own, stains)
             # Three times more or less than usual for the domain is an image with little of a stain, and stays one.
             ratio = full(solved(densities, stains), mask).clamp(max=1e6) / amounts
-            amounts = torch.where(good[:, None], amounts * ratio.clamp(1 / 3, 3.0), amounts + torch.zeros_like(ratio))
-        scaled = solved(densities, stains) * (self.home_amounts / amounts)[:, :, None]
+            amounts = torch.where(good[:, None], amounts * ratio.clamp(1 / _MOST, _MOST), amounts + torch.zeros_like(ratio))
+        scaled = solved(densities, stains) * (self.home_amounts / amounts).clamp(1 / _MOST, _MOST)[:, :, None]
         return (self.home_light * torch.exp(-(self.home_stains @ scaled))).reshape(planes.shape).clamp(0, 1)

@@ -124,4 +124,4 @@ class Vahadane(Method):
 
     def grid(self) -> tuple[Mapping[str, Any], ...]:
         """See `Method`."""
-        return ({}, {"light": "measured"}, {"scope": "domain", "light": "measured"})
+        return ({}, {"light": "white"}, {"scope": "domain"})

@@ -20,7 +20,7 @@ from oteo_translate.methods.style.optimising import style_images
 
 STEPS = 300
 _BATCH = 4
-_RATE = 1e-3
+_RATE = 3e-3
 _WIDTH = 64
 _STYLE, _IDENTITY = 3.0, 10.0
 _KEEP_EVERY = 50

@@ -56,7 +56,7 @@ class AnalogyTranslation(OptimisedTranslation):
                 self.register_buffer(f"{domain}_{level}", torch.zeros(2, 1, width, 1, 1))
 
     @torch.no_grad()
-    def work(self, small: torch.Tensor) -> torch.Tensor:
+    def work(self, small: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
         """See `OptimisedTranslation`."""
         draws = torch.Generator().manual_seed(0)
         own = [self._even(one, "shifted", level) for level, one in enumerate(self.encoder.seen(small))]
@@ -127,7 +127,7 @@ class Analogy(Method):
             known = {"home": scales(home, encoder, context), "shifted": scales(shifted, encoder, context)}
         widths = [int(one.shape[2]) for one in known["home"]]
         found = AnalogyTranslation(home.channels, encoder.spec(), widths, len(exemplars), rounds)
-        found.encoder = encoder
+        found.keep(encoder, [exemplars])
         found.exemplars = functional.interpolate(exemplars, (encoder.height, encoder.width), mode="bilinear", align_corners=False)
         for domain, levels in known.items():
             for level, one in enumerate(levels):

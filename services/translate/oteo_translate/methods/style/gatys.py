@@ -48,12 +48,12 @@ class GatysTranslation(OptimisedTranslation):
         for level, width in enumerate(widths):
             self.register_buffer(f"gram_{level}", torch.zeros(1, width, width))
 
-    def work(self, small: torch.Tensor) -> torch.Tensor:
+    def work(self, small: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
         """See `OptimisedTranslation`."""
         due = [self.get_buffer(f"gram_{level}") for level in range(self.levels)]
-        content = self.encoder.seen(small)[-1].detach()
+        content = self.encoder.seen(start)[-1].detach()
         scale = content.square().mean().clamp(min=1e-6)
-        image = small.clone().requires_grad_()
+        image = start.clone().requires_grad_()
         descent = torch.optim.Adam([image], lr=_RATE)
         for _ in range(self.steps):
             descent.zero_grad()
@@ -62,7 +62,7 @@ class GatysTranslation(OptimisedTranslation):
             for one, wanted in zip(seen, due, strict=True):
                 size = wanted.square().mean().clamp(min=1e-8)
                 loss = loss + self.weight / self.levels * (gram(one) - wanted).square().mean() / size
-            change = image - small
+            change = image - start
             rough = (change[..., 1:, :] - change[..., :-1, :]).square().mean() + (change[..., 1:] - change[..., :-1]).square().mean()
             (loss + _SMOOTH * rough).backward()
             descent.step()
@@ -90,16 +90,16 @@ class Gatys(Method):
         read.done()
         encoder = encoder_for(context, home.channels)
         total: list[torch.Tensor] = []
-        count = 0
+        images = list(style_images(home, encoder, context))
         with torch.no_grad():
-            for one in style_images(home, encoder, context):
+            for one in images:
+                context.check()
                 grams = [gram(level) for level in encoder.seen(one)]
                 total = [sum_ + new for sum_, new in zip(total, grams, strict=True)] if total else grams
-                count += 1
         found = GatysTranslation(home.channels, encoder.spec(), [int(one.shape[1]) for one in total], steps, weight)
-        found.encoder = encoder
+        found.keep(encoder, images)
         for level, one in enumerate(total):
-            found.register_buffer(f"gram_{level}", one / count)
+            found.register_buffer(f"gram_{level}", one / len(images))
         return found.eval()
 
     def grid(self) -> tuple[Mapping[str, Any], ...]:

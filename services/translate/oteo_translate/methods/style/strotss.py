@@ -114,17 +114,17 @@ class StrotssTranslation(OptimisedTranslation):
         self.steps, self.weight, self.channels = steps, weight, channels
         self.register_buffer("style", torch.zeros(len(_SCALES), SAMPLES, width))
 
-    def work(self, small: torch.Tensor) -> torch.Tensor:
+    def work(self, small: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
         """See `OptimisedTranslation`."""
         draws = torch.Generator().manual_seed(0)
         height, width = (int(side) for side in small.shape[2:])
         alpha = _ALPHA * self.weight
-        image = small
+        image = start
         for scale, style in zip(_SCALES, self.style, strict=True):
             size = (max(8, round(height * scale)), max(8, round(width * scale)))
-            content = functional.interpolate(small, size, mode="bilinear", align_corners=False)
-            start = functional.interpolate(image, size, mode="bilinear", align_corners=False)
-            image = self._descend(start, content, style, alpha, draws)
+            content = functional.interpolate(start, size, mode="bilinear", align_corners=False)
+            begun = functional.interpolate(image, size, mode="bilinear", align_corners=False)
+            image = self._descend(begun, content, style, alpha, draws)
             alpha /= 2
         return image
 
@@ -182,6 +182,6 @@ class Strotss(Method):
                 rows = torch.cat(taken)
                 style.append(rows[torch.randperm(len(rows), generator=draws)[:SAMPLES]])
         found = StrotssTranslation(home.channels, encoder.spec(), int(style[0].shape[1]), steps, weight)
-        found.encoder = encoder
+        found.keep(encoder, images)
         found.style = torch.stack(style)
         return found.eval()
