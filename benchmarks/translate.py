@@ -168,7 +168,7 @@ def run(arguments: argparse.Namespace, seed: int) -> None:
     for one in found.evidence:
         line = {
             "way": one.candidate.label,
-            "iou": round(truly.get(id(one), nothing if one.tried else float("nan")), 4),
+            "iou": round(truly.get(id(one), nothing), 4) if one.tried else None,
             "accepted": one.accepted,
         }
         figures = {name: round(value, 3) for name, value in one.figures.items()}
