@@ -16,4 +16,4 @@ class CUT(UnpairedMethod):
     summary = "One generator, held by contrast between patches of source and translation (CUT; Park et al., ECCV 2020)."
     cost = 600.0
     objective = ContrastiveObjective
-    recipe = Recipe(contrast=1.0, identity=1.0, pool=0)
+    recipe = Recipe(contrast=1.0, identity=1.0, pool=0, critic_norm=True)

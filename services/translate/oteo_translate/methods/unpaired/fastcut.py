@@ -16,4 +16,4 @@ class FastCUT(UnpairedMethod):
     summary = "CUT at half the work: heavier contrast in place of identity, and mirrored batches (FastCUT; Park et al., ECCV 2020)."
     cost = 400.0
     objective = ContrastiveObjective
-    recipe = Recipe(contrast=10.0, identity=0.0, equivariance=True, pool=0)
+    recipe = Recipe(contrast=10.0, identity=0.0, equivariance=True, pool=0, critic_norm=True)

@@ -68,9 +68,10 @@ class Generator(nn.Module):
         """Draw first weights."""
         begin(self, generator)
         if self.colours is not None:
-            first, last = self.colours[0], self.colours[2]
+            first, last = (layer for layer in self.colours if isinstance(layer, nn.Conv2d))
             nn.init.normal_(first.weight, 0.0, 1.0, generator=generator)
-            nn.init.normal_(first.bias, 0.0, 0.5, generator=generator)
+            if first.bias is not None:
+                nn.init.normal_(first.bias, 0.0, 0.5, generator=generator)
             with torch.no_grad():
                 last.weight.mul_(GAIN)
                 self.last().weight.mul_(GAIN)

@@ -55,7 +55,7 @@ class Fellows:
     def wrap(self, side: nn.Module) -> nn.Module:
         """See `Team`."""
         devices = [self._device] if self._device.type == "cuda" else None
-        return DistributedDataParallel(side, device_ids=devices, broadcast_buffers=False)
+        return DistributedDataParallel(side, device_ids=devices, forward_sync_buffers=False)
 
     def agree(self, values: Sequence[float]) -> list[float]:
         """See `Team`."""

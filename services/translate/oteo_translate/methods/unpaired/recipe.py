@@ -54,8 +54,8 @@ class Recipe:
     critic_layers
         1, 2 or 3; 0: by the crop.
     critic_norm
-        Instance norm in the discriminator, as in the papers. Without it the discriminator sees how bright and of what colour a patch is, which the norm
-        hides but for the borders.
+        Instance norm in the discriminator, as in the papers. It hides how bright and of what colour a patch is, but for the borders: measured on drawn
+        cells, CycleGAN's and DualGAN's looks move home in half the steps without it, while CUT's wander.
     critic_rounds
         Steps of the discriminator for each of the generator.
     adversarial

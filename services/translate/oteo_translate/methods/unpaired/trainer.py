@@ -74,11 +74,39 @@ class Standing:
     notes: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class _Schedule:
+    """Where a training stands between its beginning and its end.
+
+    Parameters
+    ----------
+    total
+        Steps planned.
+    end
+        When it must be over, seconds since 1970; infinite where only steps count.
+    began, position
+        When and where this run began.
+    """
+
+    total: int
+    end: float
+    began: float
+    position: float
+
+    def at(self, step: int, now: float, pace: float) -> list[float]:
+        """Give the position, the further one by steps and by time, and whether it is over (1): no step of `pace` seconds fits in any more."""
+        by_steps = step / self.total
+        if math.isinf(self.end):
+            return [by_steps, float(step >= self.total)]
+        left = self.end - now
+        by_time = 1.0 - (1.0 - self.position) * max(0.0, left) / max(self.end - self.began, 1e-9)
+        return [max(by_steps, by_time), float(step >= self.total or left <= pace)]
+
+
 class Trainer:
     """Trains an objective's networks.
 
-    Adam at the recipe's rate until half-time and from there down to zero, where the planned steps or the time end, whichever is first: as the
-    machine's speed is found, so the rate follows. The generator that is kept is a moving average. Every draw comes from a generator keyed by seed,
+    Adam at the recipe's rate until half-time and from there down to zero, where the planned steps or the time end, whichever is first. The generator that is kept is a moving average. Every draw comes from a generator keyed by seed,
     step and process, so that a state is weights, optimisers, kept images and a number. A training whose losses are not numbers, or whose generator
     answers with even areas, is taken back to the last healthy state, at half the rate, three times at most.
 
@@ -121,7 +149,6 @@ class Trainer:
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._half == torch.float16)
         self._sums: Losses = {}
         self._step_seconds = 0.0
-        self._inspecting = 0.0
 
     def _half_type(self) -> torch.dtype:
         wanted = self._recipe.precision
@@ -182,22 +209,22 @@ class Trainer:
             self.standing.half = self._choose_half(deadline)
         began = time.time()
         self._inspect()
-        self._inspecting = time.time() - began
+        inspecting = time.time() - began
         healthy, healthy_at = self.state(), self.standing.step
         kept_at, keeping = time.time(), 0.0
+        schedule = _Schedule(total, deadline - 1.5 * inspecting, time.time(), self.standing.position)
         while True:
-            left = self._steps_left(total, deadline)
-            if left < 1:
+            position, over = self._team.agree(schedule.at(self.standing.step, time.time(), self._step_seconds))
+            if over:
                 break
             told.check()
             self._team.check()
             began = time.time()
-            self.step(left)
+            self.step(max(position, self.standing.position))
             self._took(time.time() - began)
             standing = self.standing
             if standing.step % self._recipe.inspect:
                 continue
-            began = time.time()
             wrong = self._inspect()
             if wrong:
                 if not self._take_back(healthy, wrong):
@@ -206,7 +233,6 @@ class Trainer:
             self._keep_point()
             if standing.step >= 1.2 * healthy_at:
                 healthy, healthy_at = self.state(), standing.step
-            self._inspecting = max(0.7 * self._inspecting, time.time() - began)
             told.progress(standing.position, f"step {standing.step}")
             if told.show is not None:
                 told.show(self.average)
@@ -227,15 +253,6 @@ class Trainer:
             else:
                 self._keep_point()
 
-    def _steps_left(self, total: int, deadline: float) -> float:
-        """Give the steps that are planned and that there is time for; the first process of a team decides."""
-        planned = float(total - self.standing.step)
-        left = deadline - time.time() - 1.5 * self._inspecting
-        affordable = planned if not math.isfinite(deadline) else left / self._step_seconds if self._step_seconds > 0 else float(left > 0)
-        if self._step_seconds == 0 and affordable == 1:
-            affordable = planned
-        return self._team.agree([min(planned, affordable)])[0]
-
     def _took(self, seconds: float) -> None:
         if self._gpu and self.standing.step % 8 == 0:
             torch.cuda.synchronize(self._device)
@@ -245,14 +262,14 @@ class Trainer:
         key = hashlib.sha256(f"unpaired\0{self._seed}\0{step}\0{self._team.rank}".encode()).digest()
         return torch.Generator().manual_seed(int.from_bytes(key[:8], "big") >> 1)
 
-    def step(self, left: float) -> None:
-        """Take a step; `left` steps are left until the learning rate has to be zero."""
+    def step(self, position: float) -> None:
+        """Take a step at a position between beginning (0) and end (1) of the training."""
         standing, recipe = self.standing, self._recipe
+        standing.position = position
         rate = recipe.rate * standing.tame * min(1.0, 2.0 * (1.0 - standing.position))
         for optimiser in self._optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = rate
-        standing.position += (1.0 - standing.position) / max(1.0, left)
         draws = self._draws(standing.step)
         shifted, home = self._batch(draws)
         self._objective.judging.requires_grad_(False)
