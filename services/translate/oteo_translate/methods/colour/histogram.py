@@ -59,7 +59,8 @@ class Histogram(Method):
     name = "histogram"
     kind = TRAINING_FREE
     summary = "Each channel's histogram is matched with home's, per image to the mean quantile function or with one map for all images."
-    cost = 2.0
+    cost = 0.2
+    per_image = 0.01
 
     def fit(self, shifted: Domain, home: Domain, parameters: Mapping[str, Any], context: FitContext) -> Translation:
         """See `Method`; ``scope`` is one of `SCOPES`, ``tone`` one of `TONES`."""

@@ -92,7 +92,8 @@ class Macenko(Method):
     kind = TRAINING_FREE
     summary = "Two stains are found as the extreme directions of optical density and exchanged for home's (Macenko et al. 2009)."
     colours = (3,)
-    cost = 5.0
+    cost = 1.0
+    per_image = 0.01
 
     def fit(self, shifted: Domain, home: Domain, parameters: Mapping[str, Any], context: FitContext) -> Translation:
         """See `Method`; ``scope`` is one of `SCOPES`, ``light`` one of `oteo_translate.methods.colour.stains.LIGHTS`."""

@@ -79,7 +79,8 @@ class Moments(Method):
     name = "moments"
     kind = TRAINING_FREE
     summary = "Mean and contrast of each channel are brought to home's."
-    cost = 0.5
+    cost = 0.05
+    per_image = 0.002
 
     def fit(self, shifted: Domain, home: Domain, parameters: Mapping[str, Any], context: FitContext) -> Translation:
         """See `Method`; ``scope`` is one of `SCOPES`, ``tone`` one of `TONES`."""

@@ -57,7 +57,8 @@ class Reinhard(Method):
     kind = TRAINING_FREE
     summary = "Mean and spread of lightness and of two colour axes are brought to home's (Reinhard et al. 2001)."
     colours = (1, 3)
-    cost = 1.0
+    cost = 0.1
+    per_image = 0.003
 
     def fit(self, shifted: Domain, home: Domain, parameters: Mapping[str, Any], context: FitContext) -> Translation:
         """See `Method`; ``space`` is one of `oteo_translate.methods.colour.spaces.SPACES`."""

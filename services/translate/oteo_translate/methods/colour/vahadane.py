@@ -104,7 +104,8 @@ class Vahadane(Method):
     kind = TRAINING_FREE
     summary = "Two stains are found by sparse non-negative factoring of optical density and exchanged for home's (Vahadane et al. 2016)."
     colours = (3,)
-    cost = 6.0
+    cost = 1.5
+    per_image = 0.01
 
     def fit(self, shifted: Domain, home: Domain, parameters: Mapping[str, Any], context: FitContext) -> Translation:
         """See `Method`; ``scope`` is one of `SCOPES`, ``light`` one of `oteo_translate.methods.colour.stains.LIGHTS`."""

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch.nn import functional
 
 from oteo_core.graphs.modules import Spec, saved
 from oteo_translate.domains import Domain
@@ -82,7 +81,8 @@ class AnalogyTranslation(OptimisedTranslation):
 
     def _even(self, features: torch.Tensor, domain: str, level: int) -> torch.Tensor:
         mean, spread = self.get_buffer(f"{domain}_{level}")
-        return (features - mean) / spread.clamp(min=1e-3)
+        even: torch.Tensor = (features - mean) / spread.clamp(min=1e-3)
+        return even
 
 
 def _size(planes: torch.Tensor) -> tuple[int, int]:
@@ -123,12 +123,13 @@ class Analogy(Method):
         read.done()
         encoder = encoder_for(context, home.channels)
         with torch.no_grad():
-            exemplars = torch.cat(list(style_images(home, encoder, context, count)))
+            chosen = list(style_images(home, encoder, context, count))
+            exemplars = torch.cat(chosen)
             known = {"home": scales(home, encoder, context), "shifted": scales(shifted, encoder, context)}
         widths = [int(one.shape[2]) for one in known["home"]]
         found = AnalogyTranslation(home.channels, encoder.spec(), widths, len(exemplars), rounds)
-        found.keep(encoder, [exemplars])
-        found.exemplars = functional.interpolate(exemplars, (encoder.height, encoder.width), mode="bilinear", align_corners=False)
+        found.keep(encoder, chosen)
+        found.exemplars = exemplars
         for domain, levels in known.items():
             for level, one in enumerate(levels):
                 found.register_buffer(f"{domain}_{level}", one)

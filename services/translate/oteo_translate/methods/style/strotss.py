@@ -157,8 +157,8 @@ class Strotss(Method):
     name = "strotss"
     kind = STYLE
     summary = "Each image is optimised by optimal transport of a network's features under self-similarity (STROTSS, Kolkin et al. 2019)."
-    cost = 500.0
-    per_image = 5.0
+    cost = 350.0
+    per_image = 3.5
 
     def fit(self, shifted: Domain, home: Domain, parameters: Mapping[str, Any], context: FitContext) -> Translation:
         """See `Method`; ``steps`` at each scale, ``weight`` of content."""
