@@ -17,6 +17,7 @@ from oteo_core.datasets import DatasetReader, Sample
 from oteo_core.errors import FailedPrecondition, InvalidArgument, OteoError
 from oteo_core.evaluation.bootstrap import generator
 from oteo_core.images import ImageLimits, InputPolicy, decode, prepare
+from oteo_core.packages import ModelPackage
 from oteo_core.truths.reading import prepared_truth
 from oteo_translate.domains import Domain
 
@@ -25,6 +26,9 @@ MOST_IMAGES = 400
 
 LEAST_IMAGES = 8
 """Images without which nothing can be said."""
+
+ENOUGH_HELD_OUT = 32
+"""Images that a model has not learned from, from which on home is measured on those alone."""
 
 _CHUNK = 32
 _LARGEST_SIDE, _SMALLEST_SIDE = 256, 32
@@ -104,6 +108,20 @@ def shared_keys(home: DatasetReader, shifted: DatasetReader) -> frozenset[str]:
 def count_shared(reader: DatasetReader, shared: Collection[str]) -> int:
     """Count a dataset's usable images among shared ones."""
     return sum(bool(keys_of(sample) & set(shared)) for sample in usable(reader))
+
+
+def home_samples(home: DatasetReader, package: ModelPackage | None) -> tuple[list[Sample], list[str]]:
+    """Give home's images: of a model those that it has not learned from, as it is surer of the others than it will be of any new image."""
+    everything = usable(home)
+    if package is None:
+        return everything, []
+    held_out = [sample for sample in everything if sample.split in ("validation", "test")]
+    if len(held_out) >= ENOUGH_HELD_OUT or len(held_out) == len(everything):
+        return held_out, []
+    return everything, [
+        f"datasets/{home.info.id} has only {len(held_out)} images that {package.name} has not learned from; its training images were compared too, "
+        "of which a model is surer than of new ones: its outputs may differ without a shift."
+    ]
 
 
 def policy_of(home: DatasetReader, shifted: DatasetReader) -> InputPolicy:

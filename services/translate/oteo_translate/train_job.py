@@ -48,7 +48,7 @@ from oteo_translate.publishing.contents import (
 )
 from oteo_translate.publishing.page import write_page
 from oteo_translate.publishing.sheet import Row, draw_sheet
-from oteo_translate.reading import Reading, read_domain, usable
+from oteo_translate.reading import Reading, home_samples, read_domain, usable
 from oteo_translate.tasks.model import TaskModel, open_task_model
 from oteo_translate.train_requests import open_request
 
@@ -94,14 +94,15 @@ def run(context: Context) -> translate_pb2.TrainTranslatorResponse:
 def _domains(context: Context, package: ModelPackage, home: DatasetReader, shifted: DatasetReader) -> tuple[Domain, Domain, list[str]]:
     limits = ImageLimits(max_bytes=context.settings.max_image_bytes, max_pixels=context.settings.max_image_pixels)
     labelled = not context.request.label_free
+    ours, notes = home_samples(home, package if package.dataset == f"datasets/{home.info.id}" else None)
     read: list[Reading] = []
-    for place, reader in enumerate((home, shifted)):
+    for place, (reader, samples) in enumerate(((home, ours), (shifted, usable(shifted)))):
         read.append(
             read_domain(
                 reader,
                 package.input,
                 context.scratch,
-                samples=usable(reader),
+                samples=samples,
                 task=package.task if place == 0 or labelled else "",
                 classes=package.classes,
                 seed=context.request.seed,
@@ -110,7 +111,6 @@ def _domains(context: Context, package: ModelPackage, home: DatasetReader, shift
                 progress=_part(context, place * _READ / 2, _READ / 2, "reading images"),
             )
         )
-    notes = []
     for reading in read:
         if reading.unread:
             first = reading.unread[0]

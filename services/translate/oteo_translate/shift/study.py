@@ -17,16 +17,23 @@ from oteo_core.images import ImageLimits, InputPolicy
 from oteo_core.packages import ModelPackage
 from oteo_core.truths.reading import annotated
 from oteo_translate.measure_requests import refuse_same
-from oteo_translate.reading import LEAST_IMAGES, MOST_IMAGES, Reading, policy_of, read_domain, rows_in_chunks, shared_keys, usable
+from oteo_translate.reading import (
+    LEAST_IMAGES,
+    MOST_IMAGES,
+    Reading,
+    home_samples,
+    policy_of,
+    read_domain,
+    rows_in_chunks,
+    shared_keys,
+    usable,
+)
 from oteo_translate.shift.features import EMBEDDING, INTENSITY, OUTPUT, Feature, intensity, intensity_columns, pooled_outputs
 from oteo_translate.shift.loss import ExpectedLoss, expect_loss
 from oteo_translate.shift.measure import ALPHA, Shift, measure_shift
 from oteo_translate.shift.prevalence import ClassEvidence
 from oteo_translate.shift.sides import Floats, Sides
 from oteo_translate.shift.simulated import simulate
-
-ENOUGH_HELD_OUT = 32
-"""Images that a model has not learned from, from which on home is measured on those alone."""
 
 
 class Judge(Protocol):
@@ -134,7 +141,7 @@ def study(
     package = model.package if model is not None else None
     refuse_same(home, shifted, package.name if package is not None else "")
     policy = package.input if package is not None else policy_of(home, shifted)
-    ours, notes = _home_samples(home, package)
+    ours, notes = home_samples(home, package)
     theirs, shared = _unshared(home, shifted)
     if shared:
         notes.append(f"{shared} images of datasets/{shifted.info.id} are in datasets/{home.info.id} too; they took no part.")
@@ -228,20 +235,6 @@ def _within(progress: Callable[[float, str], None], start: float, width: float, 
         progress(start + width * share, word)
 
     return tell
-
-
-def _home_samples(home: DatasetReader, package: ModelPackage | None) -> tuple[list[Sample], list[str]]:
-    """Give home's images: of a model those that it has not learned from, as it is surer of the others than it will be of any new image."""
-    everything = usable(home)
-    if package is None:
-        return everything, []
-    held_out = [sample for sample in everything if sample.split in ("validation", "test")]
-    if len(held_out) >= ENOUGH_HELD_OUT or len(held_out) == len(everything):
-        return held_out, []
-    return everything, [
-        f"datasets/{home.info.id} has only {len(held_out)} images that {package.name} has not learned from; its training images were compared too, "
-        "of which a model is surer than of new ones: its outputs may differ without a shift."
-    ]
 
 
 def _unshared(home: DatasetReader, shifted: DatasetReader) -> tuple[list[Sample], int]:
