@@ -112,6 +112,13 @@ def test_a_negative_is_undone(name, scope):
     assert np.abs(found - home.images[3]).mean() < 0.01
 
 
+@pytest.mark.parametrize("name", ["moments", "histogram"])
+def test_where_home_has_no_colour_images_lose_theirs(name):
+    home = domain(np.repeat(noise(1, (5, 32, 32, 1), 0.0, 0.5), 3, axis=3))
+    found = translate(fit(name, domain(noise(2, (5, 32, 32, 3))), home, tone="negative"), noise(3, (32, 32, 3)))
+    assert np.abs(found - found.mean(2, keepdims=True)).max() < 1e-5
+
+
 @pytest.mark.parametrize("space", SPACES)
 def test_colour_spaces_are_there_and_back(space):
     planes = torch.rand(2, 3, 9, 9, generator=torch.Generator().manual_seed(0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -18,13 +18,24 @@ SCOPES = ("image", "domain")
 TONES = ("kept", "negative")
 """Whether bright stays bright, or images are turned into their negatives first: stained nuclei are dark, fluorescent ones bright."""
 
+_COLOURLESS = 0.003
+"""Mean distance of channels from their mean: less than a step of 8 bits."""
+
 GAIN = 10.0
 """Contrast is raised tenfold at most: an empty image holds noise alone."""
 
 
-def toned(planes: torch.Tensor, tone: str) -> torch.Tensor:
-    """Give the planes or their negatives; `tone` is one of `TONES`."""
-    return 1 - planes if tone == "negative" else planes
+def toned(planes: torch.Tensor, tone: str, grey: bool) -> torch.Tensor:
+    """Give the planes or their negatives, in colour or grey; `tone` is one of `TONES`."""
+    turned = 1 - planes if tone == "negative" else planes
+    return turned.mean(1, keepdim=True) + torch.zeros_like(turned) if grey else turned
+
+
+def is_grey(domain: Domain, check: Callable[[], None]) -> bool:
+    """Say whether a domain's images of several channels have no colour; what is brought to it is made grey first."""
+    if domain.channels == 1:
+        return False
+    return all(float((one - one.mean(1, keepdim=True)).abs().mean()) < _COLOURLESS for one in planes(domain, check))
 
 
 def measured(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,6 +62,8 @@ class MomentsTranslation(Translation):
         Of `SCOPES`.
     tone
         Of `TONES`.
+    grey
+        Whether home has no colour.
     """
 
     kind = "translation-moments"
@@ -59,15 +72,15 @@ class MomentsTranslation(Translation):
     shifted_mean: torch.Tensor
     shifted_spread: torch.Tensor
 
-    def __init__(self, channels: int, scope: str, tone: str) -> None:
-        super().__init__(channels=channels, scope=scope, tone=tone)
-        self.scope, self.tone = scope, tone
+    def __init__(self, channels: int, scope: str, tone: str, grey: bool) -> None:
+        super().__init__(channels=channels, scope=scope, tone=tone, grey=grey)
+        self.scope, self.tone, self.grey = scope, tone, grey
         for name in ("mean", "spread", "shifted_mean", "shifted_spread"):
             self.register_buffer(name, torch.zeros(1, channels, 1, 1))
 
     def forward(self, planes: torch.Tensor) -> torch.Tensor:
         """See `Translation`."""
-        values = toned(planes, self.tone)
+        values = toned(planes, self.tone, self.grey)
         mean, spread = measured(values) if self.scope == "image" else (self.shifted_mean, self.shifted_spread)
         return brought(values, mean, spread, self.mean, self.spread).clamp(0, 1)
 
@@ -86,10 +99,11 @@ class Moments(Method):
         """See `Method`; ``scope`` is one of `SCOPES`, ``tone`` one of `TONES`."""
         self.check(shifted, home)
         read = Parameters(self, parameters)
-        found = MomentsTranslation(home.channels, read.choice("scope", *SCOPES), read.choice("tone", *TONES))
+        scope, tone = read.choice("scope", *SCOPES), read.choice("tone", *TONES)
         read.done()
+        found = MomentsTranslation(home.channels, scope, tone, is_grey(home, context.check))
         found.mean, found.spread = averaged([measured(one) for one in planes(home, context.check)])
-        figures = [measured(toned(one, found.tone)) for one in planes(shifted, context.check)]
+        figures = [measured(toned(one, found.tone, found.grey)) for one in planes(shifted, context.check)]
         found.shifted_mean, found.shifted_spread = averaged(figures)
         return found.eval()
 
