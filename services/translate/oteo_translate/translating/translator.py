@@ -18,8 +18,6 @@ from oteo_core.packages.translators import TRANSLATION, TranslatorPackage, check
 from oteo_translate.methods import registry  # noqa: F401 (makes the kinds of translations known)
 from oteo_translate.methods.base import Translation
 
-_SMALLEST = 8
-
 
 @dataclass(frozen=True)
 class Translator:
@@ -42,7 +40,7 @@ class Translator:
         Parameters
         ----------
         pixels
-            ``(H, W, C)`` uint8, uint16 or float32 of 0 to 1, H and W at least 8. Grey images go through a colour translator as colour and come
+            ``(H, W, C)`` uint8, uint16 or float32 of 0 to 1. Grey images go through a colour translator as colour and come
             back grey; an alpha channel stays as it is.
         bit_depth
             Bits that the file says 16-bit pixels fill; 0: they tell it themselves.
@@ -55,13 +53,9 @@ class Translator:
         Raises
         ------
         InvalidArgument
-            ``CHANNELS_MISMATCH``, ``IMAGE_TOO_SMALL``, or ``NOT_FINITE`` where float pixels are not finite.
+            ``CHANNELS_MISMATCH``, or ``NOT_FINITE`` where float pixels are not finite.
         """
-        height, width, channels = pixels.shape
-        if min(height, width) < _SMALLEST:
-            raise InvalidArgument(
-                f"an image of {width} x {height} pixels is too small to translate; {_SMALLEST} are needed", reason="IMAGE_TOO_SMALL"
-            )
+        channels = pixels.shape[2]
         if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
             raise InvalidArgument("the image holds values that are not finite", reason="NOT_FINITE")
         top = white(pixels.dtype.name, self.package.input.bit_depth or significant_bits(pixels, bit_depth))
