@@ -28,11 +28,11 @@ from numpy.typing import NDArray
 
 from oteo_automl.candidates.training import Trainer, has_bfloat16
 from oteo_automl.dense.base import DenseData, DenseTask, find_task
-from oteo_automl.dense.segment.truths import renumbered
 from oteo_core.evaluation.instances import instance_scores
 from oteo_core.evaluation.semantic import semantic_scores
 from oteo_core.images import InputPolicy, prepare
 from oteo_core.packages.answers import IGNORED, ClassMap, Instances
+from oteo_core.truths.masks import renumbered
 
 DATA = Path(os.environ.get("OTEO_TEST_DATA", "../shared/data"))
 

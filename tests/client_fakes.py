@@ -27,6 +27,7 @@ from oteo_protos.gateway.v1 import (
     pipeline_pb2,
     pipeline_pb2_grpc,
 )
+from oteo_protos.translate.v1 import translate_pb2, translate_pb2_grpc
 from oteo_protos.type.v1 import image_pb2, report_pb2, task_pb2
 
 P = report_pb2.Progress
@@ -450,6 +451,85 @@ class Operations(operations_pb2_grpc.OperationsServicer):
         return empty_pb2.Empty()
 
 
+def make_shift() -> translate_pb2.MeasureShiftResponse:
+    """Give a measurement that found another look."""
+    return translate_pb2.MeasureShiftResponse(
+        kind=translate_pb2.SHIFT_KIND_COVARIATE,
+        tests=[
+            {"test": "mmd", "feature": "intensity", "statistic": 0.36, "p_value": 0.006, "effect_size": 0.604, "detectable_effect": 0.139},
+            {"test": "c2st", "feature": "embedding", "statistic": 0.5, "p_value": 0.71, "effect_size": 0.512, "detectable_effect": 0.64},
+        ],
+        expected_loss=report_pb2.Metric(name="iou_loss", value=0.34, lower=0.31, upper=0.37),
+        extreme_samples=["datasets/new/samples/s-17"],
+        report_uri="file:///store/shifts/op/report.html",
+    )
+
+
+def make_translator(name: str) -> translate_pb2.Translator:
+    """Give an accepted translator with two ways tried."""
+    made = translate_pb2.Translator(
+        name=name,
+        method="fda",
+        model="models/cells",
+        home_dataset="datasets/home",
+        shifted_dataset="datasets/north",
+        verdict=translate_pb2.Translator.VERDICT_ACCEPTED,
+        reason="better: +0.110 (+0.050 to +0.170) against doing nothing, by labels",
+        criterion="labels",
+        contact_sheet_uri="file:///store/translators/north/sheet.png",
+    )
+    better = made.evidence.add(method="fda", accepted=True, reason="better")
+    better.gain.name, better.gain.value, better.gain.lower, better.gain.upper = "iou_gain", 0.11, 0.05, 0.17
+    made.evidence.add(method="nothing", reason="what has to be beaten").score.value = 0.5
+    return made
+
+
+class Translate(translate_pb2_grpc.TranslateServiceServicer):
+    """Measures a shift."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def MeasureShift(self, request, context):
+        return self.world.start(request, translate_pb2.MeasureShiftMetadata(dataset=request.dataset), make_shift())
+
+    def TrainTranslator(self, request, context):
+        metadata = translate_pb2.TrainTranslatorMetadata(translator=f"translators/{request.translator_id or 'north'}")
+        made = make_translator(metadata.translator)
+        metadata.evidence.extend(made.evidence)
+        return self.world.start(request, metadata, translate_pb2.TrainTranslatorResponse(translator=made))
+
+    def TranslateDataset(self, request, context):
+        if request.translator == "translators/rejected" and not request.allow_rejected:
+            raise FailedPrecondition("translators/rejected was rejected: it is no better", reason="TRANSLATOR_REJECTED")
+        response = translate_pb2.TranslateDatasetResponse(dataset=f"datasets/{request.dataset_id or 'cells-translated'}", sample_count=3)
+        return self.world.start(request, translate_pb2.TranslateDatasetMetadata(dataset=response.dataset), response)
+
+    def TranslateImages(self, requests, context):
+        for request in requests:
+            self.world.asked.append(request)
+            if request.WhichOneof("payload") == "settings":
+                continue
+            if request.item.image.content == b"no picture":
+                bad = InvalidArgument("this is no image", reason="UNREADABLE_IMAGE").to_status()
+                yield translate_pb2.TranslateImagesResponse(key=request.item.key, error=bad)
+                continue
+            image = image_pb2.EncodedImage(content=b"translated " + request.item.image.content, media_type="image/png")
+            yield translate_pb2.TranslateImagesResponse(key=request.item.key, image=image)
+
+    def GetTranslator(self, request, context):
+        if request.name.endswith("/none"):
+            raise NotFound(f"there is no {request.name}", reason="TRANSLATOR_NOT_FOUND", field="name")
+        return make_translator(request.name)
+
+    def ListTranslators(self, request, context):
+        return translate_pb2.ListTranslatorsResponse(translators=[make_translator("translators/north")])
+
+    def DeleteTranslator(self, request, context):
+        self.world.asked.append(request)
+        return empty_pb2.Empty()
+
+
 def register(world: World, server: Any) -> Sequence[str]:
     """Add all fakes to a server."""
     dataset_pb2_grpc.add_DatasetServiceServicer_to_server(Datasets(world), server)
@@ -458,5 +538,6 @@ def register(world: World, server: Any) -> Sequence[str]:
     deployment_pb2_grpc.add_DeploymentServiceServicer_to_server(Deployments(world), server)
     inference_pb2_grpc.add_InferenceServiceServicer_to_server(Inference(world), server)
     pipeline_pb2_grpc.add_PipelineServiceServicer_to_server(Pipelines(world), server)
+    translate_pb2_grpc.add_TranslateServiceServicer_to_server(Translate(world), server)
     operations_pb2_grpc.add_OperationsServicer_to_server(Operations(world), server)
     return ()

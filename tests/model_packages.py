@@ -15,6 +15,7 @@ from oteo_automl.candidates.heads import LinearHead, Standardise
 from oteo_automl.candidates.modules import Blend, Chain
 from oteo_automl.candidates.networks import NetworkClassifier
 from oteo_automl.exporting.network_file import network_files
+from oteo_automl.exporting.program_file import program_files
 from oteo_automl.packaging.served import ServedClassifier
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.graphs.config import LABELS, config_pbtxt, labels_txt
@@ -56,9 +57,12 @@ def modules() -> dict[str, torch.nn.Module]:
     return {"network": network(), "classical": classical(), "blend": Blend([network(), classical()], [0.7, 0.3], [1.0, 2.0]).eval()}
 
 
-def publish(store: ArtifactStore, model: str, module: torch.nn.Module, policy: InputPolicy = POLICY, *, keep: bool = True) -> ModelPackage:
+def publish(
+    store: ArtifactStore, model: str, module: torch.nn.Module, policy: InputPolicy = POLICY, *, keep: bool = True, program: bool = False
+) -> ModelPackage:
     """Publish a classifier; without `keep`, as packages were before they kept their network."""
-    return publish_served(store, model, ServedClassifier(module, 1.7).eval(), classification_outputs(len(CLASSES)), policy, keep=keep)
+    outputs = classification_outputs(len(CLASSES))
+    return publish_served(store, model, ServedClassifier(module, 1.7).eval(), outputs, policy, keep=keep, program=program)
 
 
 def publish_served(
@@ -71,8 +75,9 @@ def publish_served(
     task: str = "classification",
     decoding: dict[str, Any] | None = None,
     keep: bool = True,
+    program: bool = False,
 ) -> ModelPackage:
-    """Publish what is served, whatever the task."""
+    """Publish what is served, whatever the task; with `program`, also as a program of `torch.export`."""
     shape = (2, policy.height, policy.width, policy.channels)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     graph = export_onnx(served, policy, outputs, images if policy.dtype == "uint8" else (images / 255).astype(np.float32)).data
@@ -99,6 +104,7 @@ def publish_served(
         f"{package.triton_path}/{LABELS}": labels_txt(CLASSES).encode(),
         f"{package.triton_path}/1/model.onnx": graph,
         **(network_files(served) if keep else {}),
+        **(program_files(served, policy, [one.name for one in outputs], 600.0) if program else {}),
     }
     for name, content in contents.items():
         store.write_bytes(f"models/{model}/{name}", content)

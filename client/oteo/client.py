@@ -17,6 +17,8 @@ from oteo.errors import OteoApiError
 from oteo.models import Models
 from oteo.names import enum_name, resource, slug, source_uri
 from oteo.operations import OperationHandle, Operations
+from oteo.shifts import Shifts
+from oteo.translators import Translators
 from oteo_protos.augment.v1 import dataset_pb2
 from oteo_protos.automl.v1 import automl_pb2
 from oteo_protos.gateway.v1 import inference_pb2, inference_pb2_grpc, pipeline_pb2, pipeline_pb2_grpc
@@ -40,6 +42,8 @@ class Client:
         self.datasets = Datasets(self.channel)
         self.augmentations = Augmentations(self.channel)
         self.models = Models(self.channel)
+        self.shifts = Shifts(self.channel)
+        self.translators = Translators(self.channel)
         self.deployments = Deployments(self.channel)
         self.operations = Operations(self.channel)
         self._inference = inference_pb2_grpc.InferenceServiceStub(self.channel)

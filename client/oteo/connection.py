@@ -153,3 +153,11 @@ def pages(method: Callable[..., Any], request: Any, field: str, limit: int | Non
         if not page.next_page_token:
             return
         request.page_token = page.next_page_token
+
+
+def stream(method: Callable[..., Any], requests: Iterator[Any]) -> Iterator[Any]:
+    """Call a method of streams in both directions; turn a failed call into `OteoApiError`."""
+    try:
+        yield from method(requests)
+    except grpc.RpcError as error:
+        raise OteoApiError.from_rpc(error) from None

@@ -70,3 +70,8 @@ def paginate(request: Message, items: Sequence[T], key: Callable[[T], str], *, t
     page = list(items[start : start + size])
     more = start + size < len(items)
     return page, encode_token(request, key(page[-1])) if more and page else ""
+
+
+def falling(text: str) -> str:
+    """Turn a key over, so that a list that falls by it rises by this: page tokens ask for keys that rise."""
+    return "".join(chr(0x7F - min(ord(character), 0x7E)) for character in text)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from augment_runs import Kept, add_image, files, run
 
-from oteo_augment.augmentation import AugmentationPlan, dataset, plan_from_request
+from oteo_augment.augmentation import AugmentationPlan, plan_from_request
 from oteo_augment.augmentation.preview import preview_sheet
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.augmentation import Policy, Step, default_policy
-from oteo_core.datasets import DatasetInfo, DatasetReader, DatasetWriter, Finding, Sample, Severity
+from oteo_core.datasets import DatasetInfo, DatasetReader, DatasetWriter, Finding, Sample, Severity, sharding
 from oteo_core.errors import FailedPrecondition, InvalidArgument
 from oteo_core.images import ImageLimits, pixel_digest
 from oteo_core.jobs.executor import ProcessExecutor
@@ -70,7 +70,7 @@ def test_only_the_training_part_grows(store):
 def test_bytes_do_not_depend_on_workers_shards_or_order(store, monkeypatch):
     plan = AugmentationPlan(default_policy(), seed=3)
     run(store, plan, "one")
-    monkeypatch.setattr(dataset, "SHARD_WORK", 5)
+    monkeypatch.setattr(sharding, "SHARD_WORK", 5)
     run(store, plan, "many")
     with ProcessExecutor(2) as executor:
         run(store, plan, "spread", executor=executor)
@@ -80,7 +80,7 @@ def test_bytes_do_not_depend_on_workers_shards_or_order(store, monkeypatch):
 
 
 def test_killed_in_the_middle_it_goes_on(store, monkeypatch):
-    monkeypatch.setattr(dataset, "SHARD_WORK", 5)
+    monkeypatch.setattr(sharding, "SHARD_WORK", 5)
     plan = AugmentationPlan(default_policy())
     run(store, plan, "whole")
     kept = Kept(stop_after=3)
@@ -220,7 +220,7 @@ def test_a_sheet_tells_of_pictures_that_a_policy_is_not_defined_for(tmp_path):
 
 
 def test_a_checkpoint_whose_files_are_gone_is_not_believed(store, monkeypatch):
-    monkeypatch.setattr(dataset, "SHARD_WORK", 5)
+    monkeypatch.setattr(sharding, "SHARD_WORK", 5)
     plan = AugmentationPlan(default_policy())
     run(store, plan, "whole")
     kept = Kept(stop_after=4)

@@ -14,7 +14,7 @@ from oteo_augment.augment_job import HANDLERS
 from oteo_augment.augment_service import AugmentService
 from oteo_augment.augmentation import dataset
 from oteo_core.artifacts import ArtifactStore, open_store
-from oteo_core.datasets import DatasetInfo, DatasetReader, DatasetWriter, Sample
+from oteo_core.datasets import DatasetInfo, DatasetReader, DatasetWriter, Sample, sharding
 from oteo_core.errors import AlreadyExists, InvalidArgument, NotFound
 from oteo_core.images import ImageLimits, encode_png, pixel_digest
 from oteo_core.jobs import JobRunner, JobState
@@ -136,7 +136,7 @@ def test_from_the_call_to_the_dataset(service, manager, artifacts):
 
 
 def test_cancelled_it_leaves_nothing(service, manager, artifacts, monkeypatch):
-    monkeypatch.setattr(dataset, "SHARD_WORK", 1)
+    monkeypatch.setattr(sharding, "SHARD_WORK", 1)
     real = dataset.augment_shard
 
     def slow(job, samples):

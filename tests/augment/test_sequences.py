@@ -12,12 +12,12 @@ from augment_runs import Kept, files, run
 from export_tools import codes, export
 from sequence_files import clip, dicom, nifti, slices, tiff, write
 
-from oteo_augment.augmentation import AugmentationPlan, dataset
+from oteo_augment.augmentation import AugmentationPlan
 from oteo_augment.augmentation.preview import preview_sheet
 from oteo_augment.augmentation.replay import replay
 from oteo_augment.importing import Hooks, ImportOptions, Limits, SplitOptions, import_dataset, importer
 from oteo_core.augmentation import Policy, Step, default_policy
-from oteo_core.datasets import DatasetReader, Sample
+from oteo_core.datasets import DatasetReader, Sample, sharding
 from oteo_core.errors import InvalidArgument
 from oteo_core.images import ImageLimits
 from oteo_core.jobs.executor import ProcessExecutor
@@ -241,7 +241,7 @@ def test_all_frames_of_a_stack_are_moved_alike(stacks, store, monkeypatch):
     assert len(drawn) == 9  # each copy of each stack is a draw of its own
     # However the frames are shared out.
     whole = files(store, "more")
-    monkeypatch.setattr(dataset, "SHARD_WORK", 2)
+    monkeypatch.setattr(sharding, "SHARD_WORK", 2)
     with ProcessExecutor(2) as executor:
         run(store, plan, "parts", source="made", executor=executor, kept=Kept())
     assert files(store, "parts") == whole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import time
@@ -23,6 +24,7 @@ from oteo_core.datasets import DatasetInfo, DatasetReader, DatasetWriter, Sample
 from oteo_core.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound
 from oteo_core.graphs.export import run_onnx
 from oteo_core.graphs.parity import TritonAway
+from oteo_core.graphs.programs import load_program
 from oteo_core.images import InputPolicy, encode_png, prepare
 from oteo_core.jobs import JobHandler
 from oteo_core.jobs.testing import run_handler
@@ -189,6 +191,33 @@ def test_package_holds_every_file_it_names_and_no_other(published):
     assert config.name == package.triton_model == "shades"
     assert config.parameters["oteo_digest"].string_value == package.digest
     assert package.digest == package.serving_digest(package.files["triton/shades/1/model.onnx"].sha256)
+
+
+def test_a_network_is_published_as_a_program_too_where_the_time_suffices(world):
+    class Edges(Brightness):
+        """A network, for all that finishing can see of it."""
+
+        def __init__(self):
+            super().__init__(3.0)
+            self.mean = torch.nn.Conv2d(3, 3, 3)
+
+        def forward(self, image):
+            return super().forward(image) + self.mean(image.permute(0, 3, 1, 2).float() / 255).mean((2, 3))[:, :2]
+
+    store, result, data = world
+    searched = dataclasses.replace(result, best=dataclasses.replace(result.best, module=Edges()))
+    hurried = publish((store, searched, data), Served(), operation="automl-hurried", model="hurried", seconds=11.0)
+    assert "network.pt2" not in read_model(store, hurried.name.removeprefix("models/")).files
+    publish((store, searched, data), Served(), operation="automl-calm", model="calm", seconds=60.0)
+    assert read_model(store, "calm").files["network.pt2"].size > 1000
+    program, names = load_program(store.read_bytes("models/calm/network.pt2"))
+    images = data.images[data.part("test")]
+    with torch.inference_mode():
+        found = program.module()(torch.from_numpy(images))
+    expected = run_onnx(store.read_bytes("models/calm/triton/calm/1/model.onnx"), images)
+    assert names == ("probabilities", "logits")
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one.numpy(), other, atol=1e-4)
 
 
 def test_graph_gives_the_calibrated_answers_of_the_predictions_file(published, world):

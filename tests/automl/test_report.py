@@ -15,7 +15,6 @@ import pytest
 from oteo_automl.report.charts import LearningCurve
 from oteo_automl.report.data import Case, ClassificationPart, PointCheck, ReportData, choose_cases
 from oteo_automl.report.page import write_card, write_html, write_predictions
-from oteo_automl.report.pictures import thumbnail
 from oteo_automl.report.verdicts import limits, verdict
 from oteo_automl.report.words import listing
 from oteo_core.datasets import DatasetInfo
@@ -25,6 +24,7 @@ from oteo_core.evaluation.conformal import check_conformal, fit_conformal
 from oteo_core.evaluation.operating import choose_points, rates_at
 from oteo_core.images import InputPolicy
 from oteo_core.packages import ModelPackage, TrialRecord
+from oteo_core.reporting.pictures import thumbnail
 
 
 def report(sharpness=2.0, classes=("no", "yes"), count=120, seed=0, trials=(), curves=(), duplicates=0, training=None):

@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 import pytest
 
-from oteo_automl.report import overlays
 from oteo_automl.report.charts import LearningCurve
 from oteo_automl.report.data import FrontPoint, ReportData, Subgroup
 from oteo_automl.report.gather import PixelCalibration, compare_candidates, gather_dense, gather_labels
@@ -29,6 +28,7 @@ from oteo_core.evaluation.statistics import ScoreTable
 from oteo_core.images import InputPolicy
 from oteo_core.packages import MetricValue, ModelPackage, TrialRecord
 from oteo_core.packages.answers import ClassMap, Detections, Instances, TrueBoxes
+from oteo_core.reporting import overlays
 
 COUNT = 8
 SIDE = 48

@@ -1,4 +1,4 @@
-"""translate, whose turn has not come: it answers plainly, and its operations are served."""
+"""translate without a translator: it answers plainly, and its operations are served."""
 
 from __future__ import annotations
 
@@ -38,38 +38,20 @@ def _reason(error):
     return info.reason
 
 
-def _train():
-    request = translate_pb2.TrainTranslatorRequest(home_dataset="datasets/a", shifted_dataset="datasets/b", model="models/m")
-    request.budget.FromSeconds(60)
-    return request
-
-
-SETTINGS = translate_pb2.TranslateImagesRequest(settings={"translator": "translators/t"})
-
-
 @pytest.mark.parametrize(
-    ("method", "request_"),
+    ("request_", "reason"),
     [
-        ("MeasureShift", translate_pb2.MeasureShiftRequest(model="models/m", dataset="datasets/d")),
-        ("TrainTranslator", _train()),
-        ("TranslateDataset", translate_pb2.TranslateDatasetRequest(translator="translators/t", dataset="datasets/d")),
-        ("TranslateImages", SETTINGS),
+        (translate_pb2.TranslateImagesRequest(settings={"translator": "translators/t"}), "TRANSLATOR_NOT_FOUND"),
+        (translate_pb2.TranslateImagesRequest(item={"key": "a"}), "SETTINGS_MISSING"),
     ],
 )
-def test_what_has_not_come_says_so(stub, method, request_):
-    def call():
-        if method == "TranslateImages":
-            return list(stub.TranslateImages(iter([request_]), timeout=10))
-        return getattr(stub, method)(request_, timeout=10)
-
+def test_a_stream_that_cannot_be_answered_ends_at_once(stub, request_, reason):
     with pytest.raises(grpc.RpcError) as caught:
-        call()
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert f"{method} is not available in this release" in caught.value.details()
-    assert _reason(caught.value) == "NOT_IN_THIS_RELEASE"
+        list(stub.TranslateImages(iter([request_]), timeout=60))
+    assert _reason(caught.value) == reason
 
 
-def test_bad_input_is_named_before_that(stub):
+def test_bad_input_is_named(stub):
     with pytest.raises(grpc.RpcError) as caught:
         stub.MeasureShift(translate_pb2.MeasureShiftRequest(dataset="d"), timeout=10)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from oteo.cli import augment, codes, datasets, deployments, models, operations, predict, run, stack
+from oteo.cli import augment, codes, datasets, deployments, models, operations, predict, run, shift, stack, translate
 
 app = typer.Typer(
     name="oteo",
@@ -21,6 +21,8 @@ app.add_typer(datasets.app, name="datasets")
 app.add_typer(augment.app, name="augment")
 models.add(app)
 app.add_typer(models.app, name="models")
+app.add_typer(translate.app, name="translate")
+shift.add(app)
 app.add_typer(deployments.app, name="deploy")
 predict.add(app)
 app.add_typer(operations.app, name="operations")

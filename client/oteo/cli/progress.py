@@ -23,6 +23,7 @@ from oteo.operations import OperationHandle
 from oteo_protos.augment.v1 import augment_pb2, dataset_pb2
 from oteo_protos.automl.v1 import automl_pb2
 from oteo_protos.gateway.v1 import deployment_pb2, pipeline_pb2
+from oteo_protos.translate.v1 import translate_pb2
 from oteo_protos.type.v1 import report_pb2
 
 T = TypeVar("T", bound=Message)
@@ -63,6 +64,10 @@ def detail_of(metadata: Message | None) -> str:
             return ", ".join(part for part in (done, f"{found} findings" if found else "") if part)
         case augment_pb2.AugmentDatasetMetadata():
             return f"{metadata.written_count} of {metadata.total_count} samples" if metadata.total_count else ""
+        case translate_pb2.TrainTranslatorMetadata():
+            return _judged(metadata)
+        case translate_pb2.TranslateDatasetMetadata():
+            return f"{metadata.written_count} samples" if metadata.written_count else ""
         case dataset_pb2.ExportDatasetMetadata():
             return f"{metadata.written_count} samples" if metadata.written_count else ""
         case deployment_pb2.DeploymentMetadata():
@@ -90,6 +95,14 @@ def _training(metadata: automl_pb2.TrainModelMetadata) -> str:
         running = f", {metadata.running_trial_count} running" if metadata.running_trial_count else ""
         parts.append(f"{metadata.finished_trial_count} trials done{running}")
     return " · ".join(parts)
+
+
+def _judged(metadata: translate_pb2.TrainTranslatorMetadata) -> str:
+    if not metadata.evidence:
+        return ""
+    usable = [one for one in metadata.evidence if one.accepted]
+    best = f"best so far {usable[0].method}" if usable else "none helps so far"
+    return f"{best} · {len(metadata.evidence)} methods judged"
 
 
 def _left(progress: report_pb2.Progress) -> str:

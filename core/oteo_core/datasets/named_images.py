@@ -6,7 +6,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow.compute as pc
 
@@ -16,6 +16,14 @@ from oteo_core.errors import InvalidArgument, NotFound, OteoError
 
 _KEPT_DATASETS = 4
 _TRUSTED_SECONDS = 5.0
+
+
+class ImageSource(Protocol):
+    """``oteo.type.v1.ImageSource``."""
+
+    sample: str
+    uri: str
+    content: bytes
 
 
 class ImageStore:
@@ -36,6 +44,14 @@ class ImageStore:
         self._lock = threading.Lock()
         # By dataset: when its manifest was last read, its digest, and its samples' ids and paths.
         self._tables: OrderedDict[str, tuple[float, str, Any]] = OrderedDict()
+
+    def source(self, image: ImageSource) -> bytes:
+        """Give the bytes of the contract's image: those of a sample, of an object of the store, or those that came with it."""
+        if image.sample:
+            return self.sample(image.sample)
+        if image.uri:
+            return self.object(image.uri)
+        return image.content
 
     def sample(self, name: str) -> bytes:
         """Read the image of a sample.

@@ -71,3 +71,31 @@ def _checked(format_name: str, pixels: NDArray[Any], dtypes: tuple[type[np.gener
             reason="UNSUPPORTED_PIXELS",
         )
     return count
+
+
+PNG, JPEG = "image/png", "image/jpeg"
+_JPEG_QUALITY = 95
+
+
+def encode_as(pixels: NDArray[Any], media_type: str) -> bytes:
+    """Encode pixels ``(H, W, C)`` as `PNG` or `JPEG` (quality 95), for an answer.
+
+    Raises
+    ------
+    InvalidArgument
+        ``PIXELS_NOT_HELD``: the format cannot hold them.
+    """
+    channels = pixels.shape[2]
+    if media_type == JPEG:
+        if pixels.dtype != np.uint8 or channels not in (1, 3):
+            raise _not_held(pixels, "a JPEG holds 8 bits of one or three channels: ask for image/png")
+        return encode_jpeg(pixels, _JPEG_QUALITY)
+    if pixels.dtype not in (np.uint8, np.uint16) or channels not in (1, 3, 4):
+        raise _not_held(pixels, "a PNG holds 8 or 16 bits of one, three or four channels: work on such images in a dataset")
+    return encode_png(pixels)
+
+
+def _not_held(pixels: NDArray[Any], why: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"pixels of {pixels.shape[2]} channels of {pixels.dtype.name}: {why}", reason="PIXELS_NOT_HELD", field="item.image"
+    )

@@ -24,7 +24,7 @@ from oteo_core.errors import AlreadyExists, Cancelled, FailedPrecondition, Inval
 from oteo_core.exports import EXPORTS, parse_destination
 from oteo_core.operations import OperationManager
 from oteo_core.packages import MANIFEST, ModelPackage, TrialRecord, delete_model, list_models, model_prefix, read_model
-from oteo_core.pagination import page_size, paginate
+from oteo_core.pagination import falling, page_size, paginate
 from oteo_protos.automl.v1 import automl_pb2, automl_pb2_grpc
 
 _TRAIN, _EXPORT, _EVALUATE, _COMBINE = "TrainModel", "ExportModel", "EvaluateModel", "CombinePredictions"
@@ -35,11 +35,6 @@ _CLASSIFICATION = "classification"
 _HUB = "hub:"
 _DISTILLED = (_CLASSIFICATION, "multi_label_classification")
 _TRAINED = tuple(OBJECTIVES)
-
-
-def falling(text: str) -> str:
-    """Turn a key over, so that a list that falls by it rises by this: page tokens ask for keys that rise."""
-    return "".join(chr(0x7F - min(ord(character), 0x7E)) for character in text)
 
 
 class AutoMLService(automl_pb2_grpc.AutoMLServiceServicer):

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from oteo_automl.exporting.network_file import network_files
+from oteo_automl.exporting.program_file import program_files
 from oteo_automl.extras import Proof, add_extras
 from oteo_automl.packaging.variants import VariantRequest
 from oteo_automl.publishing import FinishContext, Steps, prove, publish, spare_seconds, used, write_graph
@@ -54,7 +55,7 @@ class Draft:
     batch, batching
         Images in a request of the proof; Triton's batching, see `config_pbtxt`.
     marks
-        Share of all that is done before each of the six steps.
+        Share of all that is done before each of the six steps; writing the program shares the report's.
     """
 
     package: ModelPackage
@@ -118,6 +119,10 @@ def complete(
             package.metrics += shift_metrics(shifts)
             _compare_shifts(draft, shifts, deadline)
 
+    with step("program", draft.marks[4]):
+        names = [output.name for output in draft.outputs]
+        program = program_files(draft.served, package.input, names, spare_seconds(deadline))
+
     with step("report", draft.marks[4]):
         package.training_time = used(draft.start_time)
         page = draft.page(exported)
@@ -130,6 +135,7 @@ def complete(
             f"{package.triton_path}/config.pbtxt": proof.config.encode(),
             **{f"{package.triton_path}/{name}": content for name, content in files.items()},
             **network_files(draft.served),
+            **program,
             **extras,
             **draft.predictions(),
         }

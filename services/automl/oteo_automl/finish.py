@@ -29,9 +29,7 @@ from oteo_automl.publishing import (
     start_package,
 )
 from oteo_automl.report.data import Case, ClassificationPart, PointCheck, ReportData, choose_cases
-from oteo_automl.report.overlays import heat_picture
 from oteo_automl.report.page import write_predictions
-from oteo_automl.report.pictures import thumbnail
 from oteo_automl.report.subgroups import fill_in
 from oteo_automl.winner import Winner
 from oteo_core.evaluation.bootstrap import LEVEL, Floats, Ints, encode_groups
@@ -50,6 +48,8 @@ from oteo_core.packages import (
     MetricValue,
     ModelPackage,
 )
+from oteo_core.reporting.overlays import heat_picture
+from oteo_core.reporting.pictures import thumbnail
 
 _PARITY_IMAGES = 24
 

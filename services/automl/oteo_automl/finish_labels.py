@@ -27,7 +27,6 @@ from oteo_automl.publishing import (
 )
 from oteo_automl.report.data import PointCheck, ReportData
 from oteo_automl.report.gather import gather_labels
-from oteo_automl.report.overlays import heat_picture
 from oteo_automl.report.subgroups import fill_in
 from oteo_automl.winner import Winner
 from oteo_core.datasets.info import Task
@@ -58,6 +57,7 @@ from oteo_core.graphs.outputs import classification_outputs
 from oteo_core.graphs.parity import ParityClient
 from oteo_core.graphs.running import run_torch
 from oteo_core.packages import MetricValue, ModelPackage, OperatingPoint
+from oteo_core.reporting.overlays import heat_picture
 
 _PARITY_IMAGES = 24
 

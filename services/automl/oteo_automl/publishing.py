@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import io
 import itertools
 import json
 import logging
-import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -43,6 +41,7 @@ from oteo_core.packages import (
     read_model,
     statistic_names,
 )
+from oteo_core.packages.versions import versions
 
 RESERVE_SECONDS = 20.0
 """What a search on two processor cores should leave for `finish` with a few hundred test images: 2 to 6 s for Triton, 1 s for the export,
@@ -160,7 +159,7 @@ def start_package(
         calibration=dict(calibration),
         metrics=list(metrics),
         trials=list(trials),
-        versions=versions(),
+        versions=versions(_LIBRARIES),
         operation=f"operations/{ctx.operation_id}",
         budget=asked.budget,
         seed=asked.seed,
@@ -211,17 +210,6 @@ def already_published(ctx: FinishContext, model_id: str) -> ModelPackage | None:
     except NotFound:
         return None
     return package if package.operation == f"operations/{ctx.operation_id}" else None
-
-
-def versions() -> dict[str, str]:
-    """Give the versions of Python and of the libraries that matter; those not installed are left out."""
-    found = {"python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def prove(

@@ -64,5 +64,5 @@ def from_unit(values: NDArray[np.float32], like: NDArray[Any], white: float) -> 
     """Bring float32 of 0 to 1 back to the type of `like`: integers are rounded and cut off at 0 and `white`, floats are kept as they are."""
     scaled = values * np.float32(white)
     if like.dtype.kind == "f":
-        return scaled.astype(like.dtype)
-    return np.clip(np.rint(scaled), 0, white).astype(like.dtype)
+        return np.asarray(scaled, dtype=like.dtype)
+    return np.asarray(np.clip(np.rint(scaled), 0, white), dtype=like.dtype)

@@ -3,38 +3,22 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any
 
 from oteo_augment.augmentation.plan import AugmentationPlan
-from oteo_augment.augmentation.shard import ShardJob, ShardResult, augment_shard
-from oteo_augment.staging import staged_sizes
+from oteo_augment.augmentation.shard import ShardJob, augment_shard
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.augmentation import check_policy
-from oteo_core.datasets import DatasetInfo, DatasetReader, DatasetWriter, Finding, Sample
+from oteo_core.datasets import DatasetInfo, DatasetReader, DatasetWriter, Finding
+from oteo_core.datasets.sharding import Checkpoints, cut, made_shards, make_shards
 from oteo_core.images import ImageLimits
-from oteo_core.jobs.executor import Executor, Task
-
-SHARD_WORK = 64
-"""Pictures that a shard reads, writes or makes, about: a second or two of work, so that small datasets have pieces for all cores and a kill loses little."""
+from oteo_core.jobs.executor import Executor
 
 MOST_FINDINGS = 1000
 """Findings that an answer names; all are in the dataset."""
-
-
-class Checkpoints(Protocol):
-    """Where finished pieces are kept; what a job's context gives."""
-
-    def save(self, name: str, data: bytes) -> None:
-        """Keep data under a name, atomically."""
-
-    def load(self, name: str) -> bytes | None:
-        """Give what was kept, or None."""
-
-    def check(self) -> None:
-        """Raise if the work is to stop."""
 
 
 @dataclass(frozen=True)
@@ -115,71 +99,16 @@ def augment_dataset(
         plan = plan.for_sequences(reader.samples())
     total = reader.info.sample_count + reader.info.excluded_count
     job = ShardJob(store.root_uri, store_options, source, staging, plan, limits)
-    shards = _make_shards(store, job, reader, executor, checkpoints, lambda done: progress(done, total))
+    shards = make_shards(
+        store,
+        staging,
+        cut(reader.samples(include_excluded=True), lambda sample: 1 + plan.copies_of(sample)),
+        lambda samples: executor.submit(augment_shard, job, samples),
+        executor,
+        checkpoints,
+        lambda done: progress(done, total),
+    )
     return _assemble(store, reader.info, target, staging, shards, checkpoints)
-
-
-def _make_shards(
-    store: ArtifactStore,
-    job: ShardJob,
-    reader: DatasetReader,
-    executor: Executor,
-    checkpoints: Checkpoints,
-    progress: Callable[[int], None],
-) -> int:
-    """Make every shard that is not there yet; give their number."""
-    ahead = max(2, int(2 * executor.cpus))
-    staged: dict[str, int] | None = None
-    running: dict[Task[bytes], tuple[int, int]] = {}
-    done_rows = number = 0
-
-    def collect(timeout: float | None) -> None:
-        nonlocal done_rows
-        finished, _ = executor.wait(list(running), timeout=timeout)
-        for task in finished:
-            index, rows = running.pop(task)
-            checkpoints.save(_name(index), task.result())
-            done_rows += rows
-        progress(done_rows)
-
-    try:
-        for number, samples in enumerate(_cut(reader.samples(include_excluded=True), job.plan), start=1):
-            checkpoints.check()
-            kept = checkpoints.load(_name(number - 1))
-            if kept is not None:
-                if staged is None:
-                    staged = staged_sizes(store, job.target)
-                # A checkpoint speaks of files; where those are gone (a power cut, a cleaned staging folder) it is worth nothing.
-                if ShardResult.from_bytes(kept).media.items() <= staged.items():
-                    done_rows += len(samples)
-                    continue
-            running[executor.submit(augment_shard, job, samples)] = (number - 1, len(samples))
-            while len(running) >= ahead:
-                collect(0.5)
-                checkpoints.check()
-        while running:
-            collect(0.5)
-            checkpoints.check()
-    except BaseException:
-        for task in running:
-            task.cancel()
-        raise
-    progress(done_rows)
-    return number
-
-
-def _cut(samples: Iterator[Sample], plan: AugmentationPlan) -> Iterator[list[Sample]]:
-    """Cut the source into pieces of about equal work; the same on every attempt."""
-    piece: list[Sample] = []
-    work = 0
-    for sample in samples:
-        piece.append(sample)
-        work += 1 + plan.copies_of(sample)
-        if work >= SHARD_WORK:
-            yield piece
-            piece, work = [], 0
-    if piece:
-        yield piece
 
 
 def _assemble(
@@ -212,13 +141,8 @@ def _assemble(
     findings: list[tuple[str, Finding]] = []
     taken: set[str] = set()
     with DatasetWriter(store, staging, info) as writer:
-        for index in range(shards):
-            checkpoints.check()
-            data = checkpoints.load(_name(index))
-            if data is None:
-                raise RuntimeError(f"the checkpoint of shard {index} is gone")
-            result = ShardResult.from_bytes(data)
-            copies, dropped = copies + result.copies, dropped + result.dropped
+        for result in made_shards(shards, checkpoints):
+            copies, dropped = copies + result.counts["copies"], dropped + result.counts["dropped"]
             for path, size in result.media.items():
                 writer.note_media(path, size)
             for sample in result.samples:
@@ -230,7 +154,3 @@ def _assemble(
                 writer.add(sample)
         info = writer.finish()
     return Outcome(info, copies, dropped, tuple(findings[:MOST_FINDINGS]))
-
-
-def _name(index: int) -> str:
-    return f"shards/{index:06d}.arrow"

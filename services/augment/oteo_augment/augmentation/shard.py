@@ -8,21 +8,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from oteo_augment.augmentation.plan import AugmentationPlan
-from oteo_augment.encoding import media_file
-from oteo_augment.staging import Target
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.augmentation import REDRAW, Annotations, AugmentationKey, Augmented, Border, Policy, augment, find_transform
 from oteo_core.augmentation.swapping import both_ways, swapped_labels, swapped_numbers
 from oteo_core.datasets import DatasetInfo, DatasetReader, Finding, Sample, Severity, Task
-from oteo_core.datasets.columns import from_batch, to_batch
+from oteo_core.datasets.media_files import media_file
+from oteo_core.datasets.sharding import ShardResult
+from oteo_core.datasets.staging import Target
 from oteo_core.errors import InvalidArgument
 from oteo_core.images import ImageLimits, perceptual_hash, pixel_digest
 
-_NOTES = b"oteo"
 _DRAWS = 8
 
 
@@ -50,46 +48,6 @@ class ShardJob:
     target: str
     plan: AugmentationPlan
     limits: ImageLimits
-
-
-@dataclass(frozen=True)
-class ShardResult:
-    """What came of a shard.
-
-    Attributes
-    ----------
-    samples
-        Rows for the new dataset, in the order of the source, each copy behind its original.
-    media
-        Files written and their sizes, bytes.
-    copies
-        Copies made.
-    dropped
-        Objects of which too little was left in a copy.
-    """
-
-    samples: tuple[Sample, ...]
-    media: dict[str, int]
-    copies: int
-    dropped: int
-
-    def to_bytes(self) -> bytes:
-        """Give the result as an Arrow stream, for a checkpoint."""
-        notes = json.dumps({"media": self.media, "copies": self.copies, "dropped": self.dropped}).encode()
-        batch = to_batch(list(self.samples)).replace_schema_metadata({_NOTES: notes})
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, batch.schema) as writer:
-            writer.write_batch(batch)
-        data: bytes = sink.getvalue().to_pybytes()
-        return data
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> ShardResult:
-        """Read what `to_bytes` gave."""
-        with pa.ipc.open_stream(data) as reader:
-            notes = json.loads(reader.schema.metadata[_NOTES])
-            samples = tuple(sample for batch in reader for sample in from_batch(batch))
-        return cls(samples, {str(k): int(v) for k, v in notes["media"].items()}, int(notes["copies"]), int(notes["dropped"]))
 
 
 def augment_shard(job: ShardJob, samples: Sequence[Sample]) -> bytes:
@@ -138,7 +96,7 @@ def augment_shard(job: ShardJob, samples: Sequence[Sample]) -> bytes:
             rows.append(copy.row)
             made += 1
             dropped += copy.lost
-    return ShardResult(tuple(rows), media, made, dropped).to_bytes()
+    return ShardResult(tuple(rows), media, {"copies": made, "dropped": dropped}).to_bytes()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oteo_augment.encoding import media_file
 from oteo_augment.importing.scanned import MASK, Scanned
 from oteo_augment.importing.targets import ScanPlan
-from oteo_augment.staging import Target
+from oteo_core.datasets.media_files import media_file
+from oteo_core.datasets.staging import Target
 from oteo_core.errors import InvalidArgument
 from oteo_core.images import ImageLimits, decode_labels, perceptual_hash, pixel_digest, significant_bits
 from oteo_core.images.probing import probe

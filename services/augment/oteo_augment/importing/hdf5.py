@@ -21,10 +21,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from oteo_augment.encoding import encode_lossless
 from oteo_augment.importing.archives import ArchiveLimits
 from oteo_augment.importing.arrays import meaning_of
 from oteo_augment.importing.paths import split_of_name, stem
+from oteo_core.datasets.media_files import encode_lossless
 from oteo_core.errors import InvalidArgument
 
 LIST = "oteo-hdf5.json"

@@ -23,10 +23,10 @@ from oteo_augment.importing.scanning import scan_shard, shard_key
 from oteo_augment.importing.source import Source, SourceFile, open_source
 from oteo_augment.importing.targets import ScanPlan
 from oteo_augment.importing.tasks import check_classes, choose_task
-from oteo_augment.staging import staged_sizes
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import DatasetInfo, DatasetWriter
 from oteo_core.datasets import Task as Question
+from oteo_core.datasets.staging import staged_sizes
 from oteo_core.errors import InvalidArgument
 from oteo_core.images import FORMATS, ImageLimits
 from oteo_core.jobs.executor import Executor, Task

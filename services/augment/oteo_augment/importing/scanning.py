@@ -19,8 +19,8 @@ from oteo_augment.importing.maskfiles import made_of, numbers_of
 from oteo_augment.importing.scanned import IMAGE, MASK, Scanned, to_bytes
 from oteo_augment.importing.source import SourceFile
 from oteo_augment.importing.targets import ScanPlan
-from oteo_augment.staging import Target
 from oteo_core.datasets import media_path
+from oteo_core.datasets.staging import Target
 from oteo_core.errors import InvalidArgument, OteoError
 from oteo_core.images import ImageLimits, decode, perceptual_hash, pixel_digest, significant_bits
 from oteo_core.images.sequences.opening import kind_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from oteo_augment.importing.source import SourceRef
-from oteo_augment.staging import Target
 from oteo_core.artifacts import ArtifactStore
+from oteo_core.datasets.staging import Target
 from oteo_core.images import ImageLimits
 
 

@@ -19,7 +19,7 @@ from oteo_automl.dense.detect.lesson import DetectionLesson
 from oteo_automl.dense.detect.making import CANDIDATES, make_detector
 from oteo_automl.dense.detect.mixing import BoxMixing
 from oteo_automl.dense.detect.serving import serve
-from oteo_automl.dense.detect.targets import BoxTable, boxes_of, build_table
+from oteo_automl.dense.detect.targets import BoxTable, build_table
 from oteo_automl.objectives import OBJECTIVES
 from oteo_automl.search.data import COLUMNS as IMAGE_COLUMNS
 from oteo_core.datasets import DatasetReader, Sample
@@ -28,6 +28,7 @@ from oteo_core.evaluation.detection import detection_scores, evaluate_detection
 from oteo_core.images import InputPolicy
 from oteo_core.packages import Detections, MetricValue, TrueBoxes
 from oteo_core.packages.decoding.detection import decode_detections
+from oteo_core.truths.boxes import boxes_of
 
 COLUMNS = (*IMAGE_COLUMNS, "boxes", "polygons", "rle", "oriented_boxes")
 _LOOKED_AT = 500

@@ -21,7 +21,7 @@ from oteo_automl.dense.segment.objects import WatershedLesson, class_maps, prepa
 from oteo_automl.dense.segment.serving import ServedWatershed, choose_mirrors, choosing_rows, pixel_temperature, uncovered
 from oteo_automl.dense.segment.targets import InstanceTargets, build_instances, instance_facts, open_instances
 from oteo_automl.dense.segment.task import SegmentationTask
-from oteo_automl.dense.segment.truths import instance_map, read_rows
+from oteo_automl.dense.segment.truths import read_rows
 from oteo_automl.dense.segment.tuning import pq_by_image, tune_masks, tune_watershed
 from oteo_automl.objectives import OBJECTIVES
 from oteo_core.datasets import DatasetReader
@@ -30,6 +30,7 @@ from oteo_core.images import InputPolicy
 from oteo_core.packages import MetricValue
 from oteo_core.packages.answers import Instances
 from oteo_core.packages.decoding.instances import WATERSHED, decode_instances, described, watershed_objects
+from oteo_core.truths.masks import instance_map
 
 _TUNED_ON = 20
 _MIXED_ON = 48

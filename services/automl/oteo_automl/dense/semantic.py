@@ -26,7 +26,7 @@ from oteo_automl.dense.segment.serving import (
 )
 from oteo_automl.dense.segment.targets import build_maps, open_maps, semantic_facts
 from oteo_automl.dense.segment.task import SegmentationTask
-from oteo_automl.dense.segment.truths import class_map, read_rows
+from oteo_automl.dense.segment.truths import read_rows
 from oteo_automl.objectives import OBJECTIVES
 from oteo_core.datasets import DatasetReader
 from oteo_core.evaluation.semantic import evaluate_semantic, semantic_scores
@@ -34,6 +34,7 @@ from oteo_core.images import InputPolicy
 from oteo_core.packages import MetricValue
 from oteo_core.packages.answers import IGNORED, ClassMap
 from oteo_core.packages.decoding.semantic import decode_class_maps
+from oteo_core.truths.masks import class_map
 
 DECODERS = {"unet": "unet", "unet++": "unet++", "deeplabv3+": "deeplabv3+"}
 """Decoder by `DenseCandidate.head`."""

@@ -7,13 +7,13 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from oteo_automl.judging.judges import true_boxes
 from oteo_automl.predictions.records import PredictionSet
 from oteo_core.datasets import DatasetReader, Sample
 from oteo_core.errors import InvalidArgument
 from oteo_core.evaluation.detection import evaluate_detection
 from oteo_core.packages import MetricValue
 from oteo_core.packages.answers import Detections
+from oteo_core.truths.reading import true_boxes
 
 
 def judge_sets(sets: Sequence[PredictionSet], reader: DatasetReader, *, seed: int = 0) -> list[list[MetricValue]]:

@@ -22,7 +22,8 @@ from oteo_core.evaluation.operating import rates_at
 from oteo_core.evaluation.resampled import Scorer, affordable, measure
 from oteo_core.evaluation.semantic import SemanticScorer
 from oteo_core.packages import MetricValue, ModelPackage
-from oteo_core.packages.answers import IGNORED, ClassMap, Detections, Instances, TrueBoxes
+from oteo_core.packages.answers import ClassMap, Detections, Instances
+from oteo_core.truths.reading import true_boxes, true_class, true_instances, true_labels, true_map
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -139,7 +140,7 @@ class ClassificationJudge(Judge):
 
     def truth(self, reader: DatasetReader, sample: Sample) -> Any:
         """Give the class number."""
-        return self.classes.index(sample.labels[0])
+        return true_class(sample, self.classes)
 
     def figures(self, truths: Sequence[Any], answers: Sequence[Any], samples: Sequence[Sample]) -> Figures:
         """Keep both."""
@@ -151,7 +152,7 @@ class MultilabelJudge(ClassificationJudge):
 
     def truth(self, reader: DatasetReader, sample: Sample) -> Any:
         """Give ``(K,)`` bool."""
-        return np.array([name in sample.labels for name in self.classes], dtype=np.bool_)
+        return true_labels(sample, self.classes)
 
     def figures(self, truths: Sequence[Any], answers: Sequence[Any], samples: Sequence[Sample]) -> Figures:
         """Judge at the package's thresholds."""
@@ -214,16 +215,7 @@ class SemanticJudge(DenseJudge):
 
     def truth(self, reader: DatasetReader, sample: Sample) -> Any:
         """Draw the classes."""
-        from oteo_automl.dense.segment.truths import class_map
-
-        # Drawn with the dataset's own classes, whatever their number and order, and renumbered then.
-        named = reader.info.classes
-        turn = np.full(256, IGNORED, dtype=np.uint8)
-        turn[0] = 0
-        for number, name in enumerate(named):
-            if name in self.classes:
-                turn[number + 1] = self.classes.index(name) + 1
-        return ClassMap(turn[class_map(reader, sample, named).labels])
+        return true_map(reader, sample, self.classes)
 
     def figures(self, truths: Sequence[Any], answers: Sequence[Any], samples: Sequence[Sample]) -> Figures:
         """Look at each map once, with its pixels' size where the dataset knows it."""
@@ -248,44 +240,11 @@ class InstanceJudge(DenseJudge):
 
     def truth(self, reader: DatasetReader, sample: Sample) -> Any:
         """Draw the objects."""
-        return _instances(reader, sample, self.classes)
+        return true_instances(reader, sample, self.classes)
 
     def figures(self, truths: Sequence[Any], answers: Sequence[Any], samples: Sequence[Sample]) -> Figures:
         """Look at each map once."""
         return _Scored(InstanceScorer(truths, answers, len(self.classes)), self.classes)
-
-
-def true_boxes(reader: DatasetReader, sample: Sample, classes: Sequence[str]) -> TrueBoxes:
-    """Give the boxes of a sample's objects and outlines; of masks of objects, the boxes around them."""
-    from oteo_automl.dense.detect.targets import boxes_of
-
-    if sample.mask_path and not (sample.boxes or sample.polygons or sample.rle or sample.oriented_boxes):
-        return boxes_around(_instances(reader, sample, tuple(classes)))
-    return boxes_of(sample, {name: number for number, name in enumerate(classes)})
-
-
-def _instances(reader: DatasetReader, sample: Sample, classes: tuple[str, ...]) -> Instances:
-    from oteo_automl.dense.segment.truths import instance_map, renumbered
-
-    named = reader.info.classes
-    drawn = instance_map(reader, sample, named)
-    known = np.array([classes.index(named[label]) if named[label] in classes else -1 for label in drawn.labels], dtype=np.int64)
-    if (known >= 0).all():
-        return Instances(drawn.ids, known, drawn.scores)
-    hidden = np.concatenate([[False], known < 0])
-    ids = np.where((drawn.ids > 0) & hidden[np.maximum(drawn.ids, 0)], -1, drawn.ids).astype(np.int32)
-    return renumbered(ids, known)
-
-
-def boxes_around(objects: Instances) -> TrueBoxes:
-    """Give the boxes around masks, as truths of a detection."""
-    from scipy.ndimage import find_objects
-
-    found = find_objects(np.maximum(objects.ids, 0), max_label=len(objects.labels))
-    there = [place for place, window in enumerate(found) if window is not None]
-    windows = [found[place] for place in there]
-    boxes = [(columns.start, rows.start, columns.stop, rows.stop) for rows, columns in windows]
-    return TrueBoxes(np.array(boxes, dtype=np.float32).reshape(-1, 4), objects.labels[there], np.zeros(len(there), dtype=np.bool_))
 
 
 def pixel_size(sample: Sample) -> tuple[float, float] | None:

@@ -9,11 +9,11 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from oteo_automl.report.charts import INK, MUTED, PALETTE, STYLE, blank, data_uri, short, unit_square
 from oteo_core.evaluation import scores
 from oteo_core.evaluation.bootstrap import Floats, Ints
 from oteo_core.evaluation.calibration import reliability
 from oteo_core.evaluation.operating import roc_curve
+from oteo_core.reporting.drawing import INK, MUTED, PALETTE, STYLE, blank, data_uri, short, unit_square
 
 
 def confusion_chart(labels: Ints, predicted: Ints, classes: Sequence[str]) -> str:

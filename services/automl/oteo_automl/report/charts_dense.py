@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from oteo_automl.report.charts import INK, MUTED, PALETTE, STYLE, blank, data_uri, short, unit_square
 from oteo_automl.report.data import ImageFigures, PrecisionRecall, ScoreCalibration, ThresholdRow
 from oteo_core.evaluation.bootstrap import Ints
+from oteo_core.reporting.drawing import INK, MUTED, PALETTE, STYLE, blank, data_uri, short, unit_square
 
 
 def object_curves(curves: Sequence[PrecisionRecall]) -> str:

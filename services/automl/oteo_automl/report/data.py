@@ -107,7 +107,7 @@ class PictureCase:
     picture
         Data URI of the image as it is.
     drawn
-        Data URI of the image with truth and answer drawn over it, see `oteo_automl.report.overlays`.
+        Data URI of the image with truth and answer drawn over it, see `oteo_core.reporting.overlays`.
     figure
         Its own figure: of `ImageFigures.name`; None where it has none (nothing there and nothing found).
     words

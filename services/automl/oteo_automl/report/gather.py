@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oteo_automl.report import overlays, words
+from oteo_automl.report import words
 from oteo_automl.report.data import (
     DetectionPart,
     ImageFigures,
@@ -26,7 +26,6 @@ from oteo_automl.report.data import (
     ThresholdRow,
 )
 from oteo_automl.report.pairs import BoxPairs, found_words
-from oteo_automl.report.pictures import thumbnail
 from oteo_core.datasets import Task
 from oteo_core.evaluation.bootstrap import Floats, Ints, encode_groups
 from oteo_core.evaluation.detection import match_boxes
@@ -34,6 +33,8 @@ from oteo_core.evaluation.instances import match_class, overlap
 from oteo_core.evaluation.matching import SIZES, ClassMatches, ImageMatches
 from oteo_core.evaluation.statistics import ScoreTable, Significance, judge
 from oteo_core.packages.answers import IGNORED, ClassMap, Detections, Instances, TrueBoxes
+from oteo_core.reporting import overlays
+from oteo_core.reporting.pictures import thumbnail
 
 Pixels = Callable[[int], NDArray[Any]]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.resources
 import io
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +22,7 @@ from oteo_automl.report.data import (
 )
 from oteo_core.evaluation.bootstrap import Floats, Ints
 from oteo_core.evaluation.conformal import prediction_sets
+from oteo_core.reporting.style import page_style
 
 _TEMPLATES = {
     ClassificationPart: ("classification", page_classification.context),
@@ -61,8 +61,7 @@ def _markdown(text: object) -> str:
 def write_html(data: ReportData) -> bytes:
     """Write the page: one file, UTF-8, that loads nothing from anywhere."""
     kind, _ = _TEMPLATES[type(data.part)]
-    # Our own text, without anything of the model or its data.
-    style = Markup(importlib.resources.files("oteo_automl.report").joinpath("style.css").read_text("utf-8"))
+    style = Markup(page_style())
     return environment().get_template(f"{kind}.html.j2").render(style=style, **_context(data, charts=True)).encode()
 
 

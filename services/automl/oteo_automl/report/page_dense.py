@@ -9,7 +9,7 @@ import numpy as np
 from oteo_automl.report import charts_dense as drawing
 from oteo_automl.report import sections, words
 from oteo_automl.report.data import DetectionPart, InstancePart, ReportData, ScoreCalibration, SemanticPart
-from oteo_automl.report.overlays import CLASS_COLOURS
+from oteo_core.reporting.overlays import CLASS_COLOURS
 
 _TILES = {
     "detection": ("map50", "map50_95", "f1", "recall", "precision"),

@@ -8,12 +8,12 @@ import numpy as np
 
 from oteo_automl.report import charts_dense as drawing
 from oteo_automl.report import sections, words
-from oteo_automl.report.charts import PALETTE, short
 from oteo_automl.report.data import MultiLabelPart, ReportData, ScoreCalibration
 from oteo_core.evaluation import scores
 from oteo_core.evaluation.bootstrap import Floats
 from oteo_core.evaluation.multilabel import OVERALL, PER_CLASS
 from oteo_core.evaluation.operating import roc_curve
+from oteo_core.reporting.drawing import PALETTE, short
 
 _TILES = ("mean_average_precision", "auroc", "f1", "subset_accuracy", "ece")
 _SHARES = ("mean_average_precision", "auroc", "f1", "f1_micro", "subset_accuracy")

@@ -15,6 +15,7 @@ from oteo_automl.report.metrics import LOSSES, about
 from oteo_core.evaluation.data_curve import curve_line
 from oteo_core.evaluation.statistics import Pair
 from oteo_core.packages.manifest import MetricValue, TrialRecord
+from oteo_core.reporting.drawing import PALETTE
 
 _FINDING_WEIGHTS = {"info": "good to know", "warning": "kept; somebody should look", "error": "left out"}
 _SEVERITIES = ("error", "warning", "info")
@@ -46,7 +47,7 @@ def context(data: ReportData, *, charts: bool) -> dict[str, Any]:
         "d": data,
         "p": package,
         "n": data.count,
-        "curve_limit": len(drawing.PALETTE),
+        "curve_limit": len(PALETTE),
         "task_words": task_words,
         "asked": asked.format(words.listing(package.classes)),
         "verdict": verdicts.verdict(data),

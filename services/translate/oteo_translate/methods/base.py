@@ -19,6 +19,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -26,14 +27,21 @@ import torch
 from numpy.typing import NDArray
 
 from oteo_core.errors import InvalidArgument
-from oteo_core.graphs.modules import SavedModule
+from oteo_core.graphs.modules import SavedModule, find_kinds
 from oteo_translate.domains import Domain, from_unit, to_unit
 
 if TYPE_CHECKING:
+    from oteo_translate.methods.style.encoder import Encoder
     from oteo_translate.tasks.network import FrozenNetwork
 
 TRAINING_FREE, STYLE, TRAINED = "training-free", "style", "trained"
 """Kinds of methods, from cheap to dear."""
+
+
+LEAST_SIDE = 8
+"""Pixels of height and width that `Translation.forward` needs at least."""
+
+_FINITE_AT_A_TIME = 16
 
 
 class Translation(SavedModule):
@@ -48,9 +56,38 @@ class Translation(SavedModule):
 
     @torch.inference_mode()
     def apply_to(self, pixels: NDArray[Any], white: float) -> NDArray[Any]:
-        """Translate one stored image ``(H, W, C)``; size, type and channels stay. `white` is the pixel value of 1."""
-        planes = torch.from_numpy(np.ascontiguousarray(to_unit(pixels, white).transpose(2, 0, 1)))[None]
-        found = self(planes)[0].numpy().transpose(1, 2, 0)
+        """Translate one stored image.
+
+        Parameters
+        ----------
+        pixels
+            ``(H, W, C)`` uint8, uint16 or a float type, H and W of at least 1; what lies outside 0 to `white` is cut off.
+        white
+            The pixel value of 1: 255, 4095, 65535, 1.0.
+
+        Returns
+        -------
+        ndarray
+            Of the same shape and type.
+
+        Raises
+        ------
+        InvalidArgument
+            ``CHANNELS_MISMATCH``: not the channels that it was fitted on; ``NOT_FINITE``: NaN or infinity among the pixels.
+        """
+        due = self.settings.get("channels")
+        if due is not None and pixels.shape[2] != due:
+            raise InvalidArgument(
+                f"an image of {pixels.shape[2]} channels; the translation was fitted on images of {due}", reason="CHANNELS_MISMATCH"
+            )
+        unit = to_unit(pixels, white)
+        if not np.isfinite(unit).all():
+            raise InvalidArgument("an image holds NaN or infinity", reason="NOT_FINITE")
+        height, width = unit.shape[:2]
+        # An image smaller than what `forward` takes is widened by its border and cut back.
+        wide = np.pad(unit, ((0, max(0, LEAST_SIDE - height)), (0, max(0, LEAST_SIDE - width)), (0, 0)), mode="edge")
+        planes = torch.from_numpy(np.ascontiguousarray(wide.clip(0, 1).transpose(2, 0, 1)))[None]
+        found = self(planes)[0, :, :height, :width].cpu().numpy().transpose(1, 2, 0)
         return from_unit(np.ascontiguousarray(found), pixels, white)
 
 
@@ -70,10 +107,14 @@ class FitContext:
         Told the share that is done, 0 to 1, and a word on what is being done.
     network
         The frozen task model as a differentiable network; None where the model is none (classical classifiers).
+    encoder
+        A network with pretrained weights, for style (`oteo_translate.methods.style.encoder.open_encoder`); None: the frozen model's own encoder.
     device
         PyTorch's name of the device.
     save, load
         Keep a state by name and give it back (None: there is none), for long fits that a kill must not undo.
+    picture
+        Shown a sheet of samples ``(h, w, C)`` uint8 as a training goes on: what came, its translation, home's look, a row each.
     """
 
     seed: int = 0
@@ -81,9 +122,11 @@ class FitContext:
     check: Callable[[], None] = lambda: None
     progress: Callable[[float, str], None] = lambda share, word: None
     network: FrozenNetwork | None = None
+    encoder: Encoder | None = None
     device: str = "cpu"
     save: Callable[[str, bytes], None] = lambda name, data: None
     load: Callable[[str], bytes | None] = lambda name: None
+    picture: Callable[[NDArray[Any]], None] = lambda sheet: None
 
 
 class Method(ABC):
@@ -103,6 +146,8 @@ class Method(ABC):
         Channels that it takes; None: any.
     cost
         Seconds of processor time of a fit on some hundred images of 128 x 128, roughly; the ladder's order.
+    per_image
+        Seconds of processor time to translate one image of 128 x 128, roughly.
     """
 
     name: ClassVar[str]
@@ -111,6 +156,7 @@ class Method(ABC):
     least: ClassVar[int] = 3
     colours: ClassVar[tuple[int, ...] | None] = None
     cost: ClassVar[float] = 1.0
+    per_image: ClassVar[float] = 0.01
 
     @abstractmethod
     def fit(self, shifted: Domain, home: Domain, parameters: Mapping[str, Any], context: FitContext) -> Translation:
@@ -128,7 +174,7 @@ class Method(ABC):
         Raises
         ------
         InvalidArgument
-            ``TOO_FEW_IMAGES``, ``CHANNELS_MISMATCH`` or ``BAD_PARAMETER``.
+            ``TOO_FEW_IMAGES``, ``CHANNELS_MISMATCH``, ``NOT_FINITE`` or ``BAD_PARAMETER``.
         """
 
     def grid(self) -> tuple[Mapping[str, Any], ...]:
@@ -151,6 +197,65 @@ class Method(ABC):
                 f"{self.name} takes images of {' or '.join(map(str, self.colours))} channels, not {home.channels}",
                 reason="CHANNELS_MISMATCH",
             )
+        for domain in (shifted, home):
+            bad = _not_finite(domain)
+            if bad is not None:
+                raise InvalidArgument(f"image {domain.ids[bad]} of {domain.name} holds NaN or infinity", reason="NOT_FINITE")
+
+
+def _not_finite(domain: Domain) -> int | None:
+    if domain.images.dtype.kind != "f":
+        return None
+    for start in range(0, len(domain), _FINITE_AT_A_TIME):
+        fine = np.isfinite(domain.images[start : start + _FINITE_AT_A_TIME]).all(axis=(1, 2, 3))
+        if not fine.all():
+            return start + int(np.argmin(fine))
+    return None
+
+
+class Parameters:
+    """Reads what a method was given, one parameter at a time, and refuses the rest.
+
+    Parameters
+    ----------
+    method
+        Whose parameters; for messages.
+    given
+        By name.
+    """
+
+    def __init__(self, method: Method, given: Mapping[str, Any]) -> None:
+        self._name = method.name
+        self._given = dict(given)
+
+    def choice(self, name: str, *options: str) -> str:
+        """Read one of some words; the first is the usual one."""
+        value = self._given.pop(name, options[0])
+        if value not in options:
+            raise self._bad(name, value, f"one of {', '.join(options)}")
+        return str(value)
+
+    def number(self, name: str, usual: float, least: float, most: float) -> float:
+        """Read a number between two bounds, which it may touch."""
+        value = self._given.pop(name, usual)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+            raise self._bad(name, value, f"a number of {least:g} to {most:g}")
+        return float(value)
+
+    def count(self, name: str, usual: int, least: int, most: int) -> int:
+        """Read a whole number between two bounds, which it may touch."""
+        value = self.number(name, usual, least, most)
+        if value != int(value):
+            raise self._bad(name, value, f"a whole number of {least} to {most}")
+        return int(value)
+
+    def done(self) -> None:
+        """Refuse what was not asked for."""
+        if self._given:
+            raise InvalidArgument(f"{self._name} has no parameter {', '.join(sorted(self._given))}", reason="BAD_PARAMETER")
+
+    def _bad(self, name: str, value: Any, due: str) -> InvalidArgument:
+        return InvalidArgument(f"{name} of {self._name} is {value!r}; it has to be {due}", reason="BAD_PARAMETER")
 
 
 METHODS: dict[str, Method] = {}
@@ -160,3 +265,11 @@ def method(cls: type[Method]) -> type[Method]:
     """Make a method known under its name; a decorator."""
     METHODS[cls.name] = cls()
     return cls
+
+
+def _find(kind: str) -> None:
+    """Have every translation known once one is read whose kind is not."""
+    import_module("oteo_translate.methods.registry")
+
+
+find_kinds(_find)

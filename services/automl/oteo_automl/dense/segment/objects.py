@@ -16,10 +16,10 @@ from oteo_automl.dense.segment.losses import cross_entropy_and_dice
 from oteo_automl.dense.segment.patches import Points, patch_size
 from oteo_automl.dense.segment.serving import judged_rows
 from oteo_automl.dense.segment.targets import InstanceTargets
-from oteo_automl.dense.segment.truths import renumbered
 from oteo_core.evaluation.instances import instance_scores
 from oteo_core.packages.answers import IGNORED, Instances
 from oteo_core.packages.decoding.instances import WATERSHED, described, watershed_objects
+from oteo_core.truths.masks import renumbered
 
 if TYPE_CHECKING:
     from oteo_automl.candidates.training import Recipe

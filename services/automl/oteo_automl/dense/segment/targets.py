@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from oteo_automl.candidates.bank import spread
 from oteo_automl.dense.base import DenseData, Facts
-from oteo_automl.dense.segment.truths import renumbered
 from oteo_core.errors import OteoError
 from oteo_core.images import InputPolicy
 from oteo_core.images.geometry import place
 from oteo_core.packages.answers import IGNORED, ClassMap, Instances
+from oteo_core.truths.masks import renumbered
 
 _MAPS, _IDS, _HEIGHTS, _OBJECTS, _UNREADABLE = "maps.npy", "ids.npy", "heights.npy", "objects.npz", "unreadable.json"
 _CHUNK = 32

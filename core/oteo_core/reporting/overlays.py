@@ -1,4 +1,4 @@
-"""Truths and answers drawn over small pictures: boxes, contours, class maps and heat maps, as data URIs.
+"""Truths and answers drawn over small pictures: boxes, contours, class maps and heat maps; ``draw_x`` gives pixels, ``x_picture`` a data URI.
 
 Lines are drawn after the picture was brought to its size, so that they are equally wide on every page. What is right, false or missed has a
 colour (`RIGHT`, `FALSE`, `MISSED`; told apart with the common colour blindnesses) and a line of its own: missed objects are dashed.
@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from oteo_automl.report.pictures import SIDE, displayable
 from oteo_core.images import InputPolicy, encode_jpeg, encode_png, nearest
 from oteo_core.images.geometry import place
 from oteo_core.packages.answers import IGNORED
+from oteo_core.reporting.pictures import SIDE, displayable
 
 Colour = tuple[int, int, int]
 Picture = NDArray[np.uint8]
@@ -69,7 +69,7 @@ def data_uri(picture: Picture) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(picture, 92)).decode()
 
 
-def boxes_picture(
+def draw_boxes(
     pixels: NDArray[Any],
     boxes: NDArray[Any],
     colours: Sequence[Colour],
@@ -77,7 +77,7 @@ def boxes_picture(
     dashed: Sequence[bool] = (),
     captions: Sequence[str] = (),
     side: int = SIDE,
-) -> str:
+) -> Picture:
     """Draw boxes over an image.
 
     Parameters
@@ -104,8 +104,8 @@ def boxes_picture(
         _outline(picture, outline, colours[place_], dashed=bool(dashed[place_]) if len(dashed) else False)
     for place_, caption in enumerate(captions):
         if caption:
-            _caption(picture, caption, (int(placed[place_, 0]), int(placed[place_, 1])), colours[place_])
-    return data_uri(picture)
+            draw_text(picture, caption, (int(placed[place_, 0]), int(placed[place_, 1])), colours[place_])
+    return picture
 
 
 def detections_picture(
@@ -138,12 +138,19 @@ def detections_picture(
     colours = [RIGHT if right else FALSE for right in found_right] + [MISSED] * len(missed)
     dashed = [False] * len(found) + [True] * len(missed)
     texts = [*captions, *([""] * len(missed))] if captions else ()
-    return boxes_picture(pixels, np.concatenate([found, missed]), colours, dashed=dashed, captions=texts, side=side)
+    return data_uri(draw_boxes(pixels, np.concatenate([found, missed]), colours, dashed=dashed, captions=texts, side=side))
 
 
 def class_map_picture(
     pixels: NDArray[Any], labels: NDArray[np.uint8], truth: NDArray[np.uint8] | None = None, *, strength: float = 0.38, side: int = SIDE
 ) -> str:
+    """Give `draw_class_map` as a data URI."""
+    return data_uri(draw_class_map(pixels, labels, truth, strength=strength, side=side))
+
+
+def draw_class_map(
+    pixels: NDArray[Any], labels: NDArray[np.uint8], truth: NDArray[np.uint8] | None = None, *, strength: float = 0.38, side: int = SIDE
+) -> Picture:
     """Draw a class map: the answer as colours, the truth's borders as dashed white lines.
 
     Parameters
@@ -172,7 +179,7 @@ def class_map_picture(
         for number in np.unique(real):
             if number not in (0, IGNORED):
                 _contours(picture, real == number, (255, 255, 255), dashed=True)
-    return data_uri(picture)
+    return picture
 
 
 def difference_picture(
@@ -230,6 +237,15 @@ def instances_picture(
         if not seen:
             _contours(picture, real == index + 1, MISSED, dashed=True)
     return data_uri(picture)
+
+
+def draw_objects(pixels: NDArray[Any], ids: NDArray[np.int32], colours: Sequence[Colour], *, side: int = SIDE) -> Picture:
+    """Draw outlines of objects ``(H, W)``, ``i + 1`` for object ``i``, each in its colour."""
+    picture = canvas(pixels, side)
+    found = _resized(ids, picture)
+    for index, colour in enumerate(colours):
+        _contours(picture, found == index + 1, colour)
+    return picture
 
 
 def heat_picture(pixels: NDArray[Any], heat: NDArray[Any], policy: InputPolicy | None = None, *, side: int = SIDE) -> str:
@@ -300,7 +316,8 @@ def _dashes(points: NDArray[np.int32]) -> list[NDArray[np.int32]]:
     return pieces
 
 
-def _caption(picture: Picture, text: str, corner: tuple[int, int], colour: Colour) -> None:
+def draw_text(picture: Picture, text: str, corner: tuple[int, int], colour: Colour) -> None:
+    """Write a short text above a corner (x, y), or below it where there is no room; with a dark rim."""
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.33, 1)
     left = min(max(corner[0], 0), max(picture.shape[1] - width - 2, 0))
     bottom = corner[1] - 2 if corner[1] - height - 4 >= 0 else min(corner[1] + height + 4, picture.shape[0] - 1)

@@ -1,0 +1,1 @@
+"""What the services' pages for people share: one style, one way to draw, small pictures."""

@@ -1,0 +1,1 @@
+"""How near two sets of images are to each other."""

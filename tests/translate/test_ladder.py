@@ -1,0 +1,315 @@
+"""The ladder: what is recommended, what is not, and why; anatomy is never moved, erased or invented."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from frozen_models import domain, frozen
+from scipy import ndimage
+
+from oteo_core.errors import FailedPrecondition, InvalidArgument
+from oteo_core.graphs.modules import saved
+from oteo_translate.adaptation.registry import ADAPTATIONS
+from oteo_translate.domains import Domain
+from oteo_translate.ladder.anatomy import Anatomy, imitate, translate
+from oteo_translate.ladder.distance import HomeDistance
+from oteo_translate.ladder.ladder import climb, usual_candidates
+from oteo_translate.ladder.result import LABEL_FREE, WITH_LABELS, Candidate
+from oteo_translate.ladder.structure import compare_structure, local_residual
+from oteo_translate.methods.base import TRAINED, TRAINING_FREE, FitContext, Method, Translation
+
+TASK = "semantic_segmentation"
+GAMMA = 2.2
+
+
+def darkened(one: Domain) -> Domain:
+    """Give images of another exposure: a curve, as scanners differ by."""
+    table = np.rint(255 * (np.arange(256) / 255.0) ** GAMMA).astype(np.uint8)
+    return dataclasses.replace(one, name="datasets/dark", images=table[one.images])
+
+
+@saved
+class Spoilt(Translation):
+    """Undoes the curve, and then does what nobody asked for."""
+
+    kind = "spoilt-translation"
+
+    def __init__(self, how: str) -> None:
+        super().__init__(how=how)
+        self.how = how
+
+    def forward(self, planes: torch.Tensor) -> torch.Tensor:
+        right = planes.clamp_min(1e-6) ** (1.0 / GAMMA) if self.how != "identity" else planes
+        if self.how == "mirrors":
+            return right.flip(3)
+        if self.how == "moves":
+            return right.roll((5, 4), (2, 3))
+        if self.how in ("erases", "sometimes"):
+            return torch.stack([self._without(one) if self.how == "erases" or float(one.mean()) * 1e4 % 1 < 0.4 else one for one in right])
+        if self.how == "adds":
+            height, width = right.shape[2:]
+            rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+            disc = ((rows - height // 3) ** 2 + (columns - width // 4) ** 2 <= 36).float()
+            return right * (1 - disc) + disc * torch.tensor([0.75, 0.47, 0.67])[:, None, None]
+        return right
+
+    @staticmethod
+    def _without(image: torch.Tensor) -> torch.Tensor:
+        """Fill one cell with the ground around."""
+        pieces, count = ndimage.label(ndimage.gaussian_filter(image[0].numpy(), 1) > 0.55)
+        if not count:
+            return image
+        largest = 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
+        gone = torch.from_numpy(ndimage.binary_dilation(pieces == largest, iterations=3))
+        ground = image[:, torch.from_numpy(pieces == 0)].median(dim=1).values
+        return torch.where(gone[None], ground[:, None, None], image)
+
+
+class Double(Method):
+    """Gives a `Spoilt`."""
+
+    kind, summary = TRAINING_FREE, "for tests"
+
+    def __init__(self, how: str, cost: float = 0.0, kind: str = TRAINING_FREE) -> None:
+        self.name, self.how, self.cost, self.kind = how, how, cost, kind  # type: ignore[misc]
+        self.contexts: list[FitContext] = []
+
+    def fit(self, shifted: Domain, home: Domain, parameters: Mapping[str, Any], context: FitContext) -> Translation:
+        self.contexts.append(context)
+        assert not len(shifted.truths), "a method is not shown truths"
+        return Spoilt(self.how).eval()
+
+
+def doubles(*names: str) -> dict[str, Method]:
+    return {name: Double(name) for name in names}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return frozen(TASK)
+
+
+@pytest.fixture(scope="module")
+def home():
+    return domain(TASK, 40, 1)
+
+
+@pytest.fixture(scope="module")
+def shifted():
+    return darkened(domain(TASK, 32, 2, name="dark", labelled=False))
+
+
+@pytest.fixture(scope="module")
+def climbed(model, home, shifted):
+    """One climb with a right way and every wrong one."""
+    ways = doubles("right", "identity", "mirrors", "moves", "erases", "sometimes", "adds")
+    return climb(model, shifted, home, methods=ways, adaptations={}, context=FitContext(seed=3))
+
+
+def test_what_undoes_the_shift_is_recommended_without_any_label(climbed):
+    assert climbed.criterion == LABEL_FREE
+    assert climbed.accepted
+    assert climbed.choice.candidate.name == "right"
+    assert climbed.choice.gain.lower > 0
+    assert climbed.choice.structure.value > 0.95
+    assert climbed.best is climbed.choice is climbed.evidence[0]
+    assert climbed.translation.how == "right"
+    assert climbed.adapted is None
+
+
+@pytest.mark.parametrize("how", ["mirrors", "moves", "erases", "sometimes", "adds"])
+def test_a_translator_that_was_spoilt_is_rejected_however_good_it_looks(climbed, how):
+    one = next(one for one in climbed.evidence if one.candidate.name == how)
+    assert one.gain.value > 0, "it does look better"
+    assert not one.accepted
+    assert one.reason.startswith("rejected: ")
+
+
+def test_spoilt_translators_are_rejected_every_time(model, home):
+    """Over pictures of many seeds, at home's own look as well as at another."""
+    for seed in range(6):
+        plain = domain(TASK, 20, 50 + seed, name="other")
+        dark = darkened(plain)
+        gate = Anatomy(model, dark, home.take(np.arange(20)), seed=seed)
+        for how in ("mirrors", "moves", "erases", "sometimes", "adds"):
+            way = Spoilt(how).eval()
+            assert gate.inspect(way, translate(way, dark.images)).complaint, (how, seed)
+        right = Spoilt("right").eval()
+        assert gate.inspect(right, translate(right, dark.images)).complaint == ""
+
+
+def test_doing_the_same_as_nothing_is_never_better(climbed):
+    one = next(one for one in climbed.evidence if one.candidate.name == "identity")
+    assert one.gain.value == 0
+    assert not one.accepted
+    assert "not surely better" in one.reason
+
+
+def test_with_labels_they_decide(model, home):
+    labelled = darkened(domain(TASK, 24, 2, name="dark"))
+    few = dataclasses.replace(labelled, truths=[truth if row < 8 else None for row, truth in enumerate(labelled.truths)])
+    found = climb(model, few, home, methods=doubles("right", "identity", "erases"), adaptations={}, context=FitContext(seed=3))
+    assert found.criterion == WITH_LABELS
+    assert found.judged == (8, 24)
+    assert found.choice.candidate.name == "right"
+    assert found.choice.score.name == "iou"
+    before = model.total(few.truths, model.answers(few.images))
+    after = model.total(few.truths, model.answers(translate(found.translation, few.images)))
+    assert found.choice.gain.value == pytest.approx(after - before)
+    assert not next(one for one in found.evidence if one.candidate.name == "identity").accepted
+
+
+def test_two_sets_of_one_domain_give_no_recommendation(model, home):
+    other = domain(TASK, 32, 77, name="again", labelled=False)
+    found = climb(model, other, home, methods=doubles("right", "identity"), adaptations={}, context=FitContext(seed=3))
+    assert not found.accepted
+    assert "sees no difference" in found.reason
+    same = climb(model, dataclasses.replace(home, truths=()), home, methods=doubles("right"), adaptations={}, context=FitContext(seed=3))
+    assert not same.accepted
+    assert "the same images" in same.reason
+    labelled = dataclasses.replace(other, truths=domain(TASK, 32, 77).truths)
+    judged = climb(model, labelled, home, methods=doubles("right", "identity"), adaptations={}, context=FitContext(seed=3))
+    assert not judged.accepted
+    assert judged.evidence[0].candidate.name == "nothing"
+
+
+def test_models_are_adapted_too_and_upon_translated_images(model, home, shifted):
+    adapted = {"adabn": ADAPTATIONS["adabn"], "bbse": ADAPTATIONS["bbse"]}
+    found = climb(model, shifted, home, methods=doubles("identity"), adaptations=adapted, context=FitContext(seed=3))
+    names = [one.candidate.name for one in found.evidence]
+    assert {"adabn", "adabn+identity", "nothing", "identity", "bbse"} == set(names)
+    assert found.choice.candidate.adaptation == "adabn"
+    assert found.adapted is not None
+    untried = next(one for one in found.evidence if one.candidate.name == "bbse")
+    assert not untried.tried
+    assert "classification" in untried.reason
+    both = next(one for one in found.evidence if one.candidate.name == "adabn+identity")
+    assert both.candidate.all_parameters == {"adabn.prior": 0}
+    assert (both.changes, next(one for one in found.evidence if one.candidate.name == "adabn").changes) == ("image", "model")
+    text = json.dumps(found.to_dict(), allow_nan=False)
+    assert json.loads(text)["choice"]["candidate"]["adaptation"] == "adabn"
+    assert found.choice.record().method == found.choice.candidate.name
+
+
+def test_the_budget_is_kept_and_what_it_left_out_is_said(model, home, shifted):
+    ways = {"right": Double("right"), "slow": Double("slow", cost=10_000.0), "long": Double("long", cost=5e4, kind=TRAINED)}
+    deadline = time.time() + 120
+    found = climb(model, shifted, home, methods=ways, adaptations={}, context=FitContext(seed=3, deadline=deadline))
+    by_name = {one.candidate.name: one for one in found.evidence}
+    assert by_name["right"].tried
+    assert not by_name["slow"].tried
+    assert "no time is left" in by_name["slow"].reason
+    assert by_name["long"].tried, "a training stops at its deadline with what it has"
+    assert ways["long"].contexts[0].deadline <= deadline
+    none = climb(model, shifted, home, methods=ways, adaptations={}, context=FitContext(seed=3, deadline=time.time()))
+    assert not none.accepted
+    assert "no way could be tried" in none.reason
+
+
+def test_ways_that_fail_are_evidence_and_others_go_on(model, home, shifted):
+    class Failing(Double):
+        def fit(self, shifted, home, parameters, context):
+            raise FailedPrecondition("it lacks what it needs", reason="NO_FEATURES")
+
+    class Singular(Double):
+        def fit(self, shifted, home, parameters, context):
+            return np.linalg.inv(np.zeros((2, 2)))
+
+    seen: list[str] = []
+    ways = {"failing": Failing("failing"), "singular": Singular("singular"), "right": Double("right")}
+    found = climb(
+        model, shifted, home, methods=ways, adaptations={}, context=FitContext(seed=3), seen=lambda one, *_: seen.append(one.reason)
+    )
+    assert found.choice.candidate.name == "right"
+    assert "it lacks what it needs" in seen
+    assert "it failed: LinAlgError: Singular matrix" in seen
+    assert [one.label for one in usual_candidates({"right": Double("right", 2.0), "first": Double("first", 1.0)}, {})] == ["first", "right"]
+    assert Candidate("fda", {"beta": 0.01}, "adabn", {"prior": 0}).label == "adabn+fda (beta 0.01, adabn.prior 0)"
+
+
+def test_bad_sets_are_refused(model, home, shifted):
+    def reason(one: Domain) -> str:
+        with pytest.raises(InvalidArgument) as refused:
+            climb(model, one, home, methods=doubles("right"), adaptations={}, context=FitContext())
+        return str(refused.value.reason)
+
+    assert reason(shifted.take(np.arange(2))) == "TOO_FEW_IMAGES"
+    assert reason(dataclasses.replace(shifted, images=shifted.images[..., :1])) == "CHANNELS_MISMATCH"
+    assert reason(dataclasses.replace(shifted, images=shifted.images[:, :40])) == "SIZE_MISMATCH"
+    broken = shifted.images.astype(np.float32)
+    broken[0, 0, 0, 0] = np.nan
+    assert reason(dataclasses.replace(shifted, images=broken)) == "NOT_FINITE"
+    few = climb(model, shifted.take(np.arange(3)), home, methods=doubles("right"), adaptations={}, context=FitContext())
+    assert few.judged[0] == 3
+    flat = dataclasses.replace(shifted, images=np.full_like(shifted.images, 7))
+    assert not climb(model, flat, home, methods=doubles("right", "mirrors"), adaptations={}, context=FitContext()).accepted
+
+
+def test_the_local_model_is_least_squares():
+    rng = np.random.default_rng(0)
+    image = rng.random((20, 24, 3), dtype=np.float32)
+    contrast = (image @ np.array([0.2, -0.5, 1.0]) + 0.3 * rng.random((20, 24))).astype(np.float32)
+    variance, residual = local_residual(contrast, image)
+    window = (slice(6, 15), slice(8, 17))
+    values, given = contrast[window].ravel(), np.column_stack([image[window].reshape(-1, 3), np.ones(81)])
+    left = values - given @ np.linalg.lstsq(given, values, rcond=None)[0]
+    assert variance[10, 12] == pytest.approx(values.var(), rel=1e-4)
+    assert residual[10, 12] == pytest.approx(left.var(), rel=0.02)
+
+
+def test_any_change_of_look_keeps_structure_and_any_move_does_not(home):
+    images = home.images[:8]
+    floats = images.astype(np.float32) / 255
+    looks = {
+        "inverted": 1 - floats,
+        "swapped": np.ascontiguousarray(floats[..., ::-1]),
+        "curved": floats**2.2,
+        "grey": np.repeat(floats.mean(-1, keepdims=True), 3, axis=-1),
+        "paler": 0.3 * floats + 0.4,
+    }
+    for name, after in looks.items():
+        kept = compare_structure(floats, after.astype(np.float32))
+        assert kept.kept.min() > 0.7, name
+        assert np.median(kept.worst) < 0.4, name
+    moved = compare_structure(floats, np.roll(floats, 5, axis=1))
+    assert np.median(moved.worst) > 0.75
+    same = compare_structure(images, images)
+    assert same.kept.min() > 0.99
+    assert same.edges.min() == pytest.approx(1.0)
+    flat = compare_structure(np.zeros_like(images), np.zeros_like(images))
+    assert flat.kept.tolist() == [1.0] * 8
+
+
+def test_distance_is_the_mean_discrepancy_and_its_test_keeps_its_level():
+    rng = np.random.default_rng(0)
+    home = rng.normal(0, 1, (60, 5)).astype(np.float32)
+    distance = HomeDistance(home)
+    ones = np.ones((1, 60))
+    assert float(distance.of(home).score(ones)[0]) == pytest.approx(0, abs=1e-6)
+    near, far = (float(distance.of((home + step).astype(np.float32)).score(ones)[0]) for step in (0.5, 3.0))
+    assert 0 < near < far <= np.sqrt(2)
+    # Weights stand for repeated images.
+    few = (home[:4] + 1).astype(np.float32)
+    weighed = float(distance.of(few).score(np.array([[2.0, 1.0, 0.0, 1.0]]))[0])
+    assert weighed == pytest.approx(float(distance.of(few[[0, 0, 1, 3]]).score(np.ones((1, 4)))[0]))
+    alarms = [
+        distance.differs(rng.normal(0, 1, (20, 5)).astype(np.float32), np.arange(20), seed=seed, draws=99) <= 0.05 for seed in range(60)
+    ]
+    assert sum(alarms) <= 8
+    assert distance.differs((home[:20] + 1).astype(np.float32), np.arange(20)) <= 0.01
+
+
+def test_home_images_take_the_shifted_look_by_curves_alone(home, shifted):
+    imitated = imitate(home.images[:12], shifted.images)
+    assert abs(float(imitated.mean()) - float(shifted.images.mean())) < 8
+    for channel in range(3):
+        before, after = home.images[:12, ..., channel].ravel(), imitated[..., channel].ravel()
+        order = np.argsort(before, kind="stable")
+        assert (np.diff(after[order].astype(int))[np.diff(before[order].astype(int)) > 0] >= 0).all()

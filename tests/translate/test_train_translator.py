@@ -1,0 +1,210 @@
+"""From two datasets and a frozen model to a translator at work: TrainTranslator, TranslateDataset, TranslateImages over gRPC."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from urllib.parse import urlsplit
+
+import grpc
+import numpy as np
+import pytest
+from google.longrunning import operations_pb2, operations_pb2_grpc
+from google.rpc import code_pb2, error_details_pb2
+from grpc_status import rpc_status
+from judged_models import publish, square
+from live_server import live_server
+from shift_sets import write
+from thread_runner import ThreadRunner
+from training_tools import RuntimeParity
+
+from oteo_core.artifacts import open_store
+from oteo_core.datasets import DatasetReader
+from oteo_core.images import decode, encode_png
+from oteo_core.packages.translators import TRANSLATION, read_translator
+from oteo_core.server import sync_channel
+from oteo_protos.translate.v1 import translate_pb2 as pb
+from oteo_protos.translate.v1 import translate_pb2_grpc
+from oteo_protos.type.v1 import image_pb2
+from oteo_translate import train_job
+from oteo_translate.job import HANDLERS
+from oteo_translate.service import Translate
+from oteo_translate.settings import TranslateSettings
+
+CLASSES = ("red", "green")
+
+
+def squares(count: int, first: int = 0, gain: float = 1.0) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Draw squares, and masks of 1 (red) and 2 (green); with a gain of a half the model sees none."""
+    rng = np.random.default_rng(first)
+    images, masks = [], []
+    for index in range(first, first + count):
+        pixels, box = square(index)
+        ground = 60 + 12 * np.sin(np.arange(pixels.shape[0]) / 5.0 + index)[:, None, None]
+        textured = np.clip(np.maximum(pixels, ground) + rng.normal(0, 4, pixels.shape), 0, 255)
+        mask = np.zeros(pixels.shape[:2], np.uint8)
+        left, top = round(box.x), round(box.y)
+        mask[top : top + round(box.height), left : left + round(box.width)] = 1 + CLASSES.index(box.class_name)
+        images.append(np.rint(textured * gain).astype(np.uint8))
+        masks.append(mask)
+    return images, masks
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Give a channel to a running translate whose jobs run in threads, and its store with sets and a segmenter."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(train_job, "TritonParityClient", RuntimeParity)
+    patch.setenv("OTEO_EXECUTOR", "inline")
+    settings = TranslateSettings(home=tmp_path_factory.mktemp("home"), token="a-token", reconcile_seconds=0.05)
+    store = open_store(settings)
+    for name, first, gain in (("home", 0, 1.0), ("dark", 300, 0.45), ("alike", 600, 1.0)):
+        images, masks = squares(20, first, gain)
+        write(store, name, images, task="semantic_segmentation", classes=CLASSES, masks=masks, splits=["train"] * 10 + ["test"] * 10)
+    publish(store, "semantic_segmentation")
+    translate = Translate(settings, ThreadRunner(settings, store, HANDLERS))
+    translate.start()
+    with live_server(settings, translate.register) as server, sync_channel(server.address, settings) as channel:
+        yield channel, store
+    translate.stop()
+    patch.undo()
+
+
+def finished(channel, operation):
+    operations = operations_pb2_grpc.OperationsStub(channel)
+    limit = time.monotonic() + 200
+    while not operation.done:
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+        operation = operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=20)
+    return operation
+
+
+def request_of(shifted: str, **fields) -> pb.TrainTranslatorRequest:
+    request = pb.TrainTranslatorRequest(
+        home_dataset="datasets/home",
+        shifted_dataset=f"datasets/{shifted}",
+        model="models/judged",
+        methods=["moments", "gamma"],
+        request_id=str(uuid.uuid4()),
+        **fields,
+    )
+    request.budget.FromSeconds(120)
+    return request
+
+
+@pytest.fixture(scope="module")
+def lighter(world):
+    """Train a translator for the dark set."""
+    channel, _ = world
+    stub = translate_pb2_grpc.TranslateServiceStub(channel)
+    request = request_of("dark", translator_id="lighter")
+    begun = stub.TrainTranslator(request, timeout=30)
+    assert stub.TrainTranslator(request, timeout=30).name == begun.name
+    done = finished(channel, begun)
+    response, metadata = pb.TrainTranslatorResponse(), pb.TrainTranslatorMetadata()
+    assert done.response.Unpack(response), done.error
+    assert done.metadata.Unpack(metadata)
+    assert metadata.translator == "translators/lighter"
+    assert len(metadata.evidence) == len(response.translator.evidence)
+    return response.translator
+
+
+def test_what_makes_the_model_right_again_is_accepted_and_published_with_its_evidence(world, lighter):
+    channel, store = world
+    assert lighter.verdict == pb.Translator.VERDICT_ACCEPTED, lighter.reason
+    assert lighter.method in ("moments", "gamma")
+    assert lighter.changes == pb.Translator.CHANGES_IMAGE
+    best = lighter.evidence[0]
+    assert best.accepted
+    assert best.gain.lower > 0.3
+    assert best.structure.value > 0.5
+    nothing = next(one for one in lighter.evidence if one.method == "nothing")
+    assert not nothing.accepted
+    assert nothing.score.value < 0.3 < best.score.value
+    package = read_translator(store, "lighter")
+    assert {TRANSLATION, "evidence.json", "report.html", "sheet.png", "translator.onnx", "triton/translator_lighter/1/model.onnx"} <= set(
+        package.files
+    )
+    page = store.read_bytes("translators/lighter/report.html").decode()
+    assert "recommended" in page
+    assert "data:image/png" in page
+    sheet = decode(store.read_bytes("translators/lighter/sheet.png")).pixels
+    assert sheet.shape[1] > 5 * 200
+    assert urlsplit(lighter.report_uri).path.endswith("report.html")
+    listed = translate_pb2_grpc.TranslateServiceStub(channel).ListTranslators(pb.ListTranslatorsRequest(model="models/judged"), timeout=20)
+    assert [one.name for one in listed.translators] == ["translators/lighter"]
+
+
+def test_a_dataset_is_translated_and_the_model_is_right_on_it(world, lighter):
+    channel, store = world
+    stub = translate_pb2_grpc.TranslateServiceStub(channel)
+    begun = stub.TranslateDataset(pb.TranslateDatasetRequest(translator=lighter.name, dataset="datasets/dark"), timeout=30)
+    response = pb.TranslateDatasetResponse()
+    done = finished(channel, begun)
+    assert done.response.Unpack(response), done.error
+    assert (response.dataset, response.sample_count) == ("datasets/dark-translated", 20)
+    reader, dark = DatasetReader(store, "dark-translated"), DatasetReader(store, "dark")
+    for sample in reader.samples():
+        bright = reader.image(sample).pixels
+        assert bright.max() > 128 > dark.image(dark.sample(sample.id)).pixels.max()
+        assert np.array_equal(reader.mask(sample), dark.mask(dark.sample(sample.id)))
+
+
+def test_images_are_translated_as_they_come_and_a_bad_one_ends_nothing(world, lighter):
+    channel, _ = world
+    images, _ = squares(3, 900, 0.45)
+    contents = [encode_png(images[0]), b"no image", encode_png(images[1]), encode_png(images[2])]
+    asked = [pb.TranslateImagesRequest(settings={"translator": lighter.name})]
+    for index, content in enumerate(contents):
+        asked.append(pb.TranslateImagesRequest(item={"key": str(index), "image": image_pb2.ImageSource(content=content)}))
+    answers = list(translate_pb2_grpc.TranslateServiceStub(channel).TranslateImages(iter(asked), timeout=60))
+    assert [one.key for one in answers] == ["0", "1", "2", "3"]
+    assert answers[1].error.code == code_pb2.INVALID_ARGUMENT
+    assert decode(answers[2].image.content).pixels.max() > 128
+
+
+def test_where_nothing_has_changed_nothing_is_recommended(world):
+    channel, _ = world
+    stub = translate_pb2_grpc.TranslateServiceStub(channel)
+    done = finished(channel, stub.TrainTranslator(request_of("alike", label_free=True), timeout=30))
+    response = pb.TrainTranslatorResponse()
+    assert done.response.Unpack(response), done.error
+    translator = response.translator
+    assert translator.verdict == pb.Translator.VERDICT_REJECTED
+    assert translator.criterion == "label-free"
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.TranslateDataset(pb.TranslateDatasetRequest(translator=translator.name, dataset="datasets/alike"), timeout=20)
+    assert reason_of(refused.value) == "TRANSLATOR_REJECTED"
+    stub.DeleteTranslator(pb.DeleteTranslatorRequest(name=translator.name), timeout=20)
+    with pytest.raises(grpc.RpcError):
+        stub.GetTranslator(pb.GetTranslatorRequest(name=translator.name), timeout=20)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"model": "models/none"}, "MODEL_NOT_FOUND"),
+        ({"shifted_dataset": "datasets/none"}, "DATASET_NOT_FOUND"),
+        ({"shifted_dataset": "datasets/home"}, "SAME_DATASET"),
+        ({"methods": ["magic"]}, "UNKNOWN_METHOD"),
+        ({"translator_id": "judged"}, "TRANSLATOR_EXISTS"),
+    ],
+)
+def test_what_cannot_be_tried_is_refused_at_once(world, changes, reason):
+    channel, _ = world
+    request = request_of("dark")
+    for name, value in changes.items():
+        if name == "methods":
+            request.methods[:] = value
+        else:
+            setattr(request, name, value)
+    with pytest.raises(grpc.RpcError) as refused:
+        translate_pb2_grpc.TranslateServiceStub(channel).TrainTranslator(request, timeout=20)
+    assert reason_of(refused.value) == reason
+
+
+def reason_of(error: grpc.RpcError) -> str:
+    info = error_details_pb2.ErrorInfo()
+    assert any(detail.Unpack(info) for detail in rpc_status.from_call(error).details)
+    return info.reason
