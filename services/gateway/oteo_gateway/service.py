@@ -38,6 +38,7 @@ from oteo_gateway.operations_service import OperationsService
 from oteo_gateway.pipeline_service import PipelineService
 from oteo_gateway.prediction.admission import Admission
 from oteo_gateway.prediction.predictor import Predictor
+from oteo_gateway.replicas import Replica, Replicas
 from oteo_gateway.settings import GatewaySettings
 from oteo_gateway.triton_control import TritonControl
 from oteo_gateway.triton_health import TritonHealth
@@ -85,26 +86,12 @@ class Gateway:
         self.operations = OperationManager(settings, "gateway", OperationStore(settings.database_url), self._artifacts, runner)
         self._waiting = WaitingOperations(self.operations, self._store)
         self.operations.on_cancel = self._waiting.withdraw
-        self._controls = [
-            TritonControl(
-                address,
-                probe_timeout=settings.probe_timeout_seconds,
-                load_timeout=settings.load_timeout_seconds,
-                channel=sync_triton_channel(address, settings),
-            )
-            for address in settings.triton_urls
-        ]
-        repository = ModelRepository(ArtifactStore(settings.model_repository), self._artifacts)
+        self._repository = repository = ModelRepository(ArtifactStore(settings.model_repository), self._artifacts)
         self.reconciler = Reconciler(
             self._store,
             repository,
             self.read_package,
-            [
-                ReplicaKeeper(
-                    control, repository, probe_seconds=settings.probe_seconds, linger_seconds=_LINGER_PERIODS * settings.reconcile_seconds
-                )
-                for control in self._controls
-            ],
+            (),
             self._waiting,
             owner=self._owner,
             period=settings.reconcile_seconds,
@@ -119,11 +106,28 @@ class Gateway:
         self._tasks: list[asyncio.Task[None]] = []
         self._threads: list[threading.Thread] = []
         self._channels: list[grpc.aio.Channel] = []
+        self._replicas: Replicas | None = None
         self._health: TritonHealth | None = None
 
     def read_package(self, model_id: str) -> ModelPackage:
         """Give a model's package; raises NotFound."""
         return read_model(self._artifacts, model_id)
+
+    def _replica(self, address: str) -> Replica:
+        settings = self._settings
+        control = TritonControl(
+            address,
+            probe_timeout=settings.probe_timeout_seconds,
+            load_timeout=settings.load_timeout_seconds,
+            channel=sync_triton_channel(address, settings),
+        )
+        keeper = ReplicaKeeper(
+            control,
+            self._repository,
+            probe_seconds=settings.probe_seconds,
+            linger_seconds=_LINGER_PERIODS * settings.reconcile_seconds,
+        )
+        return Replica(address, Backend("triton", address, triton_channel(address, settings)), control, keeper)
 
     def register(self, server: grpc.aio.Server) -> Sequence[str]:
         """Add all handlers to a server, inside its event loop, and give the services' full names."""
@@ -131,8 +135,16 @@ class Gateway:
         token = tuple(bearer(settings.shared_token()))
         addresses = {"augment": settings.augment_address, "automl": settings.automl_address, "translate": settings.translate_address}
         backends = {name: Backend(name, address, service_channel(address, settings), token) for name, address in addresses.items()}
-        replicas = [Backend("triton", address, triton_channel(address, settings)) for address in settings.triton_urls]
-        self._channels = [backend.channel for backend in (*backends.values(), *replicas)]
+        self._channels = [backend.channel for backend in backends.values()]
+
+        def changed(found: Sequence[Replica]) -> None:
+            router.replace([replica.backend for replica in found])
+            health.replace([replica.backend for replica in found])
+            self.reconciler.replace_keepers([replica.keeper for replica in found])
+
+        self._replicas = Replicas(settings.triton_urls, self._replica, changed, period=settings.discover_seconds)
+        replicas = [replica.backend for replica in self._replicas.current()]
+        self.reconciler.replace_keepers([replica.keeper for replica in self._replicas.current()])
         health = self._health = TritonHealth(replicas, period=settings.health_seconds, changed=self.reconciler.wake)
         router = open_inference_service.TritonRouter(
             replicas, healthy=health.healthy, serving=self._directory.serving, failed=health.failed
@@ -173,6 +185,9 @@ class Gateway:
         """Start the loops beside: health, deployments, operations."""
         await asyncio.to_thread(self._waiting.resume)
         await self._directory.refresh()
+        if self._replicas is not None:
+            await self._replicas.refresh()
+            self._tasks.append(asyncio.create_task(self._replicas.run(), name="triton-replicas"))
         self.operations.start_reconciler()
         thread = threading.Thread(target=self.reconciler.run, args=(self._stop,), name="deployments", daemon=True)
         thread.start()
@@ -195,6 +210,6 @@ class Gateway:
         self._decoders.shutdown(wait=False, cancel_futures=True)
         for channel in self._channels:
             await channel.close()
-        for control in self._controls:
-            control.close()
+        if self._replicas is not None:
+            await self._replicas.close()
         self._store.close()
