@@ -6,6 +6,7 @@ that a database cannot be raised.
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 
@@ -53,10 +54,13 @@ def migrate(database_url: str, *, patience: float = _PATIENCE) -> None:
 
 def main() -> int:
     """Read the settings, migrate; give the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m oteo_gateway.migrate", description="Make or raise all of Oteo's tables.")
+    parser.add_argument("--patience", type=float, default=_PATIENCE, help="seconds to wait for a database that does not answer yet")
+    options = parser.parse_args()
     settings = GatewaySettings()
     telemetry.configure_logging(settings, "migrate")
     try:
-        migrate(settings.database_url)
+        migrate(settings.database_url, patience=options.patience)
     except (OteoError, RuntimeError) as error:
         _LOG.error("the tables cannot be raised", error=str(error))
         return 1
