@@ -5,6 +5,7 @@ window and, so that it stops in time, a short one (Google's SRE workbook, chapte
 {{- $rules := .Values.monitoring.rules -}}
 {{- $in := printf "namespace=\"%s\"" .Release.Namespace -}}
 {{- $predict := printf "namespace=\"%s\",service=\"%s-gateway-headless\",method=~\"/(oteo.gateway.v1.InferenceService/Predict|inference.GRPCInferenceService/ModelInfer)\"" .Release.Namespace $name -}}
+{{- $of := printf "namespace=\"%s\",release=\"%s\"" .Release.Namespace $name -}}
 {{- $bad := "code=~\"UNKNOWN|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|INTERNAL|UNAVAILABLE|DATA_LOSS\"" -}}
 groups:
   - name: {{ $name }}-shares
@@ -12,8 +13,10 @@ groups:
       {{- range $window := list "5m" "30m" "1h" "6h" }}
       - record: oteo:predict_errors:ratio_rate{{ $window }}
         expr: sum(rate(oteo_rpc_handled_total{ {{- $predict }},{{ $bad -}} }[{{ $window }}])) / sum(rate(oteo_rpc_handled_total{ {{- $predict -}} }[{{ $window }}]))
+        labels: {namespace: {{ $.Release.Namespace }}, release: {{ $name }}}
       - record: oteo:predict_slow:ratio_rate{{ $window }}
         expr: 1 - sum(rate(oteo_rpc_seconds_bucket{ {{- $predict }},le="{{ $rules.latencySeconds -}}" }[{{ $window }}])) / sum(rate(oteo_rpc_seconds_count{ {{- $predict -}} }[{{ $window }}]))
+        labels: {namespace: {{ $.Release.Namespace }}, release: {{ $name }}}
       {{- end }}
   - name: {{ $name }}-budgets
     rules:
@@ -22,7 +25,7 @@ groups:
       {{- $alert := ternary "OteoPredictErrors" "OteoPredictSlow" (eq $kind "errors") }}
       {{- $what := ternary "of the predictions fail" (printf "of the predictions take longer than %s s" $rules.latencySeconds) (eq $kind "errors") }}
       - alert: {{ $alert }}
-        expr: oteo:predict_{{ $kind }}:ratio_rate1h > {{ mulf 14.4 $budget }} and oteo:predict_{{ $kind }}:ratio_rate5m > {{ mulf 14.4 $budget }}
+        expr: oteo:predict_{{ $kind }}:ratio_rate1h{ {{- $of -}} } > {{ mulf 14.4 $budget }} and oteo:predict_{{ $kind }}:ratio_rate5m{ {{- $of -}} } > {{ mulf 14.4 $budget }}
         for: 2m
         labels:
           severity: page
@@ -30,7 +33,7 @@ groups:
           summary: {{ printf "{{ $value | humanizePercentage }} %s; at this rate the budget of 30 days is gone in two days." $what | quote }}
           description: Look at the gateway's log for what it answers, at Triton's replicas (oteo deployments list), and at the dashboard Oteo serving.
       - alert: {{ $alert }}
-        expr: oteo:predict_{{ $kind }}:ratio_rate6h > {{ mulf 6 $budget }} and oteo:predict_{{ $kind }}:ratio_rate30m > {{ mulf 6 $budget }}
+        expr: oteo:predict_{{ $kind }}:ratio_rate6h{ {{- $of -}} } > {{ mulf 6 $budget }} and oteo:predict_{{ $kind }}:ratio_rate30m{ {{- $of -}} } > {{ mulf 6 $budget }}
         for: 15m
         labels:
           severity: ticket
