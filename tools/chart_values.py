@@ -389,7 +389,6 @@ class GrpcRoute(Values):
 
     enabled: bool
     parentRefs: list[ParentRef]
-    timeout: Duration
     backendCaConfigMap: str
 
 

@@ -1,0 +1,354 @@
+"""Values: each has its reason, each is used, each wrong one is refused, and those that contradict each other fail with a sentence."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import chart_values
+import jsonschema
+import pytest
+import yaml
+from charting import CHART, PRESETS, Object, default_values, environment, helm, named, refusal, render, schema
+
+Path_ = tuple[str | int, ...]
+VALIDATOR = jsonschema.Draft202012Validator(schema())
+
+# Everything on, so that every value has something to change.
+WHOLE: dict[str, Any] = {
+    "nameOverride": "whole",
+    "image": {"pullSecrets": ["a-secret"], "registry": "registry.example", "tag": "t"},
+    "secrets": {"redis": {"name": "redis-secret"}},
+    "gateway": {"settings": {"predict_queue": 111}},
+    "augment": {"settings": {"max_upload_files": 112}},
+    "automl": {"settings": {"tensorrt": "FP16"}},
+    "translate": {"settings": {"threads": 113}},
+    "triton": {"autoscaling": {"minReplicas": 0}, "extraArgs": ["--log-info=true"]},
+    "ray": {"head": {"faultTolerance": {"mode": "redis", "redisAddress": "redis:6379"}}},
+    "postgresql": {"mode": "bundled"},
+    "s3": {"mode": "bundled"},
+    "backup": {"enabled": True},
+    "traffic": {
+        "hosts": ["oteo.example"],
+        "grpcRoute": {"enabled": True, "parentRefs": [{"name": "g", "namespace": "n", "sectionName": "s"}], "backendCaConfigMap": "ca"},
+        "ingress": {"enabled": True, "className": "nginx", "annotations": {"a": "b"}, "issuer": {"name": "i"}},
+        "tls": {"enabled": True},
+    },
+    "networkPolicies": {
+        "redis": [{"cidr": "192.0.2.1/32", "port": 6379}],
+        "kubernetesApi": [{"cidr": "192.0.2.2/32", "port": 6443}],
+        "downloads": [{"cidr": "192.0.2.3/32", "port": 443}],
+    },
+    "prePull": {"enabled": True},
+    "monitoring": {
+        "serviceMonitors": {"enabled": True, "labels": {"x": "y"}},
+        "rules": {"enabled": True, "labels": {"x": "y"}},
+        "dashboards": {"enabled": True},
+    },
+}
+PLACING: dict[str, Any] = {
+    "nodeSelector": {"a-label": "a-node"},
+    "tolerations": [{"key": "a-taint", "operator": "Equal", "value": "a-value", "effect": "NoSchedule"}],
+}
+
+
+def merged(base: Any, over: Any) -> Any:
+    """Lay values over others as helm does."""
+    if isinstance(base, dict) and isinstance(over, dict):
+        return {**base, **{key: merged(base.get(key), value) for key, value in over.items()}}
+    return copy.deepcopy(over)
+
+
+def whole() -> dict[str, Any]:
+    """Give values with everything on."""
+    values: dict[str, Any] = merged(default_values(), WHOLE)
+    for part in ("gateway", "augment", "automl", "translate", "triton", "mlflow", "prePull"):
+        values[part].update(copy.deepcopy(PLACING))
+    values["ray"]["head"].update(copy.deepcopy(PLACING))
+    for group in values["ray"]["workerGroups"]:
+        group.update(copy.deepcopy(PLACING))
+    values["networkPolicies"]["callers"][0] = {"namespaceLabels": {"a": "b"}, "podLabels": {"c": "d"}}
+    values["networkPolicies"]["monitoring"][0]["podLabels"] = {"e": "f"}
+    values["networkPolicies"]["operators"][0]["podLabels"] = {"g": "h"}
+    return values
+
+
+def leaves(node: Any, path: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
+    """Give every value that is no list or object with something in it."""
+    if isinstance(node, dict) and node:
+        for key, value in node.items():
+            yield from leaves(value, (*path, key))
+    elif isinstance(node, list) and node:
+        for index, value in enumerate(node):
+            yield from leaves(value, (*path, index))
+    else:
+        yield path, node
+
+
+def put(values: Any, path: Path_, value: Any) -> Any:
+    """Give a copy with one value changed."""
+    changed = copy.deepcopy(values)
+    node = changed
+    for step in path[:-1]:
+        node = node[step]
+    node[path[-1]] = value
+    return changed
+
+
+def rendered(values: dict[str, Any], folder: Any) -> str:
+    """Render a whole set of values; gives the text."""
+    file = folder / "values.yaml"
+    file.write_text(json.dumps(values))
+    done = helm("template", "oteo", str(CHART), "--namespace=oteo-system", f"--values={file}")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_schema_is_what_the_models_give() -> None:
+    assert schema() == chart_values.schema(), "run `make chart-schema`"
+
+
+def test_the_defaults_and_the_presets_are_what_the_schema_says() -> None:
+    VALIDATOR.validate(default_values())
+    for preset in PRESETS:
+        VALIDATOR.validate(merged(default_values(), yaml.safe_load((CHART / f"ci/{preset}.yaml").read_text())))
+
+
+def test_every_line_of_the_values_says_why() -> None:
+    for line in (CHART / "values.yaml").read_text().splitlines():
+        if line.strip() and not line.lstrip().startswith("#"):
+            reason = line.partition(" # ")[2]
+            assert reason, f"no reason beside: {line}"
+
+
+def test_every_key_of_the_schema_has_a_default_and_the_schema_knows_no_open_end() -> None:
+    def walk(node: dict[str, Any], values: Any, path: str) -> None:
+        node = schema()["$defs"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node
+        if node.get("type") == "object" and "properties" in node:
+            assert node["additionalProperties"] is False, path
+            if path.endswith(".settings"):
+                return
+            for name, child in node["properties"].items():
+                if name == "global":
+                    continue
+                if name not in (values or {}):
+                    # Only what is inside a list's items may be left out.
+                    assert name not in node.get("required", []), f"{path}.{name}"
+                    continue
+                walk(child, values[name], f"{path}.{name}")
+        elif node.get("type") == "array" and values:
+            walk(node["items"], values[0], f"{path}[]")
+
+    walk(schema(), default_values(), "")
+
+
+def wrong_for(value: Any) -> list[Any]:
+    """Give values of kinds that can never stand in another's place."""
+    if isinstance(value, bool):
+        return ["yes", 1]
+    if isinstance(value, int | float):
+        return ["many", -1e12, [1]]
+    if isinstance(value, str):
+        return [{"a": 1}, 3.5, [1]]
+    return ["text", 7]
+
+
+def test_each_wrong_value_is_refused() -> None:
+    values = whole()
+    VALIDATOR.validate(values)
+    count = 0
+    for path, value in leaves(values):
+        for wrong in wrong_for(value):
+            assert not VALIDATOR.is_valid(put(values, path, wrong)), (path, wrong)
+            count += 1
+    assert count > 600
+
+
+def test_each_unknown_key_is_refused() -> None:
+    values = whole()
+    free = ("nodeSelector", "labels", "annotations", "namespaceLabels", "podLabels", "global")
+
+    def objects(node: Any, path: Path_ = ()) -> Iterator[Path_]:
+        if isinstance(node, dict) and not (path and path[-1] in free):
+            yield path
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+            yield from objects(value, (*path, key))
+
+    count = 0
+    for path in objects(values):
+        assert not VALIDATOR.is_valid(put(values, (*path, "misspelt"), 1)), path
+        count += 1
+    assert count > 100
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("gateway.replica=3", "replica"),
+        ("gateway.settings.predict_que=3", "predict_que"),
+        ('gateway.settings.triton_urls="a:1"', "triton_urls"),
+        ('triton.gpu.resource=["nvidia.com/gpu"]', "resource"),
+        ('augment.resources.limits.memory="4 GB"', "memory"),
+        ("triton.autoscaling.maxReplicas=0", "maxReplicas"),
+        ('triton.autoscaling.mode="hpa"', "mode"),
+        ("ray.workerGroups=[]", "workerGroups"),
+        ('networkPolicies.database=[{"cidr": "10.0.0.1", "port": 5432}]', "cidr"),
+    ],
+)
+def test_helm_itself_refuses_what_the_schema_refuses(value: str, says: str) -> None:
+    assert says in refusal("production", value)
+
+
+@pytest.mark.parametrize(
+    ("preset", "values", "sentence"),
+    [
+        ("mig", ["networkPolicies.database=[]"], "nobody could reach the external PostgreSQL"),
+        ("mig", ["networkPolicies.s3=[]"], "nobody could reach the external object store"),
+        ("mig", ["networkPolicies.kubernetesApi=[]"], "Ray's autoscaler could not ask for workers"),
+        ("production", ["networkPolicies.redis=[]"], "Ray's head could not reach Redis"),
+        ("production", ['ray.head.faultTolerance.redisAddress=""'], "redisAddress is empty"),
+        ("production", ["gateway.autoscaling.minReplicas=99"], "gateway.autoscaling.minReplicas is above"),
+        ("production", ["triton.autoscaling.minReplicas=99"], "triton.autoscaling.minReplicas is above"),
+        ("mig", ["triton.autoscaling.minReplicas=0"], "which only KEDA can"),
+        ("production", ["ray.workerGroups[1].minReplicas=9"], "gpu has minReplicas above"),
+        ("production", ['ray.workerGroups[1].name="cpu"'], "cpu is there twice"),
+        ("single-node-cpu", ['s3.endpoint="http://x:1"'], "give one of the two"),
+        ("single-node-cpu", ['s3.credentials="workloadIdentity"'], "set s3.credentials to secret"),
+        ("production", ["traffic.grpcRoute.parentRefs=[]"], "names no Gateway"),
+        ("production", ['traffic.grpcRoute.backendCaConfigMap=""'], "speak plainly to pods that speak TLS"),
+        ("single-node-cpu", ["traffic.ingress.enabled=true"], "traffic.hosts is empty"),
+        ("production", ['traffic.tls.issuer.name=""'], "give a cert-manager issuer"),
+        ("production", ["monitoring.serviceMonitors.enabled=false"], "alerts would see nothing"),
+        ("mig", ["monitoring.serviceMonitors.enabled=false"], "which asks Prometheus"),
+    ],
+)
+def test_values_that_contradict_each_other_fail_with_a_sentence(preset: str, values: list[str], sentence: str) -> None:
+    assert sentence in refusal(preset, *values)
+
+
+# What a value may be instead, where neither the opposite nor a number of its own will do.
+OTHERS: dict[str, Any] = {
+    "pullPolicy": "Always",
+    "level": "debug",
+    "mode": "none",
+    "upscaling": "Conservative",
+    "credentials": "workloadIdentity",
+    "operator": "Exists",
+    "effect": "NoExecute",
+    "whenUnsatisfiable": "DoNotSchedule",
+    "kind": "Issuer",
+    "latencySeconds": "0.25",
+    "tensorrt": "FP32",
+    "availability": 0.9876,
+    "latencyShare": 0.9765,
+    "gpuMemoryShare": 0.8765,
+    "schedule": "3 4 5 6 *",
+    "prometheus": "http://another.example:9999",
+    "version": "9.8.7",
+    "issuer": "x",
+    "cidr": "198.51.100.7/32",
+}
+
+
+@pytest.mark.timeout(900)
+def test_each_value_changes_what_is_rendered(tmp_path: Any) -> None:
+    """Values are changed many at a time, each to something that is found again; what has only a few forms is changed by itself."""
+    values = whole()
+    alone: list[tuple[Path_, Any]] = []
+    sought: list[tuple[Path_, str]] = []
+    numbers, words = itertools.count(61), itertools.count(1)
+    changed = copy.deepcopy(values)
+    for path, value in leaves(values):
+        key = str(path[-1])
+        if isinstance(value, bool):
+            alone.append((path, not value))
+        elif key == "endpoint":
+            alone.append((path, None))
+        elif key in OTHERS or key in ("minReplicas", "wakeOnWaiting", "images") or (path[0] == "prePull" and "images" in path):
+            alone.append((path, OTHERS.get(key)))
+        elif isinstance(value, int | float):
+            alone.append((path, _another_number(path, value, next(numbers))))
+        else:
+            text = _another_text(path, value, next(words))
+            if VALIDATOR.is_valid(put(values, path, text)):
+                changed = put(changed, path, text)
+                sought.append((path, text))
+            else:
+                alone.append((path, text))
+    VALIDATOR.validate(changed)
+    text = rendered(changed, tmp_path)
+    unused = [path for path, word in sought if word not in text]
+    assert not unused
+    assert len(sought) > 150
+    # Numbers: all at once as well, and each must be somewhere it was not.
+    figures = [(path, value) for path, value in alone if isinstance(value, int | float) and not isinstance(value, bool)]
+    counted = copy.deepcopy(values)
+    kept = []
+    for path, value in figures:
+        if VALIDATOR.is_valid(put(counted, path, value)):
+            counted = put(counted, path, value)
+            kept.append((path, value))
+    plain = rendered(values, tmp_path)
+    text = rendered(counted, tmp_path)
+    before, after = _tokens(plain), _tokens(text)
+    assert not [path for path, value in kept if not _shown(path, value, after - before)]
+    # The rest one by one.
+    rest = [(path, value) for path, value in alone if (path, value) not in kept and value is not None]
+    for path, value in rest:
+        one = put(_context(values, path), path, value)
+        if not VALIDATOR.is_valid(one):
+            pytest.fail(f"{path} cannot be {value!r}: give another in OTHERS")
+        assert rendered(one, tmp_path) != rendered(_context(values, path), tmp_path), path
+
+
+def _another_text(path: Path_, value: Any, number: int) -> str:
+    key = str(path[-1])
+    if key in ("memory", "size", "storage", "scratch", "sharedMemory"):
+        return f"{7000 + number}Mi"
+    if key == "cpu":
+        return f"{7000 + number}m"
+    if key in ("duration", "renewBefore", "interval"):
+        return f"{7000 + number}h"
+    if key == "image":
+        return f"image-{number}"
+    return f"changed-{number}-x"
+
+
+def _another_number(path: Path_, value: Any, number: int) -> Any:
+    if path[-1] in ("cpuPercent",):
+        return 30 + number % 60
+    return number
+
+
+def _tokens(text: str) -> set[str]:
+    return set(re.findall(r"[0-9]+", text))
+
+
+def _shown(path: Path_, value: Any, new: set[str]) -> bool:
+    # Some are shown as sums, in other units, or as a port that many places name.
+    derived = {"drainSeconds": value + 20, "queueMilliseconds": value * 1000, "certificateDays": value * 86400}
+    return str(derived.get(str(path[-1]), value)) in new or str(value) in new
+
+
+def _context(values: dict[str, Any], path: Path_) -> dict[str, Any]:
+    """Give the values in which one of them means something."""
+    if path == ("s3", "credentials"):
+        return merged(values, {"s3": {"mode": "external"}, "networkPolicies": {"s3": [{"cidr": "192.0.2.9/32", "port": 9000}]}})
+    return values
+
+
+def test_settings_reach_their_services_as_numbers_that_are_read_again() -> None:
+    """A number that YAML makes a float of must not come out as 6.7e+07."""
+    objects: tuple[Object, ...] = render("production")
+    gateway = named(objects, "Deployment", "oteo-gateway")["spec"]["template"]["spec"]["containers"][0]
+    found = environment(gateway, objects)
+    assert found["OTEO_MAX_MESSAGE_BYTES"] == "67108864"
+    assert found["OTEO_PREDICT_QUEUE"] == "512"
+    augment = named(objects, "StatefulSet", "oteo-augment")["spec"]["template"]["spec"]["containers"][0]
+    assert environment(augment, objects)["OTEO_MAX_UPLOAD_BYTES"] == "214748364800"
+    automl = named(objects, "StatefulSet", "oteo-automl")["spec"]["template"]["spec"]["containers"][0]
+    assert environment(automl, objects)["OTEO_ALLOW_HUB"] == "false"
