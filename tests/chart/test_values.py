@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -71,6 +70,7 @@ def whole() -> dict[str, Any]:
     values["ray"]["head"].update(copy.deepcopy(PLACING))
     for group in values["ray"]["workerGroups"]:
         group.update(copy.deepcopy(PLACING))
+        group["gpus"] = 1
     values["networkPolicies"]["callers"][0] = {"namespaceLabels": {"a": "b"}, "podLabels": {"c": "d"}}
     values["networkPolicies"]["monitoring"][0]["podLabels"] = {"e": "f"}
     values["networkPolicies"]["operators"][0]["podLabels"] = {"g": "h"}
@@ -235,6 +235,8 @@ OTHERS: dict[str, Any] = {
     "pullPolicy": "Always",
     "level": "debug",
     "mode": "none",
+    "postgresql.mode": "external",
+    "s3.mode": "external",
     "upscaling": "Conservative",
     "credentials": "workloadIdentity",
     "operator": "Exists",
@@ -249,63 +251,97 @@ OTHERS: dict[str, Any] = {
     "schedule": "3 4 5 6 *",
     "prometheus": "http://another.example:9999",
     "version": "9.8.7",
-    "issuer": "x",
+    "minReplicas": 1,
+    "maxReplicas": 50,
     "cidr": "198.51.100.7/32",
 }
 
 
+# Where a value means something only beside others.
+HPA_QUEUE = {"triton": {"autoscaling": {"mode": "hpa-queue", "minReplicas": 1}}}
+HPA_CPU = {"triton": {"autoscaling": {"mode": "hpa-cpu", "minReplicas": 1}}}
+EXTERNAL_S3 = {"s3": {"mode": "external"}, "networkPolicies": {"s3": [{"cidr": "192.0.2.9/32", "port": 9000}]}}
+EXTERNAL_SQL = {"postgresql": {"mode": "external"}, "networkPolicies": {"database": [{"cidr": "192.0.2.8/32", "port": 5432}]}}
+CONTEXTS: dict[str, dict[str, Any]] = {
+    "gateway.replicas": {"gateway": {"autoscaling": {"enabled": False}}},
+    "triton.replicas": {"triton": {"autoscaling": {"mode": "none"}}},
+    "triton.autoscaling.queueMilliseconds": HPA_QUEUE,
+    "triton.autoscaling.cpuPercent": HPA_CPU,
+    "ray.head.faultTolerance.storage": {"ray": {"head": {"faultTolerance": {"mode": "rocksdb"}}}},
+    "s3.credentials": EXTERNAL_S3,
+    "s3.mode": {"networkPolicies": EXTERNAL_S3["networkPolicies"]},
+    "postgresql.mode": {"networkPolicies": EXTERNAL_SQL["networkPolicies"]},
+    "s3.endpoint": EXTERNAL_S3,
+    "networkPolicies.s3": EXTERNAL_S3,
+    "networkPolicies.database": EXTERNAL_SQL,
+    "traffic.tls.mutual": {},
+}
+# Values that are empty with everything on, and what they may be.
+EMPTY: dict[str, Any] = {
+    "triton.modelCache.claim": "a-claim",
+    "postgresql.volume.storageClass": "fast",
+    "s3.volume.storageClass": "fast",
+    "backup.volume.storageClass": "fast",
+    "s3.endpoint": "https://s3.example:9000",
+    "networkPolicies.s3": [{"cidr": "198.51.100.1/32", "port": 9001}],
+    "networkPolicies.database": [{"cidr": "198.51.100.2/32", "port": 5433}],
+}
+
+
+def dotted(path: Path_) -> str:
+    return ".".join(str(step) for step in path)
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_each_value_changes_what_is_rendered(tmp_path: Any) -> None:
-    """Values are changed many at a time, each to something that is found again; what has only a few forms is changed by itself."""
+    """Texts are changed all at once, each to a word that is found again; so are numbers; what has only a few forms is changed by itself."""
     values = whole()
-    alone: list[tuple[Path_, Any]] = []
-    sought: list[tuple[Path_, str]] = []
-    numbers, words = itertools.count(61), itertools.count(1)
-    changed = copy.deepcopy(values)
-    for path, value in leaves(values):
+    texts, figures = copy.deepcopy(values), copy.deepcopy(values)
+    words: dict[Path_, str] = {}
+    numbers: dict[Path_, int] = {}
+    rest: dict[Path_, Any] = {}
+    for number, (path, value) in enumerate(leaves(values), 1):
         key = str(path[-1])
-        if isinstance(value, bool):
-            alone.append((path, not value))
-        elif key == "endpoint":
-            alone.append((path, None))
-        elif key in OTHERS or key in ("minReplicas", "wakeOnWaiting", "images") or (path[0] == "prePull" and "images" in path):
-            alone.append((path, OTHERS.get(key)))
+        if dotted(path) in EMPTY:
+            rest[path] = EMPTY[dotted(path)]
+        elif isinstance(value, bool):
+            rest[path] = not value
+        elif dotted(path) in CONTEXTS and isinstance(value, int | float):
+            rest[path] = 7
+        elif dotted(path) in OTHERS or key in OTHERS:
+            rest[path] = OTHERS.get(dotted(path), OTHERS.get(key))
+        elif path[:2] == ("prePull", "images"):
+            rest[path] = "mlflow"
         elif isinstance(value, int | float):
-            alone.append((path, _another_number(path, value, next(numbers))))
+            numbers[path] = 30 + number % 60 if key == "cpuPercent" else 1000 + number
+            if not VALIDATOR.is_valid(put(figures, path, numbers[path])):
+                rest[path] = numbers.pop(path) and 13
+                continue
+            figures = put(figures, path, numbers[path])
         else:
-            text = _another_text(path, value, next(words))
-            if VALIDATOR.is_valid(put(values, path, text)):
-                changed = put(changed, path, text)
-                sought.append((path, text))
-            else:
-                alone.append((path, text))
-    VALIDATOR.validate(changed)
-    text = rendered(changed, tmp_path)
-    unused = [path for path, word in sought if word not in text]
-    assert not unused
-    assert len(sought) > 150
-    # Numbers: all at once as well, and each must be somewhere it was not.
-    figures = [(path, value) for path, value in alone if isinstance(value, int | float) and not isinstance(value, bool)]
-    counted = copy.deepcopy(values)
-    kept = []
-    for path, value in figures:
-        if VALIDATOR.is_valid(put(counted, path, value)):
-            counted = put(counted, path, value)
-            kept.append((path, value))
-    plain = rendered(values, tmp_path)
-    text = rendered(counted, tmp_path)
-    before, after = _tokens(plain), _tokens(text)
-    assert not [path for path, value in kept if not _shown(path, value, after - before)]
-    # The rest one by one.
-    rest = [(path, value) for path, value in alone if (path, value) not in kept and value is not None]
-    for path, value in rest:
-        one = put(_context(values, path), path, value)
-        if not VALIDATOR.is_valid(one):
-            pytest.fail(f"{path} cannot be {value!r}: give another in OTHERS")
-        assert rendered(one, tmp_path) != rendered(_context(values, path), tmp_path), path
+            word = _another_text(path, number)
+            if dotted(path) in CONTEXTS or not VALIDATOR.is_valid(put(values, path, word)):
+                rest[path] = word
+                continue
+            words[path] = word
+            texts = put(texts, path, word)
+    text = rendered(texts, tmp_path)
+    assert not [dotted(path) for path, word in words.items() if word not in text]
+    assert len(words) > 120
+    text = rendered(figures, tmp_path)
+    assert not [dotted(path) for path, number in numbers.items() if not _shown(path, number, text)]
+    bases: dict[str, str] = {}
+    for path, value in rest.items():
+        base = merged(values, CONTEXTS.get(dotted(path), {}))
+        changed = put(base, path, value)
+        assert VALIDATOR.is_valid(changed), f"{dotted(path)} cannot be {value!r}: give another in OTHERS"
+        key = json.dumps(base, sort_keys=True)
+        bases[key] = bases.get(key) or rendered(base, tmp_path)
+        assert rendered(changed, tmp_path) != bases[key], dotted(path)
 
 
-def _another_text(path: Path_, value: Any, number: int) -> str:
+def _another_text(path: Path_, number: int) -> str:
     key = str(path[-1])
     if key in ("memory", "size", "storage", "scratch", "sharedMemory"):
         return f"{7000 + number}Mi"
@@ -313,32 +349,13 @@ def _another_text(path: Path_, value: Any, number: int) -> str:
         return f"{7000 + number}m"
     if key in ("duration", "renewBefore", "interval"):
         return f"{7000 + number}h"
-    if key == "image":
-        return f"image-{number}"
     return f"changed-{number}-x"
 
 
-def _another_number(path: Path_, value: Any, number: int) -> Any:
-    if path[-1] in ("cpuPercent",):
-        return 30 + number % 60
-    return number
-
-
-def _tokens(text: str) -> set[str]:
-    return set(re.findall(r"[0-9]+", text))
-
-
-def _shown(path: Path_, value: Any, new: set[str]) -> bool:
-    # Some are shown as sums, in other units, or as a port that many places name.
-    derived = {"drainSeconds": value + 20, "queueMilliseconds": value * 1000, "certificateDays": value * 86400}
-    return str(derived.get(str(path[-1]), value)) in new or str(value) in new
-
-
-def _context(values: dict[str, Any], path: Path_) -> dict[str, Any]:
-    """Give the values in which one of them means something."""
-    if path == ("s3", "credentials"):
-        return merged(values, {"s3": {"mode": "external"}, "networkPolicies": {"s3": [{"cidr": "192.0.2.9/32", "port": 9000}]}})
-    return values
+def _shown(path: Path_, value: int, text: str) -> bool:
+    # Some are shown as sums or in other units.
+    derived = {"drainSeconds": value + 20, "patienceSeconds": value + 600, "certificateDays": value * 86400}
+    return any(re.search(rf"\b{shown}\b", text) for shown in {value, derived.get(str(path[-1]), value)})
 
 
 def test_settings_reach_their_services_as_numbers_that_are_read_again() -> None:
