@@ -235,6 +235,7 @@ OTHERS: dict[str, Any] = {
     "pullPolicy": "Always",
     "level": "debug",
     "mode": "none",
+    "traffic.tls.issuer.kind": "ClusterIssuer",
     "postgresql.mode": "external",
     "s3.mode": "external",
     "upscaling": "Conservative",
@@ -274,7 +275,7 @@ CONTEXTS: dict[str, dict[str, Any]] = {
     "s3.endpoint": EXTERNAL_S3,
     "networkPolicies.s3": EXTERNAL_S3,
     "networkPolicies.database": EXTERNAL_SQL,
-    "traffic.tls.mutual": {},
+    "monitoring.serviceMonitors.enabled": {"triton": {"autoscaling": {"mode": "none"}}, "monitoring": {"rules": {"enabled": False}}},
 }
 # Values that are empty with everything on, and what they may be.
 EMPTY: dict[str, Any] = {
