@@ -9,6 +9,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "tools"))
+# What publishes a model for the gateway's tests does so for these.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "gateway"))
 
 from charting import PRESETS
 from engine_fixtures import postgres

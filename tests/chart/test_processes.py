@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,12 +15,19 @@ import grpc
 import oteo_metrics
 import psycopg
 import pytest
-from charting import Object, render
+from charting import ROOT, Object, environment, render
 from engines import Postgres
+from gateway_support import picture, publish_model
+from google.longrunning import operations_pb2, operations_pb2_grpc
 from moto.server import ThreadedMotoServer
-from running import Site, container_of, issue, script
+from running import Process, Site, container_of, issue, script
 
+from oteo_core.artifacts import ArtifactStore
+from oteo_local.triton import TritonServer
+from oteo_local.triton_env import TritonEnvironment, default_prefix
 from oteo_protos.augment.v1 import dataset_pb2, dataset_pb2_grpc
+from oteo_protos.gateway.v1 import deployment_pb2, deployment_pb2_grpc, inference_pb2, inference_pb2_grpc
+from oteo_protos.type.v1 import image_pb2
 
 TOKEN = "a-token-of-the-charts-tests"
 METADATA = (("authorization", f"Bearer {TOKEN}"),)
@@ -113,6 +122,101 @@ def test_with_mutual_tls_only_those_with_a_certificate_call_services_and_anybody
         with pytest.raises(grpc.RpcError) as plain:
             datasets(gateway)
         assert plain.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.slow
+def test_a_prediction_passes_through_what_the_chart_renders(make_site: MakeSite, store: int, tmp_path: Path) -> None:
+    """Gateway and Triton with their rendered arguments, the repository in the object store, the replica found through DNS."""
+    external = [f's3.endpoint="http://127.0.0.1:{store}"', 's3.mode="external"', 'networkPolicies.s3=[{"cidr": "127.0.0.1/32", "port": 1}]']
+    with make_site(render("single-node-cpu", *external)) as site:
+        environment_of_triton = TritonEnvironment(default_prefix())
+        environment_of_triton.require()
+        container = container_of(site.objects, "triton")
+        (tmp_path / "triton/tmp").mkdir(parents=True)
+        numbers = {name: site.port("oteo-triton", port) for name, port in (("grpc", 8001), ("http", 8000), ("metrics", 8002))}
+        arguments = [re.sub(r"-port=800[012]$", "-port=", one).replace("0.0.0.0", "127.0.0.1") for one in container["args"]]
+        arguments = [f"{one}{numbers[one[2:].partition('-')[0]]}" if one.endswith("-port=") else one for one in arguments]
+        server = TritonServer("", numbers["grpc"], environment=environment_of_triton)
+        # The embedded server has its backends elsewhere than NVIDIA's image.
+        command = [str(environment_of_triton.server), *arguments, f"--backend-directory={environment_of_triton.backends}"]
+        variables = {**site.environment("triton"), **server.process_environment()}
+        # Its standard library of S3 looks for the machine's role where there is none.
+        variables["AWS_EC2_METADATA_DISABLED"] = "true"
+        # In an empty bucket it ends, as it does in a cluster until the gateway has made the repository; then the cluster starts it again.
+        assert Process(site, "triton", container, command, variables).process.wait(60) != 0
+        gateway = site.start("gateway")
+        gateway.wait(90)
+        time.sleep(2)
+        triton = Process(site, "triton", container, command, variables)
+        site.processes.append(triton)
+        assert gateway.variables["OTEO_TRITON_URLS"] == f"dns:///127.0.0.1:{numbers['grpc']}"
+        options = {
+            "key": "test",
+            "secret": "test",
+            "endpoint_url": f"http://127.0.0.1:{store}",
+            "client_kwargs": {"region_name": "us-east-1"},
+        }
+        publish_model(ArtifactStore("s3://oteo/artifacts", **options), "colours")
+        ready = [
+            sys.executable,
+            str(ROOT / "deploy/k8s/images/triton/oteo_triton_ready.py"),
+            f"--url=http://127.0.0.1:{numbers['http']}",
+            f"--state={tmp_path}/ready",
+        ]
+        with grpc.insecure_channel(f"127.0.0.1:{site.port('oteo-gateway', 7000)}") as channel:
+            request = deployment_pb2.CreateDeploymentRequest(deployment_id="d", deployment={"models": [{"model": "models/colours"}]})
+            operation = deployment_pb2_grpc.DeploymentServiceStub(channel).CreateDeployment(request, timeout=20, metadata=METADATA)
+            operations = operations_pb2_grpc.OperationsStub(channel)
+            until = time.monotonic() + 120
+            while not operation.done:
+                assert time.monotonic() < until, (triton.log.read_text()[-2000:], gateway.log.read_text()[-2000:])
+                time.sleep(0.5)
+                operation = operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=10, metadata=METADATA)
+            assert not operation.HasField("error"), operation.error
+            assert subprocess.run(ready, check=False).returncode == 0
+            predict = inference_pb2_grpc.InferenceServiceStub(channel).Predict
+            for colour in ("red", "green", "blue"):
+                image = image_pb2.ImageSource(content=picture(colour))
+                answer = predict(inference_pb2.PredictRequest(deployment="deployments/d", image=image), timeout=20, metadata=METADATA)
+                assert answer.classification.decision == colour
+        with urllib.request.urlopen(f"http://127.0.0.1:{numbers['metrics']}/metrics", timeout=10) as reply:
+            described = set(re.findall(r"^# HELP (\w+) ", reply.read().decode(), re.MULTILINE))
+        assert described >= oteo_metrics.TRITON, oteo_metrics.TRITON - described
+
+
+@pytest.mark.slow
+def test_mlflow_starts_as_rendered_and_answers_to_its_own_name_alone(make_site: MakeSite) -> None:
+    with make_site(render("single-node-cpu")) as site:
+        container = container_of(site.objects, "mlflow")
+        port = site.port("oteo-mlflow", 5000)
+        words = [*container["command"], *container["args"]]
+        words[0] = str(Path(sys.executable).with_name("mlflow"))
+        # Names stay as they are: they are what callers say, not where this listens.
+        words = [{"--port=5000": f"--port={port}", "--host=0.0.0.0": "--host=127.0.0.1"}.get(word, word) for word in words]
+        (site.folder / "mlflow/tmp").mkdir(parents=True)
+        server = Process(site, "mlflow", container, words, site.environment("mlflow"))
+        site.processes.append(server)
+
+        def ask(path: str, host: str) -> int:
+            request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Host": host})
+            try:
+                with urllib.request.urlopen(request, timeout=10) as answer:
+                    return int(answer.status)
+            except urllib.error.HTTPError as error:
+                return error.code
+            except OSError:
+                return 0
+
+        until = time.monotonic() + 150
+        # As the kubelet asks: by the pod's address.
+        while ask("/health", "10.1.2.3:5000") != 200:
+            assert server.process.poll() is None, server.log.read_text()[-3000:]
+            assert time.monotonic() < until, server.log.read_text()[-3000:]
+            time.sleep(1)
+        called = environment(container_of(site.objects, "automl"), site.objects)["OTEO_MLFLOW_URI"].removeprefix("http://")
+        experiments = "/api/2.0/mlflow/experiments/search?max_results=1"
+        assert ask(experiments, called) == 200
+        assert ask(experiments, "elsewhere.example") == 403
 
 
 def test_the_migrations_job_makes_the_tables_and_may_run_again(make_site: MakeSite) -> None:

@@ -116,6 +116,7 @@ class Reconciler:
         self._states: dict[str, ReplicaState] = {}
         self._packages: dict[str, tuple[float, ModelPackage]] = {}
         self._cleared: frozenset[str] | None = None
+        self._prepared = False
         self._wake = threading.Event()
 
     def replace_keepers(self, keepers: Sequence[ReplicaKeeper]) -> None:
@@ -163,6 +164,9 @@ class Reconciler:
         wait
             Seconds to wait for the replicas' answers; one that takes longer, because it loads a model, reports in a later round.
         """
+        if not self._prepared:
+            self._repository.prepare()
+            self._prepared = True
         deployments = self._records.list()
         wanted, failures = self._wanted(deployments)
         self._sync(wanted, wait)
