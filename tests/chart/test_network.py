@@ -21,7 +21,6 @@ PICTURE: set[Arrow] = {
     ("ray", "gateway", 7000),
     ("ray", "triton", 8001),
     ("ray", "mlflow", 5000),
-    ("automl", "mlflow", 5000),
 }
 DATABASE: set[Arrow] = {(part, "postgresql", 5432) for part in (*SERVICES, "mlflow", "migrations")}
 STORE: set[Arrow] = {(part, "s3", 7070) for part in (*SERVICES, "mlflow", "ray", "triton")}
