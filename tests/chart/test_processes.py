@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -10,12 +11,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlencode
 
 import grpc
 import oteo_metrics
 import psycopg
 import pytest
-from charting import ROOT, Object, environment, render
+from charting import NAMESPACE, ROOT, Object, environment, of_kind, render, tool
 from engines import Postgres
 from gateway_support import picture, publish_model
 from google.longrunning import operations_pb2, operations_pb2_grpc
@@ -23,6 +25,7 @@ from moto.server import ThreadedMotoServer
 from running import Process, Site, container_of, issue, script
 
 from oteo_core.artifacts import ArtifactStore
+from oteo_local import ports
 from oteo_local.triton import TritonServer
 from oteo_local.triton_env import TritonEnvironment, default_prefix
 from oteo_protos.augment.v1 import dataset_pb2, dataset_pb2_grpc
@@ -182,6 +185,59 @@ def test_a_prediction_passes_through_what_the_chart_renders(make_site: MakeSite,
         with urllib.request.urlopen(f"http://127.0.0.1:{numbers['metrics']}/metrics", timeout=10) as reply:
             described = set(re.findall(r"^# HELP (\w+) ", reply.read().decode(), re.MULTILINE))
         assert described >= oteo_metrics.TRITON, oteo_metrics.TRITON - described
+        _the_real_prometheus_answers_the_autoscalers_queries(site, triton, tmp_path)
+
+
+def _the_real_prometheus_answers_the_autoscalers_queries(site: Site, triton: Process, folder: Path) -> None:
+    """While Triton serves, its pending requests are known; once it is gone, a caller who finds nobody wakes the first replica."""
+    targets = {
+        "oteo-gateway-headless": site.port("oteo-gateway", 9100),
+        "oteo-triton": site.port("oteo-triton", 8002),
+    }
+    scraped = [{"targets": [f"127.0.0.1:{port}"], "labels": {"namespace": NAMESPACE, "service": name}} for name, port in targets.items()]
+    configuration = {"global": {"scrape_interval": "1s"}, "scrape_configs": [{"job_name": "oteo", "static_configs": scraped}]}
+    (folder / "prometheus.yaml").write_text(json.dumps(configuration))
+    port = ports.free_port()
+    command = [
+        tool("prometheus"),
+        f"--config.file={folder}/prometheus.yaml",
+        f"--storage.tsdb.path={folder}/tsdb",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    with (folder / "prometheus.log").open("ab") as log:
+        prometheus = subprocess.Popen(command, stdout=log, stderr=log)
+    (scaler,) = of_kind(render("production"), "ScaledObject")
+    queries = {trigger["name"]: trigger["metadata"]["query"] for trigger in scaler["spec"]["triggers"]}
+
+    def value(query: str) -> float | None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/query?{urlencode({'query': query})}", timeout=5) as answer:
+                result = json.load(answer)["data"]["result"]
+        except OSError:
+            return None
+        return float(result[0]["value"][1]) if result else None
+
+    def wait(query: str, wanted: Callable[[float], bool]) -> None:
+        until = time.monotonic() + 60
+        while (found := value(query)) is None or not wanted(found):
+            assert time.monotonic() < until, (query, found, (folder / "prometheus.log").read_text()[-1500:])
+            time.sleep(0.5)
+
+    try:
+        wait(queries["pending"], lambda found: found == 0)
+        # The count that wakes is there before anybody was refused.
+        wait('oteo_predict_refused_total{deployment="d",reason="DEPLOYMENT_NOT_READY"}', lambda found: found == 0)
+        assert value(queries["wake"]) == 0
+        triton.end()
+        with grpc.insecure_channel(f"127.0.0.1:{site.port('oteo-gateway', 7000)}") as channel:
+            request = inference_pb2.PredictRequest(deployment="deployments/d", image=image_pb2.ImageSource(content=picture("red")))
+            with pytest.raises(grpc.RpcError) as refused:
+                inference_pb2_grpc.InferenceServiceStub(channel).Predict(request, timeout=10, metadata=METADATA)
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        wait(queries["wake"], lambda found: found > 0)
+    finally:
+        prometheus.terminate()
+        prometheus.wait(20)
 
 
 @pytest.mark.slow

@@ -370,3 +370,29 @@ def test_settings_reach_their_services_as_numbers_that_are_read_again() -> None:
     assert environment(augment, objects)["OTEO_MAX_UPLOAD_BYTES"] == "214748364800"
     automl = named(objects, "StatefulSet", "oteo-automl")["spec"]["template"]["spec"]["containers"][0]
     assert environment(automl, objects)["OTEO_ALLOW_HUB"] == "false"
+
+
+@pytest.mark.parametrize(
+    ("preset", "says", "silent"),
+    [
+        (
+            "production",
+            ["OTEO_ADDRESS=oteo.hospital.example:443", "Triton starts from zero"],
+            ["are for trials", "not encrypted", "port-forward"],
+        ),
+        (
+            "single-node-cpu",
+            ["The bundled PostgreSQL is for trials", "port-forward service/oteo-gateway", "not encrypted"],
+            ["starts from zero"],
+        ),
+    ],
+)
+def test_the_notes_say_what_to_do_next(preset: str, says: list[str], silent: list[str]) -> None:
+    done = helm("install", "oteo", str(CHART), "--namespace=oteo-system", "--dry-run=client", f"--values={CHART}/ci/{preset}.yaml")
+    assert done.returncode == 0, done.stderr
+    notes = done.stdout.partition("\nNOTES:\n")[2]
+    assert "get secret oteo-token" in notes
+    for one in says:
+        assert one in notes
+    for one in silent:
+        assert one not in notes

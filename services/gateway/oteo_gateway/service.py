@@ -23,17 +23,17 @@ from oteo_core.jobs import JobRunner
 from oteo_core.operations import OperationManager, OperationStore
 from oteo_core.packages import ModelPackage, read_model
 from oteo_core.security import bearer
-from oteo_gateway import inference_service, open_inference_service
+from oteo_gateway import inference_service, metrics, open_inference_service
 from oteo_gateway.channels import service_channel, sync_triton_channel, triton_channel
 from oteo_gateway.deployment_service import DeploymentService
 from oteo_gateway.deployments.directory import Directory
 from oteo_gateway.deployments.reconciler import Reconciler
+from oteo_gateway.deployments.records import Deployment
 from oteo_gateway.deployments.replica import ReplicaKeeper
 from oteo_gateway.deployments.repository import ModelRepository
 from oteo_gateway.deployments.store import DeploymentStore
 from oteo_gateway.forward_service import Backend, ForwardingHandler, OneBackend, Proxy
 from oteo_gateway.inference_service import InferenceService
-from oteo_gateway.metrics import PrometheusObserver
 from oteo_gateway.operations_service import OperationsService
 from oteo_gateway.pipeline_service import PipelineService
 from oteo_gateway.prediction.admission import Admission
@@ -98,7 +98,7 @@ class Gateway:
             lease_seconds=settings.lease_seconds,
             give_up_seconds=settings.deploy_timeout_seconds,
         )
-        self._directory = Directory(self._store.list, self.read_package, period=settings.reconcile_seconds)
+        self._directory = Directory(self._deployments, self.read_package, period=settings.reconcile_seconds)
         self._decoders = ThreadPoolExecutor(
             settings.decode_threads or min(_MOST_DECODERS, os.cpu_count() or 1), thread_name_prefix="decode"
         )
@@ -112,6 +112,12 @@ class Gateway:
     def read_package(self, model_id: str) -> ModelPackage:
         """Give a model's package; raises NotFound."""
         return read_model(self._artifacts, model_id)
+
+    def _deployments(self) -> list[Deployment]:
+        found = self._store.list()
+        for deployment in found:
+            metrics.expect(deployment.id)
+        return found
 
     def _replica(self, address: str) -> Replica:
         settings = self._settings
@@ -158,7 +164,7 @@ class Gateway:
             ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels),
             self._decoders,
             default_timeout=settings.predict_seconds,
-            observer=PrometheusObserver(lambda: admission.waiting),
+            observer=metrics.PrometheusObserver(lambda: admission.waiting),
         )
         inference = InferenceService(predictor, window=settings.predict_stream_window)
         deployments = DeploymentService(self._store, self.operations, self._waiting, self.read_package, self.reconciler.wake)
