@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import grpc
@@ -36,18 +37,21 @@ TOKEN = "a-token-of-the-charts-tests"
 METADATA = (("authorization", f"Bearer {TOKEN}"),)
 
 
+def s3_client(port: int) -> Any:
+    import boto3
+
+    return boto3.client(
+        "s3", endpoint_url=f"http://127.0.0.1:{port}", aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1"
+    )
+
+
 @pytest.fixture(scope="module")
 def store() -> Iterator[int]:
     """Give the port of an object store with the bucket."""
-    import boto3
-
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     _, port = server.get_host_and_port()
-    client = boto3.client(
-        "s3", endpoint_url=f"http://127.0.0.1:{port}", aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1"
-    )
-    client.create_bucket(Bucket="oteo")
+    s3_client(port).create_bucket(Bucket="oteo")
     try:
         yield port
     finally:
@@ -62,6 +66,10 @@ def make_site(tmp_path: Path, postgres: Postgres, store: int) -> MakeSite:
     """Make a site of rendered objects."""
 
     def make(objects: tuple[Object, ...]) -> Site:
+        # As empty as a new bucket.
+        client = s3_client(store)
+        for entry in client.list_objects_v2(Bucket="oteo").get("Contents", []):
+            client.delete_object(Bucket="oteo", Key=entry["Key"])
         url = postgres.new_url()
         secrets = {
             "oteo-database/url": url,
