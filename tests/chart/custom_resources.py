@@ -60,6 +60,7 @@ class AutoscalerOptions(Closed):
     imagePullPolicy: str
     resources: dict[str, dict[str, str]]
     securityContext: dict[str, Any]
+    volumeMounts: list[dict[str, str]]
 
 
 class HeadGroup(Closed):

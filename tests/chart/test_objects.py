@@ -149,7 +149,10 @@ def test_no_container_runs_as_root_or_may_more_than_restricted_pods(preset: str)
             assert not any("hostPort" in port for port in container.get("ports", []))
     for found in of_kind(render(preset), "RayCluster"):
         if found["spec"]["enableInTreeAutoscaling"]:
-            assert found["spec"]["autoscalerOptions"]["securityContext"]["readOnlyRootFilesystem"] is True
+            autoscaler = found["spec"]["autoscalerOptions"]
+            assert autoscaler["securityContext"]["readOnlyRootFilesystem"] is True
+            volumes = {volume["name"] for volume in found["spec"]["headGroupSpec"]["template"]["spec"]["volumes"]}
+            assert {mount["name"] for mount in autoscaler["volumeMounts"]} <= volumes
 
 
 def test_no_pod_has_rights_at_the_api_but_the_one_that_asks_for_workers(preset: str) -> None:
