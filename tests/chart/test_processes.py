@@ -18,6 +18,7 @@ import grpc
 import oteo_metrics
 import psycopg
 import pytest
+import yaml
 from charting import NAMESPACE, ROOT, Object, environment, of_kind, render, tool
 from engines import Postgres
 from gateway_support import picture, publish_model
@@ -193,17 +194,22 @@ def test_a_prediction_passes_through_what_the_chart_renders(make_site: MakeSite,
         with urllib.request.urlopen(f"http://127.0.0.1:{numbers['metrics']}/metrics", timeout=10) as reply:
             described = set(re.findall(r"^# HELP (\w+) ", reply.read().decode(), re.MULTILINE))
         assert described >= oteo_metrics.TRITON, oteo_metrics.TRITON - described
-        _the_real_prometheus_answers_the_autoscalers_queries(site, triton, tmp_path)
+        _the_real_prometheus_sees_it_go(site, triton, tmp_path)
 
 
-def _the_real_prometheus_answers_the_autoscalers_queries(site: Site, triton: Process, folder: Path) -> None:
-    """While Triton serves, its pending requests are known; once it is gone, a caller who finds nobody wakes the first replica."""
+def _the_real_prometheus_sees_it_go(site: Site, triton: Process, folder: Path) -> None:
+    """While Triton serves, its pending requests are known; once it is gone, a caller who finds nobody wakes the first replica, and those that go on asking in vain wake somebody."""
     targets = {
         "oteo-gateway-headless": site.port("oteo-gateway", 9100),
         "oteo-triton": site.port("oteo-triton", 8002),
     }
     scraped = [{"targets": [f"127.0.0.1:{port}"], "labels": {"namespace": NAMESPACE, "service": name}} for name, port in targets.items()]
-    configuration = {"global": {"scrape_interval": "1s"}, "scrape_configs": [{"job_name": "oteo", "static_configs": scraped}]}
+    configuration = {
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "scrape_configs": [{"job_name": "oteo", "static_configs": scraped}],
+        "rule_files": ["rules.yaml"],
+    }
+    (folder / "rules.yaml").write_text(yaml.safe_dump(of_kind(render("production"), "PrometheusRule")[0]["spec"]))
     (folder / "prometheus.yaml").write_text(json.dumps(configuration))
     port = ports.free_port()
     command = [
@@ -225,11 +231,21 @@ def _the_real_prometheus_answers_the_autoscalers_queries(site: Site, triton: Pro
             return None
         return float(result[0]["value"][1]) if result else None
 
-    def wait(query: str, wanted: Callable[[float], bool]) -> None:
-        until = time.monotonic() + 60
+    def wait(query: str, wanted: Callable[[float], bool], meanwhile: Callable[[], None] = lambda: None, seconds: float = 60) -> None:
+        until = time.monotonic() + seconds
         while (found := value(query)) is None or not wanted(found):
             assert time.monotonic() < until, (query, found, (folder / "prometheus.log").read_text()[-1500:])
+            meanwhile()
             time.sleep(0.5)
+
+    def fail() -> None:
+        with grpc.insecure_channel(f"127.0.0.1:{site.port('oteo-gateway', 7000)}") as channel:
+            request = inference_pb2.PredictRequest(deployment="deployments/d", image=image_pb2.ImageSource(content=picture("red")))
+            with pytest.raises(grpc.RpcError) as refused:
+                inference_pb2_grpc.InferenceServiceStub(channel).Predict(request, timeout=10, metadata=METADATA)
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+
+    firing = 'ALERTS{alertname="OteoPredictErrors",alertstate="firing",severity="page"}'
 
     try:
         wait(queries["pending"], lambda found: found == 0)
@@ -237,12 +253,12 @@ def _the_real_prometheus_answers_the_autoscalers_queries(site: Site, triton: Pro
         wait('oteo_predict_refused_total{deployment="d",reason="DEPLOYMENT_NOT_READY"}', lambda found: found == 0)
         assert value(queries["wake"]) == 0
         triton.end()
-        with grpc.insecure_channel(f"127.0.0.1:{site.port('oteo-gateway', 7000)}") as channel:
-            request = inference_pb2.PredictRequest(deployment="deployments/d", image=image_pb2.ImageSource(content=picture("red")))
-            with pytest.raises(grpc.RpcError) as refused:
-                inference_pb2_grpc.InferenceServiceStub(channel).Predict(request, timeout=10, metadata=METADATA)
-        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        # One is enough.
+        fail()
         wait(queries["wake"], lambda found: found > 0)
+        assert value(firing) is None
+        # The alert waits two minutes before it believes it.
+        wait(firing, lambda found: found == 1, fail, 240)
     finally:
         prometheus.terminate()
         prometheus.wait(20)
