@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 BUILD := .build
 BUF_VERSION := 1.75.0
 PACKAGES := protos core services/augment services/automl services/translate services/gateway client deploy/local
-SOURCES := core services client deploy/local tests benchmarks tools
+SOURCES := core services client deploy/local deploy/k8s tests benchmarks tools
 PROTO_FILES := $(shell find protos/oteo -name '*.proto')
 DATA ?=
 BUDGET ?= 4m
@@ -20,7 +20,13 @@ NAME ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: help setup protos triton system run up down test test-all lint format bench clean
+# Images: the engine that builds them (docker or podman), what goes before their names, and their version.
+ENGINE ?= docker
+REGISTRY ?=
+VERSION ?= 0.1.0
+IMAGES := gateway augment automl translate ray mlflow triton
+
+.PHONY: help setup protos triton system chart-tools chart-schema images run up down test test-all lint format bench clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -50,6 +56,17 @@ triton: $(VENV)/.installed ## the embedded Triton, in an environment of its own
 system: $(VENV)/.installed ## what the tests need from the operating system (PostgreSQL)
 	$(BIN)/python tools/install_system.py
 
+chart-tools: $(VENV)/.installed ## what the chart is checked with: helm, kubectl, hadolint, promtool
+	$(BIN)/python tools/chart_tools.py --prefix $(BUILD)/chart-tools
+
+chart-schema: setup ## the schema of the chart's values, from its Pydantic models
+	$(BIN)/python tools/chart_values.py
+
+images: $(addprefix image-,$(IMAGES)) ## container images of all services, with ENGINE, as REGISTRY/oteo-NAME:VERSION
+
+image-%:
+	$(ENGINE) build --file $(firstword $(wildcard services/$*/Dockerfile deploy/k8s/images/$*/Dockerfile)) --tag $(if $(REGISTRY),$(REGISTRY)/)oteo-$*:$(VERSION) --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD 2> /dev/null || echo unknown) .
+
 run: setup ## set up and go: images in, a served prediction out
 	$(BIN)/oteo run $(if $(DATA),"$(DATA)",--sample) --budget $(BUDGET) $(if $(NAME),--name $(NAME))
 
@@ -59,10 +76,10 @@ up: setup ## start the stack on this machine
 down: ## stop the stack
 	$(BIN)/oteo down
 
-test: setup system ## the suite, under 25 minutes on 2 cores
+test: setup system chart-tools ## the suite, under 25 minutes on 2 cores
 	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadgroup $(PYTEST_ARGS)
 
-test-all: setup system ## the long tests too
+test-all: setup system chart-tools ## the long tests too
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: setup $(BUILD)/buf/node_modules/.bin/buf ## ruff, mypy --strict, import-linter, buf
@@ -70,6 +87,7 @@ lint: setup $(BUILD)/buf/node_modules/.bin/buf ## ruff, mypy --strict, import-li
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/chart_values.py --check
 	$(BUILD)/buf/node_modules/.bin/buf lint $(BUILD)/protos.binpb --config protos/buf.yaml
 
 $(BUILD)/buf/node_modules/.bin/buf:

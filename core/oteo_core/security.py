@@ -64,7 +64,8 @@ def server_credentials(settings: CoreSettings) -> grpc.ServerCredentials | None:
     certificate, key, client_ca = _read(settings.tls_cert), _read(settings.tls_key), _read(settings.tls_client_ca)
     if certificate is None or key is None:
         return None
-    return grpc.ssl_server_credentials([(key, certificate)], root_certificates=client_ca, require_client_auth=client_ca is not None)
+    asked = client_ca if settings.tls_client_auth else None
+    return grpc.ssl_server_credentials([(key, certificate)], root_certificates=asked, require_client_auth=asked is not None)
 
 
 def channel_credentials(settings: CoreSettings) -> grpc.ChannelCredentials | None:

@@ -24,7 +24,8 @@ class CoreSettings(BaseSettings):
     job_attempts: int = Field(default=5, ge=1, description="Starts of a job before its operation fails.")
     mlflow_uri: str = Field(default="http://127.0.0.1:5000", description="MLflow tracking server.")
     triton_urls: Annotated[list[str], NoDecode] = Field(
-        default=["127.0.0.1:8001"], description="gRPC addresses of all Triton replicas, separated by commas."
+        default=["127.0.0.1:8001"],
+        description="gRPC addresses of all Triton replicas, separated by commas; dns:///NAME:PORT is all addresses that DNS knows of a name.",
     )
     model_repository: str = Field(default="", description="URI of Triton's model repository; empty: model-repository below home.")
     augment_address: str = Field(default="127.0.0.1:7001", description="host:port of augment.")
@@ -40,6 +41,15 @@ class CoreSettings(BaseSettings):
     tls_key: Path | None = Field(default=None, description="PEM private key.")
     tls_ca: Path | None = Field(default=None, description="PEM certificates that servers are checked against; unset: the system's.")
     tls_client_ca: Path | None = Field(default=None, description="PEM certificates that clients are checked against: mutual TLS.")
+    tls_client_auth: bool = Field(
+        default=True,
+        description="Whether callers must show a certificate where tls_client_ca is set; off where callers come from outside, and bear tokens.",
+    )
+    max_connection_age_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        description="Age at which a connection is ended, so that callers look again for replicas, seconds; 0: never. Calls in flight go on.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least severity that is logged.")
     log_format: Literal["json", "console"] = Field(default="json", description="One JSON object a line, or text for a person.")
     max_message_bytes: int = Field(default=64 * 1024 * 1024, ge=1024, description="Largest gRPC message, bytes.")

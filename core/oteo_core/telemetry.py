@@ -20,6 +20,17 @@ SECONDS = Histogram(
 )
 IN_FLIGHT = Gauge("oteo_rpc_in_flight", "Calls that are being answered.", ["method"])
 
+UNFINISHED = Gauge(
+    "oteo_operations_unfinished",
+    "Operations that are not done and this replica's to bring forward, by service and state.",
+    ["service", "state"],
+)
+SILENT = Gauge(
+    "oteo_operations_silent_seconds",
+    "Time since the last news of that operation which has been silent for longest, seconds; 0 where all are done.",
+    ["service"],
+)
+
 
 def configure_logging(settings: CoreSettings, service: str) -> None:
     """Send the logs of structlog and of the standard library to standard error, in one form, with the service's name."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -20,6 +21,7 @@ from oteo_core.operations.cleanup import clean_up
 from oteo_core.operations.model import DONE, OperationRow, State, unpack
 from oteo_core.operations.store import OperationStore
 from oteo_core.settings import CoreSettings
+from oteo_core.telemetry import SILENT, UNFINISHED
 
 _LOG = structlog.get_logger(__name__)
 
@@ -87,6 +89,7 @@ class Reconciler:
     def once(self) -> None:
         """Take the leases that are free and bring each operation forward."""
         rows = self._store.lease(self._service, self._owner, self.lease_seconds)
+        self._count(rows)
         for row in rows:
             self.advance(row.id, wait=False)
         for row in self._store.sweep_due(self._service):
@@ -96,6 +99,13 @@ class Reconciler:
         for known in (self._signs, self._not_before):
             for identity in [identity for identity in list(known) if identity not in live]:
                 known.pop(identity, None)
+
+    def _count(self, rows: Sequence[OperationRow]) -> None:
+        """Show Prometheus the operations that are this replica's to bring forward."""
+        for state in State:
+            if state not in DONE:
+                UNFINISHED.labels(self._service, state.name).set(sum(row.state is state for row in rows))
+        SILENT.labels(self._service).set(max(0.0, self._store.now() - min(row.update_time for row in rows)) if rows else 0.0)
 
     def advance(self, operation_id: str, *, wait: bool = True) -> None:
         """Bring one operation forward; errors are logged, since the next turn tries again."""

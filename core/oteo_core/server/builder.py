@@ -19,7 +19,7 @@ from oteo_core import telemetry
 from oteo_core.errors import Unavailable
 from oteo_core.security import required_token, server_credentials
 from oteo_core.server.calls import CallInterceptor
-from oteo_core.server.channels import options
+from oteo_core.server.channels import server_options
 from oteo_core.settings import CoreSettings
 
 LOG = telemetry.logger("oteo.server")
@@ -76,7 +76,7 @@ def build_server(
     pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="handler")
     server = grpc.aio.server(
         interceptors=[CallInterceptor(required_token(settings), pool)],
-        options=[*options(settings), ("grpc.so_reuseport", 0), ("grpc.http2.min_ping_interval_without_data_ms", 10_000)],
+        options=server_options(settings),
     )
     names = tuple(register(server))
     checks = health.aio.HealthServicer()

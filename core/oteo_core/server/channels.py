@@ -21,6 +21,23 @@ def options(settings: CoreSettings) -> list[tuple[str, Any]]:
     ]
 
 
+def server_options(settings: CoreSettings) -> list[tuple[str, Any]]:
+    """Give the options of servers."""
+    chosen = [*options(settings), ("grpc.so_reuseport", 0), ("grpc.http2.min_ping_interval_without_data_ms", 10_000)]
+    if settings.max_connection_age_seconds:
+        # A stream may outlive its connection's age; what ends it is its own deadline.
+        chosen.append(("grpc.max_connection_age_ms", int(settings.max_connection_age_seconds * 1000)))
+    return chosen
+
+
+def channel_options(address: str, settings: CoreSettings) -> list[tuple[str, Any]]:
+    """Give the options of a channel to an address; one that DNS may know several servers of (``dns:///``) asks them in turn."""
+    chosen = options(settings)
+    if address.startswith("dns:"):
+        chosen += [("grpc.lb_policy_name", "round_robin"), ("grpc.dns_min_time_between_resolutions_ms", 5_000)]
+    return chosen
+
+
 def outgoing(token: str | None) -> list[tuple[str, str]]:
     """Give the metadata of a call to another service: token, and the request id and caller of the call being answered."""
     call = current()
@@ -96,15 +113,15 @@ def channel(address: str, settings: CoreSettings) -> grpc.aio.Channel:
         _AioStreamStream(token),
     ]
     if credentials is not None:
-        return grpc.aio.secure_channel(address, credentials, options(settings), interceptors=interceptors)
-    return grpc.aio.insecure_channel(address, options(settings), interceptors=interceptors)
+        return grpc.aio.secure_channel(address, credentials, channel_options(address, settings), interceptors=interceptors)
+    return grpc.aio.insecure_channel(address, channel_options(address, settings), interceptors=interceptors)
 
 
 def sync_channel(address: str, settings: CoreSettings) -> grpc.Channel:
     """Open a blocking channel to another service, for jobs and tools."""
     token, credentials = settings.shared_token(), channel_credentials(settings)
     if credentials is not None:
-        opened = grpc.secure_channel(address, credentials, options(settings))
+        opened = grpc.secure_channel(address, credentials, channel_options(address, settings))
     else:
-        opened = grpc.insecure_channel(address, options(settings))
+        opened = grpc.insecure_channel(address, channel_options(address, settings))
     return grpc.intercept_channel(opened, _Sync(token))

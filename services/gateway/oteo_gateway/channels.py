@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from oteo_core.security import channel_credentials
-from oteo_core.server.channels import options
+from oteo_core.server.channels import channel_options, options
 from oteo_core.settings import CoreSettings
 
 # Back within a second after a restart, instead of after gRPC's two minutes.
@@ -24,7 +24,7 @@ _RECONNECT: list[tuple[str, Any]] = [
 def service_channel(address: str, settings: CoreSettings) -> grpc.aio.Channel:
     """Open a channel to one of Oteo's services, with TLS where the settings have it."""
     credentials = channel_credentials(settings)
-    chosen = [*options(settings), *_RECONNECT]
+    chosen = [*channel_options(address, settings), *_RECONNECT]
     if credentials is None:
         return grpc.aio.insecure_channel(address, chosen)
     return grpc.aio.secure_channel(address, credentials, chosen)

@@ -20,6 +20,14 @@ _REFUSED = Counter("oteo_predict_refused_total", "Predictions that were not answ
 _WAITING = Gauge("oteo_predict_waiting", "Predictions that wait for a place.")
 
 
+def expect(deployment: str) -> None:
+    """Have the count of those who find nobody serving a deployment begin at 0.
+
+    Prometheus sees no increase in a count that is 1 when it first sees it, and the autoscaler that starts the first replica looks for one.
+    """
+    _REFUSED.labels(deployment, "DEPLOYMENT_NOT_READY")
+
+
 class PrometheusObserver:
     """Takes the figures of predictions for Prometheus.
 

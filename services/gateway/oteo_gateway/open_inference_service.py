@@ -10,13 +10,14 @@ from collections.abc import Callable, Collection, Sequence
 
 from tritonclient.grpc import service_pb2
 
-from oteo_core.errors import PermissionDenied
+from oteo_core.errors import PermissionDenied, Unavailable
 from oteo_gateway.forward_service import Backend, Proxy
 from oteo_gateway.wire import string_field
 
 SERVICE = "inference.GRPCInferenceService"
 DESCRIPTOR = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
+_RETRY_SECONDS = 5.0
 _REPOSITORY_CONTROL = frozenset({"RepositoryModelLoad", "RepositoryModelUnload"})
 _SHARED_MEMORY = frozenset(
     {"SystemSharedMemoryRegister", "SystemSharedMemoryUnregister", "CudaSharedMemoryRegister", "CudaSharedMemoryUnregister"}
@@ -84,8 +85,20 @@ class TritonRouter:
         self._failed = failed
         self._turn = 0
 
+    def replace(self, replicas: Sequence[Backend]) -> None:
+        """Send calls to these from now on."""
+        self._replicas = tuple(replicas)
+
     def candidates(self, method: str, request: bytes | None) -> Sequence[Backend]:
-        """Give a replica and, where there are more, one other to try if that one is away."""
+        """Give a replica and, where there are more, one other to try if that one is away.
+
+        Raises
+        ------
+        Unavailable
+            ``NO_REPLICA``: there is none at all, as where the model server is scaled from zero.
+        """
+        if not self._replicas:
+            raise Unavailable("No model server runs at the moment; one may be starting.", reason="NO_REPLICA", retry_after=_RETRY_SECONDS)
         model = ""
         if request is not None and method.rpartition("/")[2] in _OF_A_MODEL:
             model = string_field(request, 1)
@@ -93,11 +106,12 @@ class TritonRouter:
 
     def order(self, model: str) -> list[Backend]:
         """Give all replicas, the best to ask for a Triton model first; `model` may be empty."""
-        count = len(self._replicas)
-        if count == 1:
-            return [self._replicas[0]]
+        replicas = self._replicas
+        count = len(replicas)
+        if count < 2:
+            return list(replicas)
         self._turn = (self._turn + 1) % count
-        turned = [self._replicas[(self._turn + step) % count] for step in range(count)]
+        turned = [replicas[(self._turn + step) % count] for step in range(count)]
         healthy = self._healthy()
         serving = self._serving(model) if model else None
         preferred = healthy if serving is None else serving

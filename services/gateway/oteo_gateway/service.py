@@ -23,21 +23,22 @@ from oteo_core.jobs import JobRunner
 from oteo_core.operations import OperationManager, OperationStore
 from oteo_core.packages import ModelPackage, read_model
 from oteo_core.security import bearer
-from oteo_gateway import inference_service, open_inference_service
+from oteo_gateway import inference_service, metrics, open_inference_service
 from oteo_gateway.channels import service_channel, sync_triton_channel, triton_channel
 from oteo_gateway.deployment_service import DeploymentService
 from oteo_gateway.deployments.directory import Directory
 from oteo_gateway.deployments.reconciler import Reconciler
+from oteo_gateway.deployments.records import Deployment
 from oteo_gateway.deployments.replica import ReplicaKeeper
 from oteo_gateway.deployments.repository import ModelRepository
 from oteo_gateway.deployments.store import DeploymentStore
 from oteo_gateway.forward_service import Backend, ForwardingHandler, OneBackend, Proxy
 from oteo_gateway.inference_service import InferenceService
-from oteo_gateway.metrics import PrometheusObserver
 from oteo_gateway.operations_service import OperationsService
 from oteo_gateway.pipeline_service import PipelineService
 from oteo_gateway.prediction.admission import Admission
 from oteo_gateway.prediction.predictor import Predictor
+from oteo_gateway.replicas import Replica, Replicas
 from oteo_gateway.settings import GatewaySettings
 from oteo_gateway.triton_control import TritonControl
 from oteo_gateway.triton_health import TritonHealth
@@ -85,33 +86,19 @@ class Gateway:
         self.operations = OperationManager(settings, "gateway", OperationStore(settings.database_url), self._artifacts, runner)
         self._waiting = WaitingOperations(self.operations, self._store)
         self.operations.on_cancel = self._waiting.withdraw
-        self._controls = [
-            TritonControl(
-                address,
-                probe_timeout=settings.probe_timeout_seconds,
-                load_timeout=settings.load_timeout_seconds,
-                channel=sync_triton_channel(address, settings),
-            )
-            for address in settings.triton_urls
-        ]
-        repository = ModelRepository(ArtifactStore(settings.model_repository), self._artifacts)
+        self._repository = repository = ModelRepository(ArtifactStore(settings.model_repository), self._artifacts)
         self.reconciler = Reconciler(
             self._store,
             repository,
             self.read_package,
-            [
-                ReplicaKeeper(
-                    control, repository, probe_seconds=settings.probe_seconds, linger_seconds=_LINGER_PERIODS * settings.reconcile_seconds
-                )
-                for control in self._controls
-            ],
+            (),
             self._waiting,
             owner=self._owner,
             period=settings.reconcile_seconds,
             lease_seconds=settings.lease_seconds,
             give_up_seconds=settings.deploy_timeout_seconds,
         )
-        self._directory = Directory(self._store.list, self.read_package, period=settings.reconcile_seconds)
+        self._directory = Directory(self._deployments, self.read_package, period=settings.reconcile_seconds)
         self._decoders = ThreadPoolExecutor(
             settings.decode_threads or min(_MOST_DECODERS, os.cpu_count() or 1), thread_name_prefix="decode"
         )
@@ -119,11 +106,34 @@ class Gateway:
         self._tasks: list[asyncio.Task[None]] = []
         self._threads: list[threading.Thread] = []
         self._channels: list[grpc.aio.Channel] = []
+        self._replicas: Replicas | None = None
         self._health: TritonHealth | None = None
 
     def read_package(self, model_id: str) -> ModelPackage:
         """Give a model's package; raises NotFound."""
         return read_model(self._artifacts, model_id)
+
+    def _deployments(self) -> list[Deployment]:
+        found = self._store.list()
+        for deployment in found:
+            metrics.expect(deployment.id)
+        return found
+
+    def _replica(self, address: str) -> Replica:
+        settings = self._settings
+        control = TritonControl(
+            address,
+            probe_timeout=settings.probe_timeout_seconds,
+            load_timeout=settings.load_timeout_seconds,
+            channel=sync_triton_channel(address, settings),
+        )
+        keeper = ReplicaKeeper(
+            control,
+            self._repository,
+            probe_seconds=settings.probe_seconds,
+            linger_seconds=_LINGER_PERIODS * settings.reconcile_seconds,
+        )
+        return Replica(address, Backend("triton", address, triton_channel(address, settings)), control, keeper)
 
     def register(self, server: grpc.aio.Server) -> Sequence[str]:
         """Add all handlers to a server, inside its event loop, and give the services' full names."""
@@ -131,8 +141,16 @@ class Gateway:
         token = tuple(bearer(settings.shared_token()))
         addresses = {"augment": settings.augment_address, "automl": settings.automl_address, "translate": settings.translate_address}
         backends = {name: Backend(name, address, service_channel(address, settings), token) for name, address in addresses.items()}
-        replicas = [Backend("triton", address, triton_channel(address, settings)) for address in settings.triton_urls]
-        self._channels = [backend.channel for backend in (*backends.values(), *replicas)]
+        self._channels = [backend.channel for backend in backends.values()]
+
+        def changed(found: Sequence[Replica]) -> None:
+            router.replace([replica.backend for replica in found])
+            health.replace([replica.backend for replica in found])
+            self.reconciler.replace_keepers([replica.keeper for replica in found])
+
+        self._replicas = Replicas(settings.triton_urls, self._replica, changed, period=settings.discover_seconds)
+        replicas = [replica.backend for replica in self._replicas.current()]
+        self.reconciler.replace_keepers([replica.keeper for replica in self._replicas.current()])
         health = self._health = TritonHealth(replicas, period=settings.health_seconds, changed=self.reconciler.wake)
         router = open_inference_service.TritonRouter(
             replicas, healthy=health.healthy, serving=self._directory.serving, failed=health.failed
@@ -146,7 +164,7 @@ class Gateway:
             ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels),
             self._decoders,
             default_timeout=settings.predict_seconds,
-            observer=PrometheusObserver(lambda: admission.waiting),
+            observer=metrics.PrometheusObserver(lambda: admission.waiting),
         )
         inference = InferenceService(predictor, window=settings.predict_stream_window)
         deployments = DeploymentService(self._store, self.operations, self._waiting, self.read_package, self.reconciler.wake)
@@ -173,6 +191,9 @@ class Gateway:
         """Start the loops beside: health, deployments, operations."""
         await asyncio.to_thread(self._waiting.resume)
         await self._directory.refresh()
+        if self._replicas is not None:
+            await self._replicas.refresh()
+            self._tasks.append(asyncio.create_task(self._replicas.run(), name="triton-replicas"))
         self.operations.start_reconciler()
         thread = threading.Thread(target=self.reconciler.run, args=(self._stop,), name="deployments", daemon=True)
         thread.start()
@@ -195,6 +216,6 @@ class Gateway:
         self._decoders.shutdown(wait=False, cancel_futures=True)
         for channel in self._channels:
             await channel.close()
-        for control in self._controls:
-            control.close()
+        if self._replicas is not None:
+            await self._replicas.close()
         self._store.close()

@@ -28,6 +28,9 @@ class GatewaySettings(CoreSettings):
         description="A deployment that no replica serves by then fails its operation; it is served when they do, seconds.",
     )
     lease_seconds: float = Field(default=10.0, gt=0, description="Length of the reconciler's lease among gateways, seconds.")
+    discover_seconds: float = Field(
+        default=2.0, gt=0, description="Period in which DNS is asked for Triton replicas that are given as dns:///NAME:PORT, seconds."
+    )
     health_seconds: float = Field(
         default=1.0, gt=0, description="Period in which Triton replicas are asked whether they are there, seconds."
     )

@@ -37,6 +37,11 @@ class TritonHealth:
         # Before the first round all are taken to be there: a call finds out.
         self._healthy = frozenset(replica.address for replica in self._replicas)
 
+    def replace(self, replicas: Sequence[Backend]) -> None:
+        """Ask these from now on; one that is new is taken to be away until it has answered."""
+        self._replicas = tuple(replicas)
+        self._set(self._healthy & {replica.address for replica in self._replicas})
+
     def healthy(self) -> frozenset[str]:
         """Give the addresses of the replicas that answer."""
         return self._healthy
@@ -55,8 +60,10 @@ class TritonHealth:
     async def run(self) -> None:
         """Ask again and again, until cancelled."""
         while True:
-            answers = await asyncio.gather(*(self._ask(replica) for replica in self._replicas))
-            self._set(frozenset(replica.address for replica, ready in zip(self._replicas, answers, strict=True) if ready))
+            asked = self._replicas
+            answers = await asyncio.gather(*(self._ask(replica) for replica in asked))
+            ready = {replica.address for replica, answer in zip(asked, answers, strict=True) if answer}
+            self._set(frozenset(ready & {replica.address for replica in self._replicas}))
             await asyncio.sleep(self._period)
 
     async def _ask(self, replica: Backend) -> bool:

@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 LEASE = "deployment-reconciler"
 _LOAD_ATTEMPTS = 3
 _TRUSTED_PERIODS = 5
+_MOST_REPLICAS = 64
 
 
 class Records(Protocol):
@@ -109,12 +110,19 @@ class Reconciler:
         self._lease_seconds = lease_seconds
         self._give_up_seconds = give_up_seconds
         self._clock = clock
-        self._pool = ThreadPoolExecutor(max_workers=max(1, len(self._keepers)), thread_name_prefix="replica")
+        # Threads are started as they are needed: replicas may come.
+        self._pool = ThreadPoolExecutor(max_workers=_MOST_REPLICAS, thread_name_prefix="replica")
         self._running: dict[str, Future[ReplicaState]] = {}
         self._states: dict[str, ReplicaState] = {}
         self._packages: dict[str, tuple[float, ModelPackage]] = {}
         self._cleared: frozenset[str] | None = None
+        self._prepared = False
         self._wake = threading.Event()
+
+    def replace_keepers(self, keepers: Sequence[ReplicaKeeper]) -> None:
+        """Reconcile these replicas from now on."""
+        self._keepers = tuple(keepers)
+        self._wake.set()
 
     def wake(self, model: str = "") -> None:
         """Look again at once; `model` is one whose answer somebody missed."""
@@ -156,6 +164,9 @@ class Reconciler:
         wait
             Seconds to wait for the replicas' answers; one that takes longer, because it loads a model, reports in a later round.
         """
+        if not self._prepared:
+            self._repository.prepare()
+            self._prepared = True
         deployments = self._records.list()
         wanted, failures = self._wanted(deployments)
         self._sync(wanted, wait)
@@ -195,12 +206,16 @@ class Reconciler:
         return package
 
     def _sync(self, wanted: Mapping[str, ModelPackage], wait: float) -> None:
-        for keeper in self._keepers:
+        keepers = self._keepers
+        for keeper in keepers:
             running = self._running.get(keeper.address)
             if running is None or running.done():
                 self._running[keeper.address] = self._pool.submit(keeper.sync, dict(wanted))
+        for known in (self._running, self._states):
+            for address in set(known) - {keeper.address for keeper in keepers}:
+                del known[address]
         deadline = time.monotonic() + wait
-        for keeper in self._keepers:
+        for keeper in keepers:
             future = self._running[keeper.address]
             try:
                 self._states[keeper.address] = future.result(timeout=max(0.0, deadline - time.monotonic()))

@@ -19,6 +19,8 @@ from oteo_core.packages import ModelPackage, model_prefix
 DIGEST = "oteo_digest"
 PARITY_PREFIX = "oteo-parity-"
 CONFIG = "config.pbtxt"
+MARKER = ".oteo-repository"
+"""A file that makes an empty folder be there: an object store has none without one, and a Triton that finds no folder takes it for a mistake for good."""
 
 
 def config_digest(config: model_config_pb2.ModelConfig) -> str:
@@ -40,6 +42,11 @@ class ModelRepository:
     def __init__(self, repository: ArtifactStore, artifacts: ArtifactStore) -> None:
         self._repository = repository
         self._artifacts = artifacts
+
+    def prepare(self) -> None:
+        """Make the repository be there, empty as it may be."""
+        if not self._repository.is_file(MARKER):
+            self._repository.write_bytes(MARKER, b"")
 
     def digest(self, model: str) -> str:
         """Give the digest of a model's folder; empty where it is missing, not whole, or not ours."""

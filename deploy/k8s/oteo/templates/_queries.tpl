@@ -1,0 +1,15 @@
+{{/* PromQL that scales and alerts: here alone, so that what is tested is what runs. */}}
+
+{{- define "oteo.query.pending" -}}
+sum(nv_inference_pending_request_count{namespace="{{ .Release.Namespace }}",service="{{ include "oteo.name" . }}-triton"})
+{{- end -}}
+
+{{- define "oteo.query.wake" -}}
+{{- $gateway := printf "namespace=\"%s\",service=\"%s-gateway-headless\"" .Release.Namespace (include "oteo.name" .) -}}
+{{- $automl := printf "namespace=\"%s\",service=\"%s-automl\"" .Release.Namespace (include "oteo.name" .) -}}
+(sum(oteo_predict_waiting{ {{- $gateway -}} }) or vector(0)) + (sum(increase(oteo_predict_refused_total{ {{- $gateway -}} ,reason="DEPLOYMENT_NOT_READY"}[2m])) or vector(0)) + (sum(oteo_operations_unfinished{ {{- $automl -}} ,state="RUNNING"}) or vector(0))
+{{- end -}}
+
+{{- define "oteo.query.queue" -}}
+sum(rate(nv_inference_queue_duration_us{<<.LabelMatchers>>}[2m])) by (<<.GroupBy>>) / clamp_min(sum(rate(nv_inference_request_success{<<.LabelMatchers>>}[2m])) by (<<.GroupBy>>), 0.001) / 1000
+{{- end -}}

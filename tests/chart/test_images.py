@@ -1,0 +1,129 @@
+"""Dockerfiles and the compose file: what a linter and a careful reader ask of them."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from charting import ROOT, SERVICES, default_values, environment, named, render, tool
+
+from oteo_augment.settings import AugmentSettings
+from oteo_automl.settings import AutoMLSettings
+from oteo_gateway.settings import GatewaySettings
+from oteo_translate.settings import TranslateSettings
+
+DOCKERFILES = sorted([*ROOT.glob("services/*/Dockerfile"), *ROOT.glob("deploy/k8s/images/*/Dockerfile")])
+COMPOSE = ROOT / "deploy/compose/compose.yaml"
+PARTS = {"gateway", "augment", "automl", "translate", "ray", "mlflow", "triton"}
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)
+def test_hadolint_finds_nothing(path: Path) -> None:
+    done = subprocess.run([tool("hadolint"), "--failure-threshold=info", str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)
+def test_the_last_stage_is_not_root_and_has_no_tools_to_build_with(path: Path) -> None:
+    text = path.read_text()
+    last = text[text.rindex("\nFROM ") :]
+    assert re.findall(r"^USER (.*)$", last, re.MULTILINE) == ["10001:10001"]
+    assert "\nHEALTHCHECK " in last
+    for label in ("title", "description", "licenses", "version", "revision"):
+        assert f"org.opencontainers.image.{label}=" in last
+    assert not re.search(r"pip install|pip wheel|build-essential|gcc|python3-pip|git\b", last)
+    installs = [line for line in text.replace("\\\n", " ").splitlines() if re.search(r"pip (\S+ \S+ )?(install|wheel)", line)]
+    assert all(
+        "--constraint constraints.txt" in part
+        for line in installs
+        for part in line.split("&&")
+        if re.search(r"pip (--python \S+ )?(install|wheel)", part)
+    )
+    assert path.parent.name == "triton" or installs
+
+
+def test_there_is_an_image_of_every_part_and_make_builds_each() -> None:
+    assert {path.parent.name for path in DOCKERFILES} == PARTS
+    done = subprocess.run(
+        ["make", "--dry-run", "images", "REGISTRY=r.example/x", "VERSION=7"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for path in DOCKERFILES:
+        assert f"--file {path.relative_to(ROOT)} --tag r.example/x/oteo-{path.parent.name}:7 " in done.stdout
+    images = default_values()["images"]
+    assert all(images[part] == f"oteo-{part}" for part in PARTS)
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)
+def test_what_is_copied_is_in_the_build_context(path: Path) -> None:
+    kept = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    for sources in re.findall(r"^COPY (?!--from)(?:--\S+ )*(.*) \S+$", path.read_text(), re.MULTILINE):
+        for source in sources.split():
+            assert (ROOT / source).exists(), source
+            assert any(source == one or source.startswith(f"{one}/") or one.startswith(f"{source}/") for one in kept), source
+
+
+def test_containers_start_what_the_images_start() -> None:
+    objects = render("single-node-cpu")
+    for part in SERVICES:
+        kind = "Deployment" if part == "gateway" else "StatefulSet"
+        container = named(objects, kind, f"oteo-{part}")["spec"]["template"]["spec"]["containers"][0]
+        text = (ROOT / f"services/{part}/Dockerfile").read_text()
+        assert f"\nCMD {json.dumps(container['command'])}\n" in text
+        (port,) = [one["containerPort"] for one in container["ports"] if one["name"] == "grpc"]
+        assert f"EXPOSE {port} " in text
+
+
+def compose() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(COMPOSE.read_text())
+    return found
+
+
+def test_compose_gives_services_settings_that_they_have() -> None:
+    kinds = {"gateway": GatewaySettings, "augment": AugmentSettings, "automl": AutoMLSettings, "translate": TranslateSettings}
+    services = compose()["services"]
+    for name, kind in kinds.items():
+        ours = {key.removeprefix("OTEO_").lower() for key in services[name]["environment"] if key.startswith("OTEO_")}
+        assert ours <= set(kind.model_fields), name
+        assert {"listen", "artifacts", "token_file", "triton_urls"} <= ours
+    # What a cluster's ConfigMap says, the compose file says too: one path, not two.
+    objects = render("single-node-cpu")
+    cluster = environment(named(objects, "StatefulSet", "oteo-augment")["spec"]["template"]["spec"]["containers"][0], objects)
+    missing = {name for name in cluster if name.startswith("OTEO_")} - set(services["augment"]["environment"])
+    assert missing <= {"OTEO_DATABASE_URL", "OTEO_LOG_LEVEL", "OTEO_LOG_FORMAT", "OTEO_DRAIN_SECONDS"}
+
+
+def test_compose_runs_everything_in_either_profile_and_opens_one_port() -> None:
+    services = compose()["services"]
+    for profile in ("cpu", "gpu"):
+        on = {name for name, service in services.items() if profile in service.get("profiles", [profile])}
+        assert on == {"postgresql", "s3", "migrations", "mlflow", *SERVICES, f"triton-{profile}", f"ray-{profile}"}
+    for name, service in services.items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert "no-new-privileges:true" in service["security_opt"]
+        assert bool(service.get("ports")) is (name == "gateway")
+        assert ("deploy" in service) is name.endswith("-gpu")
+    assert services["gateway"]["ports"][0].startswith("127.0.0.1:")
+    assert compose()["networks"]["oteo"]["internal"] is True
+
+
+def test_the_secrets_that_compose_wants_are_made_once(tmp_path: Path) -> None:
+    script = tmp_path / "secrets.sh"
+    script.write_text((COMPOSE.parent / "secrets.sh").read_text())
+    for _ in range(2):
+        done = subprocess.run(["sh", str(script)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        made = {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()}
+    assert "already" in done.stdout
+    wanted = {Path(secret["file"]).name for secret in compose()["secrets"].values()}
+    wanted |= {Path(file).name for service in compose()["services"].values() for file in service.get("env_file", [])}
+    assert set(made) == wanted
+    assert len(made["token"]) == 48
+    assert made["token"] != made["ray_token"]
+    assert made["database_password"] in made["database.env"]
