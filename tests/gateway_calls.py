@@ -17,6 +17,7 @@ from oteo_core.operations.model import unpack
 from oteo_protos.augment.v1 import augment_pb2_grpc, dataset_pb2_grpc
 from oteo_protos.automl.v1 import automl_pb2_grpc
 from oteo_protos.gateway.v1 import deployment_pb2_grpc, inference_pb2_grpc, pipeline_pb2_grpc
+from oteo_protos.translate.v1 import translate_pb2_grpc
 
 _NO_LIMIT = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1), ("grpc.enable_http_proxy", 0)]
 
@@ -74,6 +75,7 @@ class Calls:
         self.deployments = deployment_pb2_grpc.DeploymentServiceStub(channel)
         self.inference = inference_pb2_grpc.InferenceServiceStub(channel)
         self.pipelines = pipeline_pb2_grpc.PipelineServiceStub(channel)
+        self.translate = translate_pb2_grpc.TranslateServiceStub(channel)
         self.operations = operations_pb2_grpc.OperationsStub(channel)
 
     def close(self) -> None:

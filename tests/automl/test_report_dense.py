@@ -336,3 +336,12 @@ def test_heat_of_a_letterboxed_image_lies_on_the_image():
     drawn = decode(overlays.heat_picture(image, heat, policy)).astype(int).sum(axis=2)
     assert drawn.shape == (100, 200)
     assert drawn[5:20].mean() > drawn[60:].mean() + 100
+
+
+def test_drawing_leaves_the_image_as_it_is() -> None:
+    image = np.full((128, 128, 3), 90, np.uint8)
+    labels = np.zeros((128, 128), np.uint8)
+    labels[30:90, 30:90] = 1
+    drawn = overlays.draw_class_map(image, labels)
+    assert (image == 90).all()
+    assert not (drawn == 90).all()

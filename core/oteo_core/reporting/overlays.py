@@ -58,7 +58,8 @@ def canvas(pixels: NDArray[Any], side: int = SIDE) -> Picture:
     if factor != 1:
         size = max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor))
         image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_NEAREST if factor > 1 else cv2.INTER_AREA), dtype=np.uint8)
-    return np.ascontiguousarray(image)
+    # A copy always: it is drawn upon.
+    return np.array(image, dtype=np.uint8, order="C")
 
 
 def data_uri(picture: Picture) -> str:

@@ -55,7 +55,7 @@ class Draft:
     batch, batching
         Images in a request of the proof; Triton's batching, see `config_pbtxt`.
     marks
-        Share of all that is done before each of the six steps; writing the program shares the report's.
+        Share of all that is done before each of the six steps; writing the program shares that of the shifts.
     """
 
     package: ModelPackage
@@ -113,15 +113,15 @@ def complete(
     with step("variants", draft.marks[2]):
         extras = add_extras(ctx, client, package, proof, draft.variants(), draft.tensorrt, deadline=deadline, sleep=sleep)
 
+    with step("program", draft.marks[3]):
+        names = [output.name for output in draft.outputs]
+        program = program_files(draft.served, package.input, names, spare_seconds(deadline))
+
     with step("simulated shifts", draft.marks[3]):
         shifts = draft.shifts(spare_seconds(deadline))
         if shifts is not None:
             package.metrics += shift_metrics(shifts)
             _compare_shifts(draft, shifts, deadline)
-
-    with step("program", draft.marks[4]):
-        names = [output.name for output in draft.outputs]
-        program = program_files(draft.served, package.input, names, spare_seconds(deadline))
 
     with step("report", draft.marks[4]):
         package.training_time = used(draft.start_time)

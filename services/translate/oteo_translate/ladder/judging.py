@@ -46,22 +46,24 @@ class Look:
     ----------
     answers
         To the judged images, after it.
-    agreement, confidence
+    confidence
         Of each image, ``(N,)``.
-    distances
-        To home, as a function of the images' weights.
+    agreement, distances
+        With other views, ``(N,)``; to home, as a function of the images' weights. None where labels judge: they are not asked then, and cost most.
     figure
         The task's main figure by labels, as a function of the weights of the labelled images; None without labels.
     """
 
     answers: list[Any]
-    agreement: Floats
     confidence: Floats
-    distances: Distances
+    agreement: Floats | None
+    distances: Distances | None
     figure: Callable[[Floats], Floats] | None
 
     def criterion(self, weights: Floats) -> Floats:
         """Give the label-free criterion ``(B,)`` for weights of the images ``(B, N)``; 0 to 1."""
+        if self.agreement is None or self.distances is None:
+            raise ValueError("judged by labels")
         shares = weights / weights.sum(axis=1, keepdims=True)
         familiar = 1.0 - self.distances.score(weights) / _FARTHEST
         return np.asarray(AGREEMENT * (shares @ self.agreement) + CONFIDENCE * (shares @ self.confidence) + FAMILIARITY * familiar)
@@ -79,12 +81,11 @@ class Look:
 
     def figures(self) -> dict[str, float]:
         """Give the parts of the criterion, over all images."""
-        ones = np.ones((1, len(self.agreement)))
-        return {
-            "agreement": float(self.agreement.mean()),
-            "confidence": float(self.confidence.mean()),
-            "distance": float(self.distances.score(ones)[0]),
-        }
+        found = {"confidence": float(self.confidence.mean())}
+        if self.agreement is not None and self.distances is not None:
+            ones = np.ones((1, len(self.agreement)))
+            found |= {"agreement": float(self.agreement.mean()), "distance": float(self.distances.score(ones)[0])}
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +165,7 @@ class Judge:
         if self.by_labels:
             rows = self.labelled.tolist()
             figure = model.figure([self.shifted.truths[row] for row in rows], [answers[row] for row in rows])
+            return Look(answers, sure, None, None, figure)
         self._check()
         steady = model.agreements(images, answers)
         if not model.task.endswith("classification"):
@@ -172,7 +174,7 @@ class Judge:
         self._check()
         # Adapted normalisations bring shifted images into the space that home lies in: that is what they are for, and what is measured.
         distances = self.distance.of(model.embeddings(images))
-        return Look(answers, steady, sure, distances, figure)
+        return Look(answers, sure, steady, distances, figure)
 
     def gains(self, nothing: Look, looks: Sequence[Look]) -> list[Gain]:
         """Compare ways with doing nothing, all on the same resamples of whole groups."""
