@@ -16,6 +16,7 @@ ENGINES = ("contract", "e2e", "faults", "local")
 """Folders whose tests start Ray, Triton, databases or the whole stack, and wait for them more than they work."""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep together, where several processes share the tests, what shares an engine: one stack and one Ray at a time; else a file's tests."""
     for item in items:
