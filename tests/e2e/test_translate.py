@@ -24,7 +24,9 @@ def dark(served, calls, tmp_path_factory) -> str:
     for path in drawn.folder.rglob("*.png"):
         image = cv2.imread(str(path)).astype(np.float32) * (0.65, 0.5, 0.45)
         cv2.imwrite(str(path), np.rint(image).astype(np.uint8))
-    request = dataset_pb2.ImportDatasetRequest(source_uri=str(drawn.folder), dataset_id=f"dark-{served.response.model.name.rpartition('-')[2]}")
+    request = dataset_pb2.ImportDatasetRequest(
+        source_uri=str(drawn.folder), dataset_id=f"dark-{served.response.model.name.rpartition('-')[2]}"
+    )
     return calls.result(calls.datasets.ImportDataset(request)).dataset.name
 
 
