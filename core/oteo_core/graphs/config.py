@@ -13,8 +13,16 @@ PREFERRED_BATCHES = (4, 8, 16)
 QUEUE_DELAY_MICROSECONDS = 500
 """Longest wait for others to share a batch: small against the 5 to 50 ms that a network takes on a processor."""
 
-_OUTPUT_TYPES = {"FP32": "TYPE_FP32", "INT64": "TYPE_INT64", "UINT8": "TYPE_UINT8"}
-_TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
+OUTPUT_TYPES = {"FP32": "TYPE_FP32", "INT64": "TYPE_INT64", "UINT8": "TYPE_UINT8"}
+INPUT_TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
+
+
+def parameter_lines(parameters: Mapping[str, str]) -> str:
+    """Write a configuration's parameters, in the order of their names."""
+    return "".join(
+        f"parameters {{\n  key: {json.dumps(key)}\n  value: {{ string_value: {json.dumps(value)} }}\n}}\n"
+        for key, value in sorted(parameters.items())
+    )
 
 
 def config_pbtxt(
@@ -49,11 +57,8 @@ def config_pbtxt(
         before it is called ready. FP32 throughout.
     """
     dims = f"[ {policy.height}, {policy.width}, {policy.channels} ]"
-    kind = _TYPES[policy.dtype]
-    words = "".join(
-        f"parameters {{\n  key: {json.dumps(key)}\n  value: {{ string_value: {json.dumps(value)} }}\n}}\n"
-        for key, value in sorted(parameters.items())
-    )
+    kind = INPUT_TYPES[policy.dtype]
+    words = parameter_lines(parameters)
     sizes = [size for size in preferred if 1 < size <= max_batch]
     batching = (
         f"  preferred_batch_size: [ {', '.join(map(str, sizes))} ]\n" if sizes else ""
@@ -64,7 +69,7 @@ def config_pbtxt(
         for size in sorted({1, *sizes[:1]})
     )
     given = "".join(
-        f'output {{\n  name: "{output.name}"\n  data_type: {_OUTPUT_TYPES[output.datatype]}\n  dims: [ {", ".join(map(str, output.shape))} ]\n'
+        f'output {{\n  name: "{output.name}"\n  data_type: {OUTPUT_TYPES[output.datatype]}\n  dims: [ {", ".join(map(str, output.shape))} ]\n'
         + (f'  label_filename: "{LABELS}"\n' if output.labelled else "")
         + "}\n"
         for output in outputs

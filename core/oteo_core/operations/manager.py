@@ -200,6 +200,22 @@ class OperationManager:
             return row.to_proto()
         return row.to_proto(self.reconciler.read_progress(row))
 
+    def refuse_being_made(self, resource: str, reason: str) -> None:
+        """Refuse while an operation makes a resource, ``models/{id}`` and the like.
+
+        Raises
+        ------
+        FailedPrecondition
+            With this reason, and the operation's name in its metadata.
+        """
+        live = self.live(resource)
+        if live:
+            raise FailedPrecondition(
+                f"{resource} is being made by operations/{live[0].id}: wait for it or cancel it, then delete",
+                reason=reason,
+                metadata={"operation": f"operations/{live[0].id}"},
+            )
+
     def live(self, resource: str) -> list[OperationRow]:
         """Give this service's operations on a resource that have not ended, oldest first."""
         return self.store.live(resource, self.service)

@@ -6,16 +6,15 @@ A package lies at ``translators/{id}/`` in the artifact store and exists if ``tr
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from oteo_core.artifacts import ArtifactStore
-from oteo_core.errors import DataLoss, FailedPrecondition, NotFound
+from oteo_core.errors import DataLoss, FailedPrecondition
 from oteo_core.images import InputPolicy
 from oteo_core.packages.manifest import MetricValue, PackageFile
+from oteo_core.packages.shelf import Shelf
 
 TRANSLATOR_MANIFEST = "translator.json"
 """The file that makes a package exist."""
@@ -24,7 +23,6 @@ TRANSLATION = "translation.pt"
 """File that holds a translation of images."""
 
 TRANSLATOR_FORMAT = 1
-_ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 
 IMAGE, MODEL = "image", "model"
 """What a method changes: the image before the model sees it, or the model itself."""
@@ -166,36 +164,12 @@ class TranslatorPackage:
             raise DataLoss(f"a translator's manifest that cannot be read: {error!r}", reason="BROKEN_PACKAGE") from error
 
 
-def translator_prefix(translator_id: str) -> str:
-    """Give the folder of a translator in the artifact store; ``translators/{id}`` and the bare id are both understood.
+_TRANSLATORS = Shelf("translator", TRANSLATOR_MANIFEST, TranslatorPackage.from_json)
 
-    Raises
-    ------
-    NotFound
-        ``TRANSLATOR_NOT_FOUND``: not an id that a translator can have.
-    """
-    bare = translator_id.removeprefix("translators/")
-    if not _ID.fullmatch(bare):
-        raise NotFound(f"{translator_id!r} is not the name of a translator", reason="TRANSLATOR_NOT_FOUND", field="name")
-    return f"translators/{bare}"
-
-
-def read_translator(store: ArtifactStore, translator_id: str) -> TranslatorPackage:
-    """Read one translator's manifest.
-
-    Raises
-    ------
-    NotFound
-        ``TRANSLATOR_NOT_FOUND``: there is none of that name.
-    DataLoss
-        ``BROKEN_PACKAGE``: its manifest cannot be read.
-    """
-    prefix = translator_prefix(translator_id)
-    try:
-        data = store.read_bytes(f"{prefix}/{TRANSLATOR_MANIFEST}")
-    except NotFound as error:
-        raise NotFound(f"there is no translator {prefix}", reason="TRANSLATOR_NOT_FOUND", field="name") from error
-    return TranslatorPackage.from_json(data, package_uri=store.uri(prefix))
+translator_prefix = _TRANSLATORS.prefix
+read_translator = _TRANSLATORS.read
+list_translators = _TRANSLATORS.list
+delete_translator = _TRANSLATORS.delete
 
 
 def check_usable(package: TranslatorPackage, *, allow_rejected: bool) -> None:
@@ -217,39 +191,3 @@ def check_usable(package: TranslatorPackage, *, allow_rejected: bool) -> None:
         raise FailedPrecondition(
             f"{package.name} was rejected: {package.reason}; allow_rejected uses it all the same", reason="TRANSLATOR_REJECTED"
         )
-
-
-def list_translators(store: ArtifactStore) -> list[TranslatorPackage]:
-    """Read all translators' manifests, newest first. A folder without a manifest is not a translator and is passed over."""
-    found: list[TranslatorPackage] = []
-    for child in store.children("translators"):
-        if not _ID.fullmatch(child):
-            continue
-        try:
-            found.append(read_translator(store, child))
-        except NotFound:
-            # Being written, or deleted while we look.
-            continue
-    return sorted(found, key=lambda package: (package.create_time, package.id), reverse=True)
-
-
-def delete_translator(store: ArtifactStore, translator_id: str, *, allow_missing: bool = False) -> bool:
-    """Delete a translator, its manifest first, so that it is never seen half-deleted.
-
-    Returns
-    -------
-    bool
-        False where there was none and `allow_missing` is set.
-
-    Raises
-    ------
-    NotFound
-        ``TRANSLATOR_NOT_FOUND``: there is none, and `allow_missing` is not set.
-    """
-    prefix = translator_prefix(translator_id)
-    existed = store.exists(f"{prefix}/{TRANSLATOR_MANIFEST}")
-    if not existed and not allow_missing:
-        raise NotFound(f"there is no translator {prefix}", reason="TRANSLATOR_NOT_FOUND", field="name")
-    store.delete(f"{prefix}/{TRANSLATOR_MANIFEST}")
-    store.delete(prefix)
-    return existed

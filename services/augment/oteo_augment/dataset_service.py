@@ -26,12 +26,12 @@ from oteo_core.datasets.proto import FORMATS, SPLITS, TASKS, dataset_to_proto, n
 from oteo_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from oteo_core.exports import parse_destination
 from oteo_core.operations import OperationManager
+from oteo_core.operations.replays import once
 from oteo_core.pagination import decode_token, encode_token, page_size, paginate
 from oteo_protos.augment.v1 import augment_pb2, dataset_pb2, dataset_pb2_grpc
 from oteo_protos.automl.v1 import automl_pb2
 
 _IMPORT, _UPLOAD, _EXPORT, _AUDIT = "ImportDataset", "UploadDataset", "ExportDataset", "AuditDataset"
-_REPLAYS = "requests"
 
 
 class _OutOfTime(Exception):
@@ -136,17 +136,14 @@ class DatasetService(dataset_pb2_grpc.DatasetServiceServicer):
 
     def DeleteDataset(self, request: dataset_pb2.DeleteDatasetRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
         """Delete a dataset that nobody reads."""
-        replay = self._replay(request.request_id, request.name)
-        if replay and self._artifacts.is_file(replay):
-            return empty_pb2.Empty()
-        self._refuse_in_use(request.name)
-        try:
-            delete_dataset(self._artifacts, _id(request.name))
-        except NotFound:
-            if not request.allow_missing:
-                raise
-        if replay:
-            self._artifacts.write_bytes(replay, request.name.encode())
+        with once(self._artifacts, "DeleteDataset", request.request_id, request.name) as due:
+            if due:
+                self._refuse_in_use(request.name)
+                try:
+                    delete_dataset(self._artifacts, _id(request.name))
+                except NotFound:
+                    if not request.allow_missing:
+                        raise
         return empty_pb2.Empty()
 
     def ListSamples(self, request: dataset_pb2.ListSamplesRequest, context: grpc.ServicerContext) -> dataset_pb2.ListSamplesResponse:
@@ -289,12 +286,6 @@ class DatasetService(dataset_pb2_grpc.DatasetServiceServicer):
         operation.metadata.Pack(dataset_pb2.ImportDatasetMetadata(dataset=dataset_prefix(target), found_count=count, format=FORMATS[name]))
         operation.response.Pack(dataset_pb2.ImportDatasetResponse())
         return operation
-
-    def _replay(self, request_id: str, name: str) -> str:
-        if not request_id:
-            return ""
-        key = hashlib.sha256(f"{call_context.current().caller}/DeleteDataset/{request_id}/{name}".encode()).hexdigest()
-        return f"{_REPLAYS}/{key[:32]}"
 
     def _refuse_in_use(self, name: str) -> None:
         """Refuse while an operation makes or reads the dataset; those of automl are seen where the services share a database."""

@@ -16,19 +16,18 @@ from oteo_automl.judging.rows import check_pairing
 from oteo_automl.objectives import OBJECTIVES, choose_objective
 from oteo_automl.requests import parts_of, path_of, variant_name
 from oteo_automl.settings import AutoMLSettings
-from oteo_core import context as call_context
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import DatasetInfo, DatasetReader, new_id
 from oteo_core.datasets.proto import TASKS, name_of
 from oteo_core.errors import AlreadyExists, Cancelled, FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from oteo_core.exports import EXPORTS, parse_destination
 from oteo_core.operations import OperationManager
+from oteo_core.operations.replays import once
 from oteo_core.packages import MANIFEST, ModelPackage, TrialRecord, delete_model, list_models, model_prefix, read_model
 from oteo_core.pagination import falling, page_size, paginate
 from oteo_protos.automl.v1 import automl_pb2, automl_pb2_grpc
 
 _TRAIN, _EXPORT, _EVALUATE, _COMBINE = "TrainModel", "ExportModel", "EvaluateModel", "CombinePredictions"
-_REPLAYS = "requests"
 LEADERBOARD = "leaderboard.json"
 """Checkpoint in which a running training keeps its trials, best first: a JSON list of `TrialRecord.to_dict`."""
 _CLASSIFICATION = "classification"
@@ -199,22 +198,10 @@ class AutoMLService(automl_pb2_grpc.AutoMLServiceServicer):
 
     def DeleteModel(self, request: automl_pb2.DeleteModelRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
         """Delete a model that is not being made."""
-        replay = ""
-        if request.request_id:
-            key = hashlib.sha256(f"{call_context.current().caller}/DeleteModel/{request.request_id}/{request.name}".encode()).hexdigest()
-            replay = f"{_REPLAYS}/{key[:32]}"
-            if self._artifacts.is_file(replay):
-                return empty_pb2.Empty()
-        live = self._operations.live(request.name)
-        if live:
-            raise FailedPrecondition(
-                f"{request.name} is being made by operations/{live[0].id}: wait for it or cancel it, then delete",
-                reason="MODEL_IN_USE",
-                metadata={"operation": f"operations/{live[0].id}"},
-            )
-        delete_model(self._artifacts, request.name, allow_missing=request.allow_missing)
-        if replay:
-            self._artifacts.write_bytes(replay, request.name.encode())
+        with once(self._artifacts, "DeleteModel", request.request_id, request.name) as due:
+            if due:
+                self._operations.refuse_being_made(request.name, "MODEL_IN_USE")
+                delete_model(self._artifacts, request.name, allow_missing=request.allow_missing)
         return empty_pb2.Empty()
 
     # What the handlers stand on.

@@ -86,7 +86,8 @@ def run(context: Context) -> translate_pb2.TrainTranslatorResponse:
     methods, adaptations = _asked(list(request.methods))
     result, translations = _climb(context, model, shifted, home, methods, adaptations, deadline - min(_RESERVE, _RESERVE_SHARE * budget))
     context.progress(_CLIMBED, "proving the choice")
-    translator = _publish(context, target, package, model, shifted, home, result, translations, notes, deadline)
+    digests = home_reader.info.digest, shifted_reader.info.digest
+    translator = _publish(context, target, package, model, shifted, home, result, translations, notes, digests, deadline)
     context.progress(1.0, "done", translator.reason)
     return translate_pb2.TrainTranslatorResponse(translator=translator_to_proto(translator))
 
@@ -198,6 +199,7 @@ def _publish(
     result: LadderResult,
     translations: dict[int, Translation],
     notes: list[str],
+    digests: tuple[str, str],
     deadline: float,
 ) -> TranslatorPackage:
     request, artifacts = context.request, context.artifacts
@@ -219,11 +221,10 @@ def _publish(
                 artifacts, adapted, target, package, operation, best.candidate.adaptation, images, proof
             )
             details |= {"adapted_model": served_by.name, "adapted_parity_error": parity.error}
-        digest = hashlib.sha256(
-            (dump_module(translation) if translation is not None else b"") + served_by.digest.encode() + best.candidate.label.encode()
-        ).hexdigest()
+        written = dump_module(translation) if translation is not None else b""
+        digest = hashlib.sha256(written + served_by.digest.encode() + best.candidate.label.encode()).hexdigest()
         if translation is not None:
-            files, found, note = translation_files(translation, target, model, served_by, images, digest, proof)
+            files, found, note = translation_files(translation, written, target, model, served_by, images, digest, proof)
             notes += [note] if note else []
             if found is not None:
                 details |= {"parity_error": found.error, "parity_images": found.count}
@@ -237,8 +238,8 @@ def _publish(
         model_digest=package.digest,
         home_dataset=request.home_dataset,
         shifted_dataset=request.shifted_dataset,
-        home_digest=DatasetReader(artifacts, request.home_dataset.removeprefix("datasets/")).info.digest,
-        shifted_digest=DatasetReader(artifacts, request.shifted_dataset.removeprefix("datasets/")).info.digest,
+        home_digest=digests[0],
+        shifted_digest=digests[1],
         method=best.candidate.name,
         parameters=best.candidate.all_parameters,
         changes=MODEL if best.candidate.name != NOTHING and not best.candidate.method else IMAGE,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +10,12 @@ import grpc
 from google.longrunning import operations_pb2
 from google.protobuf import empty_pb2
 
-from oteo_core import context as call_context
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import dataset_prefix, new_id
-from oteo_core.errors import AlreadyExists, FailedPrecondition, NotFound
+from oteo_core.errors import AlreadyExists, NotFound
 from oteo_core.images import ImageLimits
 from oteo_core.operations import OperationManager
+from oteo_core.operations.replays import once
 from oteo_core.packages import MANIFEST, model_prefix
 from oteo_core.packages.translators import (
     TRANSLATOR_MANIFEST,
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
     from oteo_translate.translate_stream import TranslationStream
 
 _MEASURE, _TRAIN, _TRANSLATE = "MeasureShift", "TrainTranslator", "TranslateDataset"
-_REPLAYS = "requests"
 
 
 class TranslateService:
@@ -179,22 +177,10 @@ class TranslateService:
 
     def DeleteTranslator(self, request: translate_pb2.DeleteTranslatorRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
         """Delete a translator that is not being made. The adapted model that came of it, if one did, is a model of its own and stays."""
-        replay = ""
-        if request.request_id:
-            words = f"{call_context.current().caller}/DeleteTranslator/{request.request_id}/{request.name}"
-            replay = f"{_REPLAYS}/{hashlib.sha256(words.encode()).hexdigest()[:32]}"
-            if self._artifacts.is_file(replay):
-                return empty_pb2.Empty()
-        live = self._operations.live(request.name)
-        if live:
-            raise FailedPrecondition(
-                f"{request.name} is being made by operations/{live[0].id}: wait for it or cancel it, then delete",
-                reason="TRANSLATOR_IN_USE",
-                metadata={"operation": f"operations/{live[0].id}"},
-            )
-        delete_translator(self._artifacts, request.name, allow_missing=request.allow_missing)
-        if replay:
-            self._artifacts.write_bytes(replay, request.name.encode())
+        with once(self._artifacts, "DeleteTranslator", request.request_id, request.name) as due:
+            if due:
+                self._operations.refuse_being_made(request.name, "TRANSLATOR_IN_USE")
+                delete_translator(self._artifacts, request.name, allow_missing=request.allow_missing)
         return empty_pb2.Empty()
 
     def _package(self, name: str, field: str) -> TranslatorPackage:

@@ -197,13 +197,13 @@ def publishable(model: TaskModel, network: FrozenNetwork, shifted: Domain, detai
     """
     rows = np.unique(np.linspace(0, len(shifted) - 1, _CHECKED_IMAGES).astype(np.int64))
     images = np.ascontiguousarray(shifted.images[rows])
-    exported = export_onnx(network.served(), model.package.input, outputs_of(model, network), images)
+    exported = export_onnx(network.served(), model.package.input, outputs_of(model), images)
     program = network.to_bytes()
     return AdaptedModel(model.adapted(exported.data, program), program, details, exported.error)
 
 
-def outputs_of(model: TaskModel, network: FrozenNetwork) -> list[Output]:
-    """Give the outputs of a network with what they may differ by between runtimes; logits and boxes are larger numbers than probabilities."""
+def outputs_of(model: TaskModel) -> list[Output]:
+    """Give the outputs of a model's graph, in their order, with what they may differ by between runtimes; logits and boxes are larger numbers than probabilities."""
     policy = model.package.input
     blank = np.zeros((1, policy.height, policy.width, policy.channels), policy.dtype)
     tolerances = {"logits": 1e-2, "boxes": 1e-1, "attention": 1e-2}
@@ -219,5 +219,5 @@ def outputs_of(model: TaskModel, network: FrozenNetwork) -> list[Output]:
             spare=0.1 if name == "attention" else _SPARE,
             ranked_by=ranked if name != ranked else "",
         )
-        for name in network.outputs
+        for name in found
     ]

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from oteo_core.errors import FailedPrecondition, Internal
-from oteo_core.graphs.config import MAX_BATCH, config_pbtxt
+from oteo_core.graphs.config import INPUT_TYPES, MAX_BATCH, OUTPUT_TYPES, config_pbtxt, parameter_lines
 from oteo_core.graphs.export import IR_VERSION, Exported, export_onnx, run_onnx
 from oteo_core.graphs.modules import to_planes
 from oteo_core.graphs.outputs import Output
@@ -28,8 +28,6 @@ TRANSLATED = "translated"
 
 _CHECKED_SIZES = ((1, 17, 24), (2, 40, 9))
 _FREE_TOLERANCE = 2e-3
-_TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
-_OUTPUT_TYPES = {"FP32": "TYPE_FP32", "INT64": "TYPE_INT64", "UINT8": "TYPE_UINT8"}
 
 
 class ServedTranslation(torch.nn.Module):
@@ -187,13 +185,10 @@ def ensemble_pbtxt(
     """
     dims = f"[ {policy.height}, {policy.width}, {policy.channels} ]"
     given = "".join(
-        f'output {{\n  name: "{output.name}"\n  data_type: {_OUTPUT_TYPES[output.datatype]}\n  dims: [ {", ".join(map(str, output.shape))} ]\n}}\n'
+        f'output {{\n  name: "{output.name}"\n  data_type: {OUTPUT_TYPES[output.datatype]}\n  dims: [ {", ".join(map(str, output.shape))} ]\n}}\n'
         for output in outputs
     )
-    words = "".join(
-        f"parameters {{\n  key: {json.dumps(key)}\n  value: {{ string_value: {json.dumps(value)} }}\n}}\n"
-        for key, value in sorted(parameters.items())
-    )
+    words = parameter_lines(parameters)
     # Within the ensemble the model's outputs keep their names; the picture in between takes one that no output has.
     between = "oteo_translated_image"
     first = _step(translator, {"image": "image"}, {TRANSLATED: between})
@@ -202,7 +197,7 @@ def ensemble_pbtxt(
         f"name: {json.dumps(name)}\n"
         'platform: "ensemble"\n'
         f"max_batch_size: {max_batch}\n"
-        f'input {{\n  name: "image"\n  data_type: {_TYPES[policy.dtype]}\n  dims: {dims}\n}}\n'
+        f'input {{\n  name: "image"\n  data_type: {INPUT_TYPES[policy.dtype]}\n  dims: {dims}\n}}\n'
         f"{given}"
         "version_policy { specific { versions: [ 1 ] } }\n"
         f"ensemble_scheduling {{\n{first}{second}}}\n"

@@ -16,8 +16,6 @@ from oteo_core.artifacts import ArtifactStore
 from oteo_core.errors import Internal
 from oteo_core.graphs.config import LABELS, config_pbtxt
 from oteo_core.graphs.export import run_onnx
-from oteo_core.graphs.modules import dump_module
-from oteo_core.graphs.outputs import Output
 from oteo_core.graphs.parity import Parity, ParityClient, check_parity
 from oteo_core.graphs.programs import PROGRAM
 from oteo_core.packages import ModelPackage, PackageFile, model_prefix
@@ -74,6 +72,7 @@ def triton_name(translator: str) -> str:
 
 def translation_files(
     translation: Translation,
+    written: bytes,
     translator: str,
     model: TaskModel,
     served_by: ModelPackage,
@@ -85,8 +84,8 @@ def translation_files(
 
     Parameters
     ----------
-    translation
-        What was chosen.
+    translation, written
+        What was chosen, and `oteo_core.graphs.modules.dump_module` of it.
     translator
         Id of the translator.
     model
@@ -110,7 +109,7 @@ def translation_files(
     FailedPrecondition, DeadlineExceeded
         See `check_parity`.
     """
-    files = {TRANSLATION: dump_module(translation)}
+    files = {TRANSLATION: written}
     if not translation.exportable:
         return files, None, "The method optimises each image by itself: it translates datasets and streams, and is not served by Triton."
     policy = model.package.input
@@ -125,7 +124,7 @@ def translation_files(
         remaining=proof.remaining, sleep=proof.sleep,
     )  # fmt: skip
     together = f"{served_by.triton_model}_{translator}"
-    outputs = graph_outputs(model, images)
+    outputs = outputs_of(model)
     files |= {
         f"triton/{name}/1/model.onnx": exported.data,
         f"triton/{name}/config.pbtxt": config.encode(),
@@ -136,13 +135,6 @@ def translation_files(
     except Internal as error:
         return files, parity, f"There is no graph for images of any size: {error.message}."
     return files, parity, ""
-
-
-def graph_outputs(model: TaskModel, images: NDArray[Any]) -> list[Output]:
-    """Give the outputs of a model's graph, measured on an image."""
-    kinds = {"float32": "FP32", "int64": "INT64", "uint8": "UINT8"}
-    found = model.outputs(images[:1])
-    return [Output(name, tuple(value.shape[1:]), kinds[value.dtype.name]) for name, value in found.items()]
 
 
 def adapted_package(
@@ -183,10 +175,9 @@ def adapted_package(
         package_uri="",
     )
     package.digest = package.serving_digest(hashlib.sha256(graph).hexdigest())
-    network = adapted.model.network
-    if network is None:
+    if adapted.model.network is None:
         raise Internal("an adapted model without its network", reason="BROKEN_PACKAGE")
-    outputs = [replace(one, labelled=one.name == "probabilities") for one in outputs_of(adapted.model, network)]
+    outputs = [replace(one, labelled=one.name == "probabilities") for one in outputs_of(adapted.model)]
     words = {"oteo_digest": package.digest, "oteo_model": package.name}
     config = config_pbtxt(package.triton_model, package.input, outputs, parameters=words)
     prefix = model_prefix(source.id)

@@ -5,8 +5,6 @@ Only matplotlib's objects are used (no pyplot), so that nothing of one figure st
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,41 +14,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from oteo_augment.auditing.data import AuditData
+from oteo_core.reporting.drawing import INK, MUTED, STYLE, blank, data_uri
 
-INK, MUTED, GRID = "#1f2933", "#7b8794", "#e4e7eb"
 PARTS = {"train": "#0b6e99", "validation": "#d1662b", "test": "#3d8b4f", "": "#5f6b73"}
 _MOST_CLASSES = 30
 _MOST_POINTS = 4000
-_STYLE: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "axes.axisbelow": True,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "text.color": INK,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "svg.hashsalt": "oteo",
-}
+_STYLE: dict[Any, Any] = STYLE | {"legend.frameon": False}
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(1, 1, squeeze=False)[0][0]
-
-
-def _uri(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+    figure, (axes,) = blank(width, height)
+    return figure, axes
 
 
 def balance_chart(parts: Sequence[str], classes: dict[str, list[int]]) -> str:
@@ -73,7 +47,7 @@ def balance_chart(parts: Sequence[str], classes: dict[str, list[int]]) -> str:
         axes.grid(visible=False, axis="y")
         # Beside the bars: inside it would hide some.
         figure.legend(loc="outside right upper")
-        return _uri(figure)
+        return data_uri(figure)
 
 
 def size_chart(data: AuditData) -> str:
@@ -93,7 +67,7 @@ def size_chart(data: AuditData) -> str:
         axes.set_aspect("equal")
         axes.set_xlabel("width, pixels")
         axes.set_ylabel("height, pixels")
-        return _uri(figure)
+        return data_uri(figure)
 
 
 def brightness_chart(data: AuditData) -> str:
@@ -112,7 +86,7 @@ def brightness_chart(data: AuditData) -> str:
         axes.set_xlabel("mean brightness, share of the range")
         axes.set_ylabel("contrast (standard deviation)")
         axes.legend(loc="best", markerscale=2)
-        return _uri(figure)
+        return data_uri(figure)
 
 
 def channel_chart(figures: dict[str, Any]) -> str:
@@ -130,4 +104,4 @@ def channel_chart(figures: dict[str, Any]) -> str:
         axes.set_xlim(left=0)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("mean, standard deviation (share of the range)")
-        return _uri(figure)
+        return data_uri(figure)
