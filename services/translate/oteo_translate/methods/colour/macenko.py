@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
 
 from oteo_core.graphs.modules import saved
 from oteo_translate.domains import Domain
-from oteo_translate.methods.base import TRAINING_FREE, FitContext, Method, Parameters, Translation, method
-from oteo_translate.methods.colour.moments import SCOPES
+from oteo_translate.methods.base import method
 from oteo_translate.methods.colour.quantiles import masked_quantile
-from oteo_translate.methods.colour.stains import LIGHTS, StainTranslation, lamp_of, learn
+from oteo_translate.methods.colour.stains import Finder, StainMethod, StainTranslation
 
 _SQUARINGS = 10
 """Of a matrix: what is a hundredth smaller than the main eigenvalue is 1e-4 of it afterwards."""
@@ -85,27 +83,15 @@ class MacenkoTranslation(StainTranslation):
 
 
 @method
-class Macenko(Method):
+class Macenko(StainMethod):
     """Macenko's stain normalisation."""
 
     name = "macenko"
-    kind = TRAINING_FREE
     summary = "Two stains are found as the extreme directions of optical density and exchanged for home's (Macenko et al. 2009)."
-    colours = (3,)
     cost = 1.0
     per_image = 0.01
+    translation = MacenkoTranslation
 
-    def fit(self, shifted: Domain, home: Domain, parameters: Mapping[str, Any], context: FitContext) -> Translation:
-        """See `Method`; ``scope`` is one of `SCOPES`, ``light`` one of `oteo_translate.methods.colour.stains.LIGHTS`."""
-        self.check(shifted, home)
-        read = Parameters(self, parameters)
-        scope, light = read.choice("scope", *SCOPES), read.choice("light", *LIGHTS)
-        read.done()
-        found = MacenkoTranslation(home.channels, scope)
-        known = [learn(domain, context.check, lamp_of(domain, context.check, light), find) for domain in (home, shifted)]
-        found.keep(*known)
-        return found.eval()
-
-    def grid(self) -> tuple[Mapping[str, Any], ...]:
-        """See `Method`."""
-        return ({}, {"light": "white"}, {"scope": "domain"})
+    def finder(self, domain: Domain, lamp: torch.Tensor, scope: str, check: Callable[[], None]) -> Finder:
+        """See `StainMethod`: the same for every image."""
+        return find

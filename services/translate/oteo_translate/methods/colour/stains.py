@@ -5,14 +5,17 @@ A brightfield image is light that stains took away: by Beer and Lambert, density
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 
 from oteo_core.graphs.modules import saved
 from oteo_translate.domains import Domain
-from oteo_translate.methods.base import Translation
+from oteo_translate.methods.base import TRAINING_FREE, FitContext, Method, Parameters, Translation
+from oteo_translate.methods.colour.moments import SCOPES
 from oteo_translate.methods.colour.quantiles import masked_quantile
 from oteo_translate.methods.sampling import planes
 
@@ -205,3 +208,33 @@ class StainTranslation(Translation):
             amounts = torch.where(good[:, None], amounts * ratio.clamp(1 / _MOST, _MOST), amounts + torch.zeros_like(ratio))
         scaled = solved(densities, stains) * (self.home_amounts / amounts).clamp(1 / _MOST, _MOST)[:, :, None]
         return (self.home_light * torch.exp(-(self.home_stains @ scaled))).reshape(planes.shape).clamp(0, 1)
+
+
+class StainMethod(Method):
+    """What both normalisations are, but for how stains are found."""
+
+    kind = TRAINING_FREE
+    colours = (3,)
+    translation: ClassVar[type[StainTranslation]]
+
+    def fit(self, shifted: Domain, home: Domain, parameters: Mapping[str, Any], context: FitContext) -> Translation:
+        """See `Method`; ``scope`` is one of `SCOPES`, ``light`` one of `LIGHTS`."""
+        self.check(shifted, home)
+        read = Parameters(self, parameters)
+        scope, light = read.choice("scope", *SCOPES), read.choice("light", *LIGHTS)
+        read.done()
+        found = self.translation(home.channels, scope)
+        known = []
+        for domain in (home, shifted):
+            lamp = lamp_of(domain, context.check, light)
+            known.append(learn(domain, context.check, lamp, self.finder(domain, lamp, scope, context.check)))
+        found.keep(*known)
+        return found.eval()
+
+    @abstractmethod
+    def finder(self, domain: Domain, lamp: torch.Tensor, scope: str, check: Callable[[], None]) -> Finder:
+        """Give what finds the stains of a domain's images."""
+
+    def grid(self) -> tuple[Mapping[str, Any], ...]:
+        """See `Method`."""
+        return ({}, {"light": "white"}, {"scope": "domain"})

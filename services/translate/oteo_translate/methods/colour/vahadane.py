@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
 
 from oteo_core.graphs.modules import saved
 from oteo_translate.domains import Domain
-from oteo_translate.methods.base import TRAINING_FREE, FitContext, Method, Parameters, Translation, method
-from oteo_translate.methods.colour.moments import SCOPES
-from oteo_translate.methods.colour.stains import LIGHTS, StainTranslation, density, lamp_of, lasso, learn, ordered, stained
+from oteo_translate.methods.base import method
+from oteo_translate.methods.colour.stains import Finder, StainMethod, StainTranslation, density, lasso, ordered, stained
 from oteo_translate.methods.sampling import planes
 
 PENALTY = 0.1
@@ -97,32 +95,17 @@ class VahadaneTranslation(StainTranslation):
 
 
 @method
-class Vahadane(Method):
+class Vahadane(StainMethod):
     """Vahadane's stain normalisation."""
 
     name = "vahadane"
-    kind = TRAINING_FREE
     summary = "Two stains are found by sparse non-negative factoring of optical density and exchanged for home's (Vahadane et al. 2016)."
-    colours = (3,)
     cost = 1.5
     per_image = 0.01
+    translation = VahadaneTranslation
 
-    def fit(self, shifted: Domain, home: Domain, parameters: Mapping[str, Any], context: FitContext) -> Translation:
-        """See `Method`; ``scope`` is one of `SCOPES`, ``light`` one of `oteo_translate.methods.colour.stains.LIGHTS`."""
-        self.check(shifted, home)
-        read = Parameters(self, parameters)
-        scope, light = read.choice("scope", *SCOPES), read.choice("light", *LIGHTS)
-        read.done()
-        found = VahadaneTranslation(home.channels, scope)
-        known = []
-        for domain in (home, shifted):
-            probe = VahadaneTranslation(home.channels, scope)
-            lamp = lamp_of(domain, context.check, light)
-            probe.shifted_stains = dictionary(domain, context.check, lamp, probe.shifted_stains)
-            known.append(learn(domain, context.check, lamp, probe.find))
-        found.keep(*known)
-        return found.eval()
-
-    def grid(self) -> tuple[Mapping[str, Any], ...]:
-        """See `Method`."""
-        return ({}, {"light": "white"}, {"scope": "domain"})
+    def finder(self, domain: Domain, lamp: torch.Tensor, scope: str, check: Callable[[], None]) -> Finder:
+        """See `StainMethod`: factoring that starts at the domain's own dictionary."""
+        probe = VahadaneTranslation(domain.channels, scope)
+        probe.shifted_stains = dictionary(domain, check, lamp, probe.shifted_stains)
+        return probe.find
