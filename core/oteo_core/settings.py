@@ -33,6 +33,7 @@ class CoreSettings(BaseSettings):
     translate_address: str = Field(default="127.0.0.1:7003", description="host:port of translate.")
     gateway_address: str = Field(default="127.0.0.1:7000", description="host:port of the gateway.")
     listen: str = Field(default="", description="host:port to serve on; empty: the service's own address.")
+    reuse_port: bool = Field(default=False, description="Share the port with other processes; the gateway's own parent sets it for them.")
     metrics_port: int = Field(default=0, ge=0, le=65535, description="Port of Prometheus metrics over HTTP; 0: off.")
     token: SecretStr | None = Field(default=None, description="Token that every call must bear.")
     token_file: Path | None = Field(default=None, description="File that holds the token.")

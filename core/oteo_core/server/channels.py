@@ -23,7 +23,7 @@ def options(settings: CoreSettings) -> list[tuple[str, Any]]:
 
 def server_options(settings: CoreSettings) -> list[tuple[str, Any]]:
     """Give the options of servers."""
-    chosen = [*options(settings), ("grpc.so_reuseport", 0), ("grpc.http2.min_ping_interval_without_data_ms", 10_000)]
+    chosen = [*options(settings), ("grpc.so_reuseport", int(settings.reuse_port)), ("grpc.http2.min_ping_interval_without_data_ms", 10_000)]
     if settings.max_connection_age_seconds:
         # A stream may outlive its connection's age; what ends it is its own deadline.
         chosen.append(("grpc.max_connection_age_ms", int(settings.max_connection_age_seconds * 1000)))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from prometheus_client import Counter, Gauge, Histogram
 
 from oteo_gateway.prediction.predictor import Times
@@ -16,8 +14,14 @@ _STAGE = Histogram(
     ["model", "stage"],
     buckets=_SECONDS,
 )
+_SHIFT = Histogram(
+    "oteo_predict_shift_p_value",
+    "How usual images are for the model: the p-value of their distance from its training images, evenly spread where nothing has changed.",
+    ["model"],
+    buckets=(0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0),
+)
 _REFUSED = Counter("oteo_predict_refused_total", "Predictions that were not answered, by deployment and reason.", ["deployment", "reason"])
-_WAITING = Gauge("oteo_predict_waiting", "Predictions that wait for a place.")
+_WAITING = Gauge("oteo_predict_waiting", "Predictions that wait for a place.", multiprocess_mode="livesum")
 
 
 def expect(deployment: str) -> None:
@@ -28,21 +32,21 @@ def expect(deployment: str) -> None:
     _REFUSED.labels(deployment, "DEPLOYMENT_NOT_READY")
 
 
+def waiting(count: int) -> None:
+    """Show how many predictions wait."""
+    _WAITING.set(count)
+
+
 class PrometheusObserver:
-    """Takes the figures of predictions for Prometheus.
+    """Takes the figures of predictions for Prometheus."""
 
-    Parameters
-    ----------
-    waiting
-        Gives the number of predictions that wait.
-    """
-
-    def __init__(self, waiting: Callable[[], int]) -> None:
-        _WAITING.set_function(waiting)
+    def __init__(self) -> None:
         self._stages: dict[str, tuple[Histogram, ...]] = {}
 
-    def predicted(self, model: str, times: Times) -> None:
+    def predicted(self, model: str, times: Times, shift: tuple[float, float] | None) -> None:
         """One was answered."""
+        if shift is not None:
+            _SHIFT.labels(model).observe(shift[1])
         stages = self._stages.get(model)
         if stages is None:
             stages = self._stages[model] = tuple(_STAGE.labels(model, stage) for stage in ("queue", "decode", "inference", "total"))

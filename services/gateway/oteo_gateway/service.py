@@ -43,6 +43,7 @@ from oteo_gateway.settings import GatewaySettings
 from oteo_gateway.triton_control import TritonControl
 from oteo_gateway.triton_health import TritonHealth
 from oteo_gateway.triton_inference import TritonCalls
+from oteo_gateway.triton_statistics import TritonStatistics
 from oteo_gateway.waiting_service import WaitingOperations
 from oteo_protos.augment.v1 import augment_pb2, dataset_pb2
 from oteo_protos.automl.v1 import automl_pb2
@@ -155,7 +156,9 @@ class Gateway:
         router = open_inference_service.TritonRouter(
             replicas, healthy=health.healthy, serving=self._directory.serving, failed=health.failed
         )
-        admission = Admission(settings.predict_concurrency, settings.predict_queue)
+        admission = Admission(
+            settings.predict_concurrency, settings.predict_queue, queue_bytes=settings.predict_queue_bytes, changed=metrics.waiting
+        )
         predictor = Predictor(
             self._directory.find,
             TritonCalls(router, self.reconciler.wake),
@@ -164,7 +167,7 @@ class Gateway:
             ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels),
             self._decoders,
             default_timeout=settings.predict_seconds,
-            observer=metrics.PrometheusObserver(lambda: admission.waiting),
+            observer=metrics.PrometheusObserver(),
         )
         inference = InferenceService(predictor, window=settings.predict_stream_window)
         deployments = DeploymentService(self._store, self.operations, self._waiting, self.read_package, self.reconciler.wake)
@@ -187,6 +190,9 @@ class Gateway:
             *forwarding.names,
         )
 
+    def _backends(self) -> list[Backend]:
+        return [] if self._replicas is None else [replica.backend for replica in self._replicas.current()]
+
     async def start(self) -> None:
         """Start the loops beside: health, deployments, operations."""
         await asyncio.to_thread(self._waiting.resume)
@@ -199,6 +205,10 @@ class Gateway:
         thread.start()
         self._threads.append(thread)
         self._tasks.append(asyncio.create_task(self._directory.run(), name="directory"))
+        statistics = TritonStatistics(
+            self._backends, self._directory.triton_models, lambda: self.reconciler.leads, period=self._settings.statistics_seconds
+        )
+        self._tasks.append(asyncio.create_task(statistics.run(), name="triton-statistics"))
         if self._health is not None:
             self._tasks.append(asyncio.create_task(self._health.run(), name="triton-health"))
 

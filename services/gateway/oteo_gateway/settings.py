@@ -10,9 +10,15 @@ from oteo_core.settings import CoreSettings
 class GatewaySettings(CoreSettings):
     """What the gateway reads from ``OTEO_*`` environment variables, beside what every service reads."""
 
+    processes: int = Field(
+        default=1, ge=1, le=64, description="Processes of this gateway that share its port; a caller's connection stays with one of them."
+    )
     predict_concurrency: int = Field(default=64, ge=1, description="Predictions that run at a time.")
     predict_queue: int = Field(
         default=256, ge=0, description="Predictions that wait at a time; one more is refused with RESOURCE_EXHAUSTED."
+    )
+    predict_queue_bytes: int = Field(
+        default=256 * 1024 * 1024, ge=1, description="Bytes of images that wait at a time; more are refused, but for one alone."
     )
     predict_stream_window: int = Field(default=8, ge=1, description="Images of one PredictStream that are worked on at a time.")
     decode_threads: int = Field(default=0, ge=0, description="Threads that decode images; 0: one for each CPU, four at most.")
@@ -30,6 +36,9 @@ class GatewaySettings(CoreSettings):
     lease_seconds: float = Field(default=10.0, gt=0, description="Length of the reconciler's lease among gateways, seconds.")
     discover_seconds: float = Field(
         default=2.0, gt=0, description="Period in which DNS is asked for Triton replicas that are given as dns:///NAME:PORT, seconds."
+    )
+    statistics_seconds: float = Field(
+        default=5.0, gt=0, description="Period in which Triton replicas are asked for what they counted, for the metrics, seconds."
     )
     health_seconds: float = Field(
         default=1.0, gt=0, description="Period in which Triton replicas are asked whether they are there, seconds."

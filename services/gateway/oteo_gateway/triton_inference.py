@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import grpc
@@ -36,9 +37,11 @@ class TritonCalls:
         """Have the deployment's model answer; see `oteo_gateway.prediction.predictor.ModelCalls`."""
         model = served.template.model
         error: OteoError | None = None
+        # One time limit for both tries. Triton takes a request whose call is over out of its queue.
+        until = time.monotonic() + seconds
         for backend in self._router.order(model)[:2]:
             try:
-                response: bytes = await backend.callable("unary_unary", _INFER)(request, timeout=seconds)
+                response: bytes = await backend.callable("unary_unary", _INFER)(request, timeout=max(0.0, until - time.monotonic()))
             except grpc.aio.AioRpcError as failed:
                 error = self._judge(served, backend, failed)
             else:

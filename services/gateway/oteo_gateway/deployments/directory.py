@@ -95,6 +95,10 @@ class Directory:
         found = [d for d in self._deployments.values() if d.serving is not None and d.serving.model_id == triton_model]
         return frozenset(found[0].answering) if found else None
 
+    def triton_models(self) -> tuple[str, ...]:
+        """Give the names on the model server of what is deployed."""
+        return tuple(sorted({d.serving.model_id for d in self._deployments.values() if d.serving is not None}))
+
     async def find(self, deployment_id: str) -> Served:
         """Give a deployment that answers.
 

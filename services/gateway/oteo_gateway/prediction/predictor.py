@@ -83,8 +83,8 @@ class ModelCalls(Protocol):
 class Observer(Protocol):
     """Takes the figures of a prediction."""
 
-    def predicted(self, model: str, times: Times) -> None:
-        """One was answered."""
+    def predicted(self, model: str, times: Times, shift: tuple[float, float] | None) -> None:
+        """One was answered; `shift` is its distance from the training images and the p-value."""
 
     def refused(self, deployment: str, reason: str) -> None:
         """One was not."""
@@ -155,7 +155,7 @@ class Predictor:
             package = served.package
             if package.task not in OUTPUTS:
                 raise Unimplemented(f"{package.name} is for {package.task}, which is not served.", reason="TASK_NOT_SERVED")
-            async with self._admission.enter() as queued:
+            async with self._admission.enter(len(query.content), remaining()) as queued:
                 prepared = await asyncio.get_running_loop().run_in_executor(self._decoders, self._prepare, query, served)
                 sent = time.perf_counter()
                 left = remaining()
@@ -177,7 +177,7 @@ class Predictor:
             self._observer.refused(query.deployment_id if error.reason != "DEPLOYMENT_NOT_FOUND" else "", error.reason)
             raise
         times = Times(queue=queued, decode=prepared.seconds, inference=answered - sent, total=time.perf_counter() - begin)
-        self._observer.predicted(package.id, times)
+        self._observer.predicted(package.id, times, prepared.shift)
         return Prediction(
             answer=answer,
             deployment=served.deployment.name,
