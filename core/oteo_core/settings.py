@@ -51,6 +51,16 @@ class CoreSettings(BaseSettings):
         ge=0,
         description="Age at which a connection is ended, so that callers look again for replicas, seconds; 0: never. Calls in flight go on.",
     )
+    otlp_endpoint: str = Field(
+        default="",
+        description="Address of an OTLP collector that traces are sent to over gRPC, http://HOST:4317 or https://…; empty: none.",
+    )
+    trace_ratio: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="Share of the traces begun here that are recorded; one begun by a caller is as the caller says.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least severity that is logged.")
     log_format: Literal["json", "console"] = Field(default="json", description="One JSON object a line, or text for a person.")
     max_message_bytes: int = Field(default=64 * 1024 * 1024, ge=1024, description="Largest gRPC message, bytes.")

@@ -66,7 +66,7 @@ def configure_logging(settings: CoreSettings, service: str) -> None:
     )
     logging.basicConfig(handlers=[handler], level=level, force=True)
     # Chatty libraries say nothing below a warning.
-    for name in ("grpc", "urllib3", "asyncio", "botocore", "aiobotocore", "s3fs", "fsspec"):
+    for name in ("grpc", "urllib3", "asyncio", "botocore", "aiobotocore", "s3fs", "fsspec", "opentelemetry"):
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
 
 

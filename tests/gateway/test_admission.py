@@ -98,9 +98,11 @@ class Silent:
 
     def __init__(self) -> None:
         self.asked = 0
+        self.called = asyncio.Event()
 
     async def infer(self, served: Served, request: bytes, seconds: float) -> bytes:
         self.asked += 1
+        self.called.set()
         await asyncio.Event().wait()
         raise AssertionError
 
@@ -109,7 +111,7 @@ def test_nothing_is_decoded_for_callers_who_have_gone(tmp_path: Path, monkeypatc
     store = ArtifactStore(f"file://{tmp_path}")
     package = publish_model(store, "colours")
     decoded: list[str] = []
-    gate = threading.Event()
+    begun, gate = threading.Event(), threading.Event()
 
     async def scenario() -> None:
         calls = Silent()
@@ -133,21 +135,20 @@ def test_nothing_is_decoded_for_callers_who_have_gone(tmp_path: Path, monkeypatc
 
         def counted(query: Query, served: Served) -> Any:
             decoded.append(query.deployment_id)
+            begun.set()
             gate.wait(10)
             return prepare(query, served)
 
         monkeypatch.setattr(predictor, "_prepare", counted)
         queries = [Query(name, content=picture("red")) for name in ("decoding", "to-decode", "to-decode-2", "waiting", "stays")]
         tasks = [asyncio.create_task(predictor.predict(query, lambda: None)) for query in queries]
-        while not decoded:
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(begun.wait, 20)
         # One is being decoded, two have places and wait for the thread, two wait for places.
         for task in tasks[:4]:
             task.cancel()
         await _turn()
         gate.set()
-        while calls.asked < 1:
-            await asyncio.sleep(0.01)
+        await asyncio.wait_for(calls.called.wait(), 20)
         tasks[4].cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         assert decoded == ["decoding", "stays"]

@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from oteo_core.operations.database import writing
 
-VERSION = 1
+VERSION = 2
 """Version of the tables that this code reads and writes."""
 
 metadata = MetaData()
@@ -60,6 +60,7 @@ operations = Table(
     Column("end_time", Float),
     Column("deadline", Float),
     Column("sweep_time", Float),
+    Column("traceparent", String(128), nullable=False, server_default=""),
     # A replay of a call finds the first one.
     Index("operations_request", "service", "method", "caller", "request_id", unique=True),
     # At most one live operation on a resource: the database itself refuses the second.
@@ -75,7 +76,12 @@ operations = Table(
 )
 """One row an operation. Times are seconds since 1970 by the database's clock."""
 
-_MIGRATIONS: dict[int, Callable[[Connection], None]] = {}
+
+def _add_traceparent(connection: Connection) -> None:
+    connection.execute(text("ALTER TABLE operations ADD COLUMN traceparent VARCHAR(128) NOT NULL DEFAULT ''"))
+
+
+_MIGRATIONS: dict[int, Callable[[Connection], None]] = {2: _add_traceparent}
 """What raises the tables to a version, by that version; `create` runs those after the version found."""
 
 _LOCK = 7_304_115

@@ -15,7 +15,7 @@ import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from oteo_core import telemetry
+from oteo_core import telemetry, tracing
 from oteo_core.errors import Unavailable
 from oteo_core.security import required_token, server_credentials
 from oteo_core.server.calls import CallInterceptor
@@ -122,6 +122,7 @@ async def _run(
     LOG.info("draining", seconds=settings.drain_seconds)
     await server.stop(settings.drain_seconds)
     await _call(on_stop)
+    await asyncio.to_thread(tracing.end_tracing)
     LOG.info("stopped")
 
 
@@ -136,4 +137,5 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain. ``register`` and the hooks (plain or coroutine functions) run inside the event loop."""
     telemetry.configure_logging(settings, service)
+    tracing.configure_tracing(settings, service)
     uvloop.run(_run(settings, service, register, on_start, on_stop, generic_handlers))

@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 
+from oteo_core import tracing
 from oteo_core.context import current
 from oteo_core.security import bearer, channel_credentials
 from oteo_core.settings import CoreSettings
@@ -39,9 +40,9 @@ def channel_options(address: str, settings: CoreSettings) -> list[tuple[str, Any
 
 
 def outgoing(token: str | None) -> list[tuple[str, str]]:
-    """Give the metadata of a call to another service: token, and the request id and caller of the call being answered."""
+    """Give the metadata of a call to another service: token, place in the trace, and the request id and caller of the call being answered."""
     call = current()
-    metadata = list(bearer(token))
+    metadata = [*bearer(token), *tracing.headers()]
     if call.request_id:
         metadata.append(("x-request-id", call.request_id))
     if call.caller:

@@ -16,6 +16,7 @@ import grpc
 import structlog
 from google.protobuf.descriptor import ServiceDescriptor
 
+from oteo_core import tracing
 from oteo_core.context import current
 from oteo_core.errors import OteoError, Unavailable
 
@@ -26,6 +27,7 @@ RETRY_SECONDS = 1.0
 # The hop's own: token, request id and caller are set anew, and transport headers are not ours to copy.
 _NOT_FORWARDED = frozenset(
     {"authorization", "user-agent", "content-type", "te", "host", "accept-encoding", "connection", "x-request-id", "x-oteo-caller"}
+    | {tracing.TRACEPARENT, tracing.TRACESTATE}
 )
 _NOT_RETURNED = frozenset({"content-type", "date", "server"})
 
@@ -125,7 +127,7 @@ def forwarded_metadata(context: grpc.aio.ServicerContext[Any, Any], backend: Bac
         if key not in _NOT_FORWARDED and not key.startswith(("grpc-", ":"))
     ]
     call = current()
-    return (*kept, *backend.credentials, ("x-request-id", call.request_id), ("x-oteo-caller", call.caller))
+    return (*kept, *backend.credentials, *tracing.headers(), ("x-request-id", call.request_id), ("x-oteo-caller", call.caller))
 
 
 def returned_metadata(metadata: Iterable[tuple[str, str | bytes]] | None) -> Metadata:

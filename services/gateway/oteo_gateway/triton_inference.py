@@ -8,6 +8,7 @@ from collections.abc import Callable
 import grpc
 import structlog
 
+from oteo_core import tracing
 from oteo_core.errors import DeadlineExceeded, Internal, OteoError
 from oteo_gateway.deployments.directory import Served, not_ready
 from oteo_gateway.forward_service import Backend
@@ -41,7 +42,10 @@ class TritonCalls:
         until = time.monotonic() + seconds
         for backend in self._router.order(model)[:2]:
             try:
-                response: bytes = await backend.callable("unary_unary", _INFER)(request, timeout=max(0.0, until - time.monotonic()))
+                with tracing.calling(_INFER, {"oteo.model": model, "server.address": backend.address}):
+                    response: bytes = await backend.callable("unary_unary", _INFER)(
+                        request, timeout=max(0.0, until - time.monotonic()), metadata=tracing.headers()
+                    )
             except grpc.aio.AioRpcError as failed:
                 error = self._judge(served, backend, failed)
             else:

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from oteo_core import tracing
+from oteo_core.context import current
 from oteo_core.datasets.named_images import ImageStore
 from oteo_core.errors import InvalidArgument, OteoError, ResourceExhausted, Unimplemented
 from oteo_core.images import ImageHeader, ImageLimits
@@ -156,12 +158,14 @@ class Predictor:
             if package.task not in OUTPUTS:
                 raise Unimplemented(f"{package.name} is for {package.task}, which is not served.", reason="TASK_NOT_SERVED")
             async with self._admission.enter(len(query.content), remaining()) as queued:
+                tracing.past("queue", queued)
                 prepared = await asyncio.get_running_loop().run_in_executor(self._decoders, self._prepare, query, served)
+                tracing.past("decode", prepared.seconds)
                 sent = time.perf_counter()
                 left = remaining()
                 response = await self._calls.infer(
                     served,
-                    served.template.build(prepared.pixels, everything=query.explain),
+                    served.template.build(prepared.pixels, everything=query.explain, request_id=current().request_id),
                     self._default_timeout if left is None else left,
                 )
                 answered = time.perf_counter()
