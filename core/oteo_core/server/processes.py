@@ -91,6 +91,15 @@ def held_port(address: str, seconds: float = _PORT_SECONDS) -> Iterator[str]:
         yield f"{host}:{holder.getsockname()[1]}"
 
 
+def _listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]") or "localhost", int(port)), timeout=_LOOK_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
 class _Child:
     """One place among the processes: who is in it, and when it is filled again."""
 
@@ -122,7 +131,7 @@ class Supervisor:
         self._children = [_Child() for _ in range(count)]
         self._address = settings.listen or str(getattr(settings, f"{service}_address"))
         self._stop = threading.Event()
-        self._steady = False
+        self._served = False
         self._registry = CollectorRegistry()
         self._restarts = Counter("oteo_process_restarts", "Processes that ended unasked and were started again.", registry=self._registry)
         self._running = Gauge("oteo_processes", "Processes that run.", registry=self._registry)
@@ -138,7 +147,7 @@ class Supervisor:
                 MultiProcessCollector(self._registry, path=figures)  # type: ignore[no-untyped-call]
                 telemetry.serve_metrics(self._settings.metrics_port, address.rpartition(":")[0].strip("[]"), self._registry)
                 LOG.info("supervising", processes=len(self._children), address=address)
-                return self._watch(self._environment(address, lifeline, figures), lifeline, figures)
+                return self._watch(address, self._environment(address, lifeline, figures), lifeline, figures)
         finally:
             os.close(ours)
             os.close(lifeline)
@@ -155,7 +164,7 @@ class Supervisor:
             LIFELINE: str(lifeline),
         }
 
-    def _watch(self, environment: Mapping[str, str], lifeline: int, figures: str) -> int:
+    def _watch(self, address: str, environment: Mapping[str, str], lifeline: int, figures: str) -> int:
         status = 0
         while not self._stop.is_set():
             now = time.monotonic()
@@ -167,14 +176,15 @@ class Supervisor:
                     child.started = now
                 elif child.process is not None and (ended := child.process.poll()) is not None:
                     mark_process_dead(child.process.pid, path=figures)  # type: ignore[no-untyped-call]
-                    if ended > 0 and not self._steady:
+                    if ended > 0 and not self._served:
                         # It does not start with these settings: whoever started the parent is to know.
                         status = ended
                         self._stop.set()
                         break
                     self._mourn(child, ended, now)
                 elif child.process is not None and now - child.started > _STEADY_SECONDS:
-                    self._steady, child.pause = True, 0.0
+                    child.pause = 0.0
+            self._served = self._served or _listens(address)
             self._running.set(sum(child.process is not None for child in self._children))
             self._stop.wait(_LOOK_SECONDS)
         self._end()
