@@ -46,6 +46,7 @@ class CoreSettings(BaseSettings):
         default=True,
         description="Whether callers must show a certificate where tls_client_ca is set; off where callers come from outside, and bear tokens.",
     )
+    max_concurrent_streams: int = Field(default=1024, ge=1, description="Calls at a time over one connection; more wait at the caller.")
     max_connection_age_seconds: float = Field(
         default=0.0,
         ge=0,

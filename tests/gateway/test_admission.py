@@ -40,7 +40,7 @@ class Places:
 
     async def take(self, size: int = 0, left: float | None = None) -> asyncio.Task[None]:
         async def hold() -> None:
-            async with self.admission.enter(size, left):
+            async with self.admission.enter(size, lambda: left):
                 await self.leave.wait()
 
         self.tasks.append(asyncio.create_task(hold()))

@@ -24,7 +24,15 @@ def options(settings: CoreSettings) -> list[tuple[str, Any]]:
 
 def server_options(settings: CoreSettings) -> list[tuple[str, Any]]:
     """Give the options of servers."""
-    chosen = [*options(settings), ("grpc.so_reuseport", int(settings.reuse_port)), ("grpc.http2.min_ping_interval_without_data_ms", 10_000)]
+    chosen = [
+        *options(settings),
+        ("grpc.so_reuseport", int(settings.reuse_port)),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+        # Who connects and says nothing, or stays and asks nothing, does not keep a connection: a client opens another when it has a call.
+        ("grpc.server_handshake_timeout_ms", 20_000),
+        ("grpc.max_connection_idle_ms", 15 * 60_000),
+    ]
     if settings.max_connection_age_seconds:
         # A stream may outlive its connection's age; what ends it is its own deadline.
         chosen.append(("grpc.max_connection_age_ms", int(settings.max_connection_age_seconds * 1000)))

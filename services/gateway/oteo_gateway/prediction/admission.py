@@ -2,7 +2,8 @@
 
 A request that waits in vain costs as much as one that is answered, so one that the queue cannot bring forward within its deadline is refused at once. The
 wait is foretold from what is known for certain, the number that wait before it, and from the mean time that requests held a place of late (Little's law:
-with all places taken, one becomes free every mean / places seconds).
+with all places taken, one becomes free every mean / places seconds). Its own time is taken to be that mean and twice the mean deviation, weighted as TCP
+does for its round trips (RFC 6298). One whose turn comes too late all the same is not begun.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from oteo_core.errors import ResourceExhausted
 
 _LEAST_RETRY = 0.05
 _FIRST_MEAN = 0.1
-_WEIGHT = 0.05
+_WEIGHT, _DEVIATION_WEIGHT = 0.125, 0.25
+_DEVIATIONS = 2.0
 
 
 class Admission:
@@ -46,6 +48,7 @@ class Admission:
         self._waiting_bytes = 0
         # Running mean of the time that a request holds its place.
         self._mean_seconds = _FIRST_MEAN
+        self._deviation = 0.0
 
     @property
     def waiting(self) -> int:
@@ -58,53 +61,66 @@ class Admission:
         return self._mean_seconds * (self._waiting + 1) / self._places if self._semaphore.locked() else 0.0
 
     @asynccontextmanager
-    async def enter(self, size: int = 0, left: float | None = None) -> AsyncIterator[float]:
+    async def enter(self, size: int = 0, remaining: Callable[[], float | None] = lambda: None) -> AsyncIterator[float]:
         """Wait for a place and hold it; gives the seconds waited. A caller that is cancelled leaves the queue.
 
         Parameters
         ----------
         size
             Bytes that the request holds while it waits.
-        left
-            Seconds that the caller still waits for its answer; None: for ever.
+        remaining
+            Gives the seconds that the caller still waits for its answer; None: for ever.
 
         Raises
         ------
         ResourceExhausted
             ``TOO_MANY_REQUESTS``, or ``NOT_IN_TIME`` where the answer would come after the deadline; with the seconds after which to try again.
         """
-        if self._semaphore.locked():
-            self._check(size, left)
+        crowded = self._semaphore.locked()
+        if crowded:
+            self._check_room(size)
+            self._check_time(remaining(), self.expected_wait)
         begin = time.perf_counter()
         self._count(1, size)
         try:
             await self._semaphore.acquire()
         finally:
             self._count(-1, -size)
-        admitted = time.perf_counter()
         try:
-            yield admitted - begin
+            if crowded:
+                self._check_time(remaining(), 0.0)
+            admitted = time.perf_counter()
+            try:
+                yield admitted - begin
+            finally:
+                self._learn(time.perf_counter() - admitted)
         finally:
             self._semaphore.release()
-            self._mean_seconds += _WEIGHT * (time.perf_counter() - admitted - self._mean_seconds)
+
+    def _learn(self, seconds: float) -> None:
+        difference = seconds - self._mean_seconds
+        self._deviation += _DEVIATION_WEIGHT * (abs(difference) - self._deviation)
+        self._mean_seconds += _WEIGHT * difference
 
     def _count(self, requests: int, size: int) -> None:
         self._waiting += requests
         self._waiting_bytes += size
         self._changed(self._waiting)
 
-    def _check(self, size: int, left: float | None) -> None:
+    def _check_room(self, size: int) -> None:
         full = self._waiting >= self._queue or (self._waiting and self._waiting_bytes + size > self._queue_bytes)
-        wait = self.expected_wait
         if full:
             raise ResourceExhausted(
                 f"{self._places} predictions run and {self._waiting} wait; try again shortly.",
                 reason="TOO_MANY_REQUESTS",
-                retry_after=max(_LEAST_RETRY, wait),
+                retry_after=max(_LEAST_RETRY, self.expected_wait),
             )
-        if left is not None and wait + self._mean_seconds > left:
+
+    def _check_time(self, left: float | None, wait: float) -> None:
+        needed = wait + self._mean_seconds + _DEVIATIONS * self._deviation
+        if left is not None and needed > left:
             raise ResourceExhausted(
-                f"{self._waiting} predictions wait before this one, about {wait + self._mean_seconds:.2f} s, and the caller waits {left:.2f} s.",
+                f"{self._waiting} predictions wait; this one would take about {needed:.2f} s, and the caller waits {left:.2f} s.",
                 reason="NOT_IN_TIME",
-                retry_after=max(_LEAST_RETRY, wait + self._mean_seconds - left),
+                retry_after=max(_LEAST_RETRY, needed - left),
             )

@@ -157,7 +157,7 @@ class Predictor:
             package = served.package
             if package.task not in OUTPUTS:
                 raise Unimplemented(f"{package.name} is for {package.task}, which is not served.", reason="TASK_NOT_SERVED")
-            async with self._admission.enter(len(query.content), remaining()) as queued:
+            async with self._admission.enter(len(query.content), remaining) as queued:
                 tracing.past("queue", queued)
                 prepared = await asyncio.get_running_loop().run_in_executor(self._decoders, self._prepare, query, served)
                 tracing.past("decode", prepared.seconds)
