@@ -46,6 +46,22 @@ class InferenceService:
         """Answer for one image."""
         return encode(await self._predictor.predict(decode(request), current().remaining))
 
+    async def predict_if_there_is_room(
+        self, request_iterator: AsyncIterator[bytes], context: Context
+    ) -> AsyncIterator[inference_pb2.PredictResponse]:
+        """Answer for one image as `Predict` does; where there is no room the image is refused unread, which under a flood is most of them."""
+        self._predictor.check_room(current().remaining())
+        request = inference_pb2.PredictRequest()
+        async for data in request_iterator:
+            request.ParseFromString(data)
+        validate(request)
+        yield await self.Predict(request, context)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether one who comes now has to wait, or is refused."""
+        return self._predictor.crowded
+
     async def PredictStream(
         self, request_iterator: AsyncIterator[bytes], context: Context
     ) -> AsyncIterator[inference_pb2.PredictStreamResponse]:
@@ -75,19 +91,29 @@ class InferenceService:
 SERVICE: str = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
 
 
-def handler(service: InferenceService) -> grpc.GenericRpcHandler:
-    """Make the handler of the service; PredictStream is given bytes."""
-    methods = {
-        "Predict": grpc.unary_unary_rpc_method_handler(
+class InferenceHandler(grpc.GenericRpcHandler):
+    """The handler of the service. PredictStream is given bytes, and so is Predict while others wait: on the wire one message is a stream of one."""
+
+    def __init__(self, service: InferenceService) -> None:
+        self._service = service
+        self._predict: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(
             service.Predict,
             request_deserializer=inference_pb2.PredictRequest.FromString,
             response_serializer=inference_pb2.PredictResponse.SerializeToString,
-        ),
-        "PredictStream": grpc.stream_stream_rpc_method_handler(
+        )
+        self._predict_if_there_is_room: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
+            service.predict_if_there_is_room, response_serializer=inference_pb2.PredictResponse.SerializeToString
+        )
+        self._stream: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
             service.PredictStream, response_serializer=inference_pb2.PredictStreamResponse.SerializeToString
-        ),
-    }
-    return grpc.method_handlers_generic_handler(SERVICE, methods)
+        )
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Find the handler of a call; None if it is not of this service."""
+        method = handler_call_details.method
+        if method == f"/{SERVICE}/Predict":
+            return self._predict_if_there_is_room if self._service.crowded else self._predict
+        return self._stream if method == f"/{SERVICE}/PredictStream" else None
 
 
 def decode(request: inference_pb2.PredictRequest) -> Query:

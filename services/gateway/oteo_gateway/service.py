@@ -181,7 +181,7 @@ class Gateway:
         }
         forwarded[open_inference_service.SERVICE] = (open_inference_service.DESCRIPTOR, open_inference_service.proxy(router))
         forwarding = ForwardingHandler(forwarded)
-        server.add_generic_rpc_handlers((inference_service.handler(inference), forwarding))
+        server.add_generic_rpc_handlers((inference_service.InferenceHandler(inference), forwarding))
         return (
             operations_pb2.DESCRIPTOR.services_by_name["Operations"].full_name,
             deployment_pb2.DESCRIPTOR.services_by_name["DeploymentService"].full_name,

@@ -58,7 +58,24 @@ class Admission:
     @property
     def expected_wait(self) -> float:
         """Seconds that a request that comes now will wait for its place."""
-        return self._mean_seconds * (self._waiting + 1) / self._places if self._semaphore.locked() else 0.0
+        return self._mean_seconds * (self._waiting + 1) / self._places if self.crowded else 0.0
+
+    @property
+    def crowded(self) -> bool:
+        """Whether one who comes now has to wait, or is refused."""
+        return self._semaphore.locked()
+
+    def check(self, size: int, left: float | None) -> None:
+        """Refuse a request that `enter` would refuse; it may come before the request is read.
+
+        Raises
+        ------
+        ResourceExhausted
+            As `enter`.
+        """
+        if self.crowded:
+            self._check_room(size)
+            self._check_time(left, self.expected_wait)
 
     @asynccontextmanager
     async def enter(self, size: int = 0, remaining: Callable[[], float | None] = lambda: None) -> AsyncIterator[float]:
@@ -76,10 +93,8 @@ class Admission:
         ResourceExhausted
             ``TOO_MANY_REQUESTS``, or ``NOT_IN_TIME`` where the answer would come after the deadline; with the seconds after which to try again.
         """
-        crowded = self._semaphore.locked()
-        if crowded:
-            self._check_room(size)
-            self._check_time(remaining(), self.expected_wait)
+        crowded = self.crowded
+        self.check(size, remaining() if crowded else None)
         begin = time.perf_counter()
         self._count(1, size)
         try:

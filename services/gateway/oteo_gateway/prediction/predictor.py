@@ -136,6 +136,25 @@ class Predictor:
         self._default_timeout = default_timeout
         self._observer = observer
 
+    @property
+    def crowded(self) -> bool:
+        """Whether one who comes now has to wait, or is refused."""
+        return self._admission.crowded
+
+    def check_room(self, left: float | None) -> None:
+        """Refuse a request before it is read, if it would be refused after it, too; `left` as for `predict`.
+
+        Raises
+        ------
+        ResourceExhausted
+            ``TOO_MANY_REQUESTS``, ``NOT_IN_TIME``.
+        """
+        try:
+            self._admission.check(0, left)
+        except ResourceExhausted as refused:
+            self._observer.refused("", refused.reason)
+            raise
+
     async def predict(self, query: Query, remaining: Callable[[], float | None]) -> Prediction:
         """Answer for one image.
 
