@@ -9,8 +9,7 @@ import cv2
 import grpc
 import numpy as np
 import pytest
-from gateway_support import Loop, details_of, running_gateway, settings_for, wait_for
-from google.longrunning import operations_pb2, operations_pb2_grpc
+from gateway_support import Loop, deploy, details_of, running_gateway, settings_for
 from judged_models import dataset, publish, square
 from pycocotools import mask as coco_mask
 
@@ -22,7 +21,7 @@ from oteo_gateway.prediction.answer import label
 from oteo_gateway.prediction.outputs import check_outputs
 from oteo_gateway.prediction.regions import diameter, runs_of
 from oteo_local.triton import start
-from oteo_protos.gateway.v1 import deployment_pb2, deployment_pb2_grpc, inference_pb2, inference_pb2_grpc
+from oteo_protos.gateway.v1 import inference_pb2, inference_pb2_grpc
 
 LABELS = {"score_threshold": [0.4, 0.6], "set_threshold": [0.02, 0.0005], "set_coverage": 0.9}
 TASKS = {
@@ -49,14 +48,7 @@ def stub(loop: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[infer
         for task, (name, decoding) in TASKS.items():
             publish(artifacts, task, name, decoding=decoding, training_size=(64, 64))
         with running_gateway(loop, settings, log_dir=home / "logs") as running:
-            deployments = deployment_pb2_grpc.DeploymentServiceStub(running.channel)
-            operations = operations_pb2_grpc.OperationsStub(running.channel)
-            for name, _ in TASKS.values():
-                wanted = deployment_pb2.Deployment(models=[deployment_pb2.DeployedModel(model=f"models/{name}")])
-                made = deployments.CreateDeployment(deployment_pb2.CreateDeploymentRequest(deployment=wanted), timeout=10)
-                request = operations_pb2.GetOperationRequest(name=made.name)
-                wait_for(lambda request=request: operations.GetOperation(request, timeout=5).done, 60)
-                assert operations.GetOperation(request, timeout=5).WhichOneof("result") == "response"
+            deploy(running.channel, [name for name, _ in TASKS.values()])
             yield inference_pb2_grpc.InferenceServiceStub(running.channel)
 
 
