@@ -164,7 +164,7 @@ def encode(prediction: Prediction) -> inference_pb2.PredictResponse:
 
 
 def _classes(answer: ClassAnswer) -> inference_pb2.ClassificationResult:
-    return inference_pb2.ClassificationResult(
+    result = inference_pb2.ClassificationResult(
         scores=[inference_pb2.ClassificationResult.Score(class_name=name, probability=value) for name, value in answer.scores],
         prediction_set=answer.prediction_set,
         coverage=answer.coverage,
@@ -172,6 +172,9 @@ def _classes(answer: ClassAnswer) -> inference_pb2.ClassificationResult:
         refer=answer.refer,
         decisions=answer.decisions,
     )
+    if answer.point is not None:
+        result.operating_point, result.threshold = f"{answer.point.class_name}/{answer.point.criterion}", answer.point.threshold
+    return result
 
 
 def _objects(answer: ObjectAnswer) -> inference_pb2.DetectionResult:
