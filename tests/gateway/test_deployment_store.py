@@ -12,10 +12,12 @@ import pytest
 from engine_fixtures import postgres
 
 from oteo_core.errors import AlreadyExists, NotFound
-from oteo_gateway.deployments.records import Deployment, ModelPart, Replica, Serving
+from oteo_gateway.deployments.records import Bridge, Deployment, ModelPart, Replica, Serving, ServingModel
 from oteo_gateway.deployments.store import DeploymentStore
 
 __all__ = ["postgres"]
+
+SERVING = Serving((ServingModel(ModelPart("cells", "champion"), "d" * 64, Bridge("dark", "cells_dark", "e" * 64, "cells", "d" * 64)),), 1)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -49,7 +51,7 @@ def test_what_is_written_is_read(store: DeploymentStore) -> None:
     made = deployment()
     store.create(made)
     assert store.get("cells") == made
-    standing = made.with_status((Replica("a:1", True, "", True), Replica("b:1", False, "away")), Serving("cells", "d" * 64, 1), ("", ""))
+    standing = made.with_status((Replica("a:1", True, "", ("cells",)), Replica("b:1", False, "away")), SERVING, ("", ""))
     store.set_status(standing)
     assert store.get("cells") == standing
     assert standing.state == "DEGRADED"
@@ -67,11 +69,11 @@ def test_status_of_an_older_generation_or_an_earlier_namesake_is_not_written(sto
     new = replace(old, models=(ModelPart("better"),), generation=2)
     assert store.update(new, expected_generation=1)
     assert not store.update(new, expected_generation=1), "two changes of one generation"
-    store.set_status(old.with_status((Replica("a:1", True, "", True),), None, ("", "")))
+    store.set_status(old.with_status((Replica("a:1", True, "", ("cells",)),), None, ("", "")))
     assert store.get("cells").replicas == ()
     assert store.delete("cells")
     store.create(replace(deployment(), uid="another"))
-    store.set_status(new.with_status((Replica("a:1", True, "", True),), None, ("", "")))
+    store.set_status(new.with_status((Replica("a:1", True, "", ("cells",)),), None, ("", "")))
     assert store.get("cells").replicas == ()
 
 

@@ -355,8 +355,8 @@ def test_bad_requests_name_the_field(site: Site) -> None:
     model = deployment_pb2.DeployedModel
     cases = [
         ([model(model="models/none")], grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND"),
-        ([model(model="models/fine"), model(model="models/fine")], grpc.StatusCode.UNIMPLEMENTED, "TRAFFIC_SPLIT"),
-        ([model(model="models/fine", shadow=True)], grpc.StatusCode.UNIMPLEMENTED, "SHADOW_TRAFFIC"),
+        ([model(model="models/fine"), model(model="models/fine")], grpc.StatusCode.INVALID_ARGUMENT, "DUPLICATE_MODEL"),
+        ([model(model="models/fine", shadow=True)], grpc.StatusCode.INVALID_ARGUMENT, "NO_MODEL"),
         ([model(model="models/fine", traffic_percent=30)], grpc.StatusCode.INVALID_ARGUMENT, "BAD_TRAFFIC"),
         ([], grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"),
     ]

@@ -22,10 +22,24 @@ TRANSLATOR_MANIFEST = "translator.json"
 TRANSLATION = "translation.pt"
 """File that holds a translation of images."""
 
+ENSEMBLE = "ensemble.pbtxt"
+"""File with Triton's configuration of translator and model together."""
+
+TRANSLATED = "translated"
+"""Output of a translator's graph: the image, of the shape and type that the model takes."""
+
+ADAPTED_MODEL = "adapted_model"
+"""Key of `TranslatorPackage.details`: ``models/{id}`` that was adapted and published with it."""
+
 TRANSLATOR_FORMAT = 1
 
 IMAGE, MODEL = "image", "model"
 """What a method changes: the image before the model sees it, or the model itself."""
+
+
+def triton_name(translator_id: str) -> str:
+    """Give a translator's name on Triton, by its id; no model has it, as ids hold no underscore."""
+    return f"translator_{translator_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +147,21 @@ class TranslatorPackage:
     def name(self) -> str:
         """``translators/{id}``."""
         return f"translators/{self.id}"
+
+    @property
+    def triton_model(self) -> str:
+        """Name of the translation alone on Triton."""
+        return triton_name(self.id)
+
+    @property
+    def triton_path(self) -> str:
+        """Folder of the translation's Triton model inside the package."""
+        return f"triton/{self.triton_model}"
+
+    @property
+    def adapted_model(self) -> str:
+        """``models/{id}`` of the model that was adapted; empty where the model was left as it is."""
+        return str(self.details.get(ADAPTED_MODEL, ""))
 
     def to_json(self) -> bytes:
         """Give the manifest, UTF-8."""

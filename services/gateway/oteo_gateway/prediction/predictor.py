@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,14 +17,18 @@ from oteo_core.datasets.named_images import ImageStore
 from oteo_core.errors import InvalidArgument, OteoError, ResourceExhausted, Unimplemented
 from oteo_core.images import ImageHeader, ImageLimits
 from oteo_core.packages import ModelPackage
-from oteo_gateway.deployments.directory import Served
 from oteo_gateway.prediction.admission import Admission
 from oteo_gateway.prediction.answer import ClassAnswer, classify, label
 from oteo_gateway.prediction.attention import explain
+from oteo_gateway.prediction.notes import Note
 from oteo_gateway.prediction.outputs import CLASSES, OUTPUTS, check_outputs
 from oteo_gateway.prediction.preparation import PreparedImage, prepare_image
 from oteo_gateway.prediction.regions import ObjectAnswer, RegionAnswer, find_boxes, find_classes, find_instances
+from oteo_gateway.prediction.routing import Route, RoutedModel, Routes, adapt
 from oteo_gateway.prediction.tensors import read_outputs
+
+Answer = ClassAnswer | ObjectAnswer | RegionAnswer
+"""What a model says of an image, by its task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,8 @@ class Query:
     operating_point: str = ""
     score_threshold: float | None = None
     explain: bool = False
+    alias: str = ""
+    adapt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +61,7 @@ class Times:
 class Prediction:
     """An answer with what it came from."""
 
-    answer: ClassAnswer | ObjectAnswer | RegionAnswer
+    answer: Answer
     deployment: str
     model: str
     version: str
@@ -63,13 +70,17 @@ class Prediction:
     shift: tuple[float, float] | None
     times: Times
     explanation: bytes = b""
+    alias: str = ""
+    translator: str = ""
+    suggested: str = ""
+    notes: tuple[Note, ...] = ()
 
 
 class ModelCalls(Protocol):
     """The model server's replicas as predictions need them."""
 
-    async def infer(self, served: Served, request: bytes, seconds: float) -> bytes:
-        """Have the deployment's model answer on one of its replicas, or on another where that one fails.
+    async def infer(self, route: Route, request: bytes, seconds: float) -> bytes:
+        """Have what a route names answer on one of its replicas, or on another where that one fails.
 
         Raises
         ------
@@ -88,6 +99,13 @@ class Observer(Protocol):
 
     def refused(self, deployment: str, reason: str) -> None:
         """One was not."""
+
+
+class ShadowTraffic(Protocol):
+    """Takes copies of what was answered."""
+
+    def offer(self, routes: Routes, query: Query, answer: Answer, seconds: float) -> None:
+        """Have the deployment's shadows answer too, later; returns at once and never fails."""
 
 
 class Predictor:
@@ -111,11 +129,15 @@ class Predictor:
         Seconds of the model server's time where the caller gave no deadline.
     observer
         Takes the figures.
+    shadows
+        Takes copies of what was answered, for the models that are only compared; None: nobody does.
+    adapt_below
+        An image of which a smaller share of the training images lie farther out is taken for a shifted one, 0 to 1.
     """
 
     def __init__(
         self,
-        find: Callable[[str], Awaitable[Served]],
+        find: Callable[[str], Awaitable[Routes]],
         calls: ModelCalls,
         images: ImageStore,
         admission: Admission,
@@ -124,6 +146,8 @@ class Predictor:
         *,
         default_timeout: float,
         observer: Observer,
+        shadows: ShadowTraffic | None = None,
+        adapt_below: float = 0.05,
     ) -> None:
         self._find = find
         self._calls = calls
@@ -133,6 +157,8 @@ class Predictor:
         self._decoders = decoders
         self._default_timeout = default_timeout
         self._observer = observer
+        self._shadows = shadows
+        self._adapt_below = adapt_below
 
     async def predict(self, query: Query, remaining: Callable[[], float | None]) -> Prediction:
         """Answer for one image.
@@ -151,17 +177,18 @@ class Predictor:
         """
         begin = time.perf_counter()
         try:
-            served = await self._find(query.deployment_id)
-            package = served.package
-            if package.task not in OUTPUTS:
-                raise Unimplemented(f"{package.name} is for {package.task}, which is not served.", reason="TASK_NOT_SERVED")
+            routes = await self._find(query.deployment_id)
+            first = routes.first.plain.package
+            if first.task not in OUTPUTS:
+                raise Unimplemented(f"{first.name} is for {first.task}, which is not served.", reason="TASK_NOT_SERVED")
             async with self._admission.enter() as queued:
-                prepared = await asyncio.get_running_loop().run_in_executor(self._decoders, self._prepare, query, served)
+                route, prepared = await asyncio.get_running_loop().run_in_executor(self._decoders, self._prepare, query, routes)
+                package = route.package
                 sent = time.perf_counter()
                 left = remaining()
                 response = await self._calls.infer(
-                    served,
-                    served.template.build(prepared.pixels, everything=query.explain),
+                    route,
+                    route.template.build(prepared.pixels, everything=query.explain),
                     self._default_timeout if left is None else left,
                 )
                 answered = time.perf_counter()
@@ -178,9 +205,11 @@ class Predictor:
             raise
         times = Times(queue=queued, decode=prepared.seconds, inference=answered - sent, total=time.perf_counter() - begin)
         self._observer.predicted(package.id, times)
+        if self._shadows is not None and routes.shadows:
+            self._shadows.offer(routes, query, answer, times.inference)
         return Prediction(
             answer=answer,
-            deployment=served.deployment.name,
+            deployment=route.deployment,
             model=package.name,
             version=version,
             header=prepared.header,
@@ -188,17 +217,41 @@ class Predictor:
             shift=prepared.shift,
             times=times,
             explanation=explanation,
+            alias=route.model.alias,
+            translator=route.translator,
+            suggested=route.suggested,
+            notes=route.notes,
         )
+
+    async def ask(self, query: Query, routes: Routes, model: RoutedModel, pool: Executor) -> tuple[Answer, float]:
+        """Have one model of a deployment answer, for comparison: outside the places that callers wait for.
+
+        Returns
+        -------
+        answer, seconds
+            What it says, and the model server's time there and back.
+        """
+        loop = asyncio.get_running_loop()
+
+        def bring() -> tuple[Route, PreparedImage]:
+            prepared = self._brought(self._read(query), model.plain.package)
+            route = Route(routes.name, model, model.plain)
+            return adapt(route, prepared.shift, query.adapt or routes.adapt, self._adapt_below), prepared
+
+        route, prepared = await loop.run_in_executor(pool, bring)
+        sent = time.perf_counter()
+        response = await self._calls.infer(route, route.template.build(prepared.pixels), self._default_timeout)
+        seconds = time.perf_counter() - sent
+        outputs, _ = read_outputs(response)
+        return await loop.run_in_executor(pool, self._answer, query, route.package, outputs, prepared), seconds
 
     def _answer_and_explain(
         self, query: Query, package: ModelPackage, outputs: dict[str, NDArray[Any]], prepared: PreparedImage
-    ) -> tuple[ClassAnswer | ObjectAnswer | RegionAnswer, bytes]:
+    ) -> tuple[Answer, bytes]:
         picture = explain(package, outputs, (prepared.header.width, prepared.header.height)) if query.explain else b""
         return self._answer(query, package, outputs, prepared), picture
 
-    def _answer(
-        self, query: Query, package: ModelPackage, outputs: dict[str, NDArray[Any]], prepared: PreparedImage
-    ) -> ClassAnswer | ObjectAnswer | RegionAnswer:
+    def _answer(self, query: Query, package: ModelPackage, outputs: dict[str, NDArray[Any]], prepared: PreparedImage) -> Answer:
         check_outputs(package, outputs)
         if package.task in CLASSES:
             values = outputs["probabilities"][0].astype(np.float64)
@@ -212,15 +265,24 @@ class Predictor:
             return find_classes(outputs, size, package, spacing)
         return find_instances(outputs, size, package, spacing, query.score_threshold)
 
-    def _prepare(self, query: Query, served: Served) -> PreparedImage:
+    def _prepare(self, query: Query, routes: Routes) -> tuple[Route, PreparedImage]:
+        data = self._read(query)
+        # One model alone answers everything, and needs no digest for it.
+        digest = hashlib.sha256(data).hexdigest() if len(routes.models) > 1 else ""
+        route = routes.choose(digest, query.alias)
+        prepared = self._brought(data, route.package)
+        return adapt(route, prepared.shift, query.adapt or routes.adapt, self._adapt_below), prepared
+
+    def _read(self, query: Query) -> bytes:
         if query.sample:
-            data = self._images.sample(query.sample)
-        elif query.uri:
-            data = self._images.object(query.uri)
-        else:
-            data = query.content
+            return self._images.sample(query.sample)
+        if query.uri:
+            return self._images.object(query.uri)
+        return query.content
+
+    def _brought(self, data: bytes, package: ModelPackage) -> PreparedImage:
         try:
-            return prepare_image(data, self._limits, served.package.input, served.package.reference)
+            return prepare_image(data, self._limits, package.input, package.reference)
         except InvalidArgument as error:
             raise InvalidArgument(error.message, reason=error.reason, field=error.field or "image", metadata=error.metadata) from error
         except MemoryError as error:
