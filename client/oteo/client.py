@@ -12,7 +12,7 @@ from typing import Any
 from oteo.augmentations import Augmentations
 from oteo.connection import call, find_endpoint, open_channel
 from oteo.datasets import Datasets
-from oteo.deployments import Deployments
+from oteo.deployments import Deployments, adapt_mode
 from oteo.errors import OteoApiError
 from oteo.models import Models
 from oteo.names import enum_name, resource, slug, source_uri
@@ -80,6 +80,8 @@ class Client:
         image: bytes | str | os.PathLike[str],
         *,
         top_k: int = 0,
+        alias: str = "",
+        adapt: str = "",
         timeout: float = 60.0,
     ) -> inference_pb2.PredictResponse:
         """Answer for one image.
@@ -92,6 +94,10 @@ class Client:
             Encoded bytes (PNG, JPEG, TIFF), a path, or a dataset sample's name (``datasets/…/samples/…``).
         top_k
             Classes to give, the likeliest first; 0: all.
+        alias
+            The model that must answer, by its alias in the deployment; empty: by the shares of the traffic.
+        adapt
+            ``"off"``, ``"suggest"`` or ``"auto"``: whether an image that looks shifted is translated first; empty: as the deployment says.
         timeout
             Deadline of the call, seconds.
         """
@@ -105,7 +111,9 @@ class Client:
                 source.content = Path(image).expanduser().read_bytes()
             except OSError as error:
                 raise OteoApiError("NOT_FOUND", f"cannot read {image}: {error.strerror}", reason="FILE_NOT_FOUND", field="image") from None
-        request = inference_pb2.PredictRequest(deployment=resource("deployments", deployment), image=source, top_k=top_k)
+        request = inference_pb2.PredictRequest(
+            deployment=resource("deployments", deployment), image=source, top_k=top_k, alias=alias, adapt=adapt_mode(adapt)
+        )
         return call(self._inference.Predict, request, timeout=timeout)
 
     def run_pipeline(

@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from oteo.cli import codes
+from oteo.cli.options import Adapt
 from oteo.cli.session import Session, command, table
 from oteo.cli.show import answer_cells
 from oteo.drawing import save_prediction
@@ -43,6 +44,11 @@ def note_of(answer: inference_pb2.PredictResponse) -> str:
     return f"prediction set{coverage}: {', '.join(result.prediction_set) or 'empty'}"
 
 
+def notes_of(image: str, answer: inference_pb2.PredictResponse) -> list[str]:
+    """Give what there is to know beside the answer, a line each."""
+    return [f"{image}: {finding.message}" for finding in answer.findings]
+
+
 def picture_path(save: Path, image: str, several: bool) -> Path:
     """Give where an image's picture goes: ``save`` is the file, or a folder where there are several images."""
     if not several and save.suffix:
@@ -58,6 +64,10 @@ def predict(
     ],
     top_k: Annotated[int, typer.Option("--top-k", min=0, help="Classes to give; 0: all.")] = 5,
     save: Annotated[Path | None, typer.Option("--save", help="Draw each answer: a file for one image, a folder for several.")] = None,
+    alias: Annotated[
+        str, typer.Option("--alias", help="The model that must answer, by its alias; default: by the shares of the traffic.")
+    ] = "",
+    adapt: Adapt = "",
     timeout: Annotated[float, typer.Option("--timeout", min=0.01, help="Deadline of each call, seconds.")] = 60.0,
 ) -> None:
     """Answer for images by a deployed model. One that fails does not stop the others; the exit code is then that of the first that failed."""
@@ -65,7 +75,7 @@ def predict(
 
     def one(image: str) -> inference_pb2.PredictResponse | OteoApiError:
         try:
-            return client.predict(deployment, image, top_k=top_k, timeout=timeout)
+            return client.predict(deployment, image, top_k=top_k, alias=alias, adapt=adapt, timeout=timeout)
         except OteoApiError as error:
             return error
 
@@ -89,7 +99,8 @@ def predict(
             document["picture"] = str(_save(save, image, len(images) > 1, answer))
         documents.append(document)
     pictures = [f"picture: {escape(str(item['picture']))}" for item in documents if "picture" in item]
-    session.show(documents[0] if len(images) == 1 else documents, made, *pictures)
+    notes = [escape(note) for image, answer in answers if not isinstance(answer, OteoApiError) for note in notes_of(image, answer)]
+    session.show(documents[0] if len(images) == 1 else documents, made, *notes, *pictures)
     if failed:
         raise typer.Exit(codes.exit_code(failed[0]))
 
