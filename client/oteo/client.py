@@ -5,24 +5,23 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from oteo.augmentations import Augmentations
 from oteo.connection import call, find_endpoint, open_channel
 from oteo.datasets import Datasets
-from oteo.deployments import Deployments, adapt_mode
-from oteo.errors import OteoApiError
+from oteo.deployments import Deployments
 from oteo.models import Models
 from oteo.names import enum_name, resource, slug, source_uri
 from oteo.operations import OperationHandle, Operations
+from oteo.predictions import predict_request
 from oteo.shifts import Shifts
 from oteo.translators import Translators
 from oteo_protos.augment.v1 import dataset_pb2
 from oteo_protos.automl.v1 import automl_pb2
 from oteo_protos.gateway.v1 import inference_pb2, inference_pb2_grpc, pipeline_pb2, pipeline_pb2_grpc
-from oteo_protos.type.v1 import image_pb2, task_pb2
+from oteo_protos.type.v1 import task_pb2
 
 
 class Client:
@@ -75,14 +74,7 @@ class Client:
         return self.models.train(dataset, budget=budget, **options)
 
     def predict(
-        self,
-        deployment: str,
-        image: bytes | str | os.PathLike[str],
-        *,
-        top_k: int = 0,
-        alias: str = "",
-        adapt: str = "",
-        timeout: float = 60.0,
+        self, deployment: str, image: bytes | str | os.PathLike[str], *, timeout: float = 60.0, **options: Any
     ) -> inference_pb2.PredictResponse:
         """Answer for one image.
 
@@ -91,30 +83,14 @@ class Client:
         deployment
             Short or full name.
         image
-            Encoded bytes (PNG, JPEG, TIFF), a path, or a dataset sample's name (``datasets/…/samples/…``).
-        top_k
-            Classes to give, the likeliest first; 0: all.
-        alias
-            The model that must answer, by its alias in the deployment; empty: by the shares of the traffic.
-        adapt
-            ``"off"``, ``"suggest"`` or ``"auto"``: whether an image that looks shifted is translated first; empty: as the deployment says.
+            Encoded bytes (PNG, JPEG, TIFF, DICOM), a path, or a dataset sample's name (``datasets/…/samples/…``).
         timeout
             Deadline of the call, seconds.
+        **options
+            Those of `oteo.predictions.predict_request`: ``top_k``, ``operating_point``, ``score_threshold``, ``explain``, ``draw``, ``frame``,
+            ``tiling``, ``masks``, ``alias``, ``adapt``.
         """
-        source = image_pb2.ImageSource()
-        if isinstance(image, bytes):
-            source.content = image
-        elif isinstance(image, str) and image.startswith("datasets/") and "/samples/" in image and not Path(image).exists():
-            source.sample = image
-        else:
-            try:
-                source.content = Path(image).expanduser().read_bytes()
-            except OSError as error:
-                raise OteoApiError("NOT_FOUND", f"cannot read {image}: {error.strerror}", reason="FILE_NOT_FOUND", field="image") from None
-        request = inference_pb2.PredictRequest(
-            deployment=resource("deployments", deployment), image=source, top_k=top_k, alias=alias, adapt=adapt_mode(adapt)
-        )
-        return call(self._inference.Predict, request, timeout=timeout)
+        return call(self._inference.Predict, predict_request(deployment, image, **options), timeout=timeout)
 
     def run_pipeline(
         self,

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from oteo_core.datasets.runs import runs_from_mask
 from oteo_core.evaluation.bootstrap import wilson_interval
 from oteo_gateway.prediction.agreement import Sums, agreement
 from oteo_gateway.prediction.answer import ClassAnswer
-from oteo_gateway.prediction.regions import ObjectAnswer, Region, RegionAnswer
+from oteo_gateway.prediction.regions import ObjectAnswer, RegionAnswer
 
 
 def decided(decision: str, *labels: str) -> ClassAnswer:
@@ -22,9 +21,13 @@ def boxes(*objects: tuple[str, float, tuple[float, float, float, float]]) -> Obj
     return ObjectAnswer(objects)
 
 
-def regions(*masks: tuple[str, np.ndarray], size: tuple[int, int] = (12, 8)) -> RegionAnswer:
-    made = [Region(name, None, int(mask.sum()), 1.0, None, None, tuple(runs_from_mask(mask))) for name, mask in masks]
-    return RegionAnswer(tuple(made), len(made), b"", *size)
+def regions(*masks: tuple[int, np.ndarray], size: tuple[int, int] = (12, 8), instances: bool = False) -> RegionAnswer:
+    """An answer with masks of class numbers from 0; of objects where `instances` is set."""
+    labels = np.zeros((size[1], size[0]), dtype=np.uint8)
+    for place, (number, drawn) in enumerate(masks, start=1):
+        labels[drawn > 0] = place if instances else number + 1
+    classes = tuple(number for number, _ in masks) if instances else None
+    return RegionAnswer((), len(masks), b"", *size, labels, classes)
 
 
 def mask(left: int, top: int, right: int, bottom: int) -> np.ndarray:
@@ -56,13 +59,15 @@ def test_boxes_agree_by_f1_at_half_overlap() -> None:
 
 def test_regions_agree_by_mean_dice_of_the_classes_that_either_found() -> None:
     left, shifted, other = mask(0, 0, 4, 4), mask(2, 0, 6, 4), mask(8, 4, 12, 8)
-    assert agreement(regions(("a", left)), regions(("a", left))) == 1.0
-    assert agreement(regions(("a", left)), regions(("a", shifted))) == pytest.approx(2 * 8 / 32)
-    assert agreement(regions(("a", left), ("b", other)), regions(("a", left))) == pytest.approx(0.5)
-    # Pieces of a class count as one.
-    assert agreement(regions(("a", left), ("a", other)), regions(("a", left | other))) == 1.0
+    assert agreement(regions((0, left)), regions((0, left))) == 1.0
+    assert agreement(regions((0, left)), regions((0, shifted))) == pytest.approx(2 * 8 / 32)
+    assert agreement(regions((0, left), (2, other)), regions((0, left))) == pytest.approx(0.5)
+    # Objects count by their classes: which is numbered first does not matter.
+    one, two = regions((1, left), (0, other), instances=True), regions((0, other), (1, left), instances=True)
+    assert agreement(one, two) == 1.0
+    assert agreement(one, regions((0, left), (0, other), instances=True)) == pytest.approx((0.0 + 2 * 16 / 48) / 2)
     assert agreement(regions(), regions()) == 1.0
-    assert agreement(regions(("a", left)), regions()) == 0.0
+    assert agreement(regions((0, left)), regions()) == 0.0
     with pytest.raises(ValueError, match="pixels"):
         agreement(regions(), regions(size=(8, 12)))
     with pytest.raises(ValueError, match="ClassAnswer"):

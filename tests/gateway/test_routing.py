@@ -110,6 +110,12 @@ def test_translated_is_what_looks_unlike_the_training_images(package: ModelPacka
     assert go(with_it, usual, SUGGEST) == ("m", "", "", [])
     assert go(with_it, shifted, OFF) == ("m", "", "", [])
     assert go(replace(with_it, adapted=None), shifted, AUTO) == ("m", "", "", ["TRANSLATOR_AWAY"])
+    route = adapt(Route("deployments/d", with_it, with_it.plain), shifted, AUTO, 0.05, tiled=True)
+    assert (route.template.model, route.translator, [(note.code, note.warning) for note in route.notes]) == (
+        "m",
+        "",
+        [("NOT_TRANSLATED", True)],
+    )
     assert go(model(package, "m", 100), shifted, AUTO) == ("m", "", "", ["NO_TRANSLATOR"])
 
 

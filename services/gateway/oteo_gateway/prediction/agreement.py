@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -62,23 +61,22 @@ def _boxes(given: ObjectAnswer, other: ObjectAnswer) -> float:
 def _regions(given: RegionAnswer, other: RegionAnswer) -> float:
     if (given.width, given.height) != (other.width, other.height):
         raise ValueError(f"answers of {given.width} x {given.height} and of {other.width} x {other.height} pixels")
-    if not given.regions and not other.regions:
+    maps = [_map(answer) for answer in (given, other)]
+    classes = max(int(one.max(initial=0)) for one in maps)
+    if not classes:
         return 1.0
-    names = {name: number for number, name in enumerate(sorted({r.class_name for r in (*given.regions, *other.regions)}), start=1)}
-    maps = [ClassMap(_map(answer, names)) for answer in (given, other)]
-    scorer = SemanticScorer(maps[:1], maps[1:], len(names), surface=False)
+    scorer = SemanticScorer([ClassMap(maps[0])], [ClassMap(maps[1])], classes, surface=False)
     values = scorer.score(np.ones((1, 1)))[0]
     return next(float(value) for column, value in zip(scorer.columns, values, strict=True) if column.name == "dice" and column.index < 0)
 
 
-def _map(answer: RegionAnswer, names: Mapping[str, int]) -> NDArray[np.uint8]:
-    flat = np.zeros(answer.height * answer.width, dtype=np.uint8)
-    for region in answer.regions:
-        # Runs of 0 and 1 in turn, column by column; only those of 1 are painted.
-        ends = np.cumsum(region.runs)
-        for start, end in zip(ends[0::2].tolist(), ends[1::2].tolist(), strict=False):
-            flat[start:end] = names[region.class_name]
-    return flat.reshape(answer.width, answer.height).T
+def _map(answer: RegionAnswer) -> NDArray[np.uint8]:
+    """Give each pixel's class number from 1, 0 background."""
+    if answer.object_classes is None:
+        return answer.labels.astype(np.uint8)
+    numbers = np.array([0, *(number + 1 for number in answer.object_classes)], dtype=np.uint8)
+    found: NDArray[np.uint8] = numbers[answer.labels]
+    return found
 
 
 @dataclass(slots=True)

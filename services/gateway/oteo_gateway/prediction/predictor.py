@@ -7,25 +7,29 @@ import hashlib
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from oteo_core.datasets.named_images import ImageStore
-from oteo_core.errors import InvalidArgument, OteoError, ResourceExhausted, Unimplemented
+from oteo_core.errors import DeadlineExceeded, InvalidArgument, OteoError, ResourceExhausted, Unimplemented
 from oteo_core.images import ImageHeader, ImageLimits
 from oteo_core.packages import ModelPackage
 from oteo_gateway.prediction.admission import Admission
 from oteo_gateway.prediction.answer import ClassAnswer, classify, label
 from oteo_gateway.prediction.attention import explain
-from oteo_gateway.prediction.notes import Note
+from oteo_gateway.prediction.drawing import draw_answer
+from oteo_gateway.prediction.notes import Note, notes_of
 from oteo_gateway.prediction.outputs import CLASSES, OUTPUTS, check_outputs
 from oteo_gateway.prediction.preparation import PreparedImage, prepare_image
-from oteo_gateway.prediction.regions import ObjectAnswer, RegionAnswer, find_boxes, find_classes, find_instances
+from oteo_gateway.prediction.regions import MaskForm, ObjectAnswer, RegionAnswer, find_boxes, find_classes, find_instances
 from oteo_gateway.prediction.routing import Route, RoutedModel, Routes, adapt
 from oteo_gateway.prediction.tensors import read_outputs
+from oteo_gateway.prediction.tiling import join_tiles
+
+_TILES_AT_ONCE = 4
 
 Answer = ClassAnswer | ObjectAnswer | RegionAnswer
 """What a model says of an image, by its task."""
@@ -43,6 +47,9 @@ class Query:
     operating_point: str = ""
     score_threshold: float | None = None
     explain: bool = False
+    tiling: bool = False
+    masks: MaskForm = "runs"
+    draw: bool = False
     alias: str = ""
     adapt: int = 0
 
@@ -70,10 +77,11 @@ class Prediction:
     shift: tuple[float, float] | None
     times: Times
     explanation: bytes = b""
+    drawing: bytes = b""
+    notes: tuple[Note, ...] = ()
     alias: str = ""
     translator: str = ""
     suggested: str = ""
-    notes: tuple[Note, ...] = ()
 
 
 class ModelCalls(Protocol):
@@ -186,19 +194,16 @@ class Predictor:
                 package = route.package
                 sent = time.perf_counter()
                 left = remaining()
-                response = await self._calls.infer(
-                    route,
-                    route.template.build(prepared.pixels, everything=query.explain),
-                    self._default_timeout if left is None else left,
-                )
+                responses = await self._infer(route, prepared, query, self._default_timeout if left is None else left)
                 answered = time.perf_counter()
                 # Drawing regions is work, and is done in the place that was given.
-                outputs, version = read_outputs(response)
-                if package.task in CLASSES and not query.explain:
-                    answer, explanation = self._answer(query, package, outputs, prepared), b""
+                found = [read_outputs(response) for response in responses]
+                version = found[0][1]
+                if package.task in CLASSES and not (query.explain or query.draw):
+                    answer, explanation, drawing = self._answer(query, package, found[0][0], prepared), b"", b""
                 else:
-                    answer, explanation = await asyncio.get_running_loop().run_in_executor(
-                        self._decoders, self._answer_and_explain, query, package, outputs, prepared
+                    answer, explanation, drawing = await asyncio.get_running_loop().run_in_executor(
+                        self._decoders, self._answer_and_draw, query, package, [outputs for outputs, _ in found], prepared
                     )
         except OteoError as error:
             self._observer.refused(query.deployment_id if error.reason != "DEPLOYMENT_NOT_FOUND" else "", error.reason)
@@ -217,10 +222,11 @@ class Predictor:
             shift=prepared.shift,
             times=times,
             explanation=explanation,
+            drawing=drawing,
+            notes=(*route.notes, *notes_of(prepared, package)),
             alias=route.model.alias,
             translator=route.translator,
             suggested=route.suggested,
-            notes=route.notes,
         )
 
     async def ask(self, query: Query, routes: Routes, model: RoutedModel, pool: Executor) -> tuple[Answer, float]:
@@ -234,22 +240,50 @@ class Predictor:
         loop = asyncio.get_running_loop()
 
         def bring() -> tuple[Route, PreparedImage]:
-            prepared = self._brought(self._read(query), model.plain.package)
-            route = Route(routes.name, model, model.plain)
-            return adapt(route, prepared.shift, query.adapt or routes.adapt, self._adapt_below), prepared
+            return self._bring(query, routes, Route(routes.name, model, model.plain), self._read(query))
 
         route, prepared = await loop.run_in_executor(pool, bring)
         sent = time.perf_counter()
-        response = await self._calls.infer(route, route.template.build(prepared.pixels), self._default_timeout)
+        responses = await self._infer(route, prepared, query, self._default_timeout)
         seconds = time.perf_counter() - sent
-        outputs, _ = read_outputs(response)
-        return await loop.run_in_executor(pool, self._answer, query, route.package, outputs, prepared), seconds
+        parts = [read_outputs(response)[0] for response in responses]
+        answer, _, _ = await loop.run_in_executor(pool, self._answer_and_draw, query, route.package, parts, prepared)
+        return answer, seconds
 
-    def _answer_and_explain(
-        self, query: Query, package: ModelPackage, outputs: dict[str, NDArray[Any]], prepared: PreparedImage
-    ) -> tuple[Answer, bytes]:
+    async def _infer(self, route: Route, prepared: PreparedImage, query: Query, seconds: float) -> list[bytes]:
+        """Have the model answer for the image, or for each of its windows, some at a time."""
+        everything = query.explain or (query.draw and route.package.task in CLASSES)
+        if prepared.tiles is None:
+            return [await self._calls.infer(route, route.template.build(prepared.pixels, everything=everything), seconds)]
+        places = asyncio.Semaphore(_TILES_AT_ONCE)
+
+        async def one(part: NDArray[Any]) -> bytes:
+            async with places:
+                return await self._calls.infer(route, route.template.build(part), seconds)
+
+        tasks = [asyncio.ensure_future(one(part)) for part in prepared.parts]
+        try:
+            async with asyncio.timeout(seconds):
+                return await asyncio.gather(*tasks)
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"{len(tasks)} tiles were not answered within {seconds:.1f} s.") from error
+        finally:
+            # Where one failed, nobody waits for the others.
+            for task in tasks:
+                task.cancel()
+
+    def _answer_and_draw(
+        self, query: Query, package: ModelPackage, parts: list[dict[str, NDArray[Any]]], prepared: PreparedImage
+    ) -> tuple[Answer, bytes, bytes]:
+        outputs = parts[0]
+        for part in parts:
+            check_outputs(package, part)
+        if prepared.tiles is not None:
+            outputs = join_tiles(parts, prepared.tiles)
+            package = replace(package, input=prepared.tiles.canvas)
         picture = explain(package, outputs, (prepared.header.width, prepared.header.height)) if query.explain else b""
-        return self._answer(query, package, outputs, prepared), picture
+        answer = self._answer(query, package, outputs, prepared)
+        return answer, picture, draw_answer(prepared.original, answer, package, outputs) if prepared.original is not None else b""
 
     def _answer(self, query: Query, package: ModelPackage, outputs: dict[str, NDArray[Any]], prepared: PreparedImage) -> Answer:
         check_outputs(package, outputs)
@@ -262,16 +296,14 @@ class Predictor:
             return find_boxes(outputs, size, package, query.score_threshold)
         spacing = self._images.spacing(query.sample) if query.sample else None
         if package.task == "semantic_segmentation":
-            return find_classes(outputs, size, package, spacing)
-        return find_instances(outputs, size, package, spacing, query.score_threshold)
+            return find_classes(outputs, size, package, spacing, query.masks)
+        return find_instances(outputs, size, package, spacing, query.score_threshold, query.masks)
 
     def _prepare(self, query: Query, routes: Routes) -> tuple[Route, PreparedImage]:
         data = self._read(query)
         # One model alone answers everything, and needs no digest for it.
         digest = hashlib.sha256(data).hexdigest() if len(routes.models) > 1 else ""
-        route = routes.choose(digest, query.alias)
-        prepared = self._brought(data, route.package)
-        return adapt(route, prepared.shift, query.adapt or routes.adapt, self._adapt_below), prepared
+        return self._bring(query, routes, routes.choose(digest, query.alias), data)
 
     def _read(self, query: Query) -> bytes:
         if query.sample:
@@ -280,10 +312,13 @@ class Predictor:
             return self._images.object(query.uri)
         return query.content
 
-    def _brought(self, data: bytes, package: ModelPackage) -> PreparedImage:
+    def _bring(self, query: Query, routes: Routes, route: Route, data: bytes) -> tuple[Route, PreparedImage]:
+        """Bring an image to the input of a route's model, and put a translator before that where it belongs there."""
         try:
-            return prepare_image(data, self._limits, package.input, package.reference)
+            prepared = prepare_image(data, self._limits, route.package, tiling=query.tiling, keep=query.draw)
         except InvalidArgument as error:
             raise InvalidArgument(error.message, reason=error.reason, field=error.field or "image", metadata=error.metadata) from error
         except MemoryError as error:
             raise ResourceExhausted("There is not enough memory for this image at the moment.", reason="OUT_OF_MEMORY") from error
+        tiled = prepared.tiles is not None
+        return adapt(route, prepared.shift, query.adapt or routes.adapt, self._adapt_below, tiled=tiled), prepared

@@ -178,7 +178,7 @@ def _score(uid: str, model: RoutedModel, digest: str) -> float:
     return model.percent / -math.log(uniform)
 
 
-def adapt(route: Route, shift: tuple[float, float] | None, mode: int, alpha: float) -> Route:
+def adapt(route: Route, shift: tuple[float, float] | None, mode: int, alpha: float, *, tiled: bool = False) -> Route:
     """Put the translator before the model where it belongs there.
 
     A translator was fitted on images of a shifted source. An image that looks as the model's training images do is not one of them, and is left as it is.
@@ -193,6 +193,8 @@ def adapt(route: Route, shift: tuple[float, float] | None, mode: int, alpha: flo
         `OFF`, `SUGGEST` or `AUTO`, as holds for this request.
     alpha
         An image with a smaller share is taken for a shifted one.
+    tiled
+        True where it is looked at in tiles; a translator was judged on whole images, and is not put before pieces.
 
     Returns
     -------
@@ -216,6 +218,13 @@ def adapt(route: Route, shift: tuple[float, float] | None, mode: int, alpha: flo
     if not translator:
         return _noted(
             route, "NO_TRANSLATOR", f"{looks.capitalize()}, and no translator that was accepted for {name} is loaded: not translated."
+        )
+    if tiled:
+        return _noted(
+            route,
+            "NOT_TRANSLATED",
+            f"{looks.capitalize()}, and is looked at in tiles: {translator} was judged on whole images.",
+            warning=True,
         )
     if mode == SUGGEST:
         noted = _noted(route, "TRANSLATOR_SUGGESTED", f"{looks.capitalize()}: {translator}, which was accepted for {name}, would be used.")

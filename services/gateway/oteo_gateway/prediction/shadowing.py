@@ -16,6 +16,7 @@ import structlog
 from oteo_core.errors import OteoError
 from oteo_gateway.prediction.agreement import Sums, agreement
 from oteo_gateway.prediction.predictor import Answer, Query
+from oteo_gateway.prediction.regions import RegionAnswer
 from oteo_gateway.prediction.routing import RoutedModel, Routes
 
 log = structlog.get_logger(__name__)
@@ -46,6 +47,12 @@ class _Copy:
     query: Query
     answer: Answer
     seconds: float
+
+    @property
+    def size(self) -> int:
+        """Bytes that it keeps from being freed: the image's and the answer's."""
+        answer = self.answer
+        return len(self.query.content) + (answer.labels.nbytes + len(answer.label_image) if isinstance(answer, RegionAnswer) else 0)
 
     @property
     def key(self) -> Key:
@@ -84,15 +91,15 @@ class Shadows:
 
     def offer(self, routes: Routes, query: Query, answer: Answer, seconds: float) -> None:
         """Have the shadows answer too, when there is time; see `oteo_gateway.prediction.predictor.ShadowTraffic`."""
-        bare = replace(query, explain=False)
+        bare = replace(query, explain=False, draw=False, masks="none")
         for model in routes.shadows:
             copy = _Copy(routes, model, bare, answer, seconds)
             if not model.available:
                 self._miss(copy, "AWAY")
-            elif self._queue.full() or self._bytes + len(query.content) > _MOST_BYTES:
+            elif self._queue.full() or self._bytes + copy.size > _MOST_BYTES:
                 self._miss(copy, "BEHIND")
             else:
-                self._bytes += len(query.content)
+                self._bytes += copy.size
                 self._queue.put_nowait(copy)
 
     def start(self, ask: Ask) -> None:
@@ -114,7 +121,7 @@ class Shadows:
             try:
                 await self._compare(copy, ask)
             finally:
-                self._bytes -= len(copy.query.content)
+                self._bytes -= copy.size
 
     async def _compare(self, copy: _Copy, ask: Ask) -> None:
         try:
