@@ -116,7 +116,9 @@ def publish_translator(
         client.close()
     assert parity is not None
     details = {ADAPTED_MODEL: served_by.name} if served_by is not model else {}
-    return write(store, manifest(name, model, digest=digest, changes=IMAGE, details=details, **changes), files)
+    rows = np.stack([image_statistics(prepared(picture(400 + index, SHIFTED + 0.02 * np.sin(index)))) for index in range(40)])
+    judged = ReferenceStatistics.fit(rows, statistic_names(3))
+    return write(store, manifest(name, model, digest=digest, changes=IMAGE, details=details, shifted_reference=judged, **changes), files)
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +196,10 @@ def test_auto_answers_as_translating_and_predicting_by_hand(site: Site, frozen: 
     usual = ask(site, "dim", picture(7, HOME))
     assert (usual.translator, codes(usual), usual.shift.p_value > 0.05) == ("", ["NOT_TRANSLATED"], True)
     assert probabilities(usual) == pytest.approx(run_onnx(model, prepared(picture(7, HOME))[None])[0][0].tolist(), abs=1e-4)
+    # So is what looks like neither source.
+    strange = ask(site, "dim", picture(8, 0.15))
+    assert (strange.translator, codes(strange)) == ("", ["NOT_TRANSLATED"])
+    assert "third source" in strange.findings[0].message
     suggested = ask(site, "dim", picture(300, SHIFTED), adapt=SUGGEST)
     assert (suggested.translator, suggested.suggested_translator, codes(suggested)) == ("", "translators/lighter", ["TRANSLATOR_SUGGESTED"])
     # Triton's own protocol reaches the ensemble by its name, too.
@@ -204,7 +210,7 @@ def test_auto_answers_as_translating_and_predicting_by_hand(site: Site, frozen: 
 
 def test_boxes_found_on_a_translated_image_lie_where_they_are_in_the_original(site: Site) -> None:
     model = publish(site.artifacts, "detection", "squares", decoding={"score_threshold": 0.5}, reference=reference())
-    shifted = picture(1, 0.2, (64, 128))
+    shifted = picture(1, SHIFTED, (64, 128))
     # A square of a light that the model only sees once the picture is as light as at home.
     shifted[16:32, 32:64] = (100, 60, 60)
     publish_translator(site.artifacts, site.replicas.addresses[0], "square-light", model, model)

@@ -11,7 +11,7 @@ from gateway_support import publish_model
 
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.errors import InvalidArgument
-from oteo_core.packages import ModelPackage
+from oteo_core.packages import ModelPackage, ReferenceStatistics, image_statistics, statistic_names
 from oteo_gateway.deployments.parts import check_alike, check_shares
 from oteo_gateway.deployments.records import ModelPart
 from oteo_gateway.prediction.routing import AUTO, OFF, SUGGEST, Answering, Route, RoutedModel, Routes, adapt
@@ -116,6 +116,19 @@ def test_translated_is_what_looks_unlike_the_training_images(package: ModelPacka
         "",
         [("NOT_TRANSLATED", True)],
     )
+    # One that looks unlike the translator's own images, too, is from a third source.
+    dim = np.full((16, 16, 3), 60, dtype=np.uint8)
+    rows = np.stack(
+        [image_statistics(dim + np.random.default_rng(number).integers(0, 20, dim.shape, dtype=np.uint8)) for number in range(40)]
+    )
+    known = replace(with_it, source=ReferenceStatistics.fit(rows, statistic_names(3)))
+    seen = dim + np.random.default_rng(99).integers(0, 20, dim.shape, dtype=np.uint8)
+    route = Route("deployments/d", known, known.plain)
+    assert adapt(route, shifted, AUTO, 0.05, prepared=seen).translator == "translators/t"
+    for mode in (AUTO, SUGGEST):
+        third = adapt(route, shifted, mode, 0.05, prepared=np.full_like(dim, 240))
+        assert (third.translator, third.suggested, third.notes[0].code, third.notes[0].warning) == ("", "", "NOT_TRANSLATED", True)
+        assert "third source" in third.notes[0].message
     assert go(model(package, "m", 100), shifted, AUTO) == ("m", "", "", ["NO_TRANSLATOR"])
 
 

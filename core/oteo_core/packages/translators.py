@@ -14,6 +14,7 @@ from typing import Any
 from oteo_core.errors import DataLoss, FailedPrecondition
 from oteo_core.images import InputPolicy
 from oteo_core.packages.manifest import MetricValue, PackageFile
+from oteo_core.packages.reference import ReferenceStatistics
 from oteo_core.packages.shelf import Shelf
 
 TRANSLATOR_MANIFEST = "translator.json"
@@ -107,6 +108,8 @@ class TranslatorPackage:
         What the verdict stands on: ``"labels"`` or ``"label-free"``, in words.
     input
         The model's input; translated images of this size are what was judged.
+    shifted_reference
+        Statistics of the shifted images, prepared: an image unlike these is from a third source, of which nothing was proved; None where unknown.
     evidence
         All ways that were tried, best first.
     files
@@ -132,6 +135,7 @@ class TranslatorPackage:
     parameters: dict[str, Any] = field(default_factory=dict)
     changes: str = IMAGE
     criterion: str = ""
+    shifted_reference: ReferenceStatistics | None = None
     evidence: list[MethodRecord] = field(default_factory=list)
     files: dict[str, PackageFile] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -168,6 +172,7 @@ class TranslatorPackage:
         data = asdict(self)
         del data["package_uri"]
         data["create_time"] = self.create_time.isoformat()
+        data["shifted_reference"] = self.shifted_reference.to_dict() if self.shifted_reference else None
         return json.dumps({"format": TRANSLATOR_FORMAT, **data}, indent=1, ensure_ascii=False, allow_nan=False).encode()
 
     @classmethod
@@ -186,6 +191,8 @@ class TranslatorPackage:
                 raise DataLoss(f"a translator of form {form}, and this program reads form {TRANSLATOR_FORMAT}", reason="BROKEN_PACKAGE")
             values["input"] = InputPolicy(**values["input"])
             values["create_time"] = datetime.fromisoformat(values["create_time"])
+            shifted = values.get("shifted_reference")
+            values["shifted_reference"] = ReferenceStatistics.from_dict(shifted) if shifted else None
             values["evidence"] = [MethodRecord.from_dict(one) for one in values["evidence"]]
             values["files"] = {name: PackageFile(**file) for name, file in values["files"].items()}
             return cls(**values, package_uri=package_uri)

@@ -22,7 +22,7 @@ from oteo_core.images import ImageLimits
 from oteo_core.jobs import JobRunner
 from oteo_core.operations import OperationManager, OperationStore
 from oteo_core.packages import ModelPackage, read_model
-from oteo_core.packages.translators import list_translators, read_translator
+from oteo_core.packages.translators import TranslatorPackage, list_translators, read_translator
 from oteo_core.security import bearer
 from oteo_gateway import inference_service, metrics, open_inference_service
 from oteo_gateway.channels import service_channel, sync_triton_channel, triton_channel
@@ -112,7 +112,7 @@ class Gateway:
             lease_seconds=settings.lease_seconds,
             give_up_seconds=settings.deploy_timeout_seconds,
         )
-        self._directory = Directory(self._deployments, self.read_package, period=settings.reconcile_seconds)
+        self._directory = Directory(self._deployments, self.read_package, self.read_translator, period=settings.reconcile_seconds)
         self._decoders = ThreadPoolExecutor(
             settings.decode_threads or min(_MOST_DECODERS, os.cpu_count() or 1), thread_name_prefix="decode"
         )
@@ -127,6 +127,10 @@ class Gateway:
     def read_package(self, model_id: str) -> ModelPackage:
         """Give a model's package; raises NotFound."""
         return read_model(self._artifacts, model_id)
+
+    def read_translator(self, name: str) -> TranslatorPackage:
+        """Give a translator; raises NotFound."""
+        return read_translator(self._artifacts, name)
 
     def _deployments(self) -> list[Deployment]:
         found = self._store.list()

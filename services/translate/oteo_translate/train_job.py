@@ -22,7 +22,7 @@ from oteo_core.graphs.parity import parity_name
 from oteo_core.graphs.triton import TritonParityClient
 from oteo_core.images import ImageLimits, encode_png
 from oteo_core.jobs import JobContext, JobHandler
-from oteo_core.packages import MANIFEST, ModelPackage, model_prefix
+from oteo_core.packages import MANIFEST, ModelPackage, ReferenceStatistics, image_statistics, model_prefix, statistic_names
 from oteo_core.packages.translators import (
     ADAPTED_MODEL,
     IMAGE,
@@ -254,6 +254,7 @@ def _publish(
         accepted=result.accepted,
         reason=result.reason,
         criterion="labels" if result.criterion == WITH_LABELS else "label-free",
+        shifted_reference=_reference(shifted),
         input=package.input,
         create_time=datetime.now(UTC),
         evidence=[one.record() for one in result.evidence],
@@ -275,6 +276,11 @@ def _publish(
     _stage(context, _FOLDER, files, TRANSLATOR_MANIFEST, translator.to_json())
     context.publish(translator_prefix(target), TRANSLATOR_MANIFEST, subdir=_FOLDER)
     return replace(translator, package_uri=artifacts.uri(translator_prefix(target)))
+
+
+def _reference(shifted: Domain) -> ReferenceStatistics:
+    rows = np.stack([image_statistics(image) for image in shifted.images])
+    return ReferenceStatistics.fit(rows, statistic_names(shifted.images.shape[3]))
 
 
 def _waiting(context: Context) -> Callable[[float], None]:

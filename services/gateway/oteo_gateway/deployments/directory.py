@@ -9,7 +9,8 @@ from collections.abc import Callable
 import structlog
 
 from oteo_core.errors import FailedPrecondition, NotFound, OteoError, Unavailable
-from oteo_core.packages import ModelPackage
+from oteo_core.packages import ModelPackage, ReferenceStatistics
+from oteo_core.packages.translators import TranslatorPackage
 from oteo_gateway.deployments.records import Deployment, ServingModel
 from oteo_gateway.prediction.outputs import OUTPUTS
 from oteo_gateway.prediction.routing import Answering, RoutedModel, Routes
@@ -29,6 +30,8 @@ class Directory:
         Reads the table; blocks.
     read_package
         Reads a package by its model's id; blocks.
+    read_translator
+        Reads a translator by its id; blocks.
     period
         Seconds between two readings.
     """
@@ -37,11 +40,13 @@ class Directory:
         self,
         list_deployments: Callable[[], list[Deployment]],
         read_package: Callable[[str], ModelPackage],
+        read_translator: Callable[[str], TranslatorPackage],
         *,
         period: float = 1.0,
     ) -> None:
         self._list = list_deployments
         self._read_package = read_package
+        self._read_translator = read_translator
         self._period = period
         self._deployments: dict[str, Deployment] = {}
         self._packages: dict[tuple[str, str], ModelPackage] = {}
@@ -128,6 +133,7 @@ class Directory:
         if package is None:
             return None
         adapted: Answering | None = None
+        source = await self._source(bridge.translator_id) if bridge is not None else None
         if bridge is not None and deployment.answering_with(bridge.unit):
             reader = await self._package(bridge.model_id, bridge.model_digest)
             adapted = _answering(reader, bridge.unit) if reader is not None else None
@@ -139,7 +145,15 @@ class Directory:
             available=bool(deployment.answering_with(part.model_id)),
             translator=f"translators/{bridge.translator_id}" if bridge is not None else "",
             adapted=adapted,
+            source=source,
         )
+
+    async def _source(self, translator_id: str) -> ReferenceStatistics | None:
+        """Give the statistics of the images that a translator was judged on."""
+        try:
+            return (await asyncio.to_thread(self._read_translator, translator_id)).shifted_reference
+        except NotFound:
+            return None
 
     async def _package(self, model_id: str, digest: str) -> ModelPackage | None:
         kept = self._packages.get((model_id, digest))

@@ -320,5 +320,5 @@ class Predictor:
             raise InvalidArgument(error.message, reason=error.reason, field=error.field or "image", metadata=error.metadata) from error
         except MemoryError as error:
             raise ResourceExhausted("There is not enough memory for this image at the moment.", reason="OUT_OF_MEMORY") from error
-        tiled = prepared.tiles is not None
-        return adapt(route, prepared.shift, query.adapt or routes.adapt, self._adapt_below, tiled=tiled), prepared
+        mode, tiled = query.adapt or routes.adapt, prepared.tiles is not None
+        return adapt(route, prepared.shift, mode, self._adapt_below, prepared=prepared.pixels, tiled=tiled), prepared

@@ -13,9 +13,12 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
+
+from numpy.typing import NDArray
 
 from oteo_core.errors import InvalidArgument
-from oteo_core.packages import ModelPackage
+from oteo_core.packages import ModelPackage, ReferenceStatistics
 from oteo_gateway.prediction.notes import Note
 from oteo_gateway.prediction.tensors import InferTemplate
 
@@ -47,6 +50,8 @@ class RoutedModel:
         ``translators/{id}`` that was accepted for it; empty where there is none.
     adapted
         What answers with that translator: translator and model as one, or the adapted model; None where none is there or no replica answers with it.
+    source
+        Statistics of the images that the translator was judged on; None where nobody knows.
     """
 
     plain: Answering
@@ -56,6 +61,7 @@ class RoutedModel:
     available: bool
     translator: str = ""
     adapted: Answering | None = None
+    source: ReferenceStatistics | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,10 +184,13 @@ def _score(uid: str, model: RoutedModel, digest: str) -> float:
     return model.percent / -math.log(uniform)
 
 
-def adapt(route: Route, shift: tuple[float, float] | None, mode: int, alpha: float, *, tiled: bool = False) -> Route:
+def adapt(
+    route: Route, shift: tuple[float, float] | None, mode: int, alpha: float, *, prepared: NDArray[Any] | None = None, tiled: bool = False
+) -> Route:
     """Put the translator before the model where it belongs there.
 
-    A translator was fitted on images of a shifted source. An image that looks as the model's training images do is not one of them, and is left as it is.
+    A translator was fitted on images of a shifted source. An image that looks as the model's training images do is not one of them, and neither is one that
+    looks unlike both: of a third source nothing was proved. Both are left as they are.
 
     Parameters
     ----------
@@ -193,6 +202,8 @@ def adapt(route: Route, shift: tuple[float, float] | None, mode: int, alpha: flo
         `OFF`, `SUGGEST` or `AUTO`, as holds for this request.
     alpha
         An image with a smaller share is taken for a shifted one.
+    prepared
+        The image as the model takes it, ``(height, width, channels)``; None: it is not held against the translator's own images.
     tiled
         True where it is looked at in tiles; a translator was judged on whole images, and is not put before pieces.
 
@@ -218,6 +229,13 @@ def adapt(route: Route, shift: tuple[float, float] | None, mode: int, alpha: flo
     if not translator:
         return _noted(
             route, "NO_TRANSLATOR", f"{looks.capitalize()}, and no translator that was accepted for {name} is loaded: not translated."
+        )
+    if model.source is not None and prepared is not None and (other := model.source.score(prepared)[1]) < alpha:
+        return _noted(
+            route,
+            "NOT_TRANSLATED",
+            f"{looks.capitalize()}, and unlike those that {translator} was judged on (p = {other:.3f}): of a third source nothing was proved.",
+            warning=True,
         )
     if tiled:
         return _noted(
