@@ -84,11 +84,12 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m oteo_
     except OteoError as error:
         print(f"{error.reason}: {error.message}", file=sys.stderr)
         return UNREADABLE
+    except BrokenPipeError:
+        # Whoever read the output has seen enough.
+        return INTACT
     except OSError as error:
         print(f"UNREADABLE: {error}", file=sys.stderr)
         return UNREADABLE
-    except BrokenPipeError:
-        return INTACT
 
 
 def _local(place: str, stack: ExitStack, settings: AuditSettings) -> Path:
@@ -104,7 +105,7 @@ def _local(place: str, stack: ExitStack, settings: AuditSettings) -> Path:
 def _anchors(given: Sequence[str]) -> dict[str, tuple[int, str]]:
     found = {}
     for text in given:
-        chain, seq, digest = (text.split(":") + ["", ""])[:3]
+        chain, seq, digest = [*text.split(":"), "", ""][:3]
         if not chain or not seq.isdigit() or len(digest) != 64:
             print(f"--anchor {text}: give CHAIN:SEQ:HASH", file=sys.stderr)
             raise SystemExit(USAGE)
