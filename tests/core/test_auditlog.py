@@ -73,7 +73,8 @@ def test_canonical_json_is_sorted_bare_and_without_fractions() -> None:
 def test_a_log_that_nobody_touched_is_intact(tmp_path: Path) -> None:
     chain = write(tmp_path)
     report = judge(tmp_path)
-    assert report.intact and not report.findings
+    assert report.intact
+    assert not report.findings
     assert [(one.chain, one.first, one.records) for one in report.chains] == [(chain, 0, 7)]  # start, five, stop
     assert (tmp_path / "audit-key").stat().st_mode & 0o077 == 0
     write(tmp_path)
@@ -99,7 +100,8 @@ def test_a_kill_at_any_byte_of_the_tail_loses_no_whole_record_and_leaves_a_chain
         kept = sum(end <= size for end in ends)
         torn = whole[ends[kept - 1] : size]
         before = verify([folder], keys)
-        assert before.intact and [one.code for one in before.findings] == (["TORN_TAIL"] if torn else [])
+        assert before.intact
+        assert [one.code for one in before.findings] == (["TORN_TAIL"] if torn else [])
         again = ChainWriter(folder / "door", "door", keys, None, boot="c", segment_bytes=1 << 20)
         again.append(EVENT)
         again.close()
@@ -173,7 +175,8 @@ def test_no_acknowledged_record_is_lost_when_a_writer_is_killed_again_and_again(
 
 def test_a_file_that_may_not_grow_refuses_records_and_goes_on_later(tmp_path: Path) -> None:
     process = _start_writer(tmp_path, 0, 20_000)
-    assert process.stdout is not None and process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdin is not None
     answers = []
     while (line := process.stdout.readline().strip()) != b"refused":
         answers.append(int(line))
@@ -183,7 +186,8 @@ def test_a_file_that_may_not_grow_refuses_records_and_goes_on_later(tmp_path: Pa
     process.stdin.close()
     assert process.wait(20) == 0
     report = judge(tmp_path)
-    assert report.intact and not report.findings
+    assert report.intact
+    assert not report.findings
     records = [json.loads(line) for line in the_file(tmp_path, "writer").read_bytes().splitlines()]
     assert [one["used"]["count"] for one in records if one["action"] == "test.v1.Test/Write"] == answers
     assert records[-2]["action"] == "test.v1.Test/After"
@@ -215,7 +219,7 @@ def _without(number: int) -> Callable[[list[bytes]], list[bytes]]:
         (_without(0), "GAP"),
         (_without(6), "TRUNCATED"),
         (lambda found: found[:4], "TRUNCATED"),
-        (lambda found: found[:-1] + [found[-1][:40]], "TRUNCATED"),
+        (lambda found: [*found[:-1], found[-1][:40]], "TRUNCATED"),
         (lambda found: [*found[:2], found[3], found[2], *found[4:]], "ORDER"),
         (lambda found: [*found, found[-1]], "ORDER"),
         (lambda found: [*found[:3], b"\n", *found[3:]], "CHANGED"),
@@ -336,7 +340,9 @@ def test_every_day_has_a_file_and_old_ones_are_kept_elsewhere_and_forgotten(tmp_
     keys = load_keys(tmp_path / "audit-key")
     heads = HeadStore(ArtifactStore(f"file://{archive}"), "", keys).all()
     both = verify([tmp_path / "audit", archive], keys, heads)
-    assert both.intact and not both.findings and both.chains[0].first == 0
+    assert both.intact
+    assert not both.findings
+    assert both.chains[0].first == 0
     # Where somebody else than the writer took the beginning away, an anchor says where the rest begins.
     (archive / "door" / segments_of(archive / "door")[0].name).unlink()
     partial = verify([archive], keys, heads)
@@ -451,7 +457,8 @@ def test_nothing_but_identifiers_gets_into_the_log(tmp_path: Path) -> None:
     record = json.loads(data.splitlines()[1])
     assert record["roles"] == ["reader"]
     assert record["used"] == {"model": "models/m"}
-    assert record["actor"].startswith("hash:") and record["request"].startswith("hash:")
+    assert record["actor"].startswith("hash:")
+    assert record["request"].startswith("hash:")
 
 
 def test_the_command_verifies_shows_and_exports(
