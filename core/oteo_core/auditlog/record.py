@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from oteo_core.auditlog.canonical import canonical, encode
@@ -159,6 +160,7 @@ def _kept(name: str, value: str | int) -> str | int | None:
     return text if form.fullmatch(text) else None
 
 
+@lru_cache(1024)
 def _address(text: str) -> str:
     """Give an address as the standard writes it; empty where it is none, such as a host's name."""
     try:
@@ -169,7 +171,7 @@ def _address(text: str) -> str:
 
 def timestamp(seconds: float) -> str:
     """Give a time as the log writes it: UTC, milliseconds."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def seal(fields: dict[str, Any], *, chain: str, boot: str, seq: int, previous: str, seconds: float, key: Key) -> tuple[bytes, str]:
