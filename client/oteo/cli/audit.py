@@ -1,4 +1,4 @@
-"""``oteo audit verify``, ``show`` and ``export``: the audit log in a folder, without any server. The check of a dataset is ``oteo datasets audit``."""
+"""``oteo audit verify``, ``show``, ``export`` and ``follow``: the audit log in a folder, without any server. The check of a dataset is ``oteo datasets audit``."""
 
 from __future__ import annotations
 
@@ -44,6 +44,12 @@ def verify(context: typer.Context) -> None:
 def show(context: typer.Context) -> None:
     """Show records, by time, actor, action, resource and outcome."""
     _run("show", context.args)
+
+
+@app.command("follow", context_settings=_PASSED_ON)
+def follow(context: typer.Context) -> None:
+    """Send DICOM audit messages to an audit repository as they are written (syslog over TLS)."""
+    _run("follow", context.args)
 
 
 @app.command("export", context_settings=_PASSED_ON)

@@ -8,12 +8,13 @@ import socket
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 from oteo_core.artifacts import split_uri
 from oteo_core.auditlog import atna
+from oteo_core.auditlog.follow import Follower, tls
 from oteo_core.auditlog.heads import Heads, HeadStore
 from oteo_core.auditlog.keys import Keys, load_keys
 from oteo_core.auditlog.reading import OTHERS, Wanted, records
@@ -63,6 +64,15 @@ def _parser(program: str) -> argparse.ArgumentParser:
     export.add_argument("--syslog", action="store_true", help="with atna: each message in syslog's frame, its length before it (RFC 5425)")
     export.add_argument("--site", default="", help="with atna: AuditEnterpriseSiteID")
     export.add_argument("--output", type=Path, help="file; default: standard output")
+    follow = commands.add_parser("follow", help="send audit messages to an audit repository as they are written: syslog over TLS")
+    follow.add_argument("folder", nargs="?", type=Path, help="folder of the log; default: this machine's")
+    follow.add_argument("--to", required=True, metavar="HOST:PORT", help="the repository; 6514 is syslog over TLS")
+    follow.add_argument("--ca", type=Path, help="PEM certificates that the repository's is checked against; default: the system's")
+    follow.add_argument("--cert", type=Path, help="PEM certificate of our own, for repositories that ask for one")
+    follow.add_argument("--key", type=Path, help="its PEM key")
+    follow.add_argument("--position", type=Path, help="file of what was sent; default: audit-sent.json beside the folder")
+    follow.add_argument("--site", default="", help="AuditEnterpriseSiteID")
+    follow.add_argument("--once", action="store_true", help="send what there is, and end")
     return parser
 
 
@@ -72,6 +82,8 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m oteo_
     try:
         with ExitStack() as stack:
             settings = AuditSettings()
+            if options.command == "follow":
+                return _follow(options, options.folder or settings.audit_place)
             folders = [_local(place, stack, settings) for place in options.folder] or [settings.audit_place]
             missing = [str(folder) for folder in folders if not folder.is_dir()]
             if missing:
@@ -185,6 +197,20 @@ def _line(record: dict[str, Any]) -> str:
     used = " ".join(f"{name}={value}" for name, value in record.get("used", {}).items())
     who = f"{record.get('actor', '-')}{'@' + record['source'] if record.get('source') else ''}"
     return f"{record['time']} {record['chain']}:{record['seq']} {who} {record['action']} {record.get('resource', '-')} {outcome} {used}".rstrip()
+
+
+def _follow(options: argparse.Namespace, folder: Path) -> int:
+    connect = tls(options.to, ca=options.ca, certificate=options.cert, key=options.key)
+    follower = Follower(folder, options.position or folder.parent / "audit-sent.json", connect, site=options.site)
+    if not options.once:
+        with suppress(KeyboardInterrupt):
+            follower.run()
+        follower.close()
+        return INTACT
+    count = follower.send_new()
+    follower.close()
+    print(f"{count} messages sent", file=sys.stderr)
+    return INTACT
 
 
 def _export(options: argparse.Namespace, folders: Sequence[Path]) -> int:

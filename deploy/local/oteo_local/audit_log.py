@@ -8,5 +8,5 @@ from oteo_core.auditlog.command import main
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run ``verify``, ``show`` or ``export`` with its arguments, and give the exit code."""
+    """Run ``verify``, ``show``, ``export`` or ``follow`` with its arguments, and give the exit code."""
     return main(arguments, "oteo audit")

@@ -57,6 +57,10 @@ class RefusalLimit:
         self._left -= 1.0
         return True
 
+    def count(self, refusals: int) -> None:
+        """Count refusals that were not written."""
+        self._counted += refusals
+
     def counted(self) -> int:
         """Give how many were counted since this was last asked."""
         found, self._counted = self._counted, 0
@@ -165,7 +169,12 @@ class AuditHook:
         """Write how many refusals were only counted, if any were."""
         counted = self._refusals.counted()
         if counted:
-            self._log.append(Event("log", "log.refusals", code="UNAUTHENTICATED", reason="MANY_REFUSALS", used={"count": counted}))
+            event = Event("log", "log.refusals", code="UNAUTHENTICATED", reason="MANY_REFUSALS", used={"count": counted})
+            try:
+                self._log.append(event)
+            except Unavailable:
+                self._refusals.count(counted)
+                raise
 
     @staticmethod
     def _event(

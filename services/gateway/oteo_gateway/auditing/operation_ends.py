@@ -93,8 +93,9 @@ class OperationEnds:
             try:
                 beside()
                 await asyncio.to_thread(self.look)
-            except OteoError as error:
-                log.warning("operations_ends_not_written", error=error.message)
+            except (OteoError, sa.exc.IntegrityError) as error:
+                # The latter: another gateway, which had the lease meanwhile, has noted them as well.
+                log.warning("operations_ends_not_written", error=str(error))
             await asyncio.sleep(self._period)
 
     def look(self) -> int:
