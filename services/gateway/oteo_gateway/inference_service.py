@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -11,7 +11,7 @@ from google.protobuf import duration_pb2
 from google.protobuf.message import DecodeError
 
 from oteo_core.context import current
-from oteo_core.errors import InvalidArgument, OteoError, Unimplemented, from_exception
+from oteo_core.errors import InvalidArgument, OteoError, from_exception
 from oteo_core.server.streams import answered_in_order
 from oteo_core.server.validation import validate
 from oteo_gateway.prediction.answer import ClassAnswer
@@ -25,6 +25,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 log = structlog.get_logger(__name__)
 
 _PNG = "image/png"
+Noted = Callable[[bytes, inference_pb2.PredictStreamResponse], Awaitable[inference_pb2.PredictStreamResponse]]
 _MASKS: dict[int, MaskForm] = {
     inference_pb2.MASK_ENCODING_UNSPECIFIED: "runs",
     inference_pb2.MASK_ENCODING_RUN_LENGTHS: "runs",
@@ -42,31 +43,18 @@ class InferenceService:
         Answers.
     window
         Images of one stream that are worked on at a time.
+    noted
+        Given each answer of a stream, with its request, before the caller gets it; gives the answer to give. None: not asked.
     """
 
-    def __init__(self, predictor: Predictor, *, window: int) -> None:
+    def __init__(self, predictor: Predictor, *, window: int, noted: Noted | None = None) -> None:
         self._predictor = predictor
         self._window = window
+        self._noted = noted
 
     async def Predict(self, request: inference_pb2.PredictRequest, context: Context) -> inference_pb2.PredictResponse:
         """Answer for one image."""
         return encode(await self._predictor.predict(decode(request), current().remaining))
-
-    async def predict_if_there_is_room(
-        self, request_iterator: AsyncIterator[bytes], context: Context
-    ) -> AsyncIterator[inference_pb2.PredictResponse]:
-        """Answer for one image as `Predict` does; where there is no room the image is refused unread, which under a flood is most of them."""
-        self._predictor.check_room(current().remaining())
-        request = inference_pb2.PredictRequest()
-        async for data in request_iterator:
-            request.ParseFromString(data)
-        validate(request)
-        yield await self.Predict(request, context)
-
-    @property
-    def crowded(self) -> bool:
-        """Whether one who comes now has to wait, or is refused."""
-        return self._predictor.crowded
 
     async def PredictStream(
         self, request_iterator: AsyncIterator[bytes], context: Context
@@ -75,8 +63,12 @@ class InferenceService:
 
         Requests come as bytes, so that one that breaks the contract's rules is answered with its error and does not end the stream.
         """
-        async for response in answered_in_order(request_iterator, lambda data: self._answer(data, context), self._window):
+        async for response in answered_in_order(request_iterator, lambda data: self._answer_noted(data, context), self._window):
             yield response
+
+    async def _answer_noted(self, data: bytes, context: Context) -> Sequence[inference_pb2.PredictStreamResponse]:
+        responses = await self._answer(data, context)
+        return responses if self._noted is None else [await self._noted(data, response) for response in responses]
 
     async def _answer(self, data: bytes, context: Context) -> Sequence[inference_pb2.PredictStreamResponse]:
         item = inference_pb2.PredictStreamRequest()
@@ -97,41 +89,23 @@ class InferenceService:
 SERVICE: str = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
 
 
-class InferenceHandler(grpc.GenericRpcHandler):
-    """The handler of the service. PredictStream is given bytes, and so is Predict while others wait: on the wire one message is a stream of one."""
-
-    def __init__(self, service: InferenceService) -> None:
-        self._service = service
-        self._predict: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(
+def handler(service: InferenceService) -> grpc.GenericRpcHandler:
+    """Make the handler of the service; PredictStream is given bytes."""
+    methods = {
+        "Predict": grpc.unary_unary_rpc_method_handler(
             service.Predict,
             request_deserializer=inference_pb2.PredictRequest.FromString,
             response_serializer=inference_pb2.PredictResponse.SerializeToString,
-        )
-        self._predict_if_there_is_room: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
-            service.predict_if_there_is_room, response_serializer=inference_pb2.PredictResponse.SerializeToString
-        )
-        self._stream: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
+        ),
+        "PredictStream": grpc.stream_stream_rpc_method_handler(
             service.PredictStream, response_serializer=inference_pb2.PredictStreamResponse.SerializeToString
-        )
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Find the handler of a call; None if it is not of this service."""
-        method = handler_call_details.method
-        if method == f"/{SERVICE}/Predict":
-            return self._predict_if_there_is_room if self._service.crowded else self._predict
-        return self._stream if method == f"/{SERVICE}/PredictStream" else None
+        ),
+    }
+    return grpc.method_handlers_generic_handler(SERVICE, methods)
 
 
 def decode(request: inference_pb2.PredictRequest) -> Query:
-    """Read a request.
-
-    Raises
-    ------
-    Unimplemented
-        ``ADAPTATION``: what a later release does.
-    """
-    if request.adapt not in (inference_pb2.ADAPT_MODE_UNSPECIFIED, inference_pb2.ADAPT_MODE_OFF):
-        raise Unimplemented("Translation before inference is not there yet; leave adapt unset.", reason="ADAPTATION", field="adapt")
+    """Read a request."""
     return Query(
         deployment_id=request.deployment.removeprefix("deployments/"),
         content=request.image.content,
@@ -144,6 +118,8 @@ def decode(request: inference_pb2.PredictRequest) -> Query:
         tiling=request.tiling == inference_pb2.TILING_ON,
         masks=_MASKS[request.mask_encoding],
         draw=request.draw,
+        alias=request.alias,
+        adapt=request.adapt,
     )
 
 
@@ -154,6 +130,9 @@ def encode(prediction: Prediction) -> inference_pb2.PredictResponse:
         deployment=prediction.deployment,
         model=prediction.model,
         model_version=prediction.version,
+        alias=prediction.alias,
+        translator=prediction.translator,
+        suggested_translator=prediction.suggested,
         timing=report_pb2.Timing(
             total=_duration(times.total), decode=_duration(times.decode), queue=_duration(times.queue), inference=_duration(times.inference)
         ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prometheus_client import Counter, Gauge, Histogram
 
 from oteo_gateway.prediction.predictor import Times
@@ -22,6 +24,24 @@ _SHIFT = Histogram(
 )
 _REFUSED = Counter("oteo_predict_refused_total", "Predictions that were not answered, by deployment and reason.", ["deployment", "reason"])
 _WAITING = Gauge("oteo_predict_waiting", "Predictions that wait for a place.", multiprocess_mode="livesum")
+_SHADOW_AGREEMENT = Histogram(
+    "oteo_shadow_agreement",
+    "How far a shadow's answer for an image agreed with the one that was given, 0 to 1.",
+    ["deployment", "model"],
+    buckets=(0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0),
+)
+_SHADOW_RATIO = Histogram(
+    "oteo_shadow_latency_ratio",
+    "A shadow's time in the model server over the answering model's, by image.",
+    ["deployment", "model"],
+    buckets=(0.125, 0.25, 0.5, 0.71, 1.0, 1.41, 2.0, 4.0, 8.0),
+)
+_SHADOW_MISSED = Counter(
+    "oteo_shadow_missed_total",
+    "Copies that a shadow did not answer: BEHIND and AWAY were left out, other reasons are the errors' own.",
+    ["deployment", "model", "reason"],
+)
+_SHADOW_WAITING = Gauge("oteo_shadow_waiting", "Copies of predictions that wait for shadows.", multiprocess_mode="livesum")
 
 
 def expect(deployment: str) -> None:
@@ -56,3 +76,25 @@ class PrometheusObserver:
     def refused(self, deployment: str, reason: str) -> None:
         """One was not; `deployment` is empty where there is none of that name, which anybody could make up."""
         _REFUSED.labels(deployment, reason).inc()
+
+
+class PrometheusShadowObserver:
+    """Takes the figures of comparisons for Prometheus; see `oteo_gateway.prediction.shadowing.ShadowObserver`."""
+
+    def __init__(self) -> None:
+        self._waiting: Callable[[], int] = lambda: 0
+
+    def compared(self, deployment: str, model: str, agreement: float, ratio: float) -> None:
+        """A shadow answered."""
+        _SHADOW_AGREEMENT.labels(deployment, model).observe(agreement)
+        _SHADOW_RATIO.labels(deployment, model).observe(ratio)
+        _SHADOW_WAITING.set(self._waiting())
+
+    def missed(self, deployment: str, model: str, reason: str) -> None:
+        """A shadow did not."""
+        _SHADOW_MISSED.labels(deployment, model, reason).inc()
+        _SHADOW_WAITING.set(self._waiting())
+
+    def watch(self, waiting: Callable[[], int]) -> None:
+        """Show how many copies wait, whenever one has been dealt with: a function's gauge is none where several processes share a page."""
+        self._waiting = waiting

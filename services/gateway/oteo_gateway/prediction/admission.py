@@ -65,18 +65,6 @@ class Admission:
         """Whether one who comes now has to wait, or is refused."""
         return self._semaphore.locked()
 
-    def check(self, size: int, left: float | None) -> None:
-        """Refuse a request that `enter` would refuse; it may come before the request is read.
-
-        Raises
-        ------
-        ResourceExhausted
-            As `enter`.
-        """
-        if self.crowded:
-            self._check_room(size)
-            self._check_time(left, self.expected_wait)
-
     @asynccontextmanager
     async def enter(self, size: int = 0, remaining: Callable[[], float | None] = lambda: None) -> AsyncIterator[float]:
         """Wait for a place and hold it; gives the seconds waited. A caller that is cancelled leaves the queue.
@@ -94,7 +82,9 @@ class Admission:
             ``TOO_MANY_REQUESTS``, or ``NOT_IN_TIME`` where the answer would come after the deadline; with the seconds after which to try again.
         """
         crowded = self.crowded
-        self.check(size, remaining() if crowded else None)
+        if crowded:
+            self._check_room(size)
+            self._check_time(remaining(), self.expected_wait)
         begin = time.perf_counter()
         self._count(1, size)
         try:
