@@ -6,7 +6,6 @@ import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,9 +17,9 @@ from oteo_core.datasets.named_images import ImageStore
 from oteo_core.errors import ResourceExhausted
 from oteo_core.images import ImageLimits
 from oteo_gateway import metrics
-from oteo_gateway.deployments.directory import Served
 from oteo_gateway.prediction.admission import Admission
 from oteo_gateway.prediction.predictor import Predictor, Query
+from oteo_gateway.prediction.routing import Answering, Route, RoutedModel, Routes
 from oteo_gateway.prediction.tensors import InferTemplate
 from oteo_gateway.triton_statistics import Figures, since
 
@@ -100,7 +99,7 @@ class Silent:
         self.asked = 0
         self.called = asyncio.Event()
 
-    async def infer(self, served: Served, request: bytes, seconds: float) -> bytes:
+    async def infer(self, route: Route, request: bytes, seconds: float) -> bytes:
         self.asked += 1
         self.called.set()
         await asyncio.Event().wait()
@@ -116,10 +115,11 @@ def test_nothing_is_decoded_for_callers_who_have_gone(tmp_path: Path, monkeypatc
     async def scenario() -> None:
         calls = Silent()
         decoders = ThreadPoolExecutor(1)
-        served = Served(SimpleNamespace(name="deployments/colours"), package, InferTemplate("colours", "", package.input))  # type: ignore[arg-type]
+        answering = Answering(package, InferTemplate("colours", "", package.input))
+        routes = Routes("deployments/colours", "uid", "mark", (RoutedModel(answering, "", 100, False, True),))
 
-        async def find(deployment: str) -> Served:
-            return served
+        async def find(deployment: str) -> Routes:
+            return routes
 
         predictor = Predictor(
             find,
@@ -133,11 +133,11 @@ def test_nothing_is_decoded_for_callers_who_have_gone(tmp_path: Path, monkeypatc
         )
         prepare = predictor._prepare
 
-        def counted(query: Query, served: Served) -> Any:
+        def counted(query: Query, routes: Routes) -> Any:
             decoded.append(query.deployment_id)
             begun.set()
             gate.wait(10)
-            return prepare(query, served)
+            return prepare(query, routes)
 
         monkeypatch.setattr(predictor, "_prepare", counted)
         queries = [Query(name, content=picture("red")) for name in ("decoding", "to-decode", "to-decode-2", "waiting", "stays")]
