@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -17,6 +17,7 @@ from oteo.names import enum_name, resource, slug, source_uri
 from oteo.operations import OperationHandle, Operations
 from oteo.predictions import predict_request
 from oteo.shifts import Shifts
+from oteo.streaming import WINDOW, Image, Streamed, predict_many
 from oteo.translators import Translators
 from oteo_protos.augment.v1 import dataset_pb2
 from oteo_protos.automl.v1 import automl_pb2
@@ -91,6 +92,36 @@ class Client:
             ``tiling``, ``masks``, ``alias``, ``adapt``.
         """
         return call(self._inference.Predict, predict_request(deployment, image, **options), timeout=timeout)
+
+    def predict_many(
+        self, deployment: str, images: Iterable[Image], *, window: int = WINDOW, timeout: float | None = None, **options: Any
+    ) -> Iterator[Streamed]:
+        """Answer for many images through one stream, in order.
+
+        Parameters
+        ----------
+        deployment
+            Short or full name.
+        images
+            As for `predict`; read as there is room for them.
+        window
+            Images that are under way at a time.
+        timeout
+            Seconds for all of them together; None: no limit.
+        **options
+            As for `predict`.
+
+        Yields
+        ------
+        Streamed
+            Image by image, its answer or its error; an image's error ends nothing. A stream that breaks with UNAVAILABLE is taken up where it broke.
+
+        Raises
+        ------
+        OteoApiError
+            The stream itself failed.
+        """
+        return predict_many(self._inference, deployment, images, window=window, timeout=timeout, **options)
 
     def run_pipeline(
         self,
