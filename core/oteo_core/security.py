@@ -8,6 +8,7 @@ from pathlib import Path
 
 import grpc
 
+from oteo_core.certificates import CertificateFiles
 from oteo_core.errors import FailedPrecondition, Unauthenticated
 from oteo_core.settings import CoreSettings
 
@@ -61,11 +62,26 @@ def _read(path: Path | None) -> bytes | None:
 
 def server_credentials(settings: CoreSettings) -> grpc.ServerCredentials | None:
     """Give the server's TLS credentials; None where no certificate is set."""
-    certificate, key, client_ca = _read(settings.tls_cert), _read(settings.tls_key), _read(settings.tls_client_ca)
-    if certificate is None or key is None:
+    if settings.tls_cert is None or settings.tls_key is None:
         return None
-    asked = client_ca if settings.tls_client_auth else None
-    return grpc.ssl_server_credentials([(key, certificate)], root_certificates=asked, require_client_auth=asked is not None)
+    asked = settings.tls_client_ca if settings.tls_client_auth else None
+    return CertificateFiles(settings.tls_cert, settings.tls_key, asked).credentials()
+
+
+def mutual_credentials(settings: CoreSettings, client_ca: Path | None) -> grpc.ServerCredentials:
+    """Give the credentials of an address where callers must show a certificate that `client_ca` signed.
+
+    Raises
+    ------
+    FailedPrecondition
+        ``CERTIFICATE_UNUSABLE``: no certificate is set, or none that callers are checked against.
+    """
+    if settings.tls_cert is None or settings.tls_key is None or client_ca is None:
+        raise FailedPrecondition(
+            "an address for callers with certificates needs OTEO_TLS_CERT, OTEO_TLS_KEY and a CA (OTEO_CERTIFICATES_CA)",
+            reason="CERTIFICATE_UNUSABLE",
+        )
+    return CertificateFiles(settings.tls_cert, settings.tls_key, client_ca).credentials()
 
 
 def channel_credentials(settings: CoreSettings) -> grpc.ChannelCredentials | None:

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,8 +17,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from oteo_core import telemetry
+from oteo_core.access import Door, SharedTokenDoor
 from oteo_core.errors import Unavailable
-from oteo_core.security import required_token, server_credentials
+from oteo_core.security import mutual_credentials, required_token, server_credentials
 from oteo_core.server.calls import CallInterceptor
 from oteo_core.server.channels import server_options
 from oteo_core.settings import CoreSettings
@@ -27,15 +29,24 @@ Register = Callable[[grpc.aio.Server], Sequence[str]]
 Hook = Callable[[], Any]
 
 
+@dataclass(frozen=True)
+class MutualAddress:
+    """An address where callers must show a certificate: ``host:port``, and the CA (PEM) that they are checked against."""
+
+    listen: str
+    client_ca: Path | None
+
+
 @dataclass
 class Server:
-    """A server that is built, not yet started; ``port`` is the one that it listens on."""
+    """A server that is built, not yet started; ``port`` is the one that it listens on, ``mutual_port`` that for callers with certificates."""
 
     grpc: grpc.aio.Server
     port: int
     health: health.aio.HealthServicer
     names: tuple[str, ...]
     pool: ThreadPoolExecutor
+    mutual_port: int = 0
 
     async def start(self) -> None:
         """Answer calls, and say so to health checks."""
@@ -51,7 +62,14 @@ class Server:
 
 
 def build_server(
-    settings: CoreSettings, *, service: str, register: Register, generic_handlers: Sequence[grpc.GenericRpcHandler] = (), listen: str = ""
+    settings: CoreSettings,
+    *,
+    service: str,
+    register: Register,
+    generic_handlers: Sequence[grpc.GenericRpcHandler] = (),
+    listen: str = "",
+    door: Door | None = None,
+    mutual: MutualAddress | None = None,
 ) -> Server:
     """Build a server with everything that each of Oteo's has: token, TLS, validation, health, reflection.
 
@@ -67,6 +85,10 @@ def build_server(
         Handlers for methods that no servicer has, such as those that forward bytes.
     listen
         ``host:port``; empty: the settings'; port 0: a free one.
+    door
+        Who is answered; None: who bears the shared token.
+    mutual
+        A second address, for callers that must show a certificate; None: none.
 
     Raises
     ------
@@ -75,7 +97,7 @@ def build_server(
     """
     pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="handler")
     server = grpc.aio.server(
-        interceptors=[CallInterceptor(required_token(settings), pool)],
+        interceptors=[CallInterceptor(door or SharedTokenDoor(required_token(settings)), pool)],
         options=server_options(settings),
     )
     names = tuple(register(server))
@@ -86,13 +108,19 @@ def build_server(
         server.add_generic_rpc_handlers(tuple(generic_handlers))
     address = listen or settings.listen or getattr(settings, f"{service}_address")
     credentials = server_credentials(settings)
+    port = _listen(server, address, credentials)
+    mutual_port = _listen(server, mutual.listen, mutual_credentials(settings, mutual.client_ca)) if mutual else 0
+    return Server(server, port, checks, names, pool, mutual_port)
+
+
+def _listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
     try:
         port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     except RuntimeError:
         port = 0
     if port == 0:
         raise Unavailable(f"cannot listen on {address}: the port is taken or the address is not this machine's", reason="ADDRESS_IN_USE")
-    return Server(server, port, checks, names, pool)
+    return int(port)
 
 
 async def _call(hooks: Sequence[Hook]) -> None:
@@ -103,9 +131,16 @@ async def _call(hooks: Sequence[Hook]) -> None:
 
 
 async def _run(
-    settings: CoreSettings, service: str, register: Register, on_start: Sequence[Hook], on_stop: Sequence[Hook], handlers: Sequence[Any]
+    settings: CoreSettings,
+    service: str,
+    register: Register,
+    on_start: Sequence[Hook],
+    on_stop: Sequence[Hook],
+    handlers: Sequence[Any],
+    door: Door | None,
+    mutual: MutualAddress | None,
 ) -> None:
-    server = build_server(settings, service=service, register=register, generic_handlers=handlers)
+    server = build_server(settings, service=service, register=register, generic_handlers=handlers, door=door, mutual=mutual)
     # On loopback where the calls are, else where a scraper reaches it.
     telemetry.serve_metrics(
         settings.metrics_port, (settings.listen or getattr(settings, f"{service}_address")).rpartition(":")[0].strip("[]")
@@ -133,7 +168,12 @@ def serve(
     on_start: Sequence[Hook] = (),
     on_stop: Sequence[Hook] = (),
     generic_handlers: Sequence[grpc.GenericRpcHandler] = (),
+    door: Door | None = None,
+    mutual: MutualAddress | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. ``register`` and the hooks (plain or coroutine functions) run inside the event loop."""
+    """Serve until SIGTERM or SIGINT, then drain. ``register`` and the hooks (plain or coroutine functions) run inside the event loop.
+
+    `build_server` says what ``door`` and ``mutual`` are.
+    """
     telemetry.configure_logging(settings, service)
-    uvloop.run(_run(settings, service, register, on_start, on_stop, generic_handlers))
+    uvloop.run(_run(settings, service, register, on_start, on_stop, generic_handlers, door, mutual))
