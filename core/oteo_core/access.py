@@ -7,12 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Literal, Protocol
 
 from oteo_core.errors import OteoError
 from oteo_core.security import identify
 
 Kind = Literal["part", "token", "oidc", "certificate", "anonymous", "probe"]
+
+
+class Role(StrEnum):
+    """What a person or a system is at this site; what each may call stands in the gateway's table (``oteo_gateway/access/table.py``)."""
+
+    VIEWER = "viewer"
+    CLINICIAN = "clinician"
+    TRAINER = "trainer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+
 Certificate = Mapping[str, Sequence[bytes]]
 """What gRPC's authentication context says of a caller's certificate, which the handshake has checked."""
 

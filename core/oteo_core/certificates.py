@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -39,9 +40,7 @@ class CertificateFiles:
 
     def credentials(self) -> grpc.ServerCredentials:
         """Give credentials that follow the files. TLS 1.2 is the least that gRPC speaks."""
-        return grpc.dynamic_ssl_server_credentials(
-            self._configuration(), self._renewed, require_client_authentication=len(self._paths) > 2
-        )
+        return grpc.dynamic_ssl_server_credentials(self._configuration(), self._renewed, require_client_authentication=len(self._paths) > 2)
 
     def _configuration(self) -> grpc.ServerCertificateConfiguration:
         certificate, key, *ca = self._pems

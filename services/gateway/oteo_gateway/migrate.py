@@ -13,6 +13,7 @@ import time
 from oteo_core import telemetry
 from oteo_core.errors import OteoError, Unavailable
 from oteo_core.operations import OperationStore
+from oteo_gateway.access.quota_store import QuotaStore
 from oteo_gateway.deployments.store import DeploymentStore
 from oteo_gateway.settings import GatewaySettings
 
@@ -22,7 +23,7 @@ _LOG = telemetry.logger("oteo.migrate")
 
 
 def migrate(database_url: str, *, patience: float = _PATIENCE) -> None:
-    """Make or raise the tables of operations and of deployments.
+    """Make or raise the tables of operations, deployments and quotas.
 
     Parameters
     ----------
@@ -43,6 +44,7 @@ def migrate(database_url: str, *, patience: float = _PATIENCE) -> None:
         try:
             OperationStore(database_url).close()
             DeploymentStore(database_url).close()
+            QuotaStore(database_url).close()
         except Unavailable as error:
             if time.monotonic() >= end:
                 raise

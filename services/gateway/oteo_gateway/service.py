@@ -24,6 +24,8 @@ from oteo_core.operations import OperationManager, OperationStore
 from oteo_core.packages import ModelPackage, read_model
 from oteo_core.security import bearer
 from oteo_gateway import inference_service, metrics, open_inference_service
+from oteo_gateway.access.making import make_door
+from oteo_gateway.access.quota_store import QuotaStore
 from oteo_gateway.channels import service_channel, sync_triton_channel, triton_channel
 from oteo_gateway.deployment_service import DeploymentService
 from oteo_gateway.deployments.directory import Directory
@@ -33,6 +35,7 @@ from oteo_gateway.deployments.replica import ReplicaKeeper
 from oteo_gateway.deployments.repository import ModelRepository
 from oteo_gateway.deployments.store import DeploymentStore
 from oteo_gateway.forward_service import Backend, ForwardingHandler, OneBackend, Proxy
+from oteo_gateway.identity_service import IdentityService
 from oteo_gateway.inference_service import InferenceService
 from oteo_gateway.operations_service import OperationsService
 from oteo_gateway.pipeline_service import PipelineService
@@ -46,7 +49,7 @@ from oteo_gateway.triton_inference import TritonCalls
 from oteo_gateway.waiting_service import WaitingOperations
 from oteo_protos.augment.v1 import augment_pb2, dataset_pb2
 from oteo_protos.automl.v1 import automl_pb2
-from oteo_protos.gateway.v1 import deployment_pb2, deployment_pb2_grpc, pipeline_pb2, pipeline_pb2_grpc
+from oteo_protos.gateway.v1 import deployment_pb2, deployment_pb2_grpc, identity_pb2, identity_pb2_grpc, pipeline_pb2, pipeline_pb2_grpc
 from oteo_protos.translate.v1 import translate_pb2
 
 log = structlog.get_logger(__name__)
@@ -84,6 +87,9 @@ class Gateway:
         self._artifacts = open_store(settings)
         self._store = DeploymentStore(settings.database_url)
         self.operations = OperationManager(settings, "gateway", OperationStore(settings.database_url), self._artifacts, runner)
+        self._quotas = QuotaStore(settings.database_url)
+        self.door = make_door(settings, self._quotas, self.operations.store)
+        """Who is answered: the server must be built with it."""
         self._waiting = WaitingOperations(self.operations, self._store)
         self.operations.on_cancel = self._waiting.withdraw
         self._repository = repository = ModelRepository(ArtifactStore(settings.model_repository), self._artifacts)
@@ -171,6 +177,7 @@ class Gateway:
         operations_pb2_grpc.add_OperationsServicer_to_server(OperationsService(self.operations, backends), server)
         deployment_pb2_grpc.add_DeploymentServiceServicer_to_server(deployments, server)
         pipeline_pb2_grpc.add_PipelineServiceServicer_to_server(PipelineService(self.operations, self.read_package), server)
+        identity_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityService(self.door), server)
         forwarded = {
             descriptor.full_name: (descriptor, Proxy(OneBackend(backends[name])))
             for name, descriptors in FORWARDED.items()
@@ -183,6 +190,7 @@ class Gateway:
             operations_pb2.DESCRIPTOR.services_by_name["Operations"].full_name,
             deployment_pb2.DESCRIPTOR.services_by_name["DeploymentService"].full_name,
             pipeline_pb2.DESCRIPTOR.services_by_name["PipelineService"].full_name,
+            identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].full_name,
             inference_service.SERVICE,
             *forwarding.names,
         )
@@ -199,6 +207,7 @@ class Gateway:
         thread.start()
         self._threads.append(thread)
         self._tasks.append(asyncio.create_task(self._directory.run(), name="directory"))
+        self._tasks.append(asyncio.create_task(self.door.quotas.run(), name="quotas"))
         if self._health is not None:
             self._tasks.append(asyncio.create_task(self._health.run(), name="triton-health"))
 
@@ -209,6 +218,8 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.door.close()
+        self._quotas.close()
         for thread in self._threads:
             await asyncio.to_thread(thread.join, 5.0)
         await asyncio.to_thread(self.operations.close)

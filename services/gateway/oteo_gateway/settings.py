@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from oteo_core.settings import CoreSettings
+from oteo_gateway.access.settings import AccessSettings
 
 
-class GatewaySettings(CoreSettings):
-    """What the gateway reads from ``OTEO_*`` environment variables, beside what every service reads."""
+class GatewaySettings(AccessSettings):
+    """What the gateway reads from ``OTEO_*`` environment variables, beside what every service and the door (`AccessSettings`) read."""
 
     predict_concurrency: int = Field(default=64, ge=1, description="Predictions that run at a time.")
     predict_queue: int = Field(
