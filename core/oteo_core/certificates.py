@@ -40,7 +40,9 @@ class CertificateFiles:
 
     def credentials(self) -> grpc.ServerCredentials:
         """Give credentials that follow the files. TLS 1.2 is the least that gRPC speaks."""
-        return grpc.dynamic_ssl_server_credentials(self._configuration(), self._renewed, require_client_authentication=len(self._paths) > 2)
+        # None for "as before" is what gRPC documents; its stubs leave it out.
+        renewed: Any = self._renewed
+        return grpc.dynamic_ssl_server_credentials(self._configuration(), renewed, require_client_authentication=len(self._paths) > 2)
 
     def _configuration(self) -> grpc.ServerCertificateConfiguration:
         certificate, key, *ca = self._pems

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -17,6 +17,9 @@ class CoreSettings(BaseSettings):
 
     # A wrong setting is told without what it holds: it may be a secret, and the error goes into a log.
     model_config = SettingsConfigDict(env_prefix="OTEO_", extra="ignore", validate_default=True, hide_input_in_errors=True)
+
+    not_for_jobs: ClassVar[frozenset[str]] = frozenset()
+    """Settings that concern who is answered and how: a service's jobs are not given them."""
 
     home: Path = Field(default=Path("~/.oteo"), description="Folder of the state of one machine.")
     artifacts: str = Field(default="", description="fsspec URI of the artifact store; empty: artifacts below home.")

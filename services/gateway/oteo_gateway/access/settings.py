@@ -119,3 +119,6 @@ def _secure(url: str, field: str) -> None:
         check_url(url, field)
     except InvalidArgument as error:
         raise ValueError(error.message) from error
+
+
+AccessSettings.not_for_jobs = frozenset(set(AccessSettings.model_fields) - set(CoreSettings.model_fields))
