@@ -166,7 +166,7 @@ class OidcTokens:
         except ExpiredTokenError as error:
             raise Unauthenticated("this token has expired; get a new one from its issuer", reason="TOKEN_EXPIRED") from error
         except (MissingClaimError, InvalidClaimError) as error:
-            raise _claim(str(error.claim if isinstance(error, InvalidClaimError) else error.description)) from error
+            raise _claim(error.claim) from error
         if claims["exp"] > _LATEST:
             raise _claim("exp")
         if rules.authorized_parties and claims.get("azp") not in rules.authorized_parties:
