@@ -68,22 +68,6 @@ def server_credentials(settings: CoreSettings) -> grpc.ServerCredentials | None:
     return CertificateFiles(settings.tls_cert, settings.tls_key, asked).credentials()
 
 
-def mutual_credentials(settings: CoreSettings, client_ca: Path | None) -> grpc.ServerCredentials:
-    """Give the credentials of an address where callers must show a certificate that `client_ca` signed.
-
-    Raises
-    ------
-    FailedPrecondition
-        ``CERTIFICATE_UNUSABLE``: no certificate is set, or none that callers are checked against.
-    """
-    if settings.tls_cert is None or settings.tls_key is None or client_ca is None:
-        raise FailedPrecondition(
-            "an address for callers with certificates needs OTEO_TLS_CERT, OTEO_TLS_KEY and a CA (OTEO_CERTIFICATES_CA)",
-            reason="CERTIFICATE_UNUSABLE",
-        )
-    return CertificateFiles(settings.tls_cert, settings.tls_key, client_ca).credentials()
-
-
 def channel_credentials(settings: CoreSettings) -> grpc.ChannelCredentials | None:
     """Give the TLS credentials for calls to other services; None where TLS is off."""
     if settings.tls_cert is None:

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -168,13 +169,15 @@ class TokenFile:
             }
             for record in records
         ]
-        # Readable to its owner alone, from the first byte.
+        # Readable to its owner alone, from the first byte; one that was opened to others, such as a container's user, stays so.
+        mode = stat.S_IMODE(self.path.stat().st_mode) if self.path.exists() else 0o600
         handle, part = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
         try:
             with open(handle, "w", encoding="utf-8") as file:
                 json.dump({"tokens": entries}, file, indent=2)
                 file.write("\n")
                 file.flush()
+                os.fchmod(file.fileno(), mode)
                 os.fsync(file.fileno())
             os.replace(part, self.path)
         except BaseException:

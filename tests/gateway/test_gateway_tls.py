@@ -184,6 +184,19 @@ def test_streams_and_refusals_of_callers_with_certificates(gateway: GatewayProce
         assert list(mine.operations) == []
 
 
+def test_callers_from_outside_may_have_tls_where_the_parts_speak_plainly(authority: Authority, tmp_path: Path) -> None:
+    certificate, key = authority.issue("localhost", "outside")
+    port = ports.free_port()
+    with gateway_process(tmp_path, callers_listen=f"127.0.0.1:{port}", callers_cert=str(certificate), callers_key=str(key)) as gateway:
+        with gateway.channel() as plain:
+            assert who(plain, TOKEN).name == "local"
+        with gateway.channel(grpc.ssl_channel_credentials(authority.ca.read_bytes()), port) as channel:
+            assert who(channel, TOKEN).name == "local"
+            assert refusal(channel) == ("UNAUTHENTICATED", "TOKEN_MISSING")
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            assert refusal(channel, TOKEN)[0] == "UNAVAILABLE"
+
+
 def test_a_server_does_not_start_with_files_that_do_not_belong_together(authority: Authority, tmp_path: Path) -> None:
     (certificate, _), (_, key) = authority.issue("one"), authority.issue("two")
     for pair in ((certificate, key), (tmp_path / "missing", key), (key, certificate)):

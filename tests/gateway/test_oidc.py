@@ -312,6 +312,8 @@ def test_small_and_private_and_encryption_keys_are_left_out(loop: Loop, issuer: 
         {"oidc_roles": {"radiology": ["surgeon"]}},
         {"certificates": {"pacs.example": ["viewer"]}},
         {"certificates_listen": "0.0.0.0:7443"},
+        {"callers_listen": "0.0.0.0:7443"},
+        {"certificates_listen": "0.0.0.0:7443", "callers_cert": "a.pem", "callers_key": "b.pem"},
         {"limits": {"viewer": {"requests": 7}}},
     ],
 )

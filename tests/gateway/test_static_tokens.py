@@ -31,6 +31,9 @@ def test_a_token_is_shown_once_and_only_its_hash_is_kept(tmp_path: Path) -> None
     assert record.expires is not None
     assert record.expires - record.created == timedelta(days=30)
     assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
+    file.path.chmod(0o644)
+    file.create("another", ["viewer"])
+    assert stat.S_IMODE(file.path.stat().st_mode) == 0o644
 
 
 def test_names_are_unique_until_they_end(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from grpc_reflection.v1alpha import reflection
 
 from oteo_core import telemetry
 from oteo_core.access import Door, SharedTokenDoor
+from oteo_core.certificates import CertificateFiles
 from oteo_core.errors import Unavailable
-from oteo_core.security import mutual_credentials, required_token, server_credentials
+from oteo_core.security import required_token, server_credentials
 from oteo_core.server.calls import CallInterceptor
 from oteo_core.server.channels import server_options
 from oteo_core.settings import CoreSettings
@@ -30,23 +31,34 @@ Hook = Callable[[], Any]
 
 
 @dataclass(frozen=True)
-class MutualAddress:
-    """An address where callers must show a certificate: ``host:port``, and the CA (PEM) that they are checked against."""
+class TlsAddress:
+    """One more address of a server, which speaks TLS with a certificate of its own (PEM files).
+
+    Attributes
+    ----------
+    listen
+        ``host:port``.
+    certificate, key
+        Shown to callers.
+    client_ca
+        What callers' certificates are checked against, which they must then show; None: they are asked for none.
+    """
 
     listen: str
-    client_ca: Path | None
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
 
 
 @dataclass
 class Server:
-    """A server that is built, not yet started; ``port`` is the one that it listens on, ``mutual_port`` that for callers with certificates."""
+    """A server that is built, not yet started; ``port`` is the one that it listens on."""
 
     grpc: grpc.aio.Server
     port: int
     health: health.aio.HealthServicer
     names: tuple[str, ...]
     pool: ThreadPoolExecutor
-    mutual_port: int = 0
 
     async def start(self) -> None:
         """Answer calls, and say so to health checks."""
@@ -69,7 +81,7 @@ def build_server(
     generic_handlers: Sequence[grpc.GenericRpcHandler] = (),
     listen: str = "",
     door: Door | None = None,
-    mutual: MutualAddress | None = None,
+    also: Sequence[TlsAddress] = (),
 ) -> Server:
     """Build a server with everything that each of Oteo's has: token, TLS, validation, health, reflection.
 
@@ -87,8 +99,8 @@ def build_server(
         ``host:port``; empty: the settings'; port 0: a free one.
     door
         Who is answered; None: who bears the shared token.
-    mutual
-        A second address, for callers that must show a certificate; None: none.
+    also
+        More addresses, for callers from outside.
 
     Raises
     ------
@@ -109,8 +121,9 @@ def build_server(
     address = listen or settings.listen or getattr(settings, f"{service}_address")
     credentials = server_credentials(settings)
     port = _listen(server, address, credentials)
-    mutual_port = _listen(server, mutual.listen, mutual_credentials(settings, mutual.client_ca)) if mutual else 0
-    return Server(server, port, checks, names, pool, mutual_port)
+    for more in also:
+        _listen(server, more.listen, CertificateFiles(more.certificate, more.key, more.client_ca).credentials())
+    return Server(server, port, checks, names, pool)
 
 
 def _listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
@@ -138,9 +151,9 @@ async def _run(
     on_stop: Sequence[Hook],
     handlers: Sequence[Any],
     door: Door | None,
-    mutual: MutualAddress | None,
+    also: Sequence[TlsAddress],
 ) -> None:
-    server = build_server(settings, service=service, register=register, generic_handlers=handlers, door=door, mutual=mutual)
+    server = build_server(settings, service=service, register=register, generic_handlers=handlers, door=door, also=also)
     # On loopback where the calls are, else where a scraper reaches it.
     telemetry.serve_metrics(
         settings.metrics_port, (settings.listen or getattr(settings, f"{service}_address")).rpartition(":")[0].strip("[]")
@@ -169,11 +182,11 @@ def serve(
     on_stop: Sequence[Hook] = (),
     generic_handlers: Sequence[grpc.GenericRpcHandler] = (),
     door: Door | None = None,
-    mutual: MutualAddress | None = None,
+    also: Sequence[TlsAddress] = (),
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain. ``register`` and the hooks (plain or coroutine functions) run inside the event loop.
 
-    `build_server` says what ``door`` and ``mutual`` are.
+    `build_server` says what ``door`` and ``also`` are.
     """
     telemetry.configure_logging(settings, service)
-    uvloop.run(_run(settings, service, register, on_start, on_stop, generic_handlers, door, mutual))
+    uvloop.run(_run(settings, service, register, on_start, on_stop, generic_handlers, door, also))

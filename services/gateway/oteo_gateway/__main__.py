@@ -6,7 +6,7 @@ import cv2
 
 from oteo_core.jobs import RayJobRunner
 from oteo_core.server import serve
-from oteo_gateway.access.making import mutual_address
+from oteo_gateway.access.making import addresses_outside
 from oteo_gateway.service import Gateway
 from oteo_gateway.settings import GatewaySettings
 
@@ -24,7 +24,7 @@ def main() -> None:
         on_start=[gateway.start],
         on_stop=[gateway.stop],
         door=gateway.door,
-        mutual=mutual_address(settings),
+        also=addresses_outside(settings),
     )
 
 

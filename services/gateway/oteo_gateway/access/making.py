@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from oteo_core.security import required_token
-from oteo_core.server import MutualAddress
+from oteo_core.server import TlsAddress
 from oteo_gateway.access.certificate_names import CertificateNames
 from oteo_gateway.access.door import KEYS_AGE, AccessDoor, Running, Ways, limits_by
 from oteo_gateway.access.issuer_keys import IssuerKeys
@@ -33,11 +33,17 @@ def make_door(settings: AccessSettings, store: QuotaStore, running: Running) -> 
     return AccessDoor(ways, limits_by(settings.limits, settings.limits_of), Quotas(store, settings.quota_seconds), running)
 
 
-def mutual_address(settings: AccessSettings) -> MutualAddress | None:
-    """Give the second address, for callers with certificates; None where there is none."""
-    if not settings.certificates_listen:
-        return None
-    return MutualAddress(settings.certificates_listen, settings.certificates_ca or settings.tls_client_ca)
+def addresses_outside(settings: AccessSettings) -> list[TlsAddress]:
+    """Give the gateway's addresses beside its own: for callers from outside, and for those with certificates."""
+    certificate, key = settings.callers_cert or settings.tls_cert, settings.callers_key or settings.tls_key
+    if certificate is None or key is None:
+        return []
+    found = []
+    if settings.callers_listen:
+        found.append(TlsAddress(settings.callers_listen, certificate, key))
+    if settings.certificates_listen:
+        found.append(TlsAddress(settings.certificates_listen, certificate, key, settings.certificates_ca or settings.tls_client_ca))
+    return found
 
 
 def _oidc(settings: AccessSettings) -> OidcTokens:

@@ -58,12 +58,18 @@ class AccessSettings(CoreSettings):
     oidc_stale_seconds: float = Field(
         default=86_400.0, gt=0, description="Age up to which the issuer's keys serve while it does not answer, seconds."
     )
+    callers_listen: str = Field(
+        default="",
+        description="One more host:port, which speaks TLS to callers from outside where Oteo's own parts speak none among themselves; empty: none.",
+    )
+    callers_cert: Path | None = Field(default=None, description="PEM certificate chain that is shown there; unset: tls_cert.")
+    callers_key: Path | None = Field(default=None, description="Its PEM private key; unset: tls_key.")
     certificates: dict[str, list[Role]] = Field(
         default_factory=dict,
         description='Roles of callers with certificates by a name in these, JSON: {"dns:pacs.hospital.example": ["clinician"]}; '
         "kinds: uri, dns, email, cn, subject.",
     )
-    certificates_listen: str = Field(default="", description="A second host:port, where every caller must show a certificate; empty: none.")
+    certificates_listen: str = Field(default="", description="One more host:port, where every caller must show a certificate; empty: none.")
     certificates_ca: Path | None = Field(
         default=None, description="PEM certificates that callers' own are checked against there; unset: tls_client_ca."
     )
@@ -106,8 +112,11 @@ class AccessSettings(CoreSettings):
             for field in ("oidc_issuer", "oidc_jwks_url"):
                 if getattr(self, field):
                     _secure(getattr(self, field), field)
-        if self.certificates_listen and not (self.tls_cert and self.tls_key and (self.certificates_ca or self.tls_client_ca)):
-            raise ValueError("certificates_listen needs tls_cert, tls_key and certificates_ca (or tls_client_ca)")
+        shown = (self.callers_cert or self.tls_cert) and (self.callers_key or self.tls_key)
+        if (self.callers_listen or self.certificates_listen) and not shown:
+            raise ValueError("callers_listen and certificates_listen need callers_cert and callers_key (or tls_cert and tls_key)")
+        if self.certificates_listen and not (self.certificates_ca or self.tls_client_ca):
+            raise ValueError("certificates_listen needs certificates_ca (or tls_client_ca)")
         self.__dict__["tokens_file"] = self.tokens_file or self.home / "tokens.json"
         return self
 
