@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import grpc
 import pytest
@@ -20,6 +21,7 @@ import oteo_protos
 from oteo_core.access import Role
 from oteo_core.tokens import TokenFile
 from oteo_gateway.access.table import OPEN, TABLE
+from oteo_gateway.access.table_page import put_in
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +81,11 @@ def test_the_table_names_no_method_that_does_not_exist() -> None:
     assert len(known) > 60
     assert set(TABLE) - known == set()
     assert not set(TABLE) & OPEN
+
+
+def test_the_page_shows_the_table() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/security.md").read_text()
+    assert put_in(page) == page, "run: python -m oteo_gateway.access.table_page docs/security.md"
 
 
 def code_of(channel: grpc.Channel, method: str, token: str | None) -> tuple[grpc.StatusCode, str, dict[str, str]]:
