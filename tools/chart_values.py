@@ -28,16 +28,8 @@ MANAGED = frozenset(
         *("home", "artifacts", "artifact_options", "database_url", "ray_address", "ray_token_path", "job_python", "mlflow_uri"),
         *("triton_urls", "model_repository", "augment_address", "automl_address", "translate_address", "gateway_address", "listen"),
         *("metrics_port", "token", "token_file", "allow_anonymous", "tls_cert", "tls_key", "tls_ca", "tls_client_ca", "tls_client_auth"),
-        *(
-            "tokens_file",
-            "oidc_ca",
-            "certificates_listen",
-            "certificates_ca",
-            "max_connection_age_seconds",
-            "drain_seconds",
-            "log_format",
-            "log_level",
-        ),
+        *("max_connection_age_seconds", "drain_seconds", "log_format", "log_level", "audit_folder", "audit_key_file", "audit_archive"),
+        *("tokens_file", "oidc_ca", "certificates_listen", "certificates_ca", "callers_listen", "callers_cert", "callers_key"),
     }
 )
 """Settings that the chart itself gives, from other values."""
@@ -155,6 +147,7 @@ class Secrets(Values):
     """Secrets that are there before the chart is installed."""
 
     token: SecretKey
+    audit: SecretKey
     ray: SecretKey
     database: DatabaseSecret
     s3: S3Secret
@@ -200,9 +193,17 @@ class Service(Placing):
     scratch: Quantity
 
 
+class AuditVolume(Values):
+    """Where gateways write the audit log."""
+
+    claim: str = Field(pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$")
+    size: Quantity
+
+
 class GatewayValues(Service):
     """The gateway."""
 
+    audit: AuditVolume
     autoscaling: HorizontalScaling
     settings: GatewayOwn  # type: ignore[valid-type]
 

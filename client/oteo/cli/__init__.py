@@ -7,7 +7,22 @@ from typing import Annotated
 
 import typer
 
-from oteo.cli import augment, codes, datasets, deployments, identity, models, operations, predict, run, shift, stack, tokens, translate
+from oteo.cli import (
+    audit,
+    augment,
+    codes,
+    datasets,
+    deployments,
+    identity,
+    models,
+    operations,
+    predict,
+    run,
+    shift,
+    stack,
+    tokens,
+    translate,
+)
 
 app = typer.Typer(
     name="oteo",
@@ -29,6 +44,7 @@ shift.add(app)
 app.add_typer(deployments.app, name="deploy")
 predict.add(app)
 app.add_typer(operations.app, name="operations")
+app.add_typer(audit.app, name="audit")
 identity.add(app)
 app.add_typer(tokens.app, name="tokens")
 

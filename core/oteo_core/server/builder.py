@@ -23,6 +23,7 @@ from oteo_core.errors import Unavailable
 from oteo_core.security import required_token, server_credentials
 from oteo_core.server.calls import CallInterceptor
 from oteo_core.server.channels import server_options
+from oteo_core.server.hooks import CallHook
 from oteo_core.settings import CoreSettings
 
 LOG = telemetry.logger("oteo.server")
@@ -82,6 +83,7 @@ def build_server(
     listen: str = "",
     door: Door | None = None,
     also: Sequence[TlsAddress] = (),
+    hook: CallHook | None = None,
 ) -> Server:
     """Build a server with everything that each of Oteo's has: token, TLS, validation, health, reflection.
 
@@ -101,6 +103,8 @@ def build_server(
         Who is answered; None: who bears the shared token.
     also
         More addresses, for callers from outside.
+    hook
+        Told of every call.
 
     Raises
     ------
@@ -109,7 +113,7 @@ def build_server(
     """
     pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="handler")
     server = grpc.aio.server(
-        interceptors=[CallInterceptor(door or SharedTokenDoor(required_token(settings)), pool)],
+        interceptors=[CallInterceptor(door or SharedTokenDoor(required_token(settings)), pool, hook)],
         options=server_options(settings),
     )
     names = tuple(register(server))
@@ -152,8 +156,9 @@ async def _run(
     handlers: Sequence[Any],
     door: Door | None,
     also: Sequence[TlsAddress],
+    hook: CallHook | None,
 ) -> None:
-    server = build_server(settings, service=service, register=register, generic_handlers=handlers, door=door, also=also)
+    server = build_server(settings, service=service, register=register, generic_handlers=handlers, door=door, also=also, hook=hook)
     # On loopback where the calls are, else where a scraper reaches it.
     telemetry.serve_metrics(
         settings.metrics_port, (settings.listen or getattr(settings, f"{service}_address")).rpartition(":")[0].strip("[]")
@@ -183,10 +188,11 @@ def serve(
     generic_handlers: Sequence[grpc.GenericRpcHandler] = (),
     door: Door | None = None,
     also: Sequence[TlsAddress] = (),
+    hook: CallHook | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. ``register`` and the hooks (plain or coroutine functions) run inside the event loop.
+    """Serve until SIGTERM or SIGINT, then drain. ``register``, ``on_start`` and ``on_stop`` (plain or coroutine functions) run inside the event loop.
 
-    `build_server` says what ``door`` and ``also`` are.
+    `build_server` says what ``door``, ``also`` and ``hook`` are.
     """
     telemetry.configure_logging(settings, service)
-    uvloop.run(_run(settings, service, register, on_start, on_stop, generic_handlers, door, also))
+    uvloop.run(_run(settings, service, register, on_start, on_stop, generic_handlers, door, also, hook))

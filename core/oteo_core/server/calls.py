@@ -24,6 +24,7 @@ from oteo_core.access import Admission, Door
 from oteo_core.context import CallContext, enter
 from oteo_core.errors import Cancelled, DeadlineExceeded, Internal, OteoError, Unimplemented, from_exception
 from oteo_core.security import OPEN_METHODS
+from oteo_core.server.hooks import CallHook, Ending
 from oteo_core.server.validation import validate
 
 LOG = telemetry.logger("oteo.rpc")
@@ -89,10 +90,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         Decides who is answered.
     pool
         Threads for handlers that are plain functions.
+    hook
+        Told of every call; None: nobody is.
     """
 
-    def __init__(self, door: Door, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, door: Door, pool: ThreadPoolExecutor, hook: CallHook | None = None) -> None:
         self._door = door
+        self._hook = hook
         self._pool = pool
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
@@ -124,10 +128,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return grpc.stream_stream_rpc_method_handler(answer)
 
     async def _refuse(self, method: str, context: Any, admission: Admission) -> None:
-        async def refuse(call: CallContext) -> None:
-            raise admission.error or Internal("a call was refused without a reason")
+        async def nothing(call: CallContext) -> None:
+            """Stand in the place of a handler: a refused call comes to none."""
 
-        await self._answer(method, context, Admission(admission.identity), refuse)
+        await self._answer(method, context, admission, nothing)
 
     def _late(self, handler: Any, method: str, metadata: dict[str, str]) -> Any:
         """Give a handler that asks for the caller's certificate first and reads the first message, if there is to be one, afterwards."""
@@ -159,8 +163,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         streaming = handler.request_streaming
 
         async def unary(request: Any, context: Any) -> Any:
+            asked = None if streaming else request
             return await self._answer(
-                method, context, admission, lambda call: self._one(function, request, context, call, streaming, admission)
+                method, context, admission, lambda call: self._one(function, request, context, call, streaming, admission), asked
             )
 
         async def stream(request: Any, context: Any) -> None:
@@ -168,7 +173,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 async for response in self._many(function, request, context, call, streaming, admission):
                     await context.write(response)
 
-            await self._answer(method, context, admission, run)
+            await self._answer(method, context, admission, run, None if streaming else request)
 
         return _MAKERS[streaming, handler.response_streaming](
             stream if handler.response_streaming else unary,
@@ -213,7 +218,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         while (response := await _to_thread(self._pool, next, iterator, _END)) is not _END:
             yield response
 
-    async def _answer(self, method: str, context: Any, admission: Admission, run: Callable[[CallContext], Any]) -> Any:
+    async def _answer(self, method: str, context: Any, admission: Admission, run: Callable[[CallContext], Any], request: Any = None) -> Any:
         """Run a handler; log and count how it ended, and turn errors into status with details."""
         began = time.perf_counter()
         metadata = _texts(context.invocation_metadata())
@@ -232,13 +237,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         context.set_trailing_metadata((("x-request-id", call.request_id),))
         error: OteoError | None = None
         code = "OK"
+        ending = Ending(self._hook, call, context)
         telemetry.IN_FLIGHT.labels(method).inc()
         begun = False
         try:
+            if admission.error is not None:
+                raise admission.error
             admission.begin()
             begun = True
             async with asyncio.timeout(call.remaining()):
-                return await run(call)
+                await ending.begin(request)
+                response = await run(call)
+                await ending.settle("OK", "", response)
+                return response
         except asyncio.CancelledError:
             call.cancelled.set()
             overdue = call.deadline is not None and time.monotonic() >= call.deadline
@@ -268,6 +279,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             telemetry.IN_FLIGHT.labels(method).dec()
             telemetry.HANDLED.labels(method, code).inc()
             telemetry.SECONDS.labels(method).observe(seconds)
+            await self._told(ending, code, error)
             if method not in _QUIET:
                 LOG.info(
                     "call",
@@ -284,6 +296,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             (("grpc-status-details-bin", status.SerializeToString()), ("x-request-id", call.request_id)),
         )
         return None
+
+    @staticmethod
+    async def _told(ending: Ending, code: str, error: OteoError | None) -> None:
+        """Tell the hook of a call that ended without an answer; its error stays what it is."""
+        try:
+            waiting = ending.tell(code, error.reason if error else "")
+            # Somebody who has gone is not kept waiting for.
+            if waiting is not None and not isinstance(error, Cancelled):
+                await waiting()
+        except OteoError as failed:
+            LOG.error("a call's end was not taken notice of", code=code, error=str(failed))  # noqa: TRY400 - the sentence says it
 
     @staticmethod
     def _unexpected(error: BaseException, method: str) -> OteoError:

@@ -25,6 +25,7 @@ def main() -> None:
         on_stop=[gateway.stop],
         door=gateway.door,
         also=addresses_outside(settings),
+        hook=gateway.hook,
     )
 
 

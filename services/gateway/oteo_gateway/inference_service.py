@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -11,7 +11,7 @@ from google.protobuf import duration_pb2
 from google.protobuf.message import DecodeError
 
 from oteo_core.context import current
-from oteo_core.errors import InvalidArgument, OteoError, Unimplemented, from_exception
+from oteo_core.errors import InvalidArgument, OteoError, from_exception
 from oteo_core.server.streams import answered_in_order
 from oteo_core.server.validation import validate
 from oteo_gateway.prediction.answer import ClassAnswer
@@ -25,6 +25,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 log = structlog.get_logger(__name__)
 
 _PNG = "image/png"
+Noted = Callable[[bytes, inference_pb2.PredictStreamResponse], Awaitable[inference_pb2.PredictStreamResponse]]
 _MASKS: dict[int, MaskForm] = {
     inference_pb2.MASK_ENCODING_UNSPECIFIED: "runs",
     inference_pb2.MASK_ENCODING_RUN_LENGTHS: "runs",
@@ -42,11 +43,14 @@ class InferenceService:
         Answers.
     window
         Images of one stream that are worked on at a time.
+    noted
+        Given each answer of a stream, with its request, before the caller gets it; gives the answer to give. None: not asked.
     """
 
-    def __init__(self, predictor: Predictor, *, window: int) -> None:
+    def __init__(self, predictor: Predictor, *, window: int, noted: Noted | None = None) -> None:
         self._predictor = predictor
         self._window = window
+        self._noted = noted
 
     async def Predict(self, request: inference_pb2.PredictRequest, context: Context) -> inference_pb2.PredictResponse:
         """Answer for one image."""
@@ -59,8 +63,12 @@ class InferenceService:
 
         Requests come as bytes, so that one that breaks the contract's rules is answered with its error and does not end the stream.
         """
-        async for response in answered_in_order(request_iterator, lambda data: self._answer(data, context), self._window):
+        async for response in answered_in_order(request_iterator, lambda data: self._answer_noted(data, context), self._window):
             yield response
+
+    async def _answer_noted(self, data: bytes, context: Context) -> Sequence[inference_pb2.PredictStreamResponse]:
+        responses = await self._answer(data, context)
+        return responses if self._noted is None else [await self._noted(data, response) for response in responses]
 
     async def _answer(self, data: bytes, context: Context) -> Sequence[inference_pb2.PredictStreamResponse]:
         item = inference_pb2.PredictStreamRequest()
@@ -97,15 +105,7 @@ def handler(service: InferenceService) -> grpc.GenericRpcHandler:
 
 
 def decode(request: inference_pb2.PredictRequest) -> Query:
-    """Read a request.
-
-    Raises
-    ------
-    Unimplemented
-        ``ADAPTATION``: what a later release does.
-    """
-    if request.adapt not in (inference_pb2.ADAPT_MODE_UNSPECIFIED, inference_pb2.ADAPT_MODE_OFF):
-        raise Unimplemented("Translation before inference is not there yet; leave adapt unset.", reason="ADAPTATION", field="adapt")
+    """Read a request."""
     return Query(
         deployment_id=request.deployment.removeprefix("deployments/"),
         content=request.image.content,
@@ -118,6 +118,8 @@ def decode(request: inference_pb2.PredictRequest) -> Query:
         tiling=request.tiling == inference_pb2.TILING_ON,
         masks=_MASKS[request.mask_encoding],
         draw=request.draw,
+        alias=request.alias,
+        adapt=request.adapt,
     )
 
 
@@ -128,6 +130,9 @@ def encode(prediction: Prediction) -> inference_pb2.PredictResponse:
         deployment=prediction.deployment,
         model=prediction.model,
         model_version=prediction.version,
+        alias=prediction.alias,
+        translator=prediction.translator,
+        suggested_translator=prediction.suggested,
         timing=report_pb2.Timing(
             total=_duration(times.total), decode=_duration(times.decode), queue=_duration(times.queue), inference=_duration(times.inference)
         ),

@@ -14,6 +14,7 @@ from oteo_core import telemetry
 from oteo_core.errors import OteoError, Unavailable
 from oteo_core.operations import OperationStore
 from oteo_gateway.access.quota_store import QuotaStore
+from oteo_gateway.auditing import operation_ends
 from oteo_gateway.deployments.store import DeploymentStore
 from oteo_gateway.settings import GatewaySettings
 
@@ -23,7 +24,7 @@ _LOG = telemetry.logger("oteo.migrate")
 
 
 def migrate(database_url: str, *, patience: float = _PATIENCE) -> None:
-    """Make or raise the tables of operations, deployments and quotas.
+    """Make or raise the tables of operations, of deployments, of quotas and of what the audit log has of operations.
 
     Parameters
     ----------
@@ -45,6 +46,7 @@ def migrate(database_url: str, *, patience: float = _PATIENCE) -> None:
             OperationStore(database_url).close()
             DeploymentStore(database_url).close()
             QuotaStore(database_url).close()
+            operation_ends.create_tables(database_url)
         except Unavailable as error:
             if time.monotonic() >= end:
                 raise
