@@ -68,7 +68,9 @@ class Admission:
     metered: bool = False
 
     def begin(self) -> None:
-        """Take a place; `end` gives it back."""
+        """Take a place; `end` gives it back. Of a call that is refused: raise its error."""
+        if self.error is not None:
+            raise self.error
 
     def end(self) -> None:
         """Give the place back."""

@@ -241,8 +241,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         telemetry.IN_FLIGHT.labels(method).inc()
         begun = False
         try:
-            if admission.error is not None:
-                raise admission.error
             admission.begin()
             begun = True
             async with asyncio.timeout(call.remaining()):

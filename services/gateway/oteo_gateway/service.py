@@ -97,6 +97,7 @@ def _all_services() -> list[ServiceDescriptor]:
         (pipeline_pb2, "PipelineService"),
         (inference_pb2, "InferenceService"),
         (feedback_pb2, "FeedbackService"),
+        (identity_pb2, "IdentityService"),
     )
     found = [descriptor for descriptors in FORWARDED.values() for descriptor in descriptors]
     found.extend(descriptor for file, name in own for descriptor in _services(file, name))
