@@ -37,6 +37,8 @@ from oteo_gateway.inference_service import InferenceService
 from oteo_gateway.operations_service import OperationsService
 from oteo_gateway.pipeline_service import PipelineService
 from oteo_gateway.prediction.admission import Admission
+from oteo_gateway.prediction.frames import Frames
+from oteo_gateway.prediction.inputs import Inputs
 from oteo_gateway.prediction.predictor import Predictor
 from oteo_gateway.replicas import Replica, Replicas
 from oteo_gateway.settings import GatewaySettings
@@ -65,6 +67,17 @@ FORWARDED: dict[str, list[ServiceDescriptor]] = {
     "automl": _services(automl_pb2, "AutoMLService"),
     "translate": _services(translate_pb2, "TranslateService"),
 }
+
+
+def _limits(settings: GatewaySettings) -> ImageLimits:
+    return ImageLimits(
+        max_bytes=settings.max_image_bytes,
+        max_pixels=settings.max_image_pixels,
+        max_frames=settings.predict_max_frames,
+        max_nesting=settings.predict_max_nesting,
+        # What is packed as a whole is unpacked in memory.
+        max_unpacked=settings.max_image_bytes,
+    )
 
 
 class Gateway:
@@ -156,17 +169,18 @@ class Gateway:
             replicas, healthy=health.healthy, serving=self._directory.serving, failed=health.failed
         )
         admission = Admission(settings.predict_concurrency, settings.predict_queue)
+        inputs = Inputs(ImageStore(self._artifacts, settings.max_image_bytes), _limits(settings))
         predictor = Predictor(
             self._directory.find,
             TritonCalls(router, self.reconciler.wake),
-            ImageStore(self._artifacts, settings.max_image_bytes),
+            inputs,
             admission,
-            ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels),
             self._decoders,
             default_timeout=settings.predict_seconds,
             observer=metrics.PrometheusObserver(lambda: admission.waiting),
         )
-        inference = InferenceService(predictor, window=settings.predict_stream_window)
+        frames = Frames(self._directory.find, inputs, admission, self._decoders)
+        inference = InferenceService(predictor, frames, window=settings.predict_stream_window)
         deployments = DeploymentService(self._store, self.operations, self._waiting, self.read_package, self.reconciler.wake)
         operations_pb2_grpc.add_OperationsServicer_to_server(OperationsService(self.operations, backends), server)
         deployment_pb2_grpc.add_DeploymentServiceServicer_to_server(deployments, server)

@@ -12,14 +12,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from oteo_core.datasets.named_images import ImageStore
-from oteo_core.errors import InvalidArgument, OteoError, ResourceExhausted, Unimplemented
-from oteo_core.images import ImageHeader, ImageLimits
+from oteo_core.datasets import Finding
+from oteo_core.errors import OteoError, Unimplemented
+from oteo_core.images import ImageHeader
 from oteo_core.packages import ModelPackage
 from oteo_gateway.deployments.directory import Served
 from oteo_gateway.prediction.admission import Admission
 from oteo_gateway.prediction.answer import ClassAnswer, classify, label
 from oteo_gateway.prediction.attention import explain
+from oteo_gateway.prediction.inputs import Inputs, Picture, at_image
 from oteo_gateway.prediction.outputs import CLASSES, OUTPUTS, check_outputs
 from oteo_gateway.prediction.preparation import PreparedImage, prepare_image
 from oteo_gateway.prediction.regions import ObjectAnswer, RegionAnswer, find_boxes, find_classes, find_instances
@@ -28,7 +29,7 @@ from oteo_gateway.prediction.tensors import read_outputs
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What is asked: one of the three image fields is set."""
+    """What is asked: one of the three image fields is set; `picture` where the frame is decoded already."""
 
     deployment_id: str
     content: bytes = b""
@@ -38,6 +39,9 @@ class Query:
     operating_point: str = ""
     score_threshold: float | None = None
     explain: bool = False
+    frame: int | None = None
+    all_frames: bool = False
+    picture: Picture | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,9 @@ class Prediction:
     shift: tuple[float, float] | None
     times: Times
     explanation: bytes = b""
+    frame: int = 0
+    frame_count: int = 1
+    findings: tuple[Finding, ...] = ()
 
 
 class ModelCalls(Protocol):
@@ -99,12 +106,10 @@ class Predictor:
         Gives a deployment that answers.
     calls
         The model server's replicas.
-    images
-        Images that are named.
+    inputs
+        Opens and decodes images.
     admission
         Bound on what runs and waits.
-    limits
-        Largest images.
     decoders
         Threads that read, decode and resize.
     default_timeout
@@ -117,9 +122,8 @@ class Predictor:
         self,
         find: Callable[[str], Awaitable[Served]],
         calls: ModelCalls,
-        images: ImageStore,
+        inputs: Inputs,
         admission: Admission,
-        limits: ImageLimits,
         decoders: ThreadPoolExecutor,
         *,
         default_timeout: float,
@@ -127,9 +131,8 @@ class Predictor:
     ) -> None:
         self._find = find
         self._calls = calls
-        self._images = images
+        self._inputs = inputs
         self._admission = admission
-        self._limits = limits
         self._decoders = decoders
         self._default_timeout = default_timeout
         self._observer = observer
@@ -188,6 +191,9 @@ class Predictor:
             shift=prepared.shift,
             times=times,
             explanation=explanation,
+            frame=prepared.frame,
+            frame_count=prepared.frame_count,
+            findings=prepared.findings,
         )
 
     def _answer_and_explain(
@@ -207,21 +213,11 @@ class Predictor:
         size = (prepared.header.width, prepared.header.height)
         if package.task == "detection":
             return find_boxes(outputs, size, package, query.score_threshold)
-        spacing = self._images.spacing(query.sample) if query.sample else None
         if package.task == "semantic_segmentation":
-            return find_classes(outputs, size, package, spacing)
-        return find_instances(outputs, size, package, spacing, query.score_threshold)
+            return find_classes(outputs, size, package, prepared.spacing)
+        return find_instances(outputs, size, package, prepared.spacing, query.score_threshold)
 
     def _prepare(self, query: Query, served: Served) -> PreparedImage:
-        if query.sample:
-            data = self._images.sample(query.sample)
-        elif query.uri:
-            data = self._images.object(query.uri)
-        else:
-            data = query.content
-        try:
-            return prepare_image(data, self._limits, served.package.input, served.package.reference)
-        except InvalidArgument as error:
-            raise InvalidArgument(error.message, reason=error.reason, field=error.field or "image", metadata=error.metadata) from error
-        except MemoryError as error:
-            raise ResourceExhausted("There is not enough memory for this image at the moment.", reason="OUT_OF_MEMORY") from error
+        picture = query.picture or self._inputs.read(query)
+        with at_image():
+            return prepare_image(picture, served.package.input, served.package.reference)

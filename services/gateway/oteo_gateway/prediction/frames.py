@@ -1,0 +1,105 @@
+"""All frames of a file, one after the other, no faster than they are answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from oteo_core.errors import OteoError
+from oteo_gateway.prediction.admission import Admission
+from oteo_gateway.prediction.inputs import Inputs, OpenFile, Picture, at_image, goes_on
+from oteo_gateway.prediction.predictor import Query
+
+MOST_WAITING = 64 << 20
+"""Bytes of a stream's decoded frames that wait for their answers; one frame more may be under way."""
+
+
+class Room:
+    """A bound on the bytes of decoded frames that one stream holds."""
+
+    def __init__(self, most: int = MOST_WAITING) -> None:
+        self._most = most
+        self._held = 0
+        self._freed = asyncio.Event()
+
+    async def wait(self) -> None:
+        """Wait until less than the most is held."""
+        while self._held >= self._most:
+            self._freed.clear()
+            await self._freed.wait()
+
+    def take(self, size: int) -> None:
+        """Hold so many bytes."""
+        self._held += size
+
+    def give(self, size: int) -> None:
+        """Let so many bytes go."""
+        self._held -= size
+        self._freed.set()
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A frame, or why there is none; `release` is called when it was answered."""
+
+    outcome: Picture | OteoError
+    release: Callable[[], None] = lambda: None
+
+
+class Frames:
+    """Decodes files frame by frame.
+
+    Parameters
+    ----------
+    find
+        Gives a deployment that answers, or raises: nothing is decoded for one that is not there.
+    inputs
+        Opens files.
+    admission
+        Bound on what runs and waits: decoding a frame takes a place of its own.
+    decoders
+        Threads that decode.
+    """
+
+    def __init__(self, find: Callable[[str], Awaitable[Any]], inputs: Inputs, admission: Admission, decoders: ThreadPoolExecutor) -> None:
+        self._find = find
+        self._inputs = inputs
+        self._admission = admission
+        self._decoders = decoders
+
+    async def each(self, query: Query, room: Room) -> AsyncIterator[Decoded]:
+        """Give each frame of a file in order. One that cannot be decoded is given as its error, and where what is behind may be whole it goes on.
+
+        A frame is decoded when it is asked for and there is room; no more than one at a time.
+        """
+        try:
+            await self._find(query.deployment_id)
+            file = await self._work(self._inputs.open, query)
+        except OteoError as error:
+            yield Decoded(error)
+            return
+        decoders = file.decoders()
+        for number in range(file.frames):
+            await room.wait()
+            try:
+                picture = await self._work(_decode, file, decoders, number)
+            except OteoError as error:
+                yield Decoded(error)
+                if not goes_on(error):
+                    return
+            else:
+                size = picture.pixels.nbytes
+                room.take(size)
+                yield Decoded(picture, lambda size=size: room.give(size))  # type: ignore[misc]
+
+    async def _work(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        async with self._admission.enter():
+            return await asyncio.get_running_loop().run_in_executor(self._decoders, function, *arguments)
+
+
+def _decode(file: OpenFile, decoders: Any, number: int) -> Picture:
+    with at_image():
+        return file.picture(decoders, number)
