@@ -10,6 +10,7 @@ Nothing of a header leaves this module but what `SequenceHeader` names; pixels a
 from __future__ import annotations
 
 import io
+import logging
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -29,6 +30,9 @@ from oteo_core.images.header import ImageHeader, truncated, unreadable
 from oteo_core.images.limits import ImageLimits
 from oteo_core.images.sequences import dicom_codecs, dicom_structure
 from oteo_core.images.sequences.base import Frame, FrameDecoder, Opened, SequenceHeader
+
+# pydicom logs what it raises, with a traceback; what is wrong with a file is said once, by the exception.
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 _MOVING = frozenset({"US", "XA", "RF", "ES", "IVUS", "XC", "GM", "EPS"})
 """Modalities whose several frames are one scene in time."""
