@@ -30,6 +30,8 @@ from oteo_core.images.sequences import open_image
 LIMITS = ImageLimits(max_bytes=32 << 20, max_pixels=4_000_000, max_frames=10_000, max_unpacked=32 << 20)
 MOST_MEMORY = 1 << 30
 """Bytes of address space beyond what the child has once it is loaded."""
+SLOW_SECONDS = 2.0
+"""Inputs that take longer are kept beside the corpus, to be looked at."""
 _POLICIES = (InputPolicy(16, 16, 3, "uint8", "letterbox"), InputPolicy(16, 12, 1, "float32", bit_depth=12))
 _FRAMES = 3
 
@@ -72,6 +74,7 @@ def main() -> None:
     signatures: set[str] = set()
     for seed in seeds:  # everything is loaded, and every good file was read once
         signatures.add(seed.kind + outcome(seed.data))
+    sys.stdout.write("ready\n")
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MOST_MEMORY, used + MOST_MEMORY))
     for number in range(arguments.start, arguments.start + arguments.count):
@@ -82,6 +85,10 @@ def main() -> None:
         begin = time.perf_counter()
         result = outcome(data, seed.name)
         seconds = time.perf_counter() - begin
+        if seconds > SLOW_SECONDS:
+            slow = arguments.corpus / "slow"
+            slow.mkdir(exist_ok=True)
+            (slow / f"{hashlib.sha256(data).hexdigest()[:16]}-{seed.kind}.bin").write_bytes(data)
         signature = seed.kind + re.sub(r"\d+", "", result)
         if signature not in signatures:
             signatures.add(signature)

@@ -10,12 +10,14 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 HANG_SECONDS = 60.0
 """A single small input that takes longer is a hang."""
+READY = b"ready"
+"""The child's first line, once it has read every seed."""
 _TESTS = Path(__file__).resolve().parent.parent
 
 
@@ -40,6 +42,7 @@ def run(
     real: Path | None = None,
     faults: Path | None = None,
     told: Callable[[int], None] = lambda done: None,
+    path: Sequence[str] = (),
 ) -> Result:
     """Send mutated files through the decoders.
 
@@ -57,6 +60,8 @@ def run(
         Folder that inputs are copied to which crash, hang, or raise what is no `OteoError`.
     told
         Called with the number of inputs that are done.
+    path
+        Folders that the children look for modules in before all others.
     """
     corpus.mkdir(parents=True, exist_ok=True)
     result = Result()
@@ -64,7 +69,7 @@ def run(
         current = Path(folder) / "current"
         done = 0
         while done < count:
-            reached, ended = _child(count, done, corpus, current, seed, real, result, faults, told)
+            reached, ended = _child(count, done, corpus, current, seed, real, result, told, path)
             if ended and reached < count:
                 kept = _keep(current, faults)
                 result.faults.append(f"input {reached}: {ended} ({kept})")
@@ -82,16 +87,16 @@ def _child(
     seed: int,
     real: Path | None,
     result: Result,
-    faults: Path | None,
     told: Callable[[int], None],
+    path: Sequence[str],
 ) -> tuple[int, str]:
     """Run one child; give the number of the input that it came to, and how it ended where it did not come to the end."""
     command = [sys.executable, "-m", "fuzzing.child", "--seed", str(seed), "--start", str(done), "--count", str(count - done)]
     command += ["--current", str(current), "--corpus", str(corpus), *(["--real", str(real)] if real else [])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(_TESTS), *sys.path, os.environ.get("PYTHONPATH", "")])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*path, str(_TESTS), *sys.path])}
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, bufsize=0)
     assert child.stdout is not None
-    reached, rest = done, b""
+    reached, rest, began = done, b"", False
     with selectors.DefaultSelector() as selector:
         selector.register(child.stdout, selectors.EVENT_READ)
         while True:
@@ -104,6 +109,9 @@ def _child(
                 break
             *lines, rest = (rest + piece).split(b"\n")
             for line in lines:
+                if line == READY:
+                    began = True
+                    continue
                 number, kind, outcome, seconds = json.loads(line)
                 reached = number + 1
                 result.outcomes[kind, outcome] += 1
@@ -113,6 +121,8 @@ def _child(
                     result.faults.append(f"input {number} ({kind}): {outcome}")
                 told(reached)
     status = child.wait()
+    if not began:
+        raise RuntimeError(f"the child ended with {status} before it began")
     return reached, "" if status == 0 else f"the child ended with {status}"
 
 

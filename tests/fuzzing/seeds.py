@@ -92,7 +92,7 @@ def _tiffs(grey: np.ndarray, deep: np.ndarray, rgb: np.ndarray) -> list[bytes]:
         tiff(deep, bigtiff=True),
         made(rgb, photometric="rgb", compression="jpeg"),
         made(rgb, photometric="rgb", tile=(16, 16), compression="zlib", predictor=True),
-        made(rgb, photometric="rgb", planarconfig="separate"),
+        made(np.moveaxis(rgb, 2, 0), photometric="rgb", planarconfig="separate"),
         made(deep.astype("float32"), photometric="minisblack", imagej=True),
         made(deep, photometric="minisblack", byteorder=">", ome=False),
         _pillow(PIL.Image.fromarray(rgb).quantize(8), "TIFF"),

@@ -15,6 +15,7 @@ from pydicom.pixels.decoders import base
 from pydicom.pixels.decoders.base import DecodeRunner
 
 from oteo_core.errors import InvalidArgument
+from oteo_core.images.sequences.apart import decode_jpegls
 from oteo_core.images.sequences.codestreams import declared
 
 _LABEL = "imagecodecs"
@@ -55,7 +56,7 @@ def decode_frame(src: bytes, runner: DecodeRunner) -> bytearray:
     if syntax in _JPEG:
         pixels = _jpeg(src, runner)
     elif syntax in _JPEG_LS:
-        pixels = imagecodecs.jpegls_decode(src)
+        pixels = decode_jpegls(src, runner.rows * runner.columns * runner.samples_per_pixel)
     elif syntax in _JPEG_2000:
         pixels = imagecodecs.jpeg2k_decode(src)
     else:
