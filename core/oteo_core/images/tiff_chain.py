@@ -5,6 +5,9 @@ from __future__ import annotations
 import struct
 
 from oteo_core.images.header import unreadable
+from oteo_core.images.limits import too_large
+
+_MOST = 1_000_000
 
 
 def check_chain(data: bytes) -> None:
@@ -15,7 +18,7 @@ def check_chain(data: bytes) -> None:
     Raises
     ------
     InvalidArgument
-        UNREADABLE_IMAGE.
+        UNREADABLE_IMAGE; IMAGE_TOO_LARGE for more than a million directories.
     """
     order = "<" if data[:2] == b"II" else ">"
     big = len(data) >= 16 and struct.unpack_from(order + "H", data, 2)[0] == 43
@@ -30,6 +33,8 @@ def check_chain(data: bytes) -> None:
     while at and at + count_of.size <= len(data):
         if at in seen:
             raise unreadable(f"the TIFF's directories lead in a circle: the one at byte {at} comes twice")
+        if len(seen) >= _MOST:
+            raise too_large(f"more than {_MOST} directories")
         seen.add(at)
         (entries,) = count_of.unpack_from(data, at)
         link = at + count_of.size + entries * entry

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import selectors
+import signal
 import struct
 import subprocess
 import sys
@@ -20,9 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-SECONDS = 4.0
-SECONDS_OF_MEGAPIXEL = 2.0
-"""Time that a stream is given: some hundred times what a whole one of its size takes."""
+SECONDS = 1.0
+SECONDS_OF_MEGAPIXEL = 1.0
+"""Processor time that a stream is given: some twenty times what a whole one of its size takes."""
+_WALL = 300.0
+"""Time within which a process answers that is not ended for its processor time, seconds."""
 _MOST_IDLE = 2
 _PIECE = 1 << 20
 _WORKER = Path(__file__).with_name("apart_worker.py")
@@ -52,7 +55,7 @@ def decode_jpegls(data: bytes, pixels: int) -> NDArray[Any]:
     if worker is None or worker.process.poll() is not None:
         worker = _Worker()
     try:
-        answer, content = worker.ask(data, time.monotonic() + SECONDS + SECONDS_OF_MEGAPIXEL * pixels / 1e6)
+        answer, content = worker.ask(data, SECONDS + SECONDS_OF_MEGAPIXEL * pixels / 1e6)
     except BaseException:
         worker.end()
         raise
@@ -80,8 +83,9 @@ class _Worker:
         os.set_blocking(self._to, False)
         os.set_blocking(self._from, False)
 
-    def ask(self, data: bytes, until: float) -> tuple[dict[str, Any], bytearray]:
-        left = memoryview(struct.pack("<Q", len(data)) + data)
+    def ask(self, data: bytes, seconds: float) -> tuple[dict[str, Any], bytearray]:
+        until = time.monotonic() + _WALL
+        left = memoryview(struct.pack("<Qd", len(data), seconds) + data)
         while left:
             self._wait(self._to, selectors.EVENT_WRITE, until)
             left = left[os.write(self._to, left[:_PIECE]) :]
@@ -94,7 +98,8 @@ class _Worker:
             self._wait(self._from, selectors.EVENT_READ, until)
             piece = os.read(self._from, min(size - len(found), _PIECE))
             if not piece:
-                raise ValueError("its decoder died of it")
+                ended = self.process.wait() == -signal.SIGPROF
+                raise ValueError("its decoder does not come to an end: it is damaged" if ended else "its decoder died of it")
             found += piece
         return found
 
@@ -102,7 +107,7 @@ class _Worker:
         with selectors.DefaultSelector() as selector:
             selector.register(file, event)
             if not selector.select(max(0.0, until - time.monotonic())):
-                raise ValueError("its decoder does not come to an end: it is damaged")
+                raise ValueError("its decoder does not answer")
 
     def end(self) -> None:
         self.process.kill()
