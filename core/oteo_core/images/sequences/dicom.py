@@ -137,6 +137,8 @@ def _refusing(number: Callable[[], int], count: int) -> Iterator[None]:
         raise dicom_codecs.not_read(str(exc)) from exc
     except (ValueError, EOFError, RuntimeError) as exc:
         words, where = " ".join(str(exc).split()), f"frame {number() + 1} of {count}"
+        # What pydicom says around the decoder's own words is no help.
+        words = words.rpartition(f"plugins: {dicom_codecs.LABEL}: ")[2]
         if "less than expected" in words or ("length" in words and "expected" in words) or "not enough" in words.lower():
             raise truncated(f"{where}: {words}") from exc
         if "no available" in words.lower() or "missing dependencies" in words or "Unable to decompress" in words:

@@ -18,7 +18,8 @@ from oteo_core.errors import InvalidArgument
 from oteo_core.images.sequences.apart import decode_jpegls
 from oteo_core.images.sequences.codestreams import declared
 
-_LABEL = "imagecodecs"
+LABEL = "imagecodecs"
+"""What pydicom calls the decoder."""
 _JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1)
 _JPEG_LS = (uid.JPEGLSLossless, uid.JPEGLSNearLossless)
 _JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000)
@@ -43,9 +44,9 @@ def register() -> None:
         if not _done:
             for syntax in DECODER_DEPENDENCIES:
                 decoder = base.get_decoder(syntax)
-                decoder.add_plugin(_LABEL, (__name__, "decode_frame"))
+                decoder.add_plugin(LABEL, (__name__, "decode_frame"))
                 # The only one: another that is asked where this one refuses would decode what was refused.
-                decoder._available = {_LABEL: decoder._available[_LABEL]}
+                decoder._available = {LABEL: decoder._available[LABEL]}
             _done = True
 
 
