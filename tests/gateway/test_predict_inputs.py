@@ -250,6 +250,16 @@ def test_no_more_frames_lie_in_memory_than_there_is_room_for(stub: inference_pb2
     assert grown < 300, f"{grown:.0f} MiB more than before, of {count * 2} MiB of frames"
 
 
+class Silent:
+    """An observer of nothing."""
+
+    def predicted(self, model: str, times: object) -> None:
+        pass
+
+    def refused(self, deployment: str, reason: str) -> None:
+        pass
+
+
 def test_a_stream_waits_until_answered_frames_are_let_go(tmp_path: Path) -> None:
     async def scenario() -> None:
         async def find(name: str) -> None:
@@ -258,7 +268,7 @@ def test_a_stream_waits_until_answered_frames_are_let_go(tmp_path: Path) -> None
         inputs = Inputs(ImageStore(ArtifactStore(str(tmp_path)), 1 << 20), ImageLimits())
         query = Query("colours", content=pages(flat("rgbrgb")), all_frames=True)
         with ThreadPoolExecutor(1) as pool:
-            frames = Frames(find, inputs, Admission(4, 4), pool).each(query, Room(2 * 16 * 16 * 3))
+            frames = Frames(find, inputs, Admission(4, 4), pool, Silent()).each(query, Room(2 * 16 * 16 * 3))
             held = [await anext(frames), await anext(frames)]
             third = asyncio.ensure_future(anext(frames))
             done, _ = await asyncio.wait({third}, timeout=0.5)
@@ -268,6 +278,35 @@ def test_a_stream_waits_until_answered_frames_are_let_go(tmp_path: Path) -> None
             for one in held:
                 one.release()
             assert len([one.release() async for one in frames]) == 3
+
+    asyncio.run(scenario())
+
+
+def test_no_frame_is_left_out_where_the_gateway_has_much_to_do(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async def find(name: str) -> None:
+            pass
+
+        admission = Admission(places=1, queue=0)
+        inputs = Inputs(ImageStore(ArtifactStore(str(tmp_path)), 1 << 20), ImageLimits())
+        colours = "rgb" * 4
+        query = Query("colours", content=pages(flat(colours)), all_frames=True)
+        found = ""
+        with ThreadPoolExecutor(1) as pool:
+            async for one in Frames(find, inputs, admission, pool, Silent()).each(query, Room()):
+                assert isinstance(one.outcome, Picture)
+                assert one.outcome.frame == len(found)
+                found += "rgb"[int(one.outcome.pixels[0, 0].argmax())]
+                one.release()
+
+                async def busy() -> None:
+                    async with admission.enter():
+                        await asyncio.sleep(0.05)
+
+                other = asyncio.create_task(busy())
+                await asyncio.sleep(0)
+            await other
+        assert found == colours
 
     asyncio.run(scenario())
 

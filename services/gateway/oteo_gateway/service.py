@@ -169,6 +169,7 @@ class Gateway:
             replicas, healthy=health.healthy, serving=self._directory.serving, failed=health.failed
         )
         admission = Admission(settings.predict_concurrency, settings.predict_queue)
+        observer = metrics.PrometheusObserver(lambda: admission.waiting)
         inputs = Inputs(ImageStore(self._artifacts, settings.max_image_bytes), _limits(settings))
         predictor = Predictor(
             self._directory.find,
@@ -177,9 +178,9 @@ class Gateway:
             admission,
             self._decoders,
             default_timeout=settings.predict_seconds,
-            observer=metrics.PrometheusObserver(lambda: admission.waiting),
+            observer=observer,
         )
-        frames = Frames(self._directory.find, inputs, admission, self._decoders)
+        frames = Frames(self._directory.find, inputs, admission, self._decoders, observer)
         inference = InferenceService(predictor, frames, window=settings.predict_stream_window)
         deployments = DeploymentService(self._store, self.operations, self._waiting, self.read_package, self.reconciler.wake)
         operations_pb2_grpc.add_OperationsServicer_to_server(OperationsService(self.operations, backends), server)

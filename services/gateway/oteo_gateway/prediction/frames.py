@@ -8,13 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from oteo_core.errors import OteoError
+from oteo_core.errors import OteoError, ResourceExhausted
 from oteo_gateway.prediction.admission import Admission
 from oteo_gateway.prediction.inputs import Inputs, OpenFile, Picture, at_image, goes_on
-from oteo_gateway.prediction.predictor import Query
+from oteo_gateway.prediction.predictor import Observer, Query
 
 MOST_WAITING = 64 << 20
 """Bytes of a stream's decoded frames that wait for their answers; one frame more may be under way."""
+_COME_AGAIN = 0.1
 
 
 class Room:
@@ -62,13 +63,18 @@ class Frames:
         Bound on what runs and waits: decoding a frame takes a place of its own.
     decoders
         Threads that decode.
+    observer
+        Takes what is refused.
     """
 
-    def __init__(self, find: Callable[[str], Awaitable[Any]], inputs: Inputs, admission: Admission, decoders: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, find: Callable[[str], Awaitable[Any]], inputs: Inputs, admission: Admission, decoders: ThreadPoolExecutor, observer: Observer
+    ) -> None:
         self._find = find
         self._inputs = inputs
         self._admission = admission
         self._decoders = decoders
+        self._observer = observer
 
     async def each(self, query: Query, room: Room) -> AsyncIterator[Decoded]:
         """Give each frame of a file in order. One that cannot be decoded is given as its error, and where what is behind may be whole it goes on.
@@ -79,6 +85,7 @@ class Frames:
             await self._find(query.deployment_id)
             file = await self._work(self._inputs.open, query)
         except OteoError as error:
+            self._observer.refused(query.deployment_id if error.reason != "DEPLOYMENT_NOT_FOUND" else "", error.reason)
             yield Decoded(error)
             return
         decoders = file.decoders()
@@ -87,6 +94,7 @@ class Frames:
             try:
                 picture = await self._work(_decode, file, decoders, number)
             except OteoError as error:
+                self._observer.refused(query.deployment_id, error.reason)
                 yield Decoded(error)
                 if not goes_on(error):
                     return
@@ -96,8 +104,15 @@ class Frames:
                 yield Decoded(picture, lambda size=size: room.give(size))  # type: ignore[misc]
 
     async def _work(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        async with self._admission.enter():
-            return await asyncio.get_running_loop().run_in_executor(self._decoders, function, *arguments)
+        """Work in a place of its own. Where no more may wait, it comes again later by itself: a refusal would be a frame that is left out."""
+        while True:
+            try:
+                async with self._admission.enter():
+                    return await asyncio.get_running_loop().run_in_executor(self._decoders, function, *arguments)
+            except ResourceExhausted as error:
+                if error.reason != "TOO_MANY_REQUESTS":
+                    raise
+                await asyncio.sleep(error.retry_after or _COME_AGAIN)
 
 
 def _decode(file: OpenFile, decoders: Any, number: int) -> Picture:
