@@ -9,10 +9,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 from oteo_core.datasets import Finding
-from oteo_core.images import ImageHeader, InputPolicy, prepare
-from oteo_core.packages import ReferenceStatistics
+from oteo_core.images import ImageHeader, prepare
+from oteo_core.packages import ModelPackage
 from oteo_gateway.prediction.fitting import fit_findings
 from oteo_gateway.prediction.inputs import Picture
+from oteo_gateway.prediction.tiling import Tiles, cut_tiles, plan_tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,12 @@ class PreparedImage:
         Width and height of a pixel of the original, mm; None where not known.
     findings
         What the caller should know of the file and of how its pixels were brought to the model's.
+    original
+        The decoded image, ``(H, W, C)``; None unless it is to be kept.
+    tiles
+        Where windows lie on an image that is looked at by tiles; None otherwise.
+    parts
+        The windows, each as the model takes it; none where `tiles` is None.
     """
 
     pixels: NDArray[Any]
@@ -48,18 +55,38 @@ class PreparedImage:
     frame_count: int = 1
     spacing: tuple[float, float] | None = None
     findings: tuple[Finding, ...] = ()
+    original: NDArray[Any] | None = None
+    tiles: Tiles | None = None
+    parts: tuple[NDArray[Any], ...] = ()
 
 
-def prepare_image(picture: Picture, policy: InputPolicy, reference: ReferenceStatistics | None) -> PreparedImage:
+def prepare_image(picture: Picture, package: ModelPackage, *, tiling: bool = False, keep: bool = False) -> PreparedImage:
     """Bring a decoded image to a model's input.
+
+    Parameters
+    ----------
+    picture
+        The image.
+    package
+        The model's: its input policy and reference statistics count.
+    tiling
+        Whether an image larger than the input at the training's scale is cut into windows.
+    keep
+        Whether the decoded image is kept.
 
     Raises
     ------
     InvalidArgument
-        ``CHANNELS_MISMATCH``.
+        ``CHANNELS_MISMATCH`` or ``TOO_MANY_TILES``.
+    Unimplemented
+        ``TILING``.
     """
     begin = time.perf_counter()
-    pixels = prepare(picture.pixels, policy, picture.header.bit_depth)
+    depth = picture.header.bit_depth
+    pixels = prepare(picture.pixels, package.input, depth)
+    tiles = plan_tiles((picture.header.width, picture.header.height), package) if tiling else None
+    parts = tuple(cut_tiles(picture.pixels, tiles, depth)) if tiles is not None else ()
+    reference = package.reference
     seconds = picture.seconds + time.perf_counter() - begin
     return PreparedImage(
         pixels=pixels,
@@ -70,5 +97,8 @@ def prepare_image(picture: Picture, policy: InputPolicy, reference: ReferenceSta
         frame=picture.frame,
         frame_count=picture.frame_count,
         spacing=picture.spacing,
-        findings=(*picture.findings, *fit_findings(picture.pixels, policy, picture.header.bit_depth)),
+        findings=(*picture.findings, *fit_findings(picture.pixels, package.input, depth)),
+        original=picture.pixels if keep else None,
+        tiles=tiles,
+        parts=parts,
     )
