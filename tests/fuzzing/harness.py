@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -68,14 +69,16 @@ def run(
     with tempfile.TemporaryDirectory(prefix="oteo-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
         current = Path(folder) / "current"
         done = 0
-        while done < count:
-            reached, ended = _child(count, done, corpus, current, seed, real, result, told, path)
-            if ended and reached < count:
-                kept = _keep(current, faults)
-                result.faults.append(f"input {reached}: {ended} ({kept})")
-                result.outcomes["?", f"!{ended}"] += 1
-                reached += 1
-            done = reached
+        # Who interrupts a long run is told what came of it so far.
+        with contextlib.suppress(KeyboardInterrupt):
+            while done < count:
+                reached, ended = _child(count, done, corpus, current, seed, real, result, told, path)
+                if ended and reached < count:
+                    kept = _keep(current, faults)
+                    result.faults.append(f"input {reached}: {ended} ({kept})")
+                    result.outcomes["?", f"!{ended}"] += 1
+                    reached += 1
+                done = reached
     return result
 
 
@@ -97,12 +100,11 @@ def _child(
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, bufsize=0)
     assert child.stdout is not None
     reached, rest, began = done, b"", False
-    with selectors.DefaultSelector() as selector:
+    with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
+        stack.callback(_end, child)
         selector.register(child.stdout, selectors.EVENT_READ)
         while True:
             if not selector.select(HANG_SECONDS):
-                child.kill()
-                child.wait()
                 return reached, f"hang of {HANG_SECONDS:g} s"
             piece = os.read(child.stdout.fileno(), 1 << 16)
             if not piece:
@@ -120,10 +122,15 @@ def _child(
                     # The child has gone on: the input is drawn again by its number where it is wanted.
                     result.faults.append(f"input {number} ({kind}): {outcome}")
                 told(reached)
-    status = child.wait()
+        status = child.wait()
     if not began:
         raise RuntimeError(f"the child ended with {status} before it began")
     return reached, "" if status == 0 else f"the child ended with {status}"
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    child.kill()
+    child.wait()
 
 
 def _keep(current: Path, faults: Path | None) -> str:

@@ -8,10 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from oteo_core.errors import OteoError, ResourceExhausted
+import structlog
+
+from oteo_core.errors import OteoError, ResourceExhausted, from_exception
 from oteo_gateway.prediction.admission import Admission
 from oteo_gateway.prediction.inputs import Inputs, OpenFile, Picture, at_image, goes_on
 from oteo_gateway.prediction.predictor import Observer, Query
+
+log = structlog.get_logger(__name__)
 
 MOST_WAITING = 64 << 20
 """Bytes of a stream's decoded frames that wait for their answers; one frame more may be under way."""
@@ -84,24 +88,34 @@ class Frames:
         try:
             await self._find(query.deployment_id)
             file = await self._work(self._inputs.open, query)
-        except OteoError as error:
-            self._observer.refused(query.deployment_id if error.reason != "DEPLOYMENT_NOT_FOUND" else "", error.reason)
-            yield Decoded(error)
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is this file's answer and ends no stream)
+            known = self._known(error)
+            self._observer.refused(query.deployment_id if known.reason != "DEPLOYMENT_NOT_FOUND" else "", known.reason)
+            yield Decoded(known)
             return
         decoders = file.decoders()
         for number in range(file.frames):
             await room.wait()
             try:
                 picture = await self._work(_decode, file, decoders, number)
-            except OteoError as error:
-                self._observer.refused(query.deployment_id, error.reason)
-                yield Decoded(error)
-                if not goes_on(error):
+            except Exception as error:  # noqa: BLE001 (whatever it is, it is this file's answer and ends no stream)
+                known = self._known(error)
+                self._observer.refused(query.deployment_id, known.reason)
+                yield Decoded(known)
+                if not goes_on(known):
                     return
             else:
                 size = picture.pixels.nbytes
                 room.take(size)
                 yield Decoded(picture, lambda size=size: room.give(size))  # type: ignore[misc]
+
+    @staticmethod
+    def _known(error: Exception) -> OteoError:
+        """Give an error as one of ours."""
+        if isinstance(error, OteoError):
+            return error
+        log.error("frames_failed", exc_info=error)
+        return from_exception(error)
 
     async def _work(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Work in a place of its own. Where no more may wait, it comes again later by itself: a refusal would be a frame that is left out."""

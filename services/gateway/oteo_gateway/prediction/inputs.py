@@ -211,5 +211,5 @@ def at_image() -> Iterator[None]:
 
 
 def goes_on(error: OteoError) -> bool:
-    """Tell whether the frames behind one that failed with this error may be whole: not where the file ends, or is of a kind that is not read."""
-    return error.reason not in ("TRUNCATED_IMAGE", "UNSUPPORTED_FORMAT")
+    """Tell whether the frames behind one that failed so may be whole: not where the file ends, or is of a kind that is not read."""
+    return error.reason == "UNREADABLE_IMAGE"
