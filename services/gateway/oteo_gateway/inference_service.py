@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 
 from oteo_core.context import current
 from oteo_core.datasets.proto import finding_to_proto
-from oteo_core.errors import InvalidArgument, OteoError, Unimplemented, from_exception
+from oteo_core.errors import InvalidArgument, OteoError, from_exception
 from oteo_core.server.streams import answered_in_order
 from oteo_core.server.validation import validate
 from oteo_gateway.prediction.answer import ClassAnswer
@@ -28,6 +28,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 log = structlog.get_logger(__name__)
 
 _PNG = "image/png"
+Noted = Callable[[bytes, inference_pb2.PredictStreamResponse], Awaitable[inference_pb2.PredictStreamResponse]]
 _MASKS: dict[int, MaskForm] = {
     inference_pb2.MASK_ENCODING_UNSPECIFIED: "runs",
     inference_pb2.MASK_ENCODING_RUN_LENGTHS: "runs",
@@ -47,12 +48,15 @@ class InferenceService:
         Decodes all frames of a file, where a stream asks for them.
     window
         Images of one stream that are worked on at a time.
+    noted
+        Given each answer of a stream, with its request, before the caller gets it; gives the answer to give. None: not asked.
     """
 
-    def __init__(self, predictor: Predictor, frames: Frames, *, window: int) -> None:
+    def __init__(self, predictor: Predictor, frames: Frames, *, window: int, noted: Noted | None = None) -> None:
         self._predictor = predictor
         self._frames = frames
         self._window = window
+        self._noted = noted
 
     async def Predict(self, request: inference_pb2.PredictRequest, context: Context) -> inference_pb2.PredictResponse:
         """Answer for one image."""
@@ -70,7 +74,7 @@ class InferenceService:
 
         Requests come as bytes, so that one that breaks the contract's rules is answered with its error and does not end the stream.
         """
-        async for response in answered_in_order(self._asked(request_iterator), self._answer, self._window):
+        async for response in answered_in_order(self._asked(request_iterator), self._answer_noted, self._window):
             yield response
 
     async def _asked(self, requests: AsyncIterator[bytes]) -> AsyncIterator[_Asked]:
@@ -81,17 +85,23 @@ class InferenceService:
             try:
                 query = _stream_query(item, data)
             except OteoError as error:
-                yield _Asked(item.key, error)
+                yield _Asked(data, item.key, error)
                 continue
             if not query.all_frames:
-                yield _Asked(item.key, query)
+                yield _Asked(data, item.key, query)
                 continue
+            # The encoded file stays with the frames, not with what is asked of each.
+            item.request.ClearField("image")
+            bare = item.SerializeToString()
             async for decoded in self._frames.each(query, room):
                 if isinstance(decoded.outcome, OteoError):
-                    yield _Asked(item.key, decoded.outcome)
+                    yield _Asked(bare, item.key, decoded.outcome)
                 else:
-                    # The encoded file stays with the frames, not with each query.
-                    yield _Asked(item.key, replace(query, content=b"", picture=decoded.outcome), decoded.release)
+                    yield _Asked(bare, item.key, replace(query, content=b"", picture=decoded.outcome), decoded.release)
+
+    async def _answer_noted(self, asked: _Asked) -> Sequence[inference_pb2.PredictStreamResponse]:
+        responses = await self._answer(asked)
+        return responses if self._noted is None else [await self._noted(asked.data, response) for response in responses]
 
     async def _answer(self, asked: _Asked) -> Sequence[inference_pb2.PredictStreamResponse]:
         try:
@@ -110,8 +120,9 @@ class InferenceService:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A question of a stream, or what is wrong with it; `release` is called when it was answered."""
+    """A question of a stream, or what is wrong with it, with its request's bytes; `release` is called when it was answered."""
 
+    data: bytes
     key: str
     question: Query | OteoError
     release: Callable[[], None] = lambda: None
@@ -149,15 +160,7 @@ def handler(service: InferenceService) -> grpc.GenericRpcHandler:
 
 
 def decode(request: inference_pb2.PredictRequest) -> Query:
-    """Read a request.
-
-    Raises
-    ------
-    Unimplemented
-        ``ADAPTATION``: what a later release does.
-    """
-    if request.adapt not in (inference_pb2.ADAPT_MODE_UNSPECIFIED, inference_pb2.ADAPT_MODE_OFF):
-        raise Unimplemented("Translation before inference is not there yet; leave adapt unset.", reason="ADAPTATION", field="adapt")
+    """Read a request."""
     return Query(
         deployment_id=request.deployment.removeprefix("deployments/"),
         content=request.image.content,
@@ -172,6 +175,8 @@ def decode(request: inference_pb2.PredictRequest) -> Query:
         tiling=request.tiling == inference_pb2.TILING_ON,
         masks=_MASKS[request.mask_encoding],
         draw=request.draw,
+        alias=request.alias,
+        adapt=request.adapt,
     )
 
 
@@ -182,6 +187,9 @@ def encode(prediction: Prediction) -> inference_pb2.PredictResponse:
         deployment=prediction.deployment,
         model=prediction.model,
         model_version=prediction.version,
+        alias=prediction.alias,
+        translator=prediction.translator,
+        suggested_translator=prediction.suggested,
         timing=report_pb2.Timing(
             total=_duration(times.total), decode=_duration(times.decode), queue=_duration(times.queue), inference=_duration(times.inference)
         ),
