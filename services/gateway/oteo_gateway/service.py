@@ -48,6 +48,8 @@ from oteo_gateway.inference_service import InferenceService
 from oteo_gateway.operations_service import OperationsService
 from oteo_gateway.pipeline_service import PipelineService
 from oteo_gateway.prediction.admission import Admission
+from oteo_gateway.prediction.frames import Frames
+from oteo_gateway.prediction.inputs import Inputs
 from oteo_gateway.prediction.predictor import Predictor
 from oteo_gateway.prediction.shadowing import Shadows
 from oteo_gateway.replicas import Replica, Replicas
@@ -87,6 +89,17 @@ FORWARDED: dict[str, list[ServiceDescriptor]] = {
     "automl": _services(automl_pb2, "AutoMLService"),
     "translate": _services(translate_pb2, "TranslateService"),
 }
+
+
+def _limits(settings: GatewaySettings) -> ImageLimits:
+    return ImageLimits(
+        max_bytes=settings.max_image_bytes,
+        max_pixels=settings.max_image_pixels,
+        max_frames=settings.predict_max_frames,
+        max_nesting=settings.predict_max_nesting,
+        # What is packed as a whole is unpacked in memory.
+        max_unpacked=settings.max_image_bytes,
+    )
 
 
 def _all_services() -> list[ServiceDescriptor]:
@@ -227,21 +240,23 @@ class Gateway:
         )
         watcher.watch(lambda: shadows.waiting)
         admission = Admission(settings.predict_concurrency, settings.predict_queue)
+        observer = metrics.PrometheusObserver(lambda: admission.waiting)
+        inputs = Inputs(ImageStore(self._artifacts, settings.max_image_bytes), _limits(settings))
         predictor = Predictor(
             self._directory.find,
             TritonCalls(router, self.reconciler.wake),
-            ImageStore(self._artifacts, settings.max_image_bytes),
+            inputs,
             admission,
-            ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels),
             self._decoders,
             default_timeout=settings.predict_seconds,
-            observer=metrics.PrometheusObserver(lambda: admission.waiting),
+            observer=observer,
             shadows=shadows,
             adapt_below=settings.adapt_below,
         )
         shadows.start(predictor.ask)
         noted = self.hook.item if self.hook is not None else None
-        inference = InferenceService(predictor, window=settings.predict_stream_window, noted=noted)
+        frames = Frames(self._directory.find, inputs, admission, self._decoders, observer)
+        inference = InferenceService(predictor, frames, window=settings.predict_stream_window, noted=noted)
         deployments = DeploymentService(
             self._store, self.operations, self._waiting, self.read_package, self._adaptations, self._comparisons, self.reconciler.wake
         )

@@ -17,6 +17,8 @@ class GatewaySettings(AccessSettings, AuditSettings):
     )
     predict_stream_window: int = Field(default=8, ge=1, description="Images of one PredictStream that are worked on at a time.")
     decode_threads: int = Field(default=0, ge=0, description="Threads that decode images; 0: one for each CPU, four at most.")
+    predict_max_frames: int = Field(default=20_000, ge=1, description="Most frames or pages of a file that is predicted on.")
+    predict_max_nesting: int = Field(default=32, ge=1, description="Most DICOM sequences within each other in such a file.")
     predict_seconds: float = Field(default=60.0, gt=0, description="Time limit of a prediction whose caller set none, seconds.")
     shadow_queue: int = Field(
         default=64,
