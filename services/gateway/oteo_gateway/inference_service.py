@@ -11,7 +11,7 @@ from google.protobuf import duration_pb2
 from google.protobuf.message import DecodeError
 
 from oteo_core.context import current
-from oteo_core.errors import InvalidArgument, OteoError, Unimplemented, from_exception
+from oteo_core.errors import InvalidArgument, OteoError, from_exception
 from oteo_core.server.streams import answered_in_order
 from oteo_core.server.validation import validate
 from oteo_gateway.prediction.answer import ClassAnswer
@@ -105,15 +105,7 @@ def handler(service: InferenceService) -> grpc.GenericRpcHandler:
 
 
 def decode(request: inference_pb2.PredictRequest) -> Query:
-    """Read a request.
-
-    Raises
-    ------
-    Unimplemented
-        ``ADAPTATION``: what a later release does.
-    """
-    if request.adapt not in (inference_pb2.ADAPT_MODE_UNSPECIFIED, inference_pb2.ADAPT_MODE_OFF):
-        raise Unimplemented("Translation before inference is not there yet; leave adapt unset.", reason="ADAPTATION", field="adapt")
+    """Read a request."""
     return Query(
         deployment_id=request.deployment.removeprefix("deployments/"),
         content=request.image.content,
@@ -126,6 +118,8 @@ def decode(request: inference_pb2.PredictRequest) -> Query:
         tiling=request.tiling == inference_pb2.TILING_ON,
         masks=_MASKS[request.mask_encoding],
         draw=request.draw,
+        alias=request.alias,
+        adapt=request.adapt,
     )
 
 
@@ -136,6 +130,9 @@ def encode(prediction: Prediction) -> inference_pb2.PredictResponse:
         deployment=prediction.deployment,
         model=prediction.model,
         model_version=prediction.version,
+        alias=prediction.alias,
+        translator=prediction.translator,
+        suggested_translator=prediction.suggested,
         timing=report_pb2.Timing(
             total=_duration(times.total), decode=_duration(times.decode), queue=_duration(times.queue), inference=_duration(times.inference)
         ),
