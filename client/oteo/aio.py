@@ -19,7 +19,7 @@ import grpc
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.protobuf import duration_pb2
 
-from oteo.connection import channel_options, find_endpoint
+from oteo.connection import channel_credentials, channel_options, find_endpoint
 from oteo.errors import OteoApiError
 from oteo.names import resource
 from oteo.predictions import predict_request
@@ -47,10 +47,9 @@ class AsyncClient:
     def __init__(self, address: str | None = None, token: str | None = None, *, policy: RetryPolicy = POLICY) -> None:
         self.endpoint = find_endpoint(address, token)
         self._policy = policy
-        self._metadata = (("authorization", f"Bearer {self.endpoint.token}"),) if self.endpoint.token else ()
         options = channel_options(self.endpoint)
-        if self.endpoint.ca_file is not None:
-            credentials = grpc.ssl_channel_credentials(self.endpoint.ca_file.read_bytes())
+        credentials = channel_credentials(self.endpoint)
+        if credentials is not None:
             self.channel = grpc.aio.secure_channel(self.endpoint.address, credentials, options)
         else:
             self.channel = grpc.aio.insecure_channel(self.endpoint.address, options)
@@ -64,6 +63,14 @@ class AsyncClient:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Close the connection."""
         await self.close()
+
+    async def _metadata(self) -> tuple[tuple[str, str], ...]:
+        token = self.endpoint.token
+        if token is None:
+            return ()
+        # What gives tokens may ask an issuer for a new one.
+        text = token if isinstance(token, str) else await asyncio.to_thread(token)
+        return (("authorization", f"Bearer {text}"),)
 
     async def close(self) -> None:
         """Close the connection."""
@@ -83,7 +90,7 @@ class AsyncClient:
             attempt += 1
             left = None if until is None else max(0.0, until - time.monotonic())
             try:
-                return await method(request, timeout=left, metadata=self._metadata)
+                return await method(request, timeout=left, metadata=await self._metadata())
             except grpc.aio.AioRpcError as error:
                 failed = OteoApiError.from_rpc(error)
             pause = self._policy.pause(failed, attempt, None if until is None else until - time.monotonic())
@@ -132,7 +139,7 @@ class AsyncClient:
         while True:
             attempt += 1
             room, again = asyncio.Semaphore(max(0, window - sum(item.request is not None for item in waiting))), list(waiting)
-            stream = self._inference.PredictStream(metadata=self._metadata)
+            stream = self._inference.PredictStream(metadata=await self._metadata())
 
             async def send(item: Streamed, stream: Any = stream) -> None:
                 if item.request is not None:

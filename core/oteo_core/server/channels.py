@@ -11,6 +11,8 @@ from oteo_core.context import current
 from oteo_core.security import bearer, channel_credentials
 from oteo_core.settings import CoreSettings
 
+_MOST_METADATA = 24 * 1024
+
 
 def options(settings: CoreSettings) -> list[tuple[str, Any]]:
     """Give the options of channels and servers."""
@@ -32,6 +34,9 @@ def server_options(settings: CoreSettings) -> list[tuple[str, Any]]:
         # Who connects and says nothing, or stays and asks nothing, does not keep a connection: a client opens another when it has a call.
         ("grpc.server_handshake_timeout_ms", 20_000),
         ("grpc.max_connection_idle_ms", 15 * 60_000),
+        # Tokens of issuers that write many groups into them are larger than gRPC's 8 KiB; what is larger than this is refused before it is looked at.
+        ("grpc.max_metadata_size", _MOST_METADATA),
+        ("grpc.absolute_max_metadata_size", _MOST_METADATA),
     ]
     if settings.max_connection_age_seconds:
         # A stream may outlive its connection's age; what ends it is its own deadline.
