@@ -18,6 +18,7 @@ from oteo_core.errors import ResourceExhausted
 from oteo_core.images import ImageLimits
 from oteo_gateway import metrics
 from oteo_gateway.prediction.admission import Admission
+from oteo_gateway.prediction.inputs import Inputs
 from oteo_gateway.prediction.predictor import Predictor, Query
 from oteo_gateway.prediction.routing import Answering, Route, RoutedModel, Routes
 from oteo_gateway.prediction.tensors import InferTemplate
@@ -124,9 +125,8 @@ def test_nothing_is_decoded_for_callers_who_have_gone(tmp_path: Path, monkeypatc
         predictor = Predictor(
             find,
             calls,
-            ImageStore(store, 1 << 20),
+            Inputs(ImageStore(store, 1 << 20), ImageLimits()),
             Admission(3, 10),
-            ImageLimits(),
             decoders,
             default_timeout=60,
             observer=metrics.PrometheusObserver(),
