@@ -30,6 +30,7 @@ from oteo_core.images.header import ImageHeader, truncated, unreadable
 from oteo_core.images.limits import ImageLimits
 from oteo_core.images.sequences import dicom_codecs, dicom_structure
 from oteo_core.images.sequences.base import Frame, FrameDecoder, Opened, SequenceHeader
+from oteo_core.images.sequences.codestreams import unboxed
 
 # pydicom logs what it raises, with a traceback; what is wrong with a file is said once, by the exception.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
@@ -125,7 +126,7 @@ def _raw_frames(dataset: pydicom.Dataset, count: int, start: int) -> Iterator[Ca
     options["number_of_frames"] = 1
     frames = generate_frames(dataset.PixelData, number_of_frames=count, extended_offsets=offsets)
     for encoded in islice(frames, start, count):
-        yield lambda encoded=encoded: next(decoder.iter_array(encapsulate([encoded]), **options))[0]  # type: ignore[misc]
+        yield lambda encoded=encoded: next(decoder.iter_array(encapsulate([unboxed(encoded)]), **options))[0]  # type: ignore[misc]
 
 
 @contextmanager
