@@ -49,8 +49,7 @@ def open_dicom(data: bytes, limits: ImageLimits) -> Opened:
             if not what and "Rows" not in dataset:
                 raise unreadable("it does not begin like DICOM, and holds no picture")
             raise dicom_codecs.not_read(f"DICOM object of modality {what or 'unknown'} without a picture")
-        if "TransferSyntaxUID" not in getattr(dataset, "file_meta", {}):
-            _assume_syntax(dataset)
+        assume_syntax(dataset)
         rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
         if rows < 1 or columns < 1:
             raise unreadable(f"its header declares {columns} x {rows} pixels")
@@ -71,7 +70,10 @@ def open_dicom(data: bytes, limits: ImageLimits) -> Opened:
     return Opened(header, _frames(dataset, count, bits))
 
 
-def _assume_syntax(dataset: pydicom.Dataset) -> None:
+def assume_syntax(dataset: pydicom.Dataset) -> None:
+    """Let an object without file meta information say how it was found to be encoded."""
+    if "TransferSyntaxUID" in getattr(dataset, "file_meta", {}):
+        return
     if not hasattr(dataset, "file_meta"):
         dataset.file_meta = pydicom.dataset.FileMetaDataset()
     implicit, little = dataset.original_encoding
