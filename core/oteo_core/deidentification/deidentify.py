@@ -80,7 +80,9 @@ def deidentify(data: bytes, key: bytes, options: Options | None = None) -> Deide
     options = options or Options()
     try:
         dataset = pydicom.dcmread(io.BytesIO(data), force=True)
-        if "SOPClassUID" not in dataset and "Rows" not in dataset:
+        if "DirectoryRecordSequence" in dataset:
+            raise InvalidArgument("it is a DICOMDIR, which lists files and patients: leave it out, and make a new one", reason="UNSUPPORTED_FORMAT")
+        if "SOPClassUID" not in dataset and "Rows" not in dataset and "MediaStorageSOPClassUID" not in getattr(dataset, "file_meta", {}):
             raise InvalidArgument("it is no DICOM object", reason="UNREADABLE_IMAGE")
         return _deidentified(dataset, key, options)
     except InvalidArgument as exc:
@@ -94,6 +96,8 @@ def deidentify(data: bytes, key: bytes, options: Options | None = None) -> Deide
 def _deidentified(dataset: Dataset, key: bytes, options: Options) -> Deidentified:
     assume_syntax(dataset)
     _take_up_meta(dataset)
+    if not dataset.get("SOPClassUID"):
+        raise InvalidArgument("it does not say what kind of object it is (SOP Class UID)", reason="UNREADABLE_IMAGE")
     findings, rectangles = _look(dataset, options)
     paint_over(dataset, rectangles)
     cut_padding(dataset)
@@ -133,7 +137,14 @@ def _look(dataset: Dataset, options: Options) -> tuple[tuple[Suspicion, ...], tu
             findings.append(Suspicion(BURNED_IN_TEXT, "its pixels cannot be decoded, so that nobody has looked for text in them"))
     if found:
         findings.append(Suspicion(BURNED_IN_TEXT, f"there seems to be text in the picture, at {_places(found)}", found))
-    return tuple(findings), (*options.blank, *(found if options.blank_suspects else ()))
+    return tuple(findings), (*options.blank, *(_wide(place) for place in found if options.blank_suspects))
+
+
+def _wide(place: Rectangle) -> Rectangle:
+    """Give more than was found: the first and last characters of a row are the ones that are missed."""
+    aside, above = 3 * place.height, place.height // 2
+    x, y = max(0, place.x - aside), max(0, place.y - above)
+    return Rectangle(x, y, place.x + place.width + aside - x, place.y + place.height + above - y)
 
 
 def _places(rectangles: tuple[Rectangle, ...]) -> str:

@@ -23,7 +23,7 @@ def cut_padding(dataset: Dataset) -> None:
     if "PixelData" not in dataset or dataset.file_meta.TransferSyntaxUID.is_compressed:
         return
     try:
-        expected = get_expected_length(dataset)
+        expected = int(get_expected_length(dataset))
     except (AttributeError, TypeError, ValueError):
         return  # a header that does not tell its pixels' size: nothing reads them either
     expected += expected % 2

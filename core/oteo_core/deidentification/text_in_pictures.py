@@ -7,7 +7,6 @@ Stroke Width Transform", CVPR 2010); the thresholds are for overlays that a devi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +23,13 @@ _CONTRAST = 0.25
 _HEIGHTS = (6, 90)
 _FEWEST = 4
 """Characters of a row, below which it is taken for chance."""
-_MOST_PARTS = 20_000
+_MOST_PARTS = 4000
+"""Candidates above which a picture is texture, and no row of them means anything."""
+_DOUBLED = 1200 * 1200
+"""Pixels up to which a picture is also looked at in double size."""
+_CROWDS = ((150, _FEWEST), (600, 7))
+"""Up to so many candidates in a picture, so many make a row: among thousands, as texture has them, some stand in a line by chance."""
+_CROWDED = 10
 _LOOKED_AT = 3
 
 
@@ -34,8 +39,7 @@ class _Glyph:
     y: int
     width: int
     height: int
-    value: float
-    edge: float
+    value: int
 
 
 def find_text_in_frames(frames: NDArray[Any]) -> tuple[Rectangle, ...]:
@@ -62,10 +66,18 @@ def find_text(pixels: NDArray[Any]) -> tuple[Rectangle, ...]:
     if min(grey.shape) < _HEIGHTS[0] * 2:
         return ()
     rows: list[Rectangle] = []
-    for picture in (grey, 255 - grey):
+    # Smoothed strokes of small characters are a pixel wide and touch each other: they come apart when the picture is drawn larger.
+    large = cv2.resize(grey, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC) if grey.size <= _DOUBLED else None
+    for sign in (False, True):
+        if large is not None:
+            rows += [_halved(row) for row in _rows(_glyphs(255 - large if sign else large, _STROKES[0] * 2 + 1, 0.35, 0.3, 2.6), 0.15)]
         for stroke in _STROKES:
-            rows += _rows(_glyphs(picture, stroke))
+            rows += _rows(_glyphs(255 - grey if sign else grey, stroke))
     return tuple(_merged(rows))
+
+
+def _halved(one: Rectangle) -> Rectangle:
+    return Rectangle(one.x // 2, one.y // 2, one.width // 2 + 1, one.height // 2 + 1)
 
 
 def _grey(pixels: NDArray[Any]) -> NDArray[np.uint8]:
@@ -81,39 +93,41 @@ def _grey(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     return np.asarray((values - low) * (255.0 / (high - low)), np.uint8)
 
 
-def _glyphs(picture: NDArray[np.uint8], stroke: int) -> list[_Glyph]:
+def _glyphs(picture: NDArray[np.uint8], stroke: int, contrast: float = _CONTRAST, softness: float = 0.15, widest: float = 1.6) -> list[_Glyph]:
     """Give connected strokes that have a character's size, one brightness and a sharp edge."""
     kernel = cv2.getStructuringElement(cv2.MORPH_RECT, (stroke, stroke))
     raised = cv2.morphologyEx(picture, cv2.MORPH_TOPHAT, kernel)
-    mask = (raised > 255 * _CONTRAST).astype(np.uint8)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    if count > _MOST_PARTS:
+    mask = (raised > 255 * contrast).astype(np.uint8)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    widths, heights, areas = stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT], stats[:, cv2.CC_STAT_AREA]
+    boxes = widths * heights
+    fitting = (heights >= _HEIGHTS[0]) & (heights <= _HEIGHTS[1]) & (widths <= widest * heights) & (areas >= 0.6 * heights)
+    fitting &= ~((areas > 0.9 * boxes) & (boxes > 40))
+    fitting[0] = False
+    if int(fitting.sum()) > _MOST_PARTS:
         return []
     found = []
-    for label in range(1, count):
-        x, y, width, height, area = (int(number) for number in stats[label])
-        if not _HEIGHTS[0] <= height <= _HEIGHTS[1] or width > 1.6 * height or area < 0.6 * height or area > 0.9 * width * height > 40:
-            continue
+    for label in np.flatnonzero(fitting):
+        x, y, width, height = (int(number) for number in stats[label, :4])
         window = (slice(y, y + height), slice(x, x + width))
         inside = labels[window] == label
-        values = picture[window][inside].astype(np.float32)
+        values = picture[window][inside]
         # A drawn stroke has one brightness but for its smoothed edge; tissue has a gradient.
-        top = float(np.percentile(values, 90))
-        solid = float((values > top - 0.12 * 255).mean())
-        if solid < 0.5:
+        top = int(values.max())
+        if np.count_nonzero(values > top - softness * 255) < 0.5 * len(values):
             continue
         around = picture[max(0, y - 2) : y + height + 2, max(0, x - 2) : x + width + 2]
         beside = labels[max(0, y - 2) : y + height + 2, max(0, x - 2) : x + width + 2] != label
-        ground = float(np.median(around[beside])) if beside.any() else top
-        if top - ground < 255 * _CONTRAST:
+        if not beside.any() or top - float(around[beside].mean()) < 255 * _CONTRAST:
             continue
-        found.append(_Glyph(x, y, width, height, top, top - ground))
+        found.append(_Glyph(x, y, width, height, top))
     return found
 
 
-def _rows(glyphs: Iterable[_Glyph]) -> list[Rectangle]:
+def _rows(glyphs: list[_Glyph], spread: float = 0.08) -> list[Rectangle]:
     """Join characters of like height and brightness that stand on a line, each near the one before; give rows that are long enough."""
     pending = sorted(glyphs, key=lambda one: one.x)
+    fewest = next((least for most, least in _CROWDS if len(pending) <= most), _CROWDED)
     rows: list[list[_Glyph]] = []
     for glyph in pending:
         best = None
@@ -126,25 +140,25 @@ def _rows(glyphs: Iterable[_Glyph]) -> list[Rectangle]:
                 and glyph.height <= 1.7 * last.height
                 and last.height <= 1.7 * glyph.height
                 and abs((glyph.y + glyph.height) - (last.y + last.height)) <= 0.3 * height
-                and abs(glyph.value - last.value) <= 0.15 * 255
+                and abs(glyph.value - last.value) <= 2 * spread * 255
             ) and (best is None or gap < best[0]):
                 best = (gap, row)
         if best is None:
             rows.append([glyph])
         else:
             best[1].append(glyph)
-    return [_box(row) for row in rows if _is_text(row)]
+    return [_box(row) for row in rows if _is_text(row, fewest, spread)]
 
 
-def _is_text(row: list[_Glyph]) -> bool:
-    if len(row) < _FEWEST:
+def _is_text(row: list[_Glyph], fewest: int, spread: float) -> bool:
+    if len(row) < fewest:
         return False
     bottoms = np.array([one.y + one.height for one in row], np.float32)
     heights = np.array([one.height for one in row], np.float32)
     values = np.array([one.value for one in row], np.float32)
     usual = float(np.median(heights))
     # Characters of a line share its baseline, and the device's one grey value.
-    return float(np.median(np.abs(bottoms - np.median(bottoms)))) <= max(1.0, 0.08 * usual) and float(values.std()) <= 0.08 * 255
+    return float(np.median(np.abs(bottoms - np.median(bottoms)))) <= max(1.0, 0.08 * usual) and float(values.std()) <= spread * 255
 
 
 def _box(row: list[_Glyph]) -> Rectangle:

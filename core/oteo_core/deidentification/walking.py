@@ -13,7 +13,7 @@ from typing import Any
 
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.datadict import dictionary_has_tag, dictionary_VR, repeater_has_tag
+from pydicom.datadict import dictionary_has_tag, dictionary_VM, dictionary_VR, repeater_has_tag
 from pydicom.sequence import Sequence as Items
 from pydicom.tag import BaseTag, Tag
 
@@ -26,6 +26,7 @@ _PATIENT_NAME, _PATIENT_ID = Tag("PatientName"), Tag("PatientID")
 _PATIENT_AGE, _TIMEZONE = Tag("PatientAge"), Tag("TimezoneOffsetFromUTC")
 _FOREIGN_UIDS = frozenset({Tag("CodingSchemeUID"), Tag("ContextUID"), Tag("SOPClassUID"), Tag("ReferencedSOPClassUID")})
 """UIDs that name a vocabulary or a kind of object, whoever made it, and no instance."""
+_CONTENT_SEQUENCE = Tag("ContentSequence")
 _MOMENTS = ("DA", "TM", "DT")
 _NAMING = (
     "PatientName", "PatientID", "OtherPatientNames", "OtherPatientIDs", "ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName",
@@ -77,6 +78,9 @@ class Walk:
         """Deal with one element; give the action."""
         if tag.is_private or tag.element == 0 or tag.group in (0x0000, 0x0002) or not _known(tag):
             return _remove(dataset, tag)
+        if 0x6000 <= tag.group <= 0x60FF:
+            # An overlay without its bits is no overlay: the whole group goes, not only what the table names.
+            return _remove(dataset, tag)
         kinds = _kinds(tag)
         try:
             element = dataset[tag]
@@ -119,16 +123,17 @@ class Walk:
     def _replace(self, dataset: Dataset, tag: BaseTag, kinds: tuple[str, ...], action: str, items: Any) -> None:
         kind = kinds[0]
         if kind == "SQ":
-            inner = Items([] if action == "Z" or not items else [self._hollow(items[0])])
+            hollow = _removed_content() if tag == _CONTENT_SEQUENCE else self._hollow(items[0]) if items else None
+            inner = Items([] if action == "Z" or hollow is None else [hollow])
             dataset[tag] = DataElement(tag, "SQ", inner)
         elif dataset is self.dataset and tag in (_PATIENT_ID, _PATIENT_NAME):
             # One name for all files of a patient, which PS3.15 allows in the place of an empty one.
             value = f"OTEO-{pseudonym(self.key, 'patient', self._patient, 12).upper()}" if self._patient else ""
             dataset[tag] = DataElement(tag, kind, value)
         elif action == "Z":
-            dataset[tag] = DataElement(tag, kind, b"" if kind.startswith("O") or kind == "UN" else "" if kind in TEXT or kind in _MOMENTS or kind in ("AS", "CS", "DS", "IS", "UI") else None)
+            dataset[tag] = DataElement(tag, kind, b"" if kind.startswith("O") or kind == "UN" else None)
         else:
-            dataset[tag] = DataElement(tag, kind, hashed_uid(self.key, "dummy") if kind == "UI" else dummy(kind))
+            dataset[tag] = DataElement(tag, kind, hashed_uid(self.key, "dummy") if kind == "UI" else _dummies(tag, kind))
 
     def _hollow(self, item: Dataset) -> Dataset:
         """Give an item of the same attributes, each with a dummy; UIDs that the standard registers tell nothing and stay."""
@@ -146,7 +151,7 @@ class Walk:
             elif kinds[0] == "UI":
                 made[tag] = DataElement(tag, "UI", [hashed_uid(self.key, text or "?") for text in texts(value or "?")])
             else:
-                made[tag] = DataElement(tag, kinds[0], dummy(kinds[0]))
+                made[tag] = DataElement(tag, kinds[0], _dummies(tag, kinds[0]))
         return made
 
     def _keep(self, dataset: Dataset, element: DataElement, tag: BaseTag, kind: str, action: str, clean: bool) -> None:
@@ -164,6 +169,23 @@ class Walk:
             element.value = kept if any(kept) else ""
         elif tag == _PATIENT_AGE:
             element.value = capped_age(str(element.value or ""))
+
+
+def _dummies(tag: BaseTag, kind: str) -> Any:
+    """Give as many dummies as an attribute has to have."""
+    least = dictionary_VM(tag).split("-")[0]
+    count = int(least) if least.isdigit() else 1
+    return dummy(kind) if count == 1 or isinstance(dummy(kind), bytes) else [dummy(kind)] * count
+
+
+def _removed_content() -> Dataset:
+    """Give the one line of a report whose content was removed."""
+    concept = Dataset()
+    concept.CodeValue, concept.CodingSchemeDesignator, concept.CodeMeaning = "121106", "DCM", "Comment"
+    made = Dataset()
+    made.RelationshipType, made.ValueType, made.TextValue = "CONTAINS", "TEXT", "REMOVED"
+    made[Tag("ConceptNameCodeSequence")] = DataElement(Tag("ConceptNameCodeSequence"), "SQ", Items([concept]))
+    return made
 
 
 def _known(tag: BaseTag) -> bool:
