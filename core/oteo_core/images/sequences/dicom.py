@@ -5,6 +5,8 @@ Nothing of a header leaves this module but what `SequenceHeader` names; pixels a
 - a rescale (Modality LUT) that is no identity is applied, and gives float32: Hounsfield units for CT;
 - whole numbers from 0 stay uint8 or uint16; negative ones become float32;
 - MONOCHROME1 is inverted, so that larger is brighter; a palette is expanded, YBR becomes RGB; no window is applied.
+
+No error cites the header or what pydicom says of it: its words repeat values, and a value may be a name.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.pixels import apply_color_lut, apply_modality_lut, iter_pixels
 
+from oteo_core.deidentification.burned_in import suspect
+from oteo_core.deidentification.quiet import silence
+from oteo_core.errors import InvalidArgument, OteoError
 from oteo_core.images.header import ImageHeader, truncated, unreadable
 from oteo_core.images.limits import ImageLimits
 from oteo_core.images.sequences import dicom_codecs
@@ -40,15 +45,26 @@ def open_dicom(data: bytes, limits: ImageLimits) -> Opened:
         read, TRUNCATED_IMAGE, IMAGE_TOO_LARGE.
     """
     dicom_codecs.register()
+    silence()
+    try:
+        return _opened(data, limits)
+    except (OteoError, MemoryError):
+        raise
+    except Exception as exc:  # a hostile header may break the parser anywhere
+        raise unreadable(f"its header cannot be read ({type(exc).__name__})") from None
+
+
+def _opened(data: bytes, limits: ImageLimits) -> Opened:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd values are common and harmless; what matters is checked below
         # Without a preamble it may be DICOM all the same, as old archives store it; what is none has no rows either.
         dataset = pydicom.dcmread(io.BytesIO(data), force=True)
         if not any(name in dataset for name in _PIXELS):
-            what = str(dataset.get("Modality", "")) or str(dataset.get("SOPClassUID", ""))
-            if not what and "Rows" not in dataset:
+            if not any(name in dataset for name in ("Modality", "SOPClassUID", "Rows")):
                 raise unreadable("it does not begin like DICOM, and holds no picture")
-            raise dicom_codecs.not_read(f"DICOM object of modality {what or 'unknown'} without a picture")
+            # Only what the standard itself has a name for: whatever else stands there may be anything.
+            kind = pydicom.uid.UID_dictionary.get(str(dataset.get("SOPClassUID", "")), ("of an unknown kind",))[0]
+            raise dicom_codecs.not_read(f"a DICOM object without a picture ({kind})")
         assume_syntax(dataset)
         rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
         if rows < 1 or columns < 1:
@@ -94,17 +110,25 @@ def _frames(dataset: pydicom.Dataset, count: int, bits: int) -> Iterator[Frame]:
             for number, raw in enumerate(iter_pixels(dataset), 1):
                 pixels = _meaning(dataset, np.asarray(raw), bits, number - 1)
                 yield Frame(np.ascontiguousarray(pixels), bits if pixels.dtype == np.uint16 else 0)
-        except (ValueError, EOFError) as exc:
-            words = str(exc)
-            if "less than expected" in words or ("length" in words and "expected" in words) or "not enough" in words.lower():
-                raise truncated(f"frame {number + 1} of {count}: {words}") from exc
-            if "no available" in words.lower() or "missing dependencies" in words or "Unable to decompress" in words:
-                raise dicom_codecs.not_read(f"frame {number + 1} of {count}: {words}") from exc
-            raise unreadable(f"frame {number + 1} of {count}: {words}") from exc
-        except NotImplementedError as exc:
-            raise dicom_codecs.not_read(str(exc)) from exc
+        except (OteoError, MemoryError, GeneratorExit):
+            raise
+        except NotImplementedError:
+            raise dicom_codecs.not_read(f"frame {number + 1} of {count}: its compression or its form of pixels") from None
+        except Exception as exc:  # a hostile frame may break a decoder anywhere
+            raise _frame_error(exc, f"frame {number + 1} of {count}") from None
     if number < count:
         raise truncated(f"it declares {count} frames and holds {number}")
+
+
+def _frame_error(exc: Exception, which: str) -> InvalidArgument:
+    """Tell what became of a frame by what the decoder says, without repeating it."""
+    words = str(exc).lower()
+    if isinstance(exc, ValueError | EOFError):
+        if "less than expected" in words or ("length" in words and "expected" in words) or "not enough" in words:
+            return truncated(f"{which}: there are fewer bytes than its size asks for")
+        if "no available" in words or "missing dependencies" in words or "unable to decompress" in words:
+            return dicom_codecs.not_read(f"{which}: its compression")
+    return unreadable(f"{which} cannot be decoded ({type(exc).__name__})")
 
 
 def _meaning(dataset: pydicom.Dataset, raw: NDArray[Any], bits: int, number: int) -> NDArray[Any]:
@@ -208,6 +232,4 @@ def _position(dataset: pydicom.Dataset) -> float | None:
 
 
 def _notes(dataset: pydicom.Dataset) -> tuple[tuple[str, str], ...]:
-    if str(dataset.get("BurnedInAnnotation", "")).upper() == "YES":
-        return (("BURNED_IN_TEXT", "its header says that text is burned into the picture: look whether it names the patient"),)
-    return ()
+    return tuple((one.code, one.message) for one in suspect(dataset))
