@@ -105,7 +105,10 @@ def table(folder: Path) -> dict[str, Any]:
             raise SystemExit(f"the newer edition lacks {sorted(missing)}: look what became of them")
         compound = {tag for tag, action in basic.items() if "/" in action}
         types = needed_types(standard, compound)
-        sops = sorted({uid for by_sop in types.values() for uid in by_sop} | {row["id"] for row in json.loads(standard.read(f"{_STANDARD}/sops.json"))})
+        sops = sorted(
+            {uid for by_sop in types.values() for uid in by_sop}
+            | {row["id"] for row in json.loads(standard.read(f"{_STANDARD}/sops.json"))}
+        )
     rows = {}
     for tag, action in sorted(basic.items()):
         row: dict[str, Any] = {"keyword": keyword_for_tag(int(tag, 16)) if "x" not in tag else "", "basic": action, **columns.get(tag, {})}
@@ -136,7 +139,9 @@ def main() -> None:
     lines = [f"    {json.dumps(tag)}: {json.dumps(row)}" for tag, row in made["attributes"].items()]
     head = json.dumps({"source": made["source"]}, indent=2)[:-2]
     TARGET.parent.mkdir(parents=True, exist_ok=True)
-    TARGET.write_text(f'{head},\n  "sop_classes": {json.dumps(made["sop_classes"])},\n  "attributes": {{\n' + ",\n".join(lines) + "\n  }\n}\n")
+    TARGET.write_text(
+        f'{head},\n  "sop_classes": {json.dumps(made["sop_classes"])},\n  "attributes": {{\n' + ",\n".join(lines) + "\n  }\n}\n"
+    )
     print(f"{len(made['attributes'])} attributes in {TARGET}")
 
 

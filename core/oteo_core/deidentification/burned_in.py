@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pydicom
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from oteo_core.deidentification.options import Rectangle
 from oteo_core.deidentification.quiet import silence
+from oteo_core.deidentification.text_in_pictures import find_text
 
 BURNED_IN_TEXT = "BURNED_IN_TEXT_SUSPECTED"
 RECOGNISABLE = "RECOGNISABLE_FEATURES_SUSPECTED"
@@ -19,6 +22,7 @@ _MODALITIES = {
     "GM": "microscopy", "DOC": "document", "XA": "angiography", "RF": "fluoroscopy",
 }  # fmt: skip
 """Modalities whose devices write into pictures, or whose pictures are of screens and paper."""
+_MOST_TOLD = 3
 _CAPTURED = "1.2.840.10008.5.1.4.1.1.7"
 _SCREENS = ("SCREEN", "CAPTURE", "REPORT", "DOSE", "SNAPSHOT")
 _CONVERSIONS = frozenset({"DV", "DI", "DF", "WSD", "SD", "SI", "DRW"})
@@ -51,7 +55,7 @@ def suspect_header(data: bytes) -> tuple[Suspicion, ...]:
     silence()
     try:
         dataset = pydicom.dcmread(io.BytesIO(data), force=True, stop_before_pixels=True, specific_tags=list(_HEADER_TAGS))
-    except Exception:  # a broken file is told of by whoever decodes it
+    except Exception:  # noqa: BLE001 - a broken file is told of by whoever decodes it
         return ()
     return suspect(dataset)
 
@@ -65,8 +69,23 @@ def suspect(dataset: Dataset) -> tuple[Suspicion, ...]:
     if burned == "YES":
         found.append(Suspicion(BURNED_IN_TEXT, "its header says that text is burned into the picture: look whether it names the patient"))
     elif burned != "NO" and (reason := _kind(dataset)):
-        found.append(Suspicion(BURNED_IN_TEXT, f"{reason}, and its header does not say that no text is burned in: look whether it names the patient"))
+        found.append(
+            Suspicion(BURNED_IN_TEXT, f"{reason}, and its header does not say that no text is burned in: look whether it names the patient")
+        )
     return tuple(found)
+
+
+def found_text(pixels: NDArray[Any]) -> str:
+    """Say where in a picture (H, W) or (H, W, C) there seems to be text; "" where there is none."""
+    places = tuple(row.place for row in find_text(pixels))
+    return told_places(places) if places else ""
+
+
+def told_places(places: Sequence[Rectangle]) -> str:
+    """Say where text was found, the first three places in full."""
+    shown = "; ".join(f"column {one.x}, row {one.y}, {one.width} x {one.height} pixels" for one in places[:_MOST_TOLD])
+    more = f" and {len(places) - _MOST_TOLD} more places" if len(places) > _MOST_TOLD else ""
+    return f"there seems to be text in the picture, at {shown}{more}: look whether it names the patient"
 
 
 def _kind(dataset: Dataset) -> str:
@@ -84,6 +103,6 @@ def _kind(dataset: Dataset) -> str:
 def _value(dataset: Dataset, name: str) -> str:
     try:
         value: Any = dataset.get(name)
-    except Exception:  # a hostile element may break the parser anywhere
+    except Exception:  # noqa: BLE001 - a hostile element may break the parser anywhere
         return ""
     return str(value or "").upper().strip("\0 ")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -14,7 +13,7 @@ from pydicom.sequence import Sequence as Items
 from pydicom.tag import Tag
 from pydicom.uid import UID_dictionary
 
-from oteo_core.deidentification.burned_in import BURNED_IN_TEXT, Suspicion, suspect
+from oteo_core.deidentification.burned_in import BURNED_IN_TEXT, Suspicion, suspect, told_places
 from oteo_core.deidentification.keys import hashed_uid
 from oteo_core.deidentification.options import Options, Rectangle, codes_of
 from oteo_core.deidentification.pixels import cut_padding, has_picture, paint_over, stored_frames
@@ -80,20 +79,20 @@ def deidentify(data: bytes, key: bytes, options: Options | None = None) -> Deide
     options = options or Options()
     try:
         dataset = pydicom.dcmread(io.BytesIO(data), force=True)
-        if "DirectoryRecordSequence" in dataset:
-            raise InvalidArgument("it is a DICOMDIR, which lists files and patients: leave it out, and make a new one", reason="UNSUPPORTED_FORMAT")
-        if "SOPClassUID" not in dataset and "Rows" not in dataset and "MediaStorageSOPClassUID" not in getattr(dataset, "file_meta", {}):
-            raise InvalidArgument("it is no DICOM object", reason="UNREADABLE_IMAGE")
         return _deidentified(dataset, key, options)
-    except InvalidArgument as exc:
-        raise InvalidArgument(exc.message, reason=exc.reason) from None
-    except MemoryError:
+    except (InvalidArgument, MemoryError):
         raise
-    except Exception as exc:  # a hostile header may break the parser anywhere, and its words may cite the header
+    except Exception as exc:  # noqa: BLE001 - a hostile header may break the parser anywhere, and its words may cite the header
         raise InvalidArgument(f"it cannot be read as DICOM ({type(exc).__name__})", reason="UNREADABLE_IMAGE") from None
 
 
 def _deidentified(dataset: Dataset, key: bytes, options: Options) -> Deidentified:
+    if "DirectoryRecordSequence" in dataset:
+        raise InvalidArgument(
+            "it is a DICOMDIR, which lists files and patients: leave it out, and make a new one", reason="UNSUPPORTED_FORMAT"
+        )
+    if "SOPClassUID" not in dataset and "Rows" not in dataset and "MediaStorageSOPClassUID" not in getattr(dataset, "file_meta", {}):
+        raise InvalidArgument("it is no DICOM object", reason="UNREADABLE_IMAGE")
     assume_syntax(dataset)
     _take_up_meta(dataset)
     if not dataset.get("SOPClassUID"):
@@ -136,7 +135,7 @@ def _look(dataset: Dataset, options: Options) -> tuple[tuple[Suspicion, ...], tu
                 raise
             findings.append(Suspicion(BURNED_IN_TEXT, "its pixels cannot be decoded, so that nobody has looked for text in them"))
     if found:
-        findings.append(Suspicion(BURNED_IN_TEXT, f"there seems to be text in the picture, at {_places(found)}", found))
+        findings.append(Suspicion(BURNED_IN_TEXT, told_places(found), found))
     return tuple(findings), (*options.blank, *(_wide(place) for place in found if options.blank_suspects))
 
 
@@ -145,11 +144,6 @@ def _wide(place: Rectangle) -> Rectangle:
     aside, above = 3 * place.height, place.height // 2
     x, y = max(0, place.x - aside), max(0, place.y - above)
     return Rectangle(x, y, place.x + place.width + aside - x, place.y + place.height + above - y)
-
-
-def _places(rectangles: tuple[Rectangle, ...]) -> str:
-    shown = "; ".join(f"column {one.x}, row {one.y}, {one.width} x {one.height} pixels" for one in rectangles[:3])
-    return f"{shown} and {len(rectangles) - 3} more places" if len(rectangles) > 3 else shown
 
 
 def _record(dataset: Dataset, options: Options, codes: tuple[tuple[str, str], ...]) -> None:

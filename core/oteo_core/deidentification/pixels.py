@@ -46,8 +46,8 @@ def stored_frames(dataset: Dataset) -> NDArray[Any]:
     """
     dicom_codecs.register()
     try:
-        pixels = pixel_array(dataset)
-    except Exception as exc:  # a hostile header may break the decoder anywhere, and its words may cite the header
+        pixels: NDArray[Any] = pixel_array(dataset)
+    except Exception as exc:  # noqa: BLE001 - a hostile header may break the decoder anywhere, and its words may cite the header
         raise InvalidArgument(f"its pixels cannot be decoded ({type(exc).__name__})", reason="UNREADABLE_IMAGE") from None
     single = 2 if int(dataset.get("SamplesPerPixel") or 1) == 1 else 3
     return pixels[None] if pixels.ndim == single else pixels
@@ -70,7 +70,7 @@ def paint_over(dataset: Dataset, rectangles: Sequence[Rectangle]) -> None:
     try:
         if syntax.is_compressed:
             dataset.decompress(generate_instance_uid=False)
-    except Exception as exc:  # as above
+    except Exception as exc:  # noqa: BLE001 - as above
         raise InvalidArgument(f"its pixels cannot be decompressed ({type(exc).__name__})", reason="UNREADABLE_IMAGE") from None
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     samples = int(dataset.get("SamplesPerPixel") or 1)

@@ -208,7 +208,9 @@ def _scaled(row: TextRow, scale: float) -> TextRow:
         return row
     place = row.place
     x, y = int(place.x / scale), int(place.y / scale)
-    return TextRow(Rectangle(x, y, int((place.x + place.width) / scale) + 1 - x, int((place.y + place.height) / scale) + 1 - y), row.letters)
+    return TextRow(
+        Rectangle(x, y, int((place.x + place.width) / scale) + 1 - x, int((place.y + place.height) / scale) + 1 - y), row.letters
+    )
 
 
 def _merged(rows: list[TextRow]) -> list[TextRow]:

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydicom.datadict import dictionary_has_tag, dictionary_VM, dictionary_VR, repeater_has_tag
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.datadict import dictionary_has_tag, dictionary_VM, dictionary_VR, repeater_has_tag
 from pydicom.sequence import Sequence as Items
 from pydicom.tag import BaseTag, Tag
 
@@ -85,7 +85,7 @@ class Walk:
         try:
             element = dataset[tag]
             kind, value = str(element.VR), element.value
-        except Exception:  # a hostile element may break the parser anywhere; what cannot be read cannot be kept
+        except Exception:  # noqa: BLE001 - a hostile element may break the parser anywhere; what cannot be read cannot be kept
             element, kind, value = None, "", None
         rule = table().find(tag)
         if rule is not None:
@@ -144,7 +144,7 @@ class Walk:
             kinds = _kinds(tag)
             try:
                 value = item[tag].value
-            except Exception:  # as above
+            except Exception:  # noqa: BLE001 - as above
                 value = None
             if kinds[0] == "SQ":
                 made[tag] = DataElement(tag, "SQ", Items([self._hollow(value[0])] if isinstance(value, Items) and value else []))
@@ -189,7 +189,7 @@ def _removed_content() -> Dataset:
 
 
 def _known(tag: BaseTag) -> bool:
-    return dictionary_has_tag(tag) or repeater_has_tag(int(tag))
+    return bool(dictionary_has_tag(tag) or repeater_has_tag(int(tag)))
 
 
 def _kinds(tag: BaseTag) -> tuple[str, ...]:
@@ -205,7 +205,7 @@ def _remove(dataset: Dataset, tag: BaseTag) -> str:
 def _values(dataset: Dataset, name: str) -> Iterator[str]:
     try:
         value = dataset.get(name)
-    except Exception:  # as in `Walk`: what cannot be read says nothing
+    except Exception:  # noqa: BLE001 - as in `Walk`: what cannot be read says nothing
         return
     if value:
         yield from texts(value)

@@ -50,7 +50,7 @@ def open_dicom(data: bytes, limits: ImageLimits) -> Opened:
         return _opened(data, limits)
     except (OteoError, MemoryError):
         raise
-    except Exception as exc:  # a hostile header may break the parser anywhere
+    except Exception as exc:  # noqa: BLE001 - a hostile header may break the parser anywhere
         raise unreadable(f"its header cannot be read ({type(exc).__name__})") from None
 
 
@@ -114,7 +114,7 @@ def _frames(dataset: pydicom.Dataset, count: int, bits: int) -> Iterator[Frame]:
             raise
         except NotImplementedError:
             raise dicom_codecs.not_read(f"frame {number + 1} of {count}: its compression or its form of pixels") from None
-        except Exception as exc:  # a hostile frame may break a decoder anywhere
+        except Exception as exc:  # noqa: BLE001 - a hostile frame may break a decoder anywhere
             raise _frame_error(exc, f"frame {number + 1} of {count}") from None
     if number < count:
         raise truncated(f"it declares {count} frames and holds {number}")

@@ -16,12 +16,15 @@ from oteo_augment.importing.scanned import MASK, Scanned
 from oteo_augment.importing.targets import ScanPlan
 from oteo_core.datasets.media_files import media_file
 from oteo_core.datasets.staging import Target
+from oteo_core.deidentification.burned_in import BURNED_IN_TEXT, found_text
 from oteo_core.errors import InvalidArgument
 from oteo_core.images import ImageLimits, decode_labels, perceptual_hash, pixel_digest, significant_bits
 from oteo_core.images.probing import probe
 from oteo_core.images.sequences import open_frames, open_labels
 
 _MOST_VALUES = 4096
+_LOOKED_AT = 8
+"""Frames of a file in which text is looked for, spread over all."""
 
 
 def scan_frames(plan: ScanPlan, target: Target, row: Scanned, data: bytes, check: Callable[[], None] | None) -> list[Scanned]:
@@ -53,6 +56,8 @@ def scan_frames(plan: ScanPlan, target: Target, row: Scanned, data: bytes, check
         if len(rows) == 1:
             each.media_kind = "image"
         each.series, each.patient, each.position = row.series, row.patient, row.position
+        # What a device writes into one frame it writes into all.
+        each.dicom, each.suspicion = row.dicom, row.suspicion
     return rows[1:]
 
 
@@ -64,9 +69,15 @@ def _images(row: Scanned, data: bytes, plan: ScanPlan) -> Iterator[_Fill]:
     header = opened.header
     row.media_kind, row.spacing, row.position = header.kind, header.spacing, header.position
     row.series, row.patient = (_hashed(plan.secret, word) for word in (header.series, header.patient))
-    if header.notes:
-        row.note_code, row.note = header.notes[0]
-    for frame in opened.frames:
+    for code, words in header.notes:
+        if code == BURNED_IN_TEXT:
+            row.suspicion = words
+        else:
+            row.note_code, row.note = code, words
+    step = max(1, header.frames // _LOOKED_AT)
+    for number, frame in enumerate(opened.frames):
+        if header.format == "dicom" and number % step == 0 and (found := found_text(frame.pixels)):
+            row.suspicion = found
 
         def fill(into: Scanned, target: Target, pixels: NDArray[Any] = frame.pixels, depth: int = frame.bit_depth) -> None:
             into.height, into.width, into.channels = pixels.shape
