@@ -384,6 +384,12 @@ class Inference(inference_pb2_grpc.InferenceServiceServicer):
         answer.classification.prediction_set.append("round")
         answer.classification.coverage = 0.9
         answer.timing.total.FromMilliseconds(12)
+        if request.draw:
+            drawn = io.BytesIO()
+            Image.new("RGB", (40, 30), (200, 40, 40)).save(drawn, "PNG")
+            answer.drawing.content, answer.drawing.media_type = drawn.getvalue(), "image/png"
+        if request.tiling == inference_pb2.TILING_ON:
+            answer.findings.add(severity=report_pb2.Finding.SEVERITY_INFO, code="TILED", message="Looked at in 6 tiles.")
         return answer
 
 

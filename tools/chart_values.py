@@ -222,7 +222,7 @@ class TritonScaling(Values):
     mode: Literal["none", "keda", "hpa-queue", "hpa-cpu"]
     minReplicas: int = Field(ge=0, le=100)
     maxReplicas: int = Field(ge=1, le=100)
-    pendingPerReplica: float = Field(gt=0)
+    concurrencyPerReplica: float = Field(gt=0)
     queueMilliseconds: float = Field(gt=0)
     cpuPercent: Percent
     wakeOnWaiting: int = Field(ge=0)

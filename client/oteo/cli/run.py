@@ -194,14 +194,13 @@ def predict_one(session: Session, name: str, source: str, result: pipeline_pb2.R
     # The user's own file where it is one, else the dataset's copy where that is on this machine.
     own = Path(source, sample.source_path)
     image = own if sample.source_path and own.is_file() else local_file(f"{result.dataset.uri.rstrip('/')}/{sample.path}")
-    answer = client.predict(result.deployment.name, image if image is not None else sample.name)
+    answer = client.predict(result.deployment.name, image if image is not None else sample.name, draw=True)
     shown = Shown(sample, answer, image, None)
-    if image is None:
-        return shown
-    title = f"{shown.truth}: {image.name}" if shown.truth else image.name
+    called = image.name if image is not None else sample.source_path or sample.name
+    title = f"{shown.truth}: {called}" if shown.truth else called
     path = home() / "runs" / name / "prediction.png"
     try:
-        picture = save_prediction(path, image.read_bytes(), scores_of(answer), title=title, note=note_of(answer))
+        picture = save_prediction(path, answer.drawing.content, scores_of(answer), title=title, note=note_of(answer))
     except OteoApiError as error:
         session.note(f"no picture of the prediction: {error.message}")
         return shown

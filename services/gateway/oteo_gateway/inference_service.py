@@ -16,7 +16,7 @@ from oteo_core.server.streams import answered_in_order
 from oteo_core.server.validation import validate
 from oteo_gateway.prediction.answer import ClassAnswer
 from oteo_gateway.prediction.predictor import Prediction, Predictor, Query
-from oteo_gateway.prediction.regions import ObjectAnswer, RegionAnswer
+from oteo_gateway.prediction.regions import MaskForm, ObjectAnswer, RegionAnswer
 from oteo_protos.gateway.v1 import inference_pb2
 from oteo_protos.type.v1 import image_pb2, report_pb2
 
@@ -25,6 +25,12 @@ Context = grpc.aio.ServicerContext[Any, Any]
 log = structlog.get_logger(__name__)
 
 _PNG = "image/png"
+_MASKS: dict[int, MaskForm] = {
+    inference_pb2.MASK_ENCODING_UNSPECIFIED: "runs",
+    inference_pb2.MASK_ENCODING_RUN_LENGTHS: "runs",
+    inference_pb2.MASK_ENCODING_POLYGONS: "polygons",
+    inference_pb2.MASK_ENCODING_NONE: "none",
+}
 
 
 class InferenceService:
@@ -109,6 +115,9 @@ def decode(request: inference_pb2.PredictRequest) -> Query:
         operating_point=request.operating_point,
         score_threshold=request.score_threshold if request.HasField("score_threshold") else None,
         explain=request.explain,
+        tiling=request.tiling == inference_pb2.TILING_ON,
+        masks=_MASKS[request.mask_encoding],
+        draw=request.draw,
     )
 
 
@@ -146,11 +155,16 @@ def encode(prediction: Prediction) -> inference_pb2.PredictResponse:
         response.shift.distance, response.shift.p_value = prediction.shift
     if prediction.explanation:
         response.explanation.content, response.explanation.media_type = prediction.explanation, _PNG
+    if prediction.drawing:
+        response.drawing.content, response.drawing.media_type = prediction.drawing, _PNG
+    for note in prediction.notes:
+        severity = report_pb2.Finding.SEVERITY_WARNING if note.warning else report_pb2.Finding.SEVERITY_INFO
+        response.findings.add(severity=severity, code=note.code, message=note.message)
     return response
 
 
 def _classes(answer: ClassAnswer) -> inference_pb2.ClassificationResult:
-    return inference_pb2.ClassificationResult(
+    result = inference_pb2.ClassificationResult(
         scores=[inference_pb2.ClassificationResult.Score(class_name=name, probability=value) for name, value in answer.scores],
         prediction_set=answer.prediction_set,
         coverage=answer.coverage,
@@ -158,6 +172,9 @@ def _classes(answer: ClassAnswer) -> inference_pb2.ClassificationResult:
         refer=answer.refer,
         decisions=answer.decisions,
     )
+    if answer.point is not None:
+        result.operating_point, result.threshold = f"{answer.point.class_name}/{answer.point.criterion}", answer.point.threshold
+    return result
 
 
 def _objects(answer: ObjectAnswer) -> inference_pb2.DetectionResult:
@@ -180,8 +197,20 @@ def _regions(answer: RegionAnswer) -> inference_pb2.SegmentationResult:
             diameter_mm=region.diameter_mm,
         )
         item.annotation.class_name = region.class_name
-        item.annotation.mask.width, item.annotation.mask.height = answer.width, answer.height
-        item.annotation.mask.counts.extend(region.runs)
+        if region.runs:
+            item.annotation.mask.width, item.annotation.mask.height = answer.width, answer.height
+            item.annotation.mask.counts.extend(region.runs)
+        elif region.outlines:
+            for outline in region.outlines:
+                item.annotation.polygons.polygons.add(points=outline)
+        else:
+            left, top, right, bottom = region.box
+            item.annotation.box.x, item.annotation.box.y, item.annotation.box.width, item.annotation.box.height = (
+                left,
+                top,
+                right - left,
+                bottom - top,
+            )
         if region.score is not None:
             item.annotation.score = region.score
     result.label_image.content, result.label_image.media_type = answer.label_image, _PNG

@@ -6,24 +6,29 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from oteo_core.datasets.named_images import ImageStore
-from oteo_core.errors import InvalidArgument, OteoError, ResourceExhausted, Unimplemented
+from oteo_core.errors import DeadlineExceeded, InvalidArgument, OteoError, ResourceExhausted, Unimplemented
 from oteo_core.images import ImageHeader, ImageLimits
 from oteo_core.packages import ModelPackage
 from oteo_gateway.deployments.directory import Served
 from oteo_gateway.prediction.admission import Admission
 from oteo_gateway.prediction.answer import ClassAnswer, classify, label
 from oteo_gateway.prediction.attention import explain
+from oteo_gateway.prediction.drawing import draw_answer
+from oteo_gateway.prediction.notes import Note, notes_of
 from oteo_gateway.prediction.outputs import CLASSES, OUTPUTS, check_outputs
 from oteo_gateway.prediction.preparation import PreparedImage, prepare_image
-from oteo_gateway.prediction.regions import ObjectAnswer, RegionAnswer, find_boxes, find_classes, find_instances
+from oteo_gateway.prediction.regions import MaskForm, ObjectAnswer, RegionAnswer, find_boxes, find_classes, find_instances
 from oteo_gateway.prediction.tensors import read_outputs
+from oteo_gateway.prediction.tiling import join_tiles
+
+_TILES_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,9 @@ class Query:
     operating_point: str = ""
     score_threshold: float | None = None
     explain: bool = False
+    tiling: bool = False
+    masks: MaskForm = "runs"
+    draw: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +71,8 @@ class Prediction:
     shift: tuple[float, float] | None
     times: Times
     explanation: bytes = b""
+    drawing: bytes = b""
+    notes: tuple[Note, ...] = ()
 
 
 class ModelCalls(Protocol):
@@ -159,19 +169,16 @@ class Predictor:
                 prepared = await asyncio.get_running_loop().run_in_executor(self._decoders, self._prepare, query, served)
                 sent = time.perf_counter()
                 left = remaining()
-                response = await self._calls.infer(
-                    served,
-                    served.template.build(prepared.pixels, everything=query.explain),
-                    self._default_timeout if left is None else left,
-                )
+                responses = await self._infer(served, prepared, query, self._default_timeout if left is None else left)
                 answered = time.perf_counter()
                 # Drawing regions is work, and is done in the place that was given.
-                outputs, version = read_outputs(response)
-                if package.task in CLASSES and not query.explain:
-                    answer, explanation = self._answer(query, package, outputs, prepared), b""
+                found = [read_outputs(response) for response in responses]
+                version = found[0][1]
+                if package.task in CLASSES and not (query.explain or query.draw):
+                    answer, explanation, drawing = self._answer(query, package, found[0][0], prepared), b"", b""
                 else:
-                    answer, explanation = await asyncio.get_running_loop().run_in_executor(
-                        self._decoders, self._answer_and_explain, query, package, outputs, prepared
+                    answer, explanation, drawing = await asyncio.get_running_loop().run_in_executor(
+                        self._decoders, self._answer_and_draw, query, package, [outputs for outputs, _ in found], prepared
                     )
         except OteoError as error:
             self._observer.refused(query.deployment_id if error.reason != "DEPLOYMENT_NOT_FOUND" else "", error.reason)
@@ -188,13 +195,44 @@ class Predictor:
             shift=prepared.shift,
             times=times,
             explanation=explanation,
+            drawing=drawing,
+            notes=notes_of(prepared, package),
         )
 
-    def _answer_and_explain(
-        self, query: Query, package: ModelPackage, outputs: dict[str, NDArray[Any]], prepared: PreparedImage
-    ) -> tuple[ClassAnswer | ObjectAnswer | RegionAnswer, bytes]:
+    async def _infer(self, served: Served, prepared: PreparedImage, query: Query, seconds: float) -> list[bytes]:
+        """Have the model answer for the image, or for each of its windows, some at a time."""
+        everything = query.explain or (query.draw and served.package.task in CLASSES)
+        if prepared.tiles is None:
+            return [await self._calls.infer(served, served.template.build(prepared.pixels, everything=everything), seconds)]
+        places = asyncio.Semaphore(_TILES_AT_ONCE)
+
+        async def one(part: NDArray[Any]) -> bytes:
+            async with places:
+                return await self._calls.infer(served, served.template.build(part), seconds)
+
+        tasks = [asyncio.ensure_future(one(part)) for part in prepared.parts]
+        try:
+            async with asyncio.timeout(seconds):
+                return await asyncio.gather(*tasks)
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"{len(tasks)} tiles were not answered within {seconds:.1f} s.") from error
+        finally:
+            # Where one failed, nobody waits for the others.
+            for task in tasks:
+                task.cancel()
+
+    def _answer_and_draw(
+        self, query: Query, package: ModelPackage, parts: list[dict[str, NDArray[Any]]], prepared: PreparedImage
+    ) -> tuple[ClassAnswer | ObjectAnswer | RegionAnswer, bytes, bytes]:
+        outputs = parts[0]
+        for part in parts:
+            check_outputs(package, part)
+        if prepared.tiles is not None:
+            outputs = join_tiles(parts, prepared.tiles)
+            package = replace(package, input=prepared.tiles.canvas)
         picture = explain(package, outputs, (prepared.header.width, prepared.header.height)) if query.explain else b""
-        return self._answer(query, package, outputs, prepared), picture
+        answer = self._answer(query, package, outputs, prepared)
+        return answer, picture, draw_answer(prepared.original, answer, package, outputs) if prepared.original is not None else b""
 
     def _answer(
         self, query: Query, package: ModelPackage, outputs: dict[str, NDArray[Any]], prepared: PreparedImage
@@ -209,8 +247,8 @@ class Predictor:
             return find_boxes(outputs, size, package, query.score_threshold)
         spacing = self._images.spacing(query.sample) if query.sample else None
         if package.task == "semantic_segmentation":
-            return find_classes(outputs, size, package, spacing)
-        return find_instances(outputs, size, package, spacing, query.score_threshold)
+            return find_classes(outputs, size, package, spacing, query.masks)
+        return find_instances(outputs, size, package, spacing, query.score_threshold, query.masks)
 
     def _prepare(self, query: Query, served: Served) -> PreparedImage:
         if query.sample:
@@ -220,7 +258,7 @@ class Predictor:
         else:
             data = query.content
         try:
-            return prepare_image(data, self._limits, served.package.input, served.package.reference)
+            return prepare_image(data, self._limits, served.package, tiling=query.tiling, keep=query.draw)
         except InvalidArgument as error:
             raise InvalidArgument(error.message, reason=error.reason, field=error.field or "image", metadata=error.metadata) from error
         except MemoryError as error:

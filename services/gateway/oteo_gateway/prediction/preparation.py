@@ -9,8 +9,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from oteo_core.images import ImageHeader, ImageLimits, InputPolicy, decode, prepare
-from oteo_core.packages import ReferenceStatistics
+from oteo_core.images import ImageHeader, ImageLimits, decode, prepare
+from oteo_core.packages import ModelPackage
+from oteo_gateway.prediction.tiling import Tiles, cut_tiles, plan_tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,12 @@ class PreparedImage:
         Distance from the training images and its p-value; None where the package has no reference statistics.
     seconds
         Time that decoding and resizing took.
+    original
+        The decoded image, ``(H, W, C)``; None unless it is to be kept.
+    tiles
+        Where windows lie on an image that is looked at by tiles; None otherwise.
+    parts
+        The windows, each as the model takes it; none where `tiles` is None.
     """
 
     pixels: NDArray[Any]
@@ -36,19 +43,40 @@ class PreparedImage:
     sha256: str
     shift: tuple[float, float] | None
     seconds: float
+    original: NDArray[Any] | None = None
+    tiles: Tiles | None = None
+    parts: tuple[NDArray[Any], ...] = ()
 
 
-def prepare_image(data: bytes, limits: ImageLimits, policy: InputPolicy, reference: ReferenceStatistics | None) -> PreparedImage:
+def prepare_image(data: bytes, limits: ImageLimits, package: ModelPackage, *, tiling: bool = False, keep: bool = False) -> PreparedImage:
     """Decode an image and bring it to a model's input.
+
+    Parameters
+    ----------
+    data
+        The encoded image.
+    limits
+        Of decoding.
+    package
+        The model's: its input policy and reference statistics count.
+    tiling
+        Whether an image larger than the input at the training's scale is cut into windows.
+    keep
+        Whether the decoded image is kept.
 
     Raises
     ------
     InvalidArgument
-        ``UNREADABLE_IMAGE``, ``TRUNCATED_IMAGE``, ``IMAGE_TOO_LARGE`` or ``UNSUPPORTED_FORMAT``.
+        ``UNREADABLE_IMAGE``, ``TRUNCATED_IMAGE``, ``IMAGE_TOO_LARGE``, ``UNSUPPORTED_FORMAT`` or ``TOO_MANY_TILES``.
+    Unimplemented
+        ``TILING``.
     """
     begin = time.perf_counter()
     image = decode(data, limits)
-    pixels = prepare(image.pixels, policy, image.header.bit_depth)
+    pixels = prepare(image.pixels, package.input, image.header.bit_depth)
+    tiles = plan_tiles((image.header.width, image.header.height), package) if tiling else None
+    parts = tuple(cut_tiles(image.pixels, tiles, image.header.bit_depth)) if tiles is not None else ()
+    reference = package.reference
     seconds = time.perf_counter() - begin
     return PreparedImage(
         pixels=pixels,
@@ -56,4 +84,7 @@ def prepare_image(data: bytes, limits: ImageLimits, policy: InputPolicy, referen
         sha256=hashlib.sha256(data).hexdigest(),
         shift=reference.score(pixels) if reference is not None else None,
         seconds=seconds,
+        original=image.pixels if keep else None,
+        tiles=tiles,
+        parts=parts,
     )
