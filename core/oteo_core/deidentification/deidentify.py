@@ -38,8 +38,8 @@ class Deidentified:
     ----------
     data
         The new file.
-    sop_instance_uid
-        Of the new object.
+    patient, series_uid, sop_instance_uid
+        The pseudonym, the series and the name of the new object.
     method
         As it stands in the file, (0012,0063).
     codes
@@ -51,6 +51,8 @@ class Deidentified:
     """
 
     data: bytes
+    patient: str
+    series_uid: str
     sop_instance_uid: str
     method: str
     codes: tuple[tuple[str, str], ...]
@@ -113,7 +115,8 @@ def _deidentified(dataset: Dataset, key: bytes, options: Options) -> Deidentifie
     dataset.preamble = b"\0" * 128
     stream = io.BytesIO()
     pydicom.dcmwrite(stream, dataset, enforce_file_format=True)
-    return Deidentified(stream.getvalue(), str(dataset.get("SOPInstanceUID", "")), _METHOD, codes, findings, dict(walk.counts))
+    patient, series, instance = (str(dataset.get(name) or "") for name in ("PatientID", "SeriesInstanceUID", "SOPInstanceUID"))
+    return Deidentified(stream.getvalue(), patient, series, instance, _METHOD, codes, findings, dict(walk.counts))
 
 
 def _take_up_meta(dataset: Dataset) -> None:
