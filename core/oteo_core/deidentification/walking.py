@@ -28,11 +28,12 @@ _FOREIGN_UIDS = frozenset({Tag("CodingSchemeUID"), Tag("ContextUID"), Tag("SOPCl
 """UIDs that name a vocabulary or a kind of object, whoever made it, and no instance."""
 _CONTENT_SEQUENCE = Tag("ContentSequence")
 _MOMENTS = ("DA", "TM", "DT")
-_NAMING = (
+_PERSONS = (
     "PatientName", "PatientID", "OtherPatientNames", "OtherPatientIDs", "ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName",
-    "NameOfPhysiciansReadingStudy", "RequestingPhysician", "InstitutionName", "InstitutionAddress", "PatientAddress", "PatientMotherBirthName",
-    "PatientBirthName", "PhysiciansOfRecord", "ScheduledPerformingPhysicianName", "ResponsiblePerson", "AccessionNumber", "StationName",
+    "NameOfPhysiciansReadingStudy", "RequestingPhysician", "PatientMotherBirthName", "PatientBirthName", "PhysiciansOfRecord",
+    "ScheduledPerformingPhysicianName", "ResponsiblePerson", "AccessionNumber",
 )  # fmt: skip
+_PLACES = ("InstitutionName", "InstitutionAddress", "PatientAddress", "StationName")
 """What a description may repeat."""
 
 
@@ -63,7 +64,11 @@ class Walk:
         self._patient = _first(self.dataset, "PatientID") or _first(self.dataset, "PatientName")
         # Without a patient a study is what its dates belong to.
         self._days = shift_of(self.key, self._patient or _first(self.dataset, "StudyInstanceUID"))
-        self._forbidden = {word for name in _NAMING for value in _values(self.dataset, name) for word in words(value) if len(word) > 1}
+        # A station is called CT 1, a person Li: two letters of a place say nothing.
+        self._forbidden = self._words(_PERSONS, 2) | self._words(_PLACES, 3)
+
+    def _words(self, names: tuple[str, ...], least: int) -> set[str]:
+        return {word for name in names for value in _values(self.dataset, name) for word in words(value) if len(word) >= least}
 
     def run(self) -> None:
         """Change the object."""
