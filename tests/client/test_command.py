@@ -249,6 +249,43 @@ def test_deploying_and_predicting_with_a_picture(command, image, tmp_path):
     assert document["response"]["classification"]["scores"][0] == {"class_name": "round", "probability": 0.83}
 
 
+def test_several_models_are_deployed_promoted_and_rolled_back(command, world):
+    ran = command("deploy", "create", "cells=90@champion", "cells-2=10@challenger", "--shadow", "cells-3@next", "--name", "Cells")
+    assert "cells 90 % (champion), cells-2 10 % (challenger), cells-3 shadow (next)" in ran.out
+    asked = [(m.model, m.traffic_percent, m.alias, m.shadow) for m in world.deployments["deployments/cells"].models]
+    assert asked == [
+        ("models/cells", 90, "champion", False),
+        ("models/cells-2", 10, "challenger", False),
+        ("models/cells-3", 0, "next", True),
+    ]
+    shown = command("deploy", "show", "cells").out
+    for figure in ("cells-3", "40", "0.925", "0.800 to 0.970", "1.50"):
+        assert figure in shown
+    assert "cells-2 100 % (champion), cells-3 shadow (next)" in command("deploy", "promote", "cells").out
+    assert world.asked[-1].deployment.etag == "etag-1"
+    assert list(world.asked[-1].update_mask.paths) == ["models"]
+    shown = command("deploy", "show", "cells")
+    assert "revision" in shown.out
+    assert "cells 90 % (champion)" in command("deploy", "rollback", "cells", "--to", "1").out
+    assert (world.asked[-1].name, world.asked[-1].generation) == ("deployments/cells", 1)
+    assert command("deploy", "promote", "cells", "nobody").code == 4
+    assert command("deploy", "create", "cells=ninety").code == 3
+    assert command("deploy", "update", "cells").code == 3
+    assert command("deploy", "update", "cells", "--shadow", "x").code == 2
+
+
+def test_images_are_adapted_where_it_is_asked_for(command, image, world):
+    ran = command("deploy", "create", "cells", "--adapt", "auto", "--translator", "lighter")
+    assert "auto, translators/lighter" in ran.out
+    assert command("deploy", "update", "cells", "--adapt", "off", "--translator", "").code == 0
+    assert list(world.asked[-1].update_mask.paths) == ["adapt", "translator"]
+    assert not world.asked[-1].deployment.models
+    assert command("deploy", "create", "others", "--adapt", "always").code == 3
+    ran = command("predict", "cells", image, "--adapt", "auto", "--alias", "champion")
+    assert "answered with translators/lighter" in ran.out
+    assert (world.predicted[-1].alias, world.predicted[-1].adapt) == ("champion", 3)
+
+
 def test_how_an_image_is_looked_at_can_be_said(command, image, tmp_path):
     command("deploy", "create", "cells")
     ran = command("predict", "cells", image, "--tiles", "--masks", "polygons", "--threshold", "0.4", "--explain")

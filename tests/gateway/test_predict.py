@@ -153,7 +153,7 @@ def test_bad_images_and_requests_are_refused_with_a_reason(site: Site) -> None:
     source = image_pb2.ImageSource(content=good)
     assert site.refused(source, operating_point="none-such") == (invalid, "OPERATING_POINT_NOT_FOUND")
     assert site.refused(source, explain=True)[0] is grpc.StatusCode.UNIMPLEMENTED
-    assert site.refused(source, adapt=inference_pb2.ADAPT_MODE_AUTO)[0] is grpc.StatusCode.UNIMPLEMENTED
+    assert site.refused(source, alias="none-such") == (invalid, "ALIAS_NOT_FOUND")
     assert site.refused(image_pb2.ImageSource()) == (invalid, "INVALID_REQUEST")
 
 

@@ -25,6 +25,7 @@ from oteo.cli.options import Task
 from oteo.cli.predict import note_of, scores_of
 from oteo.cli.progress import follow
 from oteo.cli.session import Session, command
+from oteo.cli.show_deployments import state_word
 from oteo.cli.words import duration, local_file, local_path, parse_duration, seconds_of, short
 from oteo.connection import find_endpoint, home
 from oteo.drawing import save_prediction
@@ -246,7 +247,7 @@ def report(session: Session, handle: OperationHandle[Message], result: pipeline_
         ("training time", f"{duration(seconds_of(model.training_time))} of {duration(seconds_of(model.budget))}"),
         ("report", local_path(model.report_uri)),
         ("package", local_path(model.package_uri)),
-        ("deployment", f"{name} ({show.state_word(deployment)}) at {endpoint.address}"),
+        ("deployment", f"{name} ({state_word(deployment)}) at {endpoint.address}"),
     ]
     if shown:
         found, probability, likely, milliseconds = show.answer_cells(shown.answer)

@@ -14,21 +14,26 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.pixels import apply_color_lut, apply_modality_lut, iter_pixels
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.pixels import apply_color_lut, apply_modality_lut, get_decoder, iter_pixels
+from pydicom.pixels.utils import as_pixel_options
 
 from oteo_core.deidentification.burned_in import suspect
 from oteo_core.deidentification.quiet import silence
 from oteo_core.errors import InvalidArgument, OteoError
 from oteo_core.images.header import ImageHeader, truncated, unreadable
 from oteo_core.images.limits import ImageLimits
-from oteo_core.images.sequences import dicom_codecs
-from oteo_core.images.sequences.base import Frame, Opened, SequenceHeader
+from oteo_core.images.sequences import dicom_codecs, dicom_structure
+from oteo_core.images.sequences.base import Frame, FrameDecoder, Opened, SequenceHeader
 
 _MOVING = frozenset({"US", "XA", "RF", "ES", "IVUS", "XC", "GM", "EPS"})
 """Modalities whose several frames are one scene in time."""
@@ -58,10 +63,11 @@ def _opened(data: bytes, limits: ImageLimits) -> Opened:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd values are common and harmless; what matters is checked below
         # Without a preamble it may be DICOM all the same, as old archives store it; what is none has no rows either.
-        dataset = pydicom.dcmread(io.BytesIO(data), force=True)
+        dataset = pydicom.dcmread(io.BytesIO(dicom_structure.sound(data, limits)), force=True)
         if not any(name in dataset for name in _PIXELS):
             if not any(name in dataset for name in ("Modality", "SOPClassUID", "Rows")):
-                raise unreadable("it does not begin like DICOM, and holds no picture")
+                known = dicom_structure.begins_like_dicom(data[:132])
+                raise unreadable("the DICOM object holds no picture" if known else "it does not begin like DICOM, and holds no picture")
             # Only what the standard itself has a name for: whatever else stands there may be anything.
             kind = pydicom.uid.UID_dictionary.get(str(dataset.get("SOPClassUID", "")), ("of an unknown kind",))[0]
             raise dicom_codecs.not_read(f"a DICOM object without a picture ({kind})")
@@ -83,7 +89,7 @@ def _opened(data: bytes, limits: ImageLimits) -> Opened:
             _position(dataset),
             _notes(dataset),
         )
-    return Opened(header, _frames(dataset, count, bits))
+    return Opened(header, lambda start: _decoders(dataset, count, bits, start))
 
 
 def assume_syntax(dataset: pydicom.Dataset) -> None:
@@ -102,33 +108,63 @@ def assume_syntax(dataset: pydicom.Dataset) -> None:
     )
 
 
-def _frames(dataset: pydicom.Dataset, count: int, bits: int) -> Iterator[Frame]:
-    number = 0
-    with warnings.catch_warnings():
+def _decoders(dataset: pydicom.Dataset, count: int, bits: int, start: int) -> Iterator[FrameDecoder]:
+    number = start
+    with _refusing(lambda: number, count):
+        raw = _raw_frames(dataset, count, start)
+        for number in range(start, count):
+            decode = next(raw, None)
+            if decode is None:
+                raise truncated(f"it declares {count} frames and holds {number}")
+            yield partial(_frame, dataset, decode, count, bits, number)
+
+
+def _frame(dataset: pydicom.Dataset, decode: Callable[[], NDArray[Any]], count: int, bits: int, number: int) -> Frame:
+    with _refusing(lambda: number, count), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            for number, raw in enumerate(iter_pixels(dataset), 1):
-                pixels = _meaning(dataset, np.asarray(raw), bits, number - 1)
-                yield Frame(np.ascontiguousarray(pixels), bits if pixels.dtype == np.uint16 else 0)
-        except (OteoError, MemoryError, GeneratorExit):
-            raise
-        except NotImplementedError:
-            raise dicom_codecs.not_read(f"frame {number + 1} of {count}: its compression or its form of pixels") from None
-        except Exception as exc:  # noqa: BLE001 - a hostile frame may break a decoder anywhere
-            raise _frame_error(exc, f"frame {number + 1} of {count}") from None
-    if number < count:
-        raise truncated(f"it declares {count} frames and holds {number}")
+        pixels = _meaning(dataset, np.asarray(decode()), bits, number)
+        return Frame(np.ascontiguousarray(pixels), bits if pixels.dtype == np.uint16 else 0)
 
 
-def _frame_error(exc: Exception, which: str) -> InvalidArgument:
-    """Tell what became of a frame by what the decoder says, without repeating it."""
-    words = str(exc).lower()
-    if isinstance(exc, ValueError | EOFError):
-        if "less than expected" in words or ("length" in words and "expected" in words) or "not enough" in words:
-            return truncated(f"{which}: there are fewer bytes than its size asks for")
-        if "no available" in words or "missing dependencies" in words or "unable to decompress" in words:
-            return dicom_codecs.not_read(f"{which}: its compression")
-    return unreadable(f"{which} cannot be decoded ({type(exc).__name__})")
+def _raw_frames(dataset: pydicom.Dataset, count: int, start: int) -> Iterator[Callable[[], NDArray[Any]]]:
+    """Give what decodes each frame's stored values; of compressed ones each frame stands alone, so that one that is damaged harms no other."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    decoder = get_decoder(syntax)
+    if not decoder.is_encapsulated:
+        for number in range(start, count):
+            yield lambda number=number: next(iter_pixels(dataset, indices=[number]))  # type: ignore[misc]
+        return
+    options = as_pixel_options(dataset, pixel_keyword="PixelData")
+    offsets = options.pop("extended_offsets", None)
+    options["number_of_frames"] = 1
+    frames = generate_frames(dataset.PixelData, number_of_frames=count, extended_offsets=offsets)
+    for encoded in islice(frames, start, count):
+        yield lambda encoded=encoded: next(decoder.iter_array(encapsulate([encoded]), **options))[0]  # type: ignore[misc]
+
+
+@contextmanager
+def _refusing(number: Callable[[], int], count: int) -> Iterator[None]:
+    """Say in one of our errors what became of a frame, counted from 0; of what pydicom says only whose fault it is, since its words cite values."""
+    try:
+        yield
+    except (OteoError, MemoryError, GeneratorExit):
+        raise
+    except Exception as exc:  # noqa: BLE001 - a hostile frame may break a decoder anywhere
+        raise _frame_error(exc, f"frame {number() + 1} of {count}") from None
+
+
+def _frame_error(exc: Exception, where: str) -> InvalidArgument:
+    """Tell what became of a frame: in the words of our own decoder, which sees pixels alone, else in general ones."""
+    words = " ".join(str(exc).split())
+    _, ours, said = words.rpartition(f"plugins: {dicom_codecs.LABEL}: ")
+    lower = words.lower()
+    if isinstance(exc, NotImplementedError):
+        return dicom_codecs.not_read(f"{where}: its compression or its form of pixels")
+    if "less than expected" in lower or ("length" in lower and "expected" in lower) or "not enough" in lower:
+        return truncated(f"{where}: {said if ours else 'there are fewer bytes than its size asks for'}")
+    if "no available" in lower or "missing dependencies" in lower or ("unable to decompress" in lower and not ours):
+        return dicom_codecs.not_read(f"{where}: its compression")
+    return unreadable(f"{where}: {said if ours else f'it cannot be decoded ({type(exc).__name__})'}")
 
 
 def _meaning(dataset: pydicom.Dataset, raw: NDArray[Any], bits: int, number: int) -> NDArray[Any]:
