@@ -17,6 +17,7 @@ MODULES = [
     "oteo_protos.translate.v1.translate_pb2",
     "oteo_protos.gateway.v1.inference_pb2",
     "oteo_protos.gateway.v1.deployment_pb2",
+    "oteo_protos.gateway.v1.feedback_pb2",
     "oteo_protos.gateway.v1.pipeline_pb2",
 ]
 # The design's table: what every release serves, by service.
@@ -27,6 +28,7 @@ TABLE = {
     "oteo.translate.v1.TranslateService": "MeasureShift* TrainTranslator* TranslateDataset* TranslateImages GetTranslator ListTranslators DeleteTranslator",
     "oteo.gateway.v1.InferenceService": "Predict PredictStream",
     "oteo.gateway.v1.DeploymentService": "CreateDeployment* GetDeployment ListDeployments UpdateDeployment* DeleteDeployment",
+    "oteo.gateway.v1.FeedbackService": "SubmitCorrection GetCorrection ListCorrections",
     "oteo.gateway.v1.PipelineService": "RunPipeline*",
 }
 READS = ("Get", "List", "Predict", "Preview", "Replay", "Compare", "AugmentImages", "TranslateImages")

@@ -50,6 +50,8 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
         Gives a model's package by its id; raises NotFound.
     wake
         Has the reconciler look at once.
+    fill
+        Adds to a deployment's message what is known of it beside what it asks for.
     """
 
     def __init__(
@@ -59,12 +61,14 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
         waiting: WaitingOperations,
         read_package: Callable[[str], ModelPackage],
         wake: Callable[[], None],
+        fill: Callable[[deployment_pb2.Deployment, Deployment], deployment_pb2.Deployment] = lambda message, _: message,
     ) -> None:
         self._store = store
         self._operations = operations
         self._waiting = waiting
         self._read_package = read_package
         self._wake = wake
+        self._fill = fill
 
     def CreateDeployment(self, request: deployment_pb2.CreateDeploymentRequest, context: Context) -> operations_pb2.Operation:
         """Put a model into service."""
@@ -97,14 +101,15 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
 
     def GetDeployment(self, request: deployment_pb2.GetDeploymentRequest, context: Context) -> deployment_pb2.Deployment:
         """Give one deployment."""
-        return encode(self._store.get(_id(request.name)))
+        found = self._store.get(_id(request.name))
+        return self._fill(encode(found), found)
 
     def ListDeployments(self, request: deployment_pb2.ListDeploymentsRequest, context: Context) -> deployment_pb2.ListDeploymentsResponse:
         """Give deployments, newest first."""
         size = min(request.page_size or _DEFAULT_PAGE, _MAX_PAGE)
         found = self._store.list(size + 1, before=_decode_token(request.page_token))
         token = _encode_token(found[size - 1]) if len(found) > size else ""
-        return deployment_pb2.ListDeploymentsResponse(deployments=[encode(d) for d in found[:size]], next_page_token=token)
+        return deployment_pb2.ListDeploymentsResponse(deployments=[self._fill(encode(d), d) for d in found[:size]], next_page_token=token)
 
     def UpdateDeployment(self, request: deployment_pb2.UpdateDeploymentRequest, context: Context) -> operations_pb2.Operation:
         """Change a deployment: another model, name or labels."""

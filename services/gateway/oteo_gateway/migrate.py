@@ -14,7 +14,9 @@ from oteo_core import telemetry
 from oteo_core.errors import OteoError, Unavailable
 from oteo_core.operations import OperationStore
 from oteo_gateway.deployments.store import DeploymentStore
+from oteo_gateway.feedback.store import CorrectionStore
 from oteo_gateway.settings import GatewaySettings
+from oteo_gateway.watching.store import WatchStore
 
 _PATIENCE = 300.0
 _PAUSE = 2.0
@@ -22,7 +24,7 @@ _LOG = telemetry.logger("oteo.migrate")
 
 
 def migrate(database_url: str, *, patience: float = _PATIENCE) -> None:
-    """Make or raise the tables of operations and of deployments.
+    """Make or raise the tables of operations, deployments, watches and corrections.
 
     Parameters
     ----------
@@ -43,6 +45,8 @@ def migrate(database_url: str, *, patience: float = _PATIENCE) -> None:
         try:
             OperationStore(database_url).close()
             DeploymentStore(database_url).close()
+            WatchStore(database_url).close()
+            CorrectionStore(database_url).close()
         except Unavailable as error:
             if time.monotonic() >= end:
                 raise

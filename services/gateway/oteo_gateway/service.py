@@ -40,13 +40,14 @@ from oteo_gateway.prediction.admission import Admission
 from oteo_gateway.prediction.predictor import Predictor
 from oteo_gateway.replicas import Replica, Replicas
 from oteo_gateway.settings import GatewaySettings
+from oteo_gateway.supervision import Supervision
 from oteo_gateway.triton_control import TritonControl
 from oteo_gateway.triton_health import TritonHealth
 from oteo_gateway.triton_inference import TritonCalls
 from oteo_gateway.waiting_service import WaitingOperations
 from oteo_protos.augment.v1 import augment_pb2, dataset_pb2
 from oteo_protos.automl.v1 import automl_pb2
-from oteo_protos.gateway.v1 import deployment_pb2, deployment_pb2_grpc, pipeline_pb2, pipeline_pb2_grpc
+from oteo_protos.gateway.v1 import deployment_pb2, deployment_pb2_grpc, feedback_pb2, feedback_pb2_grpc, pipeline_pb2, pipeline_pb2_grpc
 from oteo_protos.translate.v1 import translate_pb2
 
 log = structlog.get_logger(__name__)
@@ -102,6 +103,7 @@ class Gateway:
         self._decoders = ThreadPoolExecutor(
             settings.decode_threads or min(_MOST_DECODERS, os.cpu_count() or 1), thread_name_prefix="decode"
         )
+        self._supervision = Supervision(settings, self._store, self._artifacts, self.read_package, self._owner)
         self._stop = threading.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._threads: list[threading.Thread] = []
@@ -165,11 +167,15 @@ class Gateway:
             self._decoders,
             default_timeout=settings.predict_seconds,
             observer=metrics.PrometheusObserver(lambda: admission.waiting),
+            watch=self._supervision.collector,
         )
         inference = InferenceService(predictor, window=settings.predict_stream_window)
-        deployments = DeploymentService(self._store, self.operations, self._waiting, self.read_package, self.reconciler.wake)
+        deployments = DeploymentService(
+            self._store, self.operations, self._waiting, self.read_package, self.reconciler.wake, self._supervision.facts.fill
+        )
         operations_pb2_grpc.add_OperationsServicer_to_server(OperationsService(self.operations, backends), server)
         deployment_pb2_grpc.add_DeploymentServiceServicer_to_server(deployments, server)
+        feedback_pb2_grpc.add_FeedbackServiceServicer_to_server(self._supervision.servicer, server)
         pipeline_pb2_grpc.add_PipelineServiceServicer_to_server(PipelineService(self.operations, self.read_package), server)
         forwarded = {
             descriptor.full_name: (descriptor, Proxy(OneBackend(backends[name])))
@@ -182,6 +188,7 @@ class Gateway:
         return (
             operations_pb2.DESCRIPTOR.services_by_name["Operations"].full_name,
             deployment_pb2.DESCRIPTOR.services_by_name["DeploymentService"].full_name,
+            feedback_pb2.DESCRIPTOR.services_by_name["FeedbackService"].full_name,
             pipeline_pb2.DESCRIPTOR.services_by_name["PipelineService"].full_name,
             inference_service.SERVICE,
             *forwarding.names,
@@ -198,6 +205,7 @@ class Gateway:
         thread = threading.Thread(target=self.reconciler.run, args=(self._stop,), name="deployments", daemon=True)
         thread.start()
         self._threads.append(thread)
+        self._supervision.start()
         self._tasks.append(asyncio.create_task(self._directory.run(), name="directory"))
         if self._health is not None:
             self._tasks.append(asyncio.create_task(self._health.run(), name="triton-health"))
@@ -211,6 +219,7 @@ class Gateway:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for thread in self._threads:
             await asyncio.to_thread(thread.join, 5.0)
+        await asyncio.to_thread(self._supervision.stop)
         await asyncio.to_thread(self.operations.close)
         self.reconciler.close()
         self._decoders.shutdown(wait=False, cancel_futures=True)

@@ -5,7 +5,6 @@ A frame's file holds its pixels and nothing else: no header of the file that it 
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,6 +19,7 @@ from oteo_core.errors import InvalidArgument
 from oteo_core.images import ImageLimits, decode_labels, perceptual_hash, pixel_digest, significant_bits
 from oteo_core.images.probing import probe
 from oteo_core.images.sequences import open_frames, open_labels
+from oteo_core.keyed import keyed_hash
 
 _MOST_VALUES = 4096
 
@@ -63,7 +63,7 @@ def _images(row: Scanned, data: bytes, plan: ScanPlan) -> Iterator[_Fill]:
     opened = open_frames(data, plan.limits, row.path)
     header = opened.header
     row.media_kind, row.spacing, row.position = header.kind, header.spacing, header.position
-    row.series, row.patient = (_hashed(plan.secret, word) for word in (header.series, header.patient))
+    row.series, row.patient = (keyed_hash(plan.secret, word) for word in (header.series, header.patient))
     if header.notes:
         row.note_code, row.note = header.notes[0]
     for frame in opened.frames:
@@ -105,10 +105,6 @@ def _store(row: Scanned, pixels: NDArray[Any], target: Target) -> None:
     row.media, encoded, row.sha256 = media_file(pixels)
     row.size = len(encoded)
     target.write(row.media, encoded)
-
-
-def _hashed(secret: bytes, word: str) -> str:
-    return hmac.digest(secret, word.encode(), "sha256").hex()[:24] if word and secret else ""
 
 
 def look_at_mask(row: Scanned, data: bytes, limits: ImageLimits) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from oteo_core.errors import AlreadyExists, NotFound
-from oteo_core.operations.database import db_now, open_engine, reading, writing
+from oteo_core.operations.database import create_tables, db_now, open_engine, reading, writing
 from oteo_gateway.deployments.records import Deployment, ModelPart, Replica, Serving
 
 _metadata = sa.MetaData()
@@ -63,7 +63,7 @@ class DeploymentStore:
 
     def __init__(self, database_url: str) -> None:
         self._engine = open_engine(database_url)
-        _create_tables(self._engine)
+        create_tables(self._engine, _metadata, _LOCK)
 
     def close(self) -> None:
         """Close all connections."""
@@ -197,14 +197,6 @@ class DeploymentStore:
         """Give a lease back, so that another need not wait for its end."""
         with writing(self._engine) as connection:
             connection.execute(sa.delete(_leases).where(_leases.c.name == name, _leases.c.owner == owner))
-
-
-def _create_tables(engine: sa.Engine) -> None:
-    with writing(engine) as connection:
-        if engine.dialect.name == "postgresql":
-            # On SQLite the transaction is the lock; here two gateways starting together need one.
-            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-        _metadata.create_all(connection)
 
 
 def _status(deployment: Deployment) -> str:

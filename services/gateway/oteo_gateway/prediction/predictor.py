@@ -90,6 +90,13 @@ class Observer(Protocol):
         """One was not."""
 
 
+class Watch(Protocol):
+    """Takes what the watch for shift needs of a prediction; must not block."""
+
+    def saw(self, served: Served, sha256: str, statistics: NDArray[np.float64], answer: ClassAnswer | ObjectAnswer | RegionAnswer) -> None:
+        """An image was answered."""
+
+
 class Predictor:
     """Answers for images by deployed models.
 
@@ -111,6 +118,8 @@ class Predictor:
         Seconds of the model server's time where the caller gave no deadline.
     observer
         Takes the figures.
+    watch
+        Takes the images' statistics; None: nobody watches.
     """
 
     def __init__(
@@ -124,6 +133,7 @@ class Predictor:
         *,
         default_timeout: float,
         observer: Observer,
+        watch: Watch | None = None,
     ) -> None:
         self._find = find
         self._calls = calls
@@ -133,6 +143,7 @@ class Predictor:
         self._decoders = decoders
         self._default_timeout = default_timeout
         self._observer = observer
+        self._watch = watch
 
     async def predict(self, query: Query, remaining: Callable[[], float | None]) -> Prediction:
         """Answer for one image.
@@ -178,6 +189,8 @@ class Predictor:
             raise
         times = Times(queue=queued, decode=prepared.seconds, inference=answered - sent, total=time.perf_counter() - begin)
         self._observer.predicted(package.id, times)
+        if self._watch is not None and prepared.statistics is not None:
+            self._watch.saw(served, prepared.sha256, prepared.statistics, answer)
         return Prediction(
             answer=answer,
             deployment=served.deployment.name,
