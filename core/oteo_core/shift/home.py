@@ -13,9 +13,36 @@ from numpy.typing import NDArray
 from oteo_core.evaluation.bootstrap import Floats, encode_groups
 
 Flags = NDArray[np.bool_]
+Steps = NDArray[np.int64]
 
 GRAIN = 0.2
 """Figures are compared in steps of so many standard deviations: a figure that hardly varies at home moves measurably with nothing at all."""
+
+
+_REACH = 200
+"""Steps on either side of the centre that are told apart; what lies beyond is at the end."""
+
+
+def in_steps(scaled: Floats) -> Steps:
+    """Bring figures in standard deviations ``(n, C)`` to whole steps of `GRAIN`, numbered from 0."""
+    return (np.clip(np.rint(scaled / GRAIN), -_REACH, _REACH) + _REACH).astype(np.int64)
+
+
+def distribution(steps: Steps, weights: Floats | None = None) -> Floats:
+    """Give the distribution function of each column at every step, ``(steps, C)``.
+
+    Parameters
+    ----------
+    steps
+        ``(n, C)`` of `in_steps`.
+    weights
+        ``(n,)``, sum 1; None: all alike.
+    """
+    count, columns = steps.shape
+    size = 2 * _REACH + 1
+    places = (steps + np.arange(columns) * size).ravel()
+    shares = np.repeat(np.full(count, 1.0 / count) if weights is None else weights, columns)
+    return np.asarray(np.bincount(places, shares, minlength=columns * size).reshape(columns, size).cumsum(axis=1).T)
 
 
 class Summary(Protocol):
@@ -117,9 +144,14 @@ class Home:
         )
 
     @cached_property
-    def steps(self) -> Floats:
-        """The values in whole steps of `GRAIN` from the centre, ``(N, C)``."""
-        return np.rint((self.values - self.centre) / self.spread / GRAIN)
+    def steps(self) -> Steps:
+        """The values in steps, ``(N, C)``."""
+        return in_steps((self.values - self.centre) / self.spread)
+
+    @cached_property
+    def distribution(self) -> Floats:
+        """Their distribution functions; see `distribution`."""
+        return distribution(self.steps, self.weights)
 
     def scaled(self, statistics: Floats) -> Floats:
         """Bring images' statistics ``(n, D)`` to what is compared, ``(n, C)``, in standard deviations from the centre."""

@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from numpy.typing import NDArray
+from scipy.special import gammaln, kolmogorov
 
 from oteo_core.evaluation.bootstrap import Floats
-from oteo_core.shift.home import GRAIN, Flags, Home
+from oteo_core.shift.home import Flags, Home, Steps, distribution, in_steps
 from oteo_core.shift.independence import effective_number
 from oteo_core.shift.power import detectable_distance
 
@@ -64,29 +65,37 @@ class Look:
     of_class: bool = False
 
 
-def distances(home: Floats, weights: Floats, window: Floats) -> Floats:
-    """Give Kolmogorov and Smirnov's distance of each column ``(C,)`` between weighted rows ``(N, C)`` and rows ``(n, C)``."""
-    together = np.concatenate([home, window])
-    steps = np.concatenate([weights, np.full(len(window), -1.0 / len(window))])
-    order = np.argsort(together, axis=0, kind="stable")
-    apart = np.abs(np.cumsum(steps[order], axis=0))
-    ranked = np.take_along_axis(together, order, axis=0)
-    # Between equal values neither distribution function is where it will be.
-    apart[:-1][ranked[:-1] == ranked[1:]] = 0.0
-    return np.asarray(apart.max(axis=0))
+def distances(home: Floats, window: Floats) -> Floats:
+    """Give Kolmogorov and Smirnov's distance of each column ``(C,)`` between two tables of `oteo_core.shift.home.distribution`."""
+    return np.asarray(np.abs(home - window).max(axis=0))
 
 
 def distance_p(apart: Floats, home: float, window: float) -> Floats:
     """Give p-values of distances by Smirnov's limit, for numbers of independent images."""
-    return np.asarray(stats.kstwobign.sf(np.maximum(apart, 0.0) * np.sqrt(home * window / (home + window))))
+    return np.asarray(kolmogorov(np.maximum(apart, 0.0) * np.sqrt(home * window / (home + window))))
 
 
 def share_p(home: Floats, home_size: float, window: Floats, window_size: float) -> Floats:
     """Give p-values (Fisher's, two-sided by doubling) of shares ``(K,)`` for numbers of independent images."""
     total_home, total = round(home_size), max(1, round(window_size))
     ours, theirs = np.rint(home * total_home), np.rint(window * total)
-    of = stats.hypergeom(total_home + total, ours + theirs, total)
-    return np.asarray(np.minimum(1.0, 2.0 * np.minimum(of.cdf(theirs), of.sf(theirs - 1))))
+    # The window's count given both margins is hypergeometric; SciPy's own takes milliseconds for what is a short sum.
+    counts = np.arange(total + 1)[None]
+    both = (ours + theirs)[:, None]
+    others = total_home + total - both
+    possible = (counts <= both) & (total - counts <= others)
+    logs = (
+        _log_choose(both, counts) + _log_choose(others, total - counts) - _log_choose(np.array(float(total_home + total)), np.array(total))
+    )
+    chances = np.where(possible, np.exp(np.where(possible, logs, 0.0)), 0.0)
+    below = (chances * (counts <= theirs[:, None])).sum(axis=1)
+    above = (chances * (counts >= theirs[:, None])).sum(axis=1)
+    return np.asarray(np.minimum(1.0, 2.0 * np.minimum(below, above)))
+
+
+def _log_choose(of: Floats, take: NDArray[np.int64]) -> Floats:
+    rest = np.maximum(of - take, 0.0)
+    return np.asarray(gammaln(of + 1.0) - gammaln(take + 1.0) - gammaln(rest + 1.0))
 
 
 def look(home: Home, statistics: Floats, answers: Flags | None, level: float) -> Look | None:
@@ -111,7 +120,7 @@ def look(home: Home, statistics: Floats, answers: Flags | None, level: float) ->
     if len(statistics) < WINDOWS[0]:
         return None
     scaled = home.scaled(statistics)
-    figures = np.rint(scaled / GRAIN)
+    figures = in_steps(scaled)
     compared = answers is not None and home.answers is not None and answers.shape[1] == home.answers.shape[1]
     windows = [size for size in WINDOWS if size <= len(figures)]
     # A window that is not full yet is looked at too, or nothing between 33 and 127 images would be.
@@ -122,7 +131,7 @@ def look(home: Home, statistics: Floats, answers: Flags | None, level: float) ->
     worth = 0.0
     for size in windows:
         worth = effective_number(scaled[-size:])
-        apart = distances(home.steps, home.weights, figures[-size:]) - home.slack
+        apart = distances(home.distribution, distribution(figures[-size:])) - home.slack
         best.figure(distance_p(apart, home.size, worth) * tests, apart, scaled[-size:].mean(axis=0))
         if compared and answers is not None and home.answers is not None:
             recent = answers[-size:].astype(np.float64)
@@ -166,7 +175,7 @@ class _Found:
             self.share_p, self.share_at, self.share_moved = float(p_values[at]), at, float(moved[at])
 
 
-def _kind(home: Home, figures: Floats, answers: Flags | None, worth: float, best: _Found, level: float) -> str:
+def _kind(home: Home, figures: Steps, answers: Flags | None, worth: float, best: _Found, level: float) -> str:
     looks, shares = best.figure_p <= level, best.share_p <= level
     if not looks or answers is None:
         return (SHARES if shares else NONE) if not looks else LOOKS
@@ -174,7 +183,7 @@ def _kind(home: Home, figures: Floats, answers: Flags | None, worth: float, best
     reweighted = home.reweighted(answers[-len(figures) :].mean(axis=0))
     if reweighted is not None:
         weights, size = reweighted
-        left = distance_p(distances(home.steps, weights, figures) - home.slack, size, worth) * len(home.columns)
+        left = distance_p(distances(distribution(home.steps, weights), distribution(figures)) - home.slack, size, worth) * len(home.columns)
         if float(left.min()) > _LEFT_OVER and shares:
             return SHARES
         return LOOKS
