@@ -330,8 +330,10 @@ def test_a_caller_sees_windows_fill_the_alarm_ring_and_a_change_end_it(site: Run
     stub = deployment_pb2_grpc.DeploymentServiceStub(site.channel)
     listed = stub.ListDeployments(deployment_pb2.ListDeploymentsRequest(), timeout=5).deployments
     assert listed[0].shift.alarm
-    update = deployment_pb2.UpdateDeploymentRequest(deployment=deployment_pb2.Deployment(name="deployments/noise", display_name="changed"))
-    stub.UpdateDeployment(update, timeout=10)
+    changed = deployment_pb2.Deployment(
+        name="deployments/noise", display_name="changed", models=[deployment_pb2.DeployedModel(model="models/noise")]
+    )
+    stub.UpdateDeployment(deployment_pb2.UpdateDeploymentRequest(deployment=changed), timeout=10)
     assert not shown(site).shift.alarm
     assert shown(site).shift.window_size == 0
     wait_for(lambda: metric("oteo_shift_alarm") == 0.0)
