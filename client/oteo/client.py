@@ -5,24 +5,24 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from oteo.augmentations import Augmentations
 from oteo.connection import call, find_endpoint, open_channel
+from oteo.corrections import Corrections
 from oteo.datasets import Datasets
 from oteo.deployments import Deployments
-from oteo.errors import OteoApiError
 from oteo.models import Models
 from oteo.names import enum_name, resource, slug, source_uri
 from oteo.operations import OperationHandle, Operations
 from oteo.shifts import Shifts
+from oteo.sources import image_source
 from oteo.translators import Translators
 from oteo_protos.augment.v1 import dataset_pb2
 from oteo_protos.automl.v1 import automl_pb2
 from oteo_protos.gateway.v1 import inference_pb2, inference_pb2_grpc, pipeline_pb2, pipeline_pb2_grpc
-from oteo_protos.type.v1 import image_pb2, task_pb2
+from oteo_protos.type.v1 import task_pb2
 
 
 class Client:
@@ -45,6 +45,7 @@ class Client:
         self.shifts = Shifts(self.channel)
         self.translators = Translators(self.channel)
         self.deployments = Deployments(self.channel)
+        self.corrections = Corrections(self.channel)
         self.operations = Operations(self.channel)
         self._inference = inference_pb2_grpc.InferenceServiceStub(self.channel)
         self._pipelines = pipeline_pb2_grpc.PipelineServiceStub(self.channel)
@@ -95,17 +96,7 @@ class Client:
         timeout
             Deadline of the call, seconds.
         """
-        source = image_pb2.ImageSource()
-        if isinstance(image, bytes):
-            source.content = image
-        elif isinstance(image, str) and image.startswith("datasets/") and "/samples/" in image and not Path(image).exists():
-            source.sample = image
-        else:
-            try:
-                source.content = Path(image).expanduser().read_bytes()
-            except OSError as error:
-                raise OteoApiError("NOT_FOUND", f"cannot read {image}: {error.strerror}", reason="FILE_NOT_FOUND", field="image") from None
-        request = inference_pb2.PredictRequest(deployment=resource("deployments", deployment), image=source, top_k=top_k)
+        request = inference_pb2.PredictRequest(deployment=resource("deployments", deployment), image=image_source(image), top_k=top_k)
         return call(self._inference.Predict, request, timeout=timeout)
 
     def run_pipeline(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from oteo.cli import augment, codes, datasets, deployments, models, operations, predict, run, shift, stack, translate
+from oteo.cli import augment, codes, correct, datasets, deployments, models, operations, predict, run, shift, stack, translate
 
 app = typer.Typer(
     name="oteo",
@@ -25,6 +25,7 @@ app.add_typer(translate.app, name="translate")
 shift.add(app)
 app.add_typer(deployments.app, name="deploy")
 predict.add(app)
+correct.add(app)
 app.add_typer(operations.app, name="operations")
 
 

@@ -315,16 +315,38 @@ def deployment_facts(deployment: deployment_pb2.Deployment) -> Text:
             ("made", moment(deployment.create_time)),
             ("changed", moment(deployment.update_time)),
             ("generation", str(deployment.generation)),
+            ("shift", shift_words(deployment.shift)),
+            ("accuracy in use", accuracy_words(deployment)),
         ]
     )
 
 
+def shift_words(shift: deployment_pb2.ShiftStatus) -> str:
+    """Say how the watch for shift stands."""
+    if not shift.HasField("update_time"):
+        return shift.message
+    figures = f"p {shift.p_value:.2g}, effect {shift.effect_size:.2f}, {shift.test}, {plural(shift.window_size, 'image')}"
+    begun = f"ALARM since {moment(shift.alarm_time)}: " if shift.alarm else ""
+    return f"{begun}{shift.message} ({figures})"
+
+
+def accuracy_words(deployment: deployment_pb2.Deployment) -> str:
+    """Give the accuracy on images that readers judged; empty without any."""
+    if not deployment.HasField("live_accuracy"):
+        return ""
+    found = deployment.live_accuracy
+    return f"{found.name} {metric_text(found)} on {plural(found.sample_count, 'image')} that readers judged"
+
+
 def deployments_table(deployments: Iterable[deployment_pb2.Deployment]) -> Table:
     """Give many deployments."""
-    made = table("deployment", "state", "models", "replicas ready", "changed", right=("replicas ready",))
+    made = table("deployment", "state", "models", "replicas ready", "shift", "accuracy in use", "changed", right=("replicas ready",))
     for item in deployments:
         ready = f"{sum(r.ready for r in item.replicas)} of {len(item.replicas)}"
-        made.add_row(short(item.name), state_word(item), ", ".join(short(m.model) for m in item.models), ready, moment(item.update_time))
+        shift = "[red]alarm[/]" if item.shift.alarm else "none found" if item.shift.HasField("update_time") else ""
+        right = metric_text(item.live_accuracy) if item.HasField("live_accuracy") else ""
+        models = ", ".join(short(m.model) for m in item.models)
+        made.add_row(short(item.name), state_word(item), models, ready, shift, right, moment(item.update_time))
     return made
 
 
