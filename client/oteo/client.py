@@ -16,8 +16,8 @@ from oteo.deployments import Deployments
 from oteo.models import Models
 from oteo.names import enum_name, resource, slug, source_uri
 from oteo.operations import OperationHandle, Operations
+from oteo.predictions import predict_request
 from oteo.shifts import Shifts
-from oteo.sources import image_source
 from oteo.translators import Translators
 from oteo_protos.augment.v1 import dataset_pb2
 from oteo_protos.automl.v1 import automl_pb2
@@ -76,12 +76,7 @@ class Client:
         return self.models.train(dataset, budget=budget, **options)
 
     def predict(
-        self,
-        deployment: str,
-        image: bytes | str | os.PathLike[str],
-        *,
-        top_k: int = 0,
-        timeout: float = 60.0,
+        self, deployment: str, image: bytes | str | os.PathLike[str], *, timeout: float = 60.0, **options: Any
     ) -> inference_pb2.PredictResponse:
         """Answer for one image.
 
@@ -90,14 +85,14 @@ class Client:
         deployment
             Short or full name.
         image
-            Encoded bytes (PNG, JPEG, TIFF), a path, or a dataset sample's name (``datasets/…/samples/…``).
-        top_k
-            Classes to give, the likeliest first; 0: all.
+            Encoded bytes (PNG, JPEG, TIFF, DICOM), a path, or a dataset sample's name (``datasets/…/samples/…``).
         timeout
             Deadline of the call, seconds.
+        **options
+            Those of `oteo.predictions.predict_request`: ``top_k``, ``operating_point``, ``score_threshold``, ``explain``, ``draw``, ``frame``,
+            ``tiling``, ``masks``, ``alias``, ``adapt``.
         """
-        request = inference_pb2.PredictRequest(deployment=resource("deployments", deployment), image=image_source(image), top_k=top_k)
-        return call(self._inference.Predict, request, timeout=timeout)
+        return call(self._inference.Predict, predict_request(deployment, image, **options), timeout=timeout)
 
     def run_pipeline(
         self,

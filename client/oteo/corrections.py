@@ -10,7 +10,7 @@ import grpc
 
 from oteo.connection import call, pages
 from oteo.names import resource
-from oteo.sources import image_source
+from oteo.predictions import image_source
 from oteo_protos.gateway.v1 import feedback_pb2, feedback_pb2_grpc, inference_pb2
 from oteo_protos.type.v1 import annotation_pb2
 

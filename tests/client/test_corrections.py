@@ -7,7 +7,7 @@ import json
 import pytest
 from PIL import Image
 
-from oteo.cli.show import deployment_facts, deployments_table
+from oteo.cli.show_deployments import deployment_facts, deployments_table
 from oteo.corrections import confirmed
 from oteo_protos.gateway.v1 import deployment_pb2, inference_pb2
 from oteo_protos.type.v1 import annotation_pb2

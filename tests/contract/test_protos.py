@@ -27,7 +27,7 @@ TABLE = {
     "oteo.automl.v1.AutoMLService": "TrainModel* EvaluateModel* ListEvaluations ListTrials GetModel ListModels DeleteModel ExportModel* CombinePredictions* CompareModels",
     "oteo.translate.v1.TranslateService": "MeasureShift* TrainTranslator* TranslateDataset* TranslateImages GetTranslator ListTranslators DeleteTranslator",
     "oteo.gateway.v1.InferenceService": "Predict PredictStream",
-    "oteo.gateway.v1.DeploymentService": "CreateDeployment* GetDeployment ListDeployments UpdateDeployment* DeleteDeployment",
+    "oteo.gateway.v1.DeploymentService": "CreateDeployment* GetDeployment ListDeployments UpdateDeployment* RollbackDeployment* DeleteDeployment",
     "oteo.gateway.v1.FeedbackService": "SubmitCorrection GetCorrection ListCorrections",
     "oteo.gateway.v1.PipelineService": "RunPipeline*",
 }

@@ -22,14 +22,14 @@ from oteo_core.packages import image_statistics, statistic_names
 from oteo_core.packages.reference_sample import ReferenceSample
 from oteo_core.shift.home import Home
 from oteo_core.shift.looking import WINDOWS
-from oteo_gateway.deployments.records import Deployment, ModelPart
+from oteo_gateway.deployments.records import Deployment, ModelPart, Serving, ServingModel
 from oteo_gateway.prediction.answer import ClassAnswer
 from oteo_gateway.prediction.regions import ObjectAnswer
 from oteo_gateway.watching import words
 from oteo_gateway.watching.collector import Batch, Collector, Watched, presence
 from oteo_gateway.watching.records import WatchState
 from oteo_gateway.watching.store import WatchStore
-from oteo_gateway.watching.watcher import Watcher, WatchSettings
+from oteo_gateway.watching.watcher import Watcher, WatchSettings, watched_of
 from oteo_local.triton import start
 from oteo_protos.gateway.v1 import deployment_pb2, deployment_pb2_grpc, inference_pb2, inference_pb2_grpc
 from oteo_protos.type.v1 import image_pb2
@@ -37,7 +37,8 @@ from oteo_protos.type.v1 import image_pb2
 __all__ = ["postgres"]
 
 COLUMNS = [f"mean_{number}" for number in range(4)]
-KEY = Watched("uid-cells", 1, "cells")
+MARK = Serving((ServingModel(ModelPart("cells"), "d" * 64),), 1).mark
+KEY = Watched("uid-cells", MARK, "cells")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -54,9 +55,12 @@ def store(url: str) -> Iterator[WatchStore]:
     found.close()
 
 
-def deployment(generation: int = 1) -> Deployment:
+def deployment(digest: str = "d" * 64) -> Deployment:
     made = datetime(2026, 1, 1, tzinfo=UTC)
-    return Deployment("cells", "uid-cells", "", (ModelPart("cells"),), made, made, generation=generation)
+    part = ModelPart("cells")
+    shadow = ModelPart("other", shadow=True, percent=0)
+    serving = Serving((ServingModel(part, digest), ServingModel(shadow, "e" * 64))[: 1 if digest[0] == "d" else 2], 1)
+    return Deployment("cells", "uid-cells", "", (part,), made, made, serving=serving)
 
 
 class World:
@@ -138,9 +142,10 @@ def test_a_change_of_the_deployment_begins_anew_and_leaves_nothing(store: WatchS
     feed(collector, np.random.default_rng(2).normal(size=(64, 4)) + 3.0)
     watcher.turn()
     assert world.told[KEY].alarm.on
-    world.deployments = [deployment(generation=2)]
+    world.deployments = [deployment("f" * 64)]
     watcher.turn()
     assert KEY not in world.told
+    assert [one.model for one in watched_of(world.deployments[0])] == ["cells"]
     assert store.states() == {}
     assert store.waiting() == {}
     assert store.latest(KEY, 10) == (None, {})
@@ -251,7 +256,7 @@ def test_presence_of_classes_by_answer() -> None:
 
 def test_a_batch_survives_any_number_of_classes(store: WatchStore) -> None:
     for classes in (0, 1, 13):
-        key = Watched("u", classes, "m")
+        key = Watched("u", str(classes), "m")
         answers = np.random.default_rng(classes).random((5, classes)) < 0.5
         store.add({key: Batch(np.arange(10, dtype=np.float32).reshape(5, 2), answers)})
         batch, counts = store.latest(key, 5)
@@ -330,10 +335,15 @@ def test_a_caller_sees_windows_fill_the_alarm_ring_and_a_change_end_it(site: Run
     stub = deployment_pb2_grpc.DeploymentServiceStub(site.channel)
     listed = stub.ListDeployments(deployment_pb2.ListDeploymentsRequest(), timeout=5).deployments
     assert listed[0].shift.alarm
+    # Another name changes nothing of what is seen; another model does.
     changed = deployment_pb2.Deployment(
         name="deployments/noise", display_name="changed", models=[deployment_pb2.DeployedModel(model="models/noise")]
     )
     stub.UpdateDeployment(deployment_pb2.UpdateDeploymentRequest(deployment=changed), timeout=10)
-    assert not shown(site).shift.alarm
+    assert shown(site).shift.alarm
+    publish_model(open_store(site.settings), "other")
+    changed.models[0].model = "models/other"
+    stub.UpdateDeployment(deployment_pb2.UpdateDeploymentRequest(deployment=changed), timeout=10)
+    wait_for(lambda: not shown(site).shift.alarm, 40)
     assert shown(site).shift.window_size == 0
     wait_for(lambda: metric("oteo_shift_alarm") == 0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from oteo.cli import augment, codes, correct, datasets, deployments, models, operations, predict, run, shift, stack, translate
+from oteo.cli import audit, augment, codes, correct, datasets, deployments, models, operations, predict, run, shift, stack, translate
 
 app = typer.Typer(
     name="oteo",
@@ -27,6 +27,7 @@ app.add_typer(deployments.app, name="deploy")
 predict.add(app)
 correct.add(app)
 app.add_typer(operations.app, name="operations")
+app.add_typer(audit.app, name="audit")
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Float, MetaData, create_engine, event, text
+from sqlalchemy import Connection, Engine, Float, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.compiler import compiles
@@ -131,32 +131,14 @@ def _translated() -> Iterator[None]:
         raise translate(error) from error
 
 
-def create_tables(engine: Engine, metadata: MetaData, lock: int) -> None:
-    """Make tables that are not there; several processes may do so at once.
-
-    Parameters
-    ----------
-    engine
-        The database.
-    metadata
-        The tables.
-    lock
-        Key of PostgreSQL's advisory lock, one of its own for each set of tables. On SQLite the transaction is the lock.
-    """
-    with writing(engine) as connection:
-        if engine.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock})
-        metadata.create_all(connection)
-
-
 def translate(error: DBAPIError) -> OteoError:
     """Turn a database's error into ours."""
-    words = str(error.orig)
-    if "is full" in words or "No space left" in words:
+    text = str(error.orig)
+    if "is full" in text or "No space left" in text:
         return ResourceExhausted("the database's disk is full", reason="DISK_FULL")
-    if "readonly" in words or "read-only" in words:
+    if "readonly" in text or "read-only" in text:
         return FailedPrecondition("the database cannot be written to", reason="READ_ONLY_TARGET")
     return Unavailable(
-        f"the database does not answer: {words.strip().splitlines()[0] if words.strip() else type(error).__name__}",
+        f"the database does not answer: {text.strip().splitlines()[0] if text.strip() else type(error).__name__}",
         reason="DATABASE_UNAVAILABLE",
     )

@@ -46,7 +46,7 @@ class DeploymentFacts:
 
     def fill(self, message: deployment_pb2.Deployment, deployment: Deployment) -> deployment_pb2.Deployment:
         """Add the shift and the live accuracy to a deployment's message."""
-        package = self._package(deployment.answering_model)
+        package = self._package(main_model(deployment))
         states = self._watches.states(deployment.uid)
         state = leading([states[watched] for watched in watched_of(deployment) if watched in states])
         message.shift.CopyFrom(shift_message(state, self._rate, deployment.id, known=package is None or package.reference is not None))
@@ -59,7 +59,7 @@ class DeploymentFacts:
         """Give the accuracies in use to the metrics."""
         found: dict[tuple[str, str], MetricValue] = {}
         for deployment in deployments:
-            package = self._package(deployment.answering_model)
+            package = self._package(main_model(deployment))
             accuracy = self._keeper.accuracy(deployment, package) if package is not None else None
             if accuracy is not None and package is not None:
                 found[deployment.id, package.id] = accuracy
@@ -75,6 +75,13 @@ class DeploymentFacts:
                 known = now, None
             self._packages[model] = known
         return known[1]
+
+
+def main_model(deployment: Deployment) -> str:
+    """Give the id of the model that answers most: of those that serve, or of those asked for where none does yet."""
+    serving = deployment.serving
+    parts = [model.part for model in serving.models] if serving is not None else list(deployment.models)
+    return max((part for part in parts if not part.shadow), key=lambda part: part.percent).model_id
 
 
 def leading(states: list[WatchState]) -> WatchState:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -11,12 +11,12 @@ from google.protobuf import duration_pb2
 from google.protobuf.message import DecodeError
 
 from oteo_core.context import current
-from oteo_core.errors import InvalidArgument, OteoError, Unimplemented, from_exception
+from oteo_core.errors import InvalidArgument, OteoError, from_exception
 from oteo_core.server.streams import answered_in_order
 from oteo_core.server.validation import validate
 from oteo_gateway.prediction.answer import ClassAnswer
 from oteo_gateway.prediction.predictor import Prediction, Predictor, Query
-from oteo_gateway.prediction.regions import ObjectAnswer, RegionAnswer
+from oteo_gateway.prediction.regions import MaskForm, ObjectAnswer, RegionAnswer
 from oteo_protos.gateway.v1 import inference_pb2
 from oteo_protos.type.v1 import image_pb2, report_pb2
 
@@ -25,6 +25,13 @@ Context = grpc.aio.ServicerContext[Any, Any]
 log = structlog.get_logger(__name__)
 
 _PNG = "image/png"
+Noted = Callable[[bytes, inference_pb2.PredictStreamResponse], Awaitable[inference_pb2.PredictStreamResponse]]
+_MASKS: dict[int, MaskForm] = {
+    inference_pb2.MASK_ENCODING_UNSPECIFIED: "runs",
+    inference_pb2.MASK_ENCODING_RUN_LENGTHS: "runs",
+    inference_pb2.MASK_ENCODING_POLYGONS: "polygons",
+    inference_pb2.MASK_ENCODING_NONE: "none",
+}
 
 
 class InferenceService:
@@ -36,11 +43,14 @@ class InferenceService:
         Answers.
     window
         Images of one stream that are worked on at a time.
+    noted
+        Given each answer of a stream, with its request, before the caller gets it; gives the answer to give. None: not asked.
     """
 
-    def __init__(self, predictor: Predictor, *, window: int) -> None:
+    def __init__(self, predictor: Predictor, *, window: int, noted: Noted | None = None) -> None:
         self._predictor = predictor
         self._window = window
+        self._noted = noted
 
     async def Predict(self, request: inference_pb2.PredictRequest, context: Context) -> inference_pb2.PredictResponse:
         """Answer for one image."""
@@ -53,8 +63,12 @@ class InferenceService:
 
         Requests come as bytes, so that one that breaks the contract's rules is answered with its error and does not end the stream.
         """
-        async for response in answered_in_order(request_iterator, lambda data: self._answer(data, context), self._window):
+        async for response in answered_in_order(request_iterator, lambda data: self._answer_noted(data, context), self._window):
             yield response
+
+    async def _answer_noted(self, data: bytes, context: Context) -> Sequence[inference_pb2.PredictStreamResponse]:
+        responses = await self._answer(data, context)
+        return responses if self._noted is None else [await self._noted(data, response) for response in responses]
 
     async def _answer(self, data: bytes, context: Context) -> Sequence[inference_pb2.PredictStreamResponse]:
         item = inference_pb2.PredictStreamRequest()
@@ -91,15 +105,7 @@ def handler(service: InferenceService) -> grpc.GenericRpcHandler:
 
 
 def decode(request: inference_pb2.PredictRequest) -> Query:
-    """Read a request.
-
-    Raises
-    ------
-    Unimplemented
-        ``ADAPTATION``: what a later release does.
-    """
-    if request.adapt not in (inference_pb2.ADAPT_MODE_UNSPECIFIED, inference_pb2.ADAPT_MODE_OFF):
-        raise Unimplemented("Translation before inference is not there yet; leave adapt unset.", reason="ADAPTATION", field="adapt")
+    """Read a request."""
     return Query(
         deployment_id=request.deployment.removeprefix("deployments/"),
         content=request.image.content,
@@ -109,6 +115,11 @@ def decode(request: inference_pb2.PredictRequest) -> Query:
         operating_point=request.operating_point,
         score_threshold=request.score_threshold if request.HasField("score_threshold") else None,
         explain=request.explain,
+        tiling=request.tiling == inference_pb2.TILING_ON,
+        masks=_MASKS[request.mask_encoding],
+        draw=request.draw,
+        alias=request.alias,
+        adapt=request.adapt,
     )
 
 
@@ -119,6 +130,9 @@ def encode(prediction: Prediction) -> inference_pb2.PredictResponse:
         deployment=prediction.deployment,
         model=prediction.model,
         model_version=prediction.version,
+        alias=prediction.alias,
+        translator=prediction.translator,
+        suggested_translator=prediction.suggested,
         timing=report_pb2.Timing(
             total=_duration(times.total), decode=_duration(times.decode), queue=_duration(times.queue), inference=_duration(times.inference)
         ),
@@ -146,11 +160,16 @@ def encode(prediction: Prediction) -> inference_pb2.PredictResponse:
         response.shift.distance, response.shift.p_value = prediction.shift
     if prediction.explanation:
         response.explanation.content, response.explanation.media_type = prediction.explanation, _PNG
+    if prediction.drawing:
+        response.drawing.content, response.drawing.media_type = prediction.drawing, _PNG
+    for note in prediction.notes:
+        severity = report_pb2.Finding.SEVERITY_WARNING if note.warning else report_pb2.Finding.SEVERITY_INFO
+        response.findings.add(severity=severity, code=note.code, message=note.message)
     return response
 
 
 def _classes(answer: ClassAnswer) -> inference_pb2.ClassificationResult:
-    return inference_pb2.ClassificationResult(
+    result = inference_pb2.ClassificationResult(
         scores=[inference_pb2.ClassificationResult.Score(class_name=name, probability=value) for name, value in answer.scores],
         prediction_set=answer.prediction_set,
         coverage=answer.coverage,
@@ -158,6 +177,9 @@ def _classes(answer: ClassAnswer) -> inference_pb2.ClassificationResult:
         refer=answer.refer,
         decisions=answer.decisions,
     )
+    if answer.point is not None:
+        result.operating_point, result.threshold = f"{answer.point.class_name}/{answer.point.criterion}", answer.point.threshold
+    return result
 
 
 def _objects(answer: ObjectAnswer) -> inference_pb2.DetectionResult:
@@ -180,8 +202,20 @@ def _regions(answer: RegionAnswer) -> inference_pb2.SegmentationResult:
             diameter_mm=region.diameter_mm,
         )
         item.annotation.class_name = region.class_name
-        item.annotation.mask.width, item.annotation.mask.height = answer.width, answer.height
-        item.annotation.mask.counts.extend(region.runs)
+        if region.runs:
+            item.annotation.mask.width, item.annotation.mask.height = answer.width, answer.height
+            item.annotation.mask.counts.extend(region.runs)
+        elif region.outlines:
+            for outline in region.outlines:
+                item.annotation.polygons.polygons.add(points=outline)
+        else:
+            left, top, right, bottom = region.box
+            item.annotation.box.x, item.annotation.box.y, item.annotation.box.width, item.annotation.box.height = (
+                left,
+                top,
+                right - left,
+                bottom - top,
+            )
         if region.score is not None:
             item.annotation.score = region.score
     result.label_image.content, result.label_image.media_type = answer.label_image, _PNG

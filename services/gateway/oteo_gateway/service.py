@@ -17,20 +17,28 @@ from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.protobuf.descriptor import ServiceDescriptor
 
 from oteo_core.artifacts import ArtifactStore, open_store
+from oteo_core.auditlog import AuditLog
 from oteo_core.datasets.named_images import ImageStore
 from oteo_core.images import ImageLimits
 from oteo_core.jobs import JobRunner
 from oteo_core.operations import OperationManager, OperationStore
 from oteo_core.packages import ModelPackage, read_model
+from oteo_core.packages.translators import TranslatorPackage, list_translators, read_translator
 from oteo_core.security import bearer
 from oteo_gateway import inference_service, metrics, open_inference_service
+from oteo_gateway.auditing.hook import AuditHook
+from oteo_gateway.auditing.methods import Methods
+from oteo_gateway.auditing.operation_ends import OperationEnds
 from oteo_gateway.channels import service_channel, sync_triton_channel, triton_channel
 from oteo_gateway.deployment_service import DeploymentService
+from oteo_gateway.deployments.adaptations import Adaptations
 from oteo_gateway.deployments.directory import Directory
+from oteo_gateway.deployments.planning import Planner
 from oteo_gateway.deployments.reconciler import Reconciler
 from oteo_gateway.deployments.records import Deployment
 from oteo_gateway.deployments.replica import ReplicaKeeper
 from oteo_gateway.deployments.repository import ModelRepository
+from oteo_gateway.deployments.shadows import ComparisonStore
 from oteo_gateway.deployments.store import DeploymentStore
 from oteo_gateway.forward_service import Backend, ForwardingHandler, OneBackend, Proxy
 from oteo_gateway.inference_service import InferenceService
@@ -38,6 +46,7 @@ from oteo_gateway.operations_service import OperationsService
 from oteo_gateway.pipeline_service import PipelineService
 from oteo_gateway.prediction.admission import Admission
 from oteo_gateway.prediction.predictor import Predictor
+from oteo_gateway.prediction.shadowing import Shadows
 from oteo_gateway.replicas import Replica, Replicas
 from oteo_gateway.settings import GatewaySettings
 from oteo_gateway.supervision import Supervision
@@ -47,13 +56,22 @@ from oteo_gateway.triton_inference import TritonCalls
 from oteo_gateway.waiting_service import WaitingOperations
 from oteo_protos.augment.v1 import augment_pb2, dataset_pb2
 from oteo_protos.automl.v1 import automl_pb2
-from oteo_protos.gateway.v1 import deployment_pb2, deployment_pb2_grpc, feedback_pb2, feedback_pb2_grpc, pipeline_pb2, pipeline_pb2_grpc
+from oteo_protos.gateway.v1 import (
+    deployment_pb2,
+    deployment_pb2_grpc,
+    feedback_pb2,
+    feedback_pb2_grpc,
+    inference_pb2,
+    pipeline_pb2,
+    pipeline_pb2_grpc,
+)
 from oteo_protos.translate.v1 import translate_pb2
 
 log = structlog.get_logger(__name__)
 
 _MOST_DECODERS = 4
 _LINGER_PERIODS = 3
+_TRUSTED_PERIODS = 5
 
 
 def _services(file: Any, *names: str) -> list[ServiceDescriptor]:
@@ -66,6 +84,20 @@ FORWARDED: dict[str, list[ServiceDescriptor]] = {
     "automl": _services(automl_pb2, "AutoMLService"),
     "translate": _services(translate_pb2, "TranslateService"),
 }
+
+
+def _all_services() -> list[ServiceDescriptor]:
+    """Give the services whose calls come in here, forwarded or not."""
+    own = (
+        (operations_pb2, "Operations"),
+        (deployment_pb2, "DeploymentService"),
+        (pipeline_pb2, "PipelineService"),
+        (inference_pb2, "InferenceService"),
+        (feedback_pb2, "FeedbackService"),
+    )
+    found = [descriptor for descriptors in FORWARDED.values() for descriptor in descriptors]
+    found.extend(descriptor for file, name in own for descriptor in _services(file, name))
+    return [*found, open_inference_service.DESCRIPTOR]
 
 
 class Gateway:
@@ -88,10 +120,18 @@ class Gateway:
         self._waiting = WaitingOperations(self.operations, self._store)
         self.operations.on_cancel = self._waiting.withdraw
         self._repository = repository = ModelRepository(ArtifactStore(settings.model_repository), self._artifacts)
+        trusted = _TRUSTED_PERIODS * settings.reconcile_seconds
+        self._adaptations = Adaptations(
+            lambda name: read_translator(self._artifacts, name),
+            lambda: list_translators(self._artifacts),
+            self.read_package,
+            period=trusted,
+        )
+        self._comparisons = ComparisonStore(self._store.engine)
         self.reconciler = Reconciler(
             self._store,
             repository,
-            self.read_package,
+            Planner(repository, self.read_package, self._adaptations, period=trusted),
             (),
             self._waiting,
             owner=self._owner,
@@ -99,7 +139,7 @@ class Gateway:
             lease_seconds=settings.lease_seconds,
             give_up_seconds=settings.deploy_timeout_seconds,
         )
-        self._directory = Directory(self._deployments, self.read_package, period=settings.reconcile_seconds)
+        self._directory = Directory(self._deployments, self.read_package, self.read_translator, period=settings.reconcile_seconds)
         self._decoders = ThreadPoolExecutor(
             settings.decode_threads or min(_MOST_DECODERS, os.cpu_count() or 1), thread_name_prefix="decode"
         )
@@ -110,10 +150,28 @@ class Gateway:
         self._channels: list[grpc.aio.Channel] = []
         self._replicas: Replicas | None = None
         self._health: TritonHealth | None = None
+        self._shadows: Shadows | None = None
+        self.audit: AuditLog | None = None
+        self.hook: AuditHook | None = None
+        self._ends: OperationEnds | None = None
+        if settings.audit_log:
+            self.audit = AuditLog(settings)
+            self.hook = AuditHook(self.audit, settings, Methods(_all_services()))
+            self._ends = OperationEnds(
+                settings.database_url,
+                self.audit,
+                lambda: self._store.lease("audit-operations", self._owner, settings.lease_seconds),
+                self.read_package,
+                period=settings.reconcile_seconds,
+            )
 
     def read_package(self, model_id: str) -> ModelPackage:
         """Give a model's package; raises NotFound."""
         return read_model(self._artifacts, model_id)
+
+    def read_translator(self, name: str) -> TranslatorPackage:
+        """Give a translator; raises NotFound."""
+        return read_translator(self._artifacts, name)
 
     def _deployments(self) -> list[Deployment]:
         found = self._store.list()
@@ -157,6 +215,11 @@ class Gateway:
         router = open_inference_service.TritonRouter(
             replicas, healthy=health.healthy, serving=self._directory.serving, failed=health.failed
         )
+        watcher = metrics.PrometheusShadowObserver()
+        shadows = self._shadows = Shadows(
+            self._comparisons.add, watcher, places=settings.shadow_queue, period=settings.shadow_write_seconds
+        )
+        watcher.watch(lambda: shadows.waiting)
         admission = Admission(settings.predict_concurrency, settings.predict_queue)
         predictor = Predictor(
             self._directory.find,
@@ -167,11 +230,22 @@ class Gateway:
             self._decoders,
             default_timeout=settings.predict_seconds,
             observer=metrics.PrometheusObserver(lambda: admission.waiting),
+            shadows=shadows,
+            adapt_below=settings.adapt_below,
             watch=self._supervision.collector,
         )
-        inference = InferenceService(predictor, window=settings.predict_stream_window)
+        shadows.start(predictor.ask)
+        noted = self.hook.item if self.hook is not None else None
+        inference = InferenceService(predictor, window=settings.predict_stream_window, noted=noted)
         deployments = DeploymentService(
-            self._store, self.operations, self._waiting, self.read_package, self.reconciler.wake, self._supervision.facts.fill
+            self._store,
+            self.operations,
+            self._waiting,
+            self.read_package,
+            self._adaptations,
+            self._comparisons,
+            self.reconciler.wake,
+            self._supervision.facts.fill,
         )
         operations_pb2_grpc.add_OperationsServicer_to_server(OperationsService(self.operations, backends), server)
         deployment_pb2_grpc.add_DeploymentServiceServicer_to_server(deployments, server)
@@ -195,7 +269,10 @@ class Gateway:
         )
 
     async def start(self) -> None:
-        """Start the loops beside: health, deployments, operations."""
+        """Start the loops beside: the audit log first, then health, deployments, operations."""
+        if self.audit is not None and self.hook is not None and self._ends is not None:
+            await asyncio.to_thread(self.audit.start)
+            self._tasks.append(asyncio.create_task(self._ends.run(self.hook.tell_counted), name="audit-operations"))
         await asyncio.to_thread(self._waiting.resume)
         await self._directory.refresh()
         if self._replicas is not None:
@@ -223,8 +300,13 @@ class Gateway:
         await asyncio.to_thread(self.operations.close)
         self.reconciler.close()
         self._decoders.shutdown(wait=False, cancel_futures=True)
+        if self._shadows is not None:
+            await self._shadows.stop()
         for channel in self._channels:
             await channel.close()
         if self._replicas is not None:
             await self._replicas.close()
+        if self.audit is not None and self._ends is not None:
+            self._ends.close()
+            await asyncio.to_thread(self.audit.close)
         self._store.close()

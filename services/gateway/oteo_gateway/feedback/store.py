@@ -7,7 +7,8 @@ from dataclasses import asdict
 import sqlalchemy as sa
 
 from oteo_core.errors import AlreadyExists, NotFound
-from oteo_core.operations.database import create_tables, open_engine, reading, writing
+from oteo_core.operations.database import open_engine, reading, writing
+from oteo_core.operations.raising import raise_tables
 from oteo_gateway.feedback.records import CorrectionRecord
 
 _metadata = sa.MetaData()
@@ -37,8 +38,8 @@ _corrections = sa.Table(
         postgresql_where=sa.text("request_id <> ''"),
     ),
 )
-_LOCK = 7_304_118
-"""Key of PostgreSQL's advisory lock around the making of the tables."""
+_PART, _VERSION = "feedback", 1
+"""What the tables are called among all, and their version."""
 
 MOST_COUNTED = 20_000
 """Latest corrections that the live accuracy is computed from."""
@@ -55,7 +56,7 @@ class CorrectionStore:
 
     def __init__(self, database_url: str) -> None:
         self._engine = open_engine(database_url)
-        create_tables(self._engine, _metadata, _LOCK)
+        raise_tables(self._engine, _PART, _VERSION, make=_metadata.create_all, steps={})
 
     def close(self) -> None:
         """Close all connections."""

@@ -10,19 +10,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from oteo_gateway.deployments.directory import Served
+from oteo_core.packages import ModelPackage
 from oteo_gateway.prediction.answer import ClassAnswer
 from oteo_gateway.prediction.regions import ObjectAnswer, RegionAnswer
+from oteo_gateway.prediction.routing import Routes
 
 _REMEMBERED = 4096
 _MOST_PENDING = 20_000
 
 
 class Watched(NamedTuple):
-    """Whose images are tested together: a deployment by its uid, the generation of what it asks for, and the model that answered."""
+    """Whose images are tested together: a deployment by its uid, the mark of what serves (`Serving.mark`), and the model that answered."""
 
     uid: str
-    generation: int
+    mark: str
     model: str
 
 
@@ -61,10 +62,16 @@ class Collector:
             self._pending[watched].append((statistics.astype(np.float32), answers))
             self._count += 1
 
-    def saw(self, served: Served, sha256: str, statistics: NDArray[Any], answer: ClassAnswer | ObjectAnswer | RegionAnswer) -> None:
+    def saw(
+        self,
+        routes: Routes,
+        package: ModelPackage,
+        sha256: str,
+        statistics: NDArray[np.float64],
+        answer: ClassAnswer | ObjectAnswer | RegionAnswer,
+    ) -> None:
         """Take what `oteo_gateway.prediction.predictor.Watch` is given."""
-        deployment, package = served.deployment, served.package
-        self.note(Watched(deployment.uid, deployment.generation, package.id), sha256, statistics, presence(answer, package.classes))
+        self.note(Watched(routes.uid, routes.mark, package.id), sha256, statistics, presence(answer, package.classes))
 
     def take(self) -> dict[Watched, Batch]:
         """Give what has come since the last call."""

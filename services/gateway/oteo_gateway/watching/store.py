@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from oteo_core.operations.database import create_tables, db_now, open_engine, reading, writing
+from oteo_core.operations.database import db_now, open_engine, reading, writing
+from oteo_core.operations.raising import raise_tables
 from oteo_gateway.watching.collector import Batch, Watched
 from oteo_gateway.watching.records import WatchState
 
@@ -19,27 +20,27 @@ _batches = sa.Table(
     _metadata,
     sa.Column("number", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
     sa.Column("uid", sa.String(64), nullable=False),
-    sa.Column("generation", sa.BigInteger, nullable=False),
+    sa.Column("mark", sa.String(16), nullable=False),
     sa.Column("model", sa.String(63), nullable=False),
     sa.Column("images", sa.Integer, nullable=False),
     sa.Column("classes", sa.Integer, nullable=False),
     sa.Column("statistics", sa.LargeBinary, nullable=False),
     sa.Column("answers", sa.LargeBinary, nullable=False),
     sa.Column("create_time", sa.Float, nullable=False),
-    sa.Index("watch_batches_of", "uid", "generation", "model", "number"),
+    sa.Index("watch_batches_of", "uid", "mark", "model", "number"),
     sqlite_autoincrement=True,
 )
 _states = sa.Table(
     "watch_states",
     _metadata,
     sa.Column("uid", sa.String(64), primary_key=True),
-    sa.Column("generation", sa.BigInteger, primary_key=True),
+    sa.Column("mark", sa.String(16), primary_key=True),
     sa.Column("model", sa.String(63), primary_key=True),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("update_time", sa.Float, nullable=False),
 )
-_LOCK = 7_304_117
-"""Key of PostgreSQL's advisory lock around the making of the tables."""
+_PART, _VERSION = "watch", 1
+"""What the tables are called among all, and their version."""
 
 
 class WatchStore:
@@ -53,7 +54,7 @@ class WatchStore:
 
     def __init__(self, database_url: str) -> None:
         self._engine = open_engine(database_url)
-        create_tables(self._engine, _metadata, _LOCK)
+        raise_tables(self._engine, _PART, _VERSION, make=_metadata.create_all, steps={})
 
     def close(self) -> None:
         """Close all connections."""
@@ -109,10 +110,10 @@ class WatchStore:
 
     def waiting(self) -> dict[Watched, int]:
         """Give the number of the last batch of everything that has batches."""
-        key = (_batches.c.uid, _batches.c.generation, _batches.c.model)
+        key = (_batches.c.uid, _batches.c.mark, _batches.c.model)
         with reading(self._engine) as connection:
             rows = connection.execute(sa.select(*key, sa.func.max(_batches.c.number)).group_by(*key)).all()
-        return {Watched(uid, int(generation), model): int(last) for uid, generation, model, last in rows}
+        return {Watched(uid, mark, model): int(last) for uid, mark, model, last in rows}
 
     def states(self, uid: str | None = None) -> dict[Watched, WatchState]:
         """Give how all watches stand, or those of one deployment."""
@@ -121,7 +122,7 @@ class WatchStore:
             query = query.where(_states.c.uid == uid)
         with reading(self._engine) as connection:
             rows = connection.execute(query).mappings().all()
-        return {Watched(row["uid"], int(row["generation"]), row["model"]): WatchState.from_dict(json.loads(row["state"])) for row in rows}
+        return {Watched(row["uid"], row["mark"], row["model"]): WatchState.from_dict(json.loads(row["state"])) for row in rows}
 
     def keep(self, watched: Watched, state: WatchState) -> None:
         """Write how a watch stands."""
@@ -140,7 +141,7 @@ class WatchStore:
 
 
 def _of(table: sa.Table, watched: Watched) -> sa.ColumnElement[bool]:
-    return sa.and_(table.c.uid == watched.uid, table.c.generation == watched.generation, table.c.model == watched.model)
+    return sa.and_(table.c.uid == watched.uid, table.c.mark == watched.mark, table.c.model == watched.model)
 
 
 def _joined(rows: Iterable[Any]) -> Batch:

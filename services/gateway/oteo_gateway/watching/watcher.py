@@ -193,9 +193,11 @@ class Watcher:
 
 
 def watched_of(deployment: Deployment) -> list[Watched]:
-    """Give what is watched of a deployment: each of its models; a change of the deployment begins anew."""
-    models = dict.fromkeys([*(part.model_id for part in deployment.models), deployment.answering_model])
-    return [Watched(deployment.uid, deployment.generation, model) for model in models]
+    """Give what is watched of a deployment: each model that answers; with a change of models, shares or translators all begins anew."""
+    serving = deployment.serving
+    if serving is None:
+        return []
+    return [Watched(deployment.uid, serving.mark, model.part.model_id) for model in serving.models if not model.part.shadow]
 
 
 def different(batch: Batch) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
