@@ -23,7 +23,7 @@ from oteo_core.evaluation.bootstrap import Floats, generator, wilson_interval
 from oteo_core.packages.reference import image_statistics, statistic_names
 from oteo_core.shift.alarm import Alarm, level_of
 from oteo_core.shift.home import Flags, Home
-from oteo_core.shift.looking import WINDOWS, look
+from oteo_core.shift.looking import LOOKED_AT, look
 
 Pixels = NDArray[np.uint8]
 
@@ -91,7 +91,7 @@ def watch(home: Home, rows: Floats, answers: Flags | None, start: int = 0) -> Wa
     ours, plain, corrected, kind, looks = -1, -1, -1, "", 0
     alarm = Alarm()
     for end in range(EVERY, len(rows) + 1, EVERY):
-        begin = max(0, end - WINDOWS[-1])
+        begin = max(0, end - LOOKED_AT)
         level = level_of(EVERY, RATE)
         found = look(home, rows[begin:end], None if answers is None else answers[begin:end], level)
         if found is None:

@@ -13,7 +13,7 @@ from oteo_core.packages.reference_sample import ReferenceSample
 from oteo_core.shift.alarm import CALM_LOOKS, Alarm, level_of
 from oteo_core.shift.home import GRAIN, Home, distribution, in_steps
 from oteo_core.shift.independence import effective_number
-from oteo_core.shift.looking import BOTH, LOOKS, NONE, SHARES, WINDOWS, Look, distance_p, distances, look, share_p
+from oteo_core.shift.looking import BOTH, LOOKED_AT, LOOKS, NONE, SHARES, WINDOWS, Look, distance_p, distances, look, share_p
 
 COLUMNS = [f"figure {number}" for number in range(6)]
 
@@ -77,7 +77,7 @@ def watched(home: Home, rows: np.ndarray, answers: np.ndarray | None = None, eve
     """Give the image at which the alarm went on (-1: never) and the look that did it."""
     alarm = Alarm()
     for end in range(every, len(rows) + 1, every):
-        begin = max(0, end - WINDOWS[-1])
+        begin = max(0, end - LOOKED_AT)
         level = level_of(every, 0.01)
         found = look(home, rows[begin:end], None if answers is None else answers[begin:end], level)
         if found is not None and (alarm := alarm.after(found, level, 0.15, end)).on:

@@ -23,6 +23,9 @@ WINDOWS = (32, 128, 512)
 
 NONE, LOOKS, SHARES, BOTH = "none", "looks", "shares", "both"
 POWER = 0.9
+LOOKED_AT = 2 * WINDOWS[-1]
+"""So many latest images a look makes use of: the longest window, and those before it."""
+_LEAST_BEFORE = 64
 _LEFT_OVER = 0.001
 """Level of "something is left after the shares are made equal": what is not surely left is put down to the shares."""
 
@@ -106,7 +109,7 @@ def look(home: Home, statistics: Floats, answers: Flags | None, level: float) ->
     home
         The training domain.
     statistics
-        ``(n, D)`` as `oteo_core.packages.reference.image_statistics` gives them, in order of arrival, no image twice.
+        ``(n, D)`` as `oteo_core.packages.reference.image_statistics` gives them, in order of arrival, no image twice; of `LOOKED_AT` latest.
     answers
         ``(n, K)`` bool: classes that the model found; None where they are not compared.
     level
@@ -130,13 +133,13 @@ def look(home: Home, statistics: Floats, answers: Flags | None, level: float) ->
     best = _Found()
     worth = 0.0
     for size in windows:
-        worth = effective_number(scaled[-size:])
+        worth = _worth(scaled, size)
         apart = distances(home.distribution, distribution(figures[-size:])) - home.slack
         best.figure(distance_p(apart, home.size, worth) * tests, apart, scaled[-size:].mean(axis=0))
         if compared and answers is not None and home.answers is not None:
             recent = answers[-size:].astype(np.float64)
             ours, theirs = home.answers.mean(axis=0), recent.mean(axis=0)
-            alone = min(worth, effective_number(recent))
+            alone = min(worth, _worth(answers.astype(np.float64), size))
             best.share(share_p(ours, home.answer_size, theirs, alone) * tests, theirs - ours)
     longest = figures[-windows[-1] :]
     kind = _kind(home, longest, answers, worth, best, level)
@@ -152,6 +155,16 @@ def look(home: Home, statistics: Floats, answers: Flags | None, level: float) ->
         moved=best.share_moved if by_class else best.figure_moved,
         of_class=by_class,
     )
+
+
+def _worth(rows: Floats, size: int) -> float:
+    """Give the independent images that the latest `size` rows are worth: by themselves, and by how alike those before them were.
+
+    A short window says little of how images come in runs, and a shift within it looks like a run: the rows before it say more.
+    """
+    worth = effective_number(rows[-size:])
+    before = rows[:-size]
+    return min(worth, size * effective_number(before) / len(before)) if len(before) >= _LEAST_BEFORE else worth
 
 
 class _Found:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from oteo_core.errors import OteoError
 from oteo_core.shift.alarm import level_of
 from oteo_core.shift.home import Home
-from oteo_core.shift.looking import WINDOWS, look
+from oteo_core.shift.looking import LOOKED_AT, WINDOWS, look
 from oteo_gateway.deployments.records import Deployment
 from oteo_gateway.watching.collector import Batch, Collector, Watched
 from oteo_gateway.watching.records import WatchState
@@ -142,7 +142,7 @@ class Watcher:
 
     def _look_at(self, watched: Watched, state: WatchState, now: float) -> WatchState:
         settings = self._settings
-        batch, counts = self._store.latest(watched, 2 * _LATEST)
+        batch, counts = self._store.latest(watched, LOOKED_AT)
         if batch is None:
             return state
         new = sum(count for number, count in counts.items() if number > state.last)
@@ -155,7 +155,7 @@ class Watcher:
         if home is None or len(home.columns) not in (1, rows.shape[1]):
             return state
         level = level_of(state.unseen, settings.false_alarms)
-        found = look(home, rows[-_LATEST:], answers[-_LATEST:] if answers.shape[1] else None, level)
+        found = look(home, rows[-LOOKED_AT:], answers[-LOOKED_AT:] if answers.shape[1] else None, level)
         if found is None:
             return state
         alarm = state.alarm.after(found, level, settings.least_effect, now)
@@ -179,7 +179,7 @@ class Watcher:
         for number in sorted(counts, reverse=True):
             oldest = number
             total += counts[number]
-            if total >= 2 * _LATEST:
+            if total >= LOOKED_AT:
                 break
         if oldest > min(counts):
             self._store.prune(watched, oldest)
