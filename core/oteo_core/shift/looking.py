@@ -25,7 +25,7 @@ NONE, LOOKS, SHARES, BOTH = "none", "looks", "shares", "both"
 POWER = 0.9
 LOOKED_AT = 2 * WINDOWS[-1]
 """So many latest images a look makes use of: the longest window, and those before it."""
-_LEAST_BEFORE = 64
+_BLOCK, _LEAST_BLOCKS = 128, 3
 _LEFT_OVER = 0.001
 """Level of "something is left after the shares are made equal": what is not surely left is put down to the shares."""
 
@@ -158,13 +158,17 @@ def look(home: Home, statistics: Floats, answers: Flags | None, level: float) ->
 
 
 def _worth(rows: Floats, size: int) -> float:
-    """Give the independent images that the latest `size` rows are worth: by themselves, and by how alike those before them were.
+    """Give the independent images that the latest `size` rows are worth: by themselves, and by how alike the rows of all blocks were.
 
-    A short window says little of how images come in runs, and a shift within it looks like a run: the rows before it say more.
+    A short window says little of how images come in runs. Many blocks say more, and their median does not mind the one that a shift lies in, which
+    would look like a run.
     """
     worth = effective_number(rows[-size:])
-    before = rows[:-size]
-    return min(worth, size * effective_number(before) / len(before)) if len(before) >= _LEAST_BEFORE else worth
+    ends = range(len(rows), _BLOCK - 1, -_BLOCK)
+    if len(ends) < _LEAST_BLOCKS:
+        return worth
+    shares = [effective_number(rows[end - _BLOCK : end]) / _BLOCK for end in ends]
+    return min(worth, size * float(np.median(shares)))
 
 
 class _Found:
