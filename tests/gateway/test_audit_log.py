@@ -19,10 +19,13 @@ from gateway_support import Backend, Loop, RunningGateway, details_of, picture, 
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from PIL import Image
 
+from oteo_core.access import Identity
 from oteo_core.artifacts import ArtifactStore, open_store
 from oteo_core.auditlog import HeadStore, load_keys, verify
 from oteo_core.auditlog.segments import chains_of, segments_of
+from oteo_core.context import CallContext
 from oteo_core.errors import FailedPrecondition
+from oteo_core.tokens import TokenFile
 from oteo_gateway.auditing.hook import RefusalLimit
 from oteo_gateway.auditing.methods import Kind, Methods
 from oteo_gateway.service import _all_services
@@ -98,6 +101,29 @@ def door(loop: Loop, backends: tuple[Backend, Backend], tmp_path: Path, request:
     )
     with running_gateway(loop, settings, log_dir=tmp_path / "logs") as running:
         yield Door(running, tmp_path, automl, augment)
+
+
+def test_a_refusal_at_the_door_is_written_with_who_was_refused(door: Door) -> None:
+    token, _ = TokenFile(door.home / "tokens.json").create("vic", ["viewer"])
+    with grpc.insecure_channel(door.running.address) as channel:
+        stub = automl_pb2_grpc.AutoMLServiceStub(channel)
+        for bearer in ("made-up", token):
+            wait_for(lambda bearer=bearer: _refused(stub, bearer) == ("TOKEN_INVALID" if bearer == "made-up" else "ROLE_MISSING"))
+    found = of(door.home, "DeleteModel")
+    # Nothing was begun, and nothing that was shown is written.
+    assert {record["kind"] for record in found} == {"call"}
+    refused = found[-1]
+    assert "ROLE_MISSING" in json.dumps(refused)
+    assert "token:vic" in json.dumps(refused)
+    assert token not in json.dumps(found)
+
+
+def _refused(stub: automl_pb2_grpc.AutoMLServiceStub, bearer: str) -> str:
+    try:
+        stub.DeleteModel(automl_pb2.DeleteModelRequest(name="models/x"), metadata=(("authorization", f"Bearer {bearer}"),), timeout=10)
+    except grpc.RpcError as error:
+        return details_of(error)[0]
+    return ""
 
 
 def test_a_forwarded_change_is_written_before_it_is_carried_out_and_after(door: Door) -> None:
@@ -235,6 +261,24 @@ def test_no_log_is_written_where_the_settings_say_so(door: Door) -> None:
     door.answer("DeleteModel", automl_pb2.Model())
     automl_pb2_grpc.AutoMLServiceStub(door.running.channel).DeleteModel(automl_pb2.DeleteModelRequest(name="models/lesions"))
     assert not (door.home / "audit").exists()
+
+
+class _Peer:
+    """What of gRPC's context the hook asks for."""
+
+    def peer(self) -> str:
+        return "ipv6:%5B::1%5D:4711"
+
+
+def test_the_roles_and_the_address_of_a_caller_are_written(door: Door) -> None:
+    hook = door.running.gateway.hook
+    assert hook is not None
+    call = CallContext(
+        method=f"{AUTOML}/GetModel", caller="jo", identity=Identity("jo", "oidc", frozenset({"operator", "reader"})), request_id="0" * 32
+    )
+    assert hook.after(call, "PERMISSION_DENIED", "ROLE_MISSING", None, _Peer()) is not None
+    (refused,) = of(door.home, "GetModel")
+    assert (refused["actor"], refused["roles"], refused["source"]) == ("jo", ["operator", "reader"], "::1")
 
 
 def test_a_flood_of_refusals_is_counted() -> None:

@@ -13,6 +13,7 @@ import time
 from oteo_core import telemetry
 from oteo_core.errors import OteoError, Unavailable
 from oteo_core.operations import OperationStore
+from oteo_gateway.access.quota_store import QuotaStore
 from oteo_gateway.auditing import operation_ends
 from oteo_gateway.deployments.store import DeploymentStore
 from oteo_gateway.feedback.store import CorrectionStore
@@ -25,7 +26,7 @@ _LOG = telemetry.logger("oteo.migrate")
 
 
 def migrate(database_url: str, *, patience: float = _PATIENCE) -> None:
-    """Make or raise the tables of operations, deployments, watches, corrections and of what the audit log has of operations.
+    """Make or raise the tables of operations, deployments, watches, corrections, quotas and of what the audit log has of operations.
 
     Parameters
     ----------
@@ -48,6 +49,7 @@ def migrate(database_url: str, *, patience: float = _PATIENCE) -> None:
             DeploymentStore(database_url).close()
             WatchStore(database_url).close()
             CorrectionStore(database_url).close()
+            QuotaStore(database_url).close()
             operation_ends.create_tables(database_url)
         except Unavailable as error:
             if time.monotonic() >= end:
