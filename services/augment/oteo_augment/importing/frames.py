@@ -20,6 +20,7 @@ from oteo_core.errors import InvalidArgument
 from oteo_core.images import ImageLimits, decode_labels, perceptual_hash, pixel_digest, significant_bits
 from oteo_core.images.probing import probe
 from oteo_core.images.sequences import Frame, Opened, open_labels
+from oteo_core.keyed import keyed_hash
 
 _MOST_VALUES = 4096
 _Fill = Callable[..., None]
@@ -37,7 +38,7 @@ def scan_frames(plan: ScanPlan, target: Target, row: Scanned, opened: Opened, ch
     """
     header = opened.header
     row.media_kind, row.spacing, row.position = header.kind, header.spacing, header.position
-    row.series, row.patient = (_hashed(plan.secret, word) for word in (header.series, header.patient))
+    row.series, row.patient = (keyed_hash(plan.secret, word) for word in (header.series, header.patient))
     if header.notes:
         row.note_code, row.note = header.notes[0]
     return _each(row, (partial(_fill_image, frame=frame) for frame in opened.frames), target, check)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -16,8 +15,8 @@ from oteo_core.datasets import Sample
 from oteo_core.datasets.columns import SCHEMA, from_batch, to_batch
 from oteo_core.datasets.media_files import media_file
 from oteo_core.errors import InvalidArgument
-from oteo_core.images import ImageLimits, decode, perceptual_hash, pixel_digest, significant_bits
-from oteo_core.images.sequences.opening import holds_frames, open_frames
+from oteo_core.images import ImageLimits, perceptual_hash, pixel_digest, significant_bits
+from oteo_core.images.sequences import open_image
 
 FOLDER = "corrections"
 _PARTS = (("train", 0.7), ("validation", 0.15), ("test", 0.15))
@@ -50,16 +49,12 @@ def read_pixels(data: bytes, frame: int, limits: ImageLimits) -> Pixels:
     InvalidArgument
         ``NO_SUCH_FRAME``, ``UNREADABLE_IMAGE``, ``TRUNCATED_IMAGE``, ``IMAGE_TOO_LARGE`` or ``UNSUPPORTED_FORMAT``.
     """
-    if holds_frames(data):
-        opened = open_frames(data, limits)
-        found = next(islice(opened.frames, frame, None), None)
-        if found is None:
-            raise InvalidArgument(f"The image has no frame {frame}.", reason="NO_SUCH_FRAME", field="answer.frame")
-        return Pixels(found.pixels, found.bit_depth, opened.header.spacing)
-    if frame:
+    opened = open_image(data, limits)
+    decoder = next(iter(opened.decoders(frame)), None)
+    if decoder is None:
         raise InvalidArgument(f"The image has no frame {frame}.", reason="NO_SUCH_FRAME", field="answer.frame")
-    image = decode(data, limits)
-    return Pixels(image.pixels, image.header.bit_depth)
+    found = decoder()
+    return Pixels(found.pixels, found.bit_depth, opened.header.spacing)
 
 
 def make_sample(pixels: Pixels, truth: Sample, group: str, image: str) -> tuple[Sample, bytes]:
