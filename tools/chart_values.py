@@ -28,7 +28,7 @@ MANAGED = frozenset(
         *("home", "artifacts", "artifact_options", "database_url", "ray_address", "ray_token_path", "job_python", "mlflow_uri"),
         *("triton_urls", "model_repository", "augment_address", "automl_address", "translate_address", "gateway_address", "listen"),
         *("metrics_port", "token", "token_file", "allow_anonymous", "tls_cert", "tls_key", "tls_ca", "tls_client_ca", "tls_client_auth"),
-        *("max_connection_age_seconds", "drain_seconds", "log_format", "log_level"),
+        *("max_connection_age_seconds", "drain_seconds", "log_format", "log_level", "audit_folder", "audit_key_file", "audit_archive"),
     }
 )
 """Settings that the chart itself gives, from other values."""
@@ -139,6 +139,7 @@ class Secrets(Values):
     """Secrets that are there before the chart is installed."""
 
     token: SecretKey
+    audit: SecretKey
     ray: SecretKey
     database: DatabaseSecret
     s3: S3Secret
@@ -183,9 +184,17 @@ class Service(Placing):
     scratch: Quantity
 
 
+class AuditVolume(Values):
+    """Where gateways write the audit log."""
+
+    claim: str = Field(pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$")
+    size: Quantity
+
+
 class GatewayValues(Service):
     """The gateway."""
 
+    audit: AuditVolume
     autoscaling: HorizontalScaling
     settings: GatewayOwn  # type: ignore[valid-type]
 

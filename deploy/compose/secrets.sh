@@ -15,6 +15,7 @@ printf 'MLFLOW_BACKEND_STORE_URI=postgresql+psycopg://oteo:%s@postgresql:5432/ml
 printf 'ROOT_ACCESS_KEY=%s\nROOT_SECRET_KEY=%s\n' "$access" "$secret" > "$folder/s3.env"
 printf '[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n' "$access" "$secret" > "$folder/s3_credentials"
 random > "$folder/ray_token"
+od -An -N32 -tx1 /dev/urandom | tr -d ' \n' > "$folder/audit_key"
 # Last: while it is missing, all of this is done again.
 random > "$folder/token"
 # Containers run as another user; the folder itself is its owner's alone.

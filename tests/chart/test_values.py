@@ -279,6 +279,7 @@ CONTEXTS: dict[str, dict[str, Any]] = {
 }
 # Values that are empty with everything on, and what they may be.
 EMPTY: dict[str, Any] = {
+    "gateway.audit.claim": "a-claim",
     "triton.modelCache.claim": "a-claim",
     "postgresql.volume.storageClass": "fast",
     "s3.volume.storageClass": "fast",

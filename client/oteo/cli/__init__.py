@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from oteo.cli import augment, codes, datasets, deployments, models, operations, predict, run, shift, stack, translate
+from oteo.cli import audit, augment, codes, datasets, deployments, models, operations, predict, run, shift, stack, translate
 
 app = typer.Typer(
     name="oteo",
@@ -26,6 +26,7 @@ shift.add(app)
 app.add_typer(deployments.app, name="deploy")
 predict.add(app)
 app.add_typer(operations.app, name="operations")
+app.add_typer(audit.app, name="audit")
 
 
 def main() -> None:

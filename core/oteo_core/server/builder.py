@@ -20,6 +20,7 @@ from oteo_core.errors import Unavailable
 from oteo_core.security import required_token, server_credentials
 from oteo_core.server.calls import CallInterceptor
 from oteo_core.server.channels import server_options
+from oteo_core.server.hooks import CallHook
 from oteo_core.settings import CoreSettings
 
 LOG = telemetry.logger("oteo.server")
@@ -51,7 +52,13 @@ class Server:
 
 
 def build_server(
-    settings: CoreSettings, *, service: str, register: Register, generic_handlers: Sequence[grpc.GenericRpcHandler] = (), listen: str = ""
+    settings: CoreSettings,
+    *,
+    service: str,
+    register: Register,
+    generic_handlers: Sequence[grpc.GenericRpcHandler] = (),
+    listen: str = "",
+    hook: CallHook | None = None,
 ) -> Server:
     """Build a server with everything that each of Oteo's has: token, TLS, validation, health, reflection.
 
@@ -67,6 +74,8 @@ def build_server(
         Handlers for methods that no servicer has, such as those that forward bytes.
     listen
         ``host:port``; empty: the settings'; port 0: a free one.
+    hook
+        Told of every call.
 
     Raises
     ------
@@ -75,7 +84,7 @@ def build_server(
     """
     pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="handler")
     server = grpc.aio.server(
-        interceptors=[CallInterceptor(required_token(settings), pool)],
+        interceptors=[CallInterceptor(required_token(settings), pool, hook)],
         options=server_options(settings),
     )
     names = tuple(register(server))
@@ -103,9 +112,15 @@ async def _call(hooks: Sequence[Hook]) -> None:
 
 
 async def _run(
-    settings: CoreSettings, service: str, register: Register, on_start: Sequence[Hook], on_stop: Sequence[Hook], handlers: Sequence[Any]
+    settings: CoreSettings,
+    service: str,
+    register: Register,
+    on_start: Sequence[Hook],
+    on_stop: Sequence[Hook],
+    handlers: Sequence[Any],
+    hook: CallHook | None,
 ) -> None:
-    server = build_server(settings, service=service, register=register, generic_handlers=handlers)
+    server = build_server(settings, service=service, register=register, generic_handlers=handlers, hook=hook)
     # On loopback where the calls are, else where a scraper reaches it.
     telemetry.serve_metrics(
         settings.metrics_port, (settings.listen or getattr(settings, f"{service}_address")).rpartition(":")[0].strip("[]")
@@ -133,7 +148,8 @@ def serve(
     on_start: Sequence[Hook] = (),
     on_stop: Sequence[Hook] = (),
     generic_handlers: Sequence[grpc.GenericRpcHandler] = (),
+    hook: CallHook | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. ``register`` and the hooks (plain or coroutine functions) run inside the event loop."""
+    """Serve until SIGTERM or SIGINT, then drain. ``register``, ``on_start`` and ``on_stop`` (plain or coroutine functions) run inside the event loop."""
     telemetry.configure_logging(settings, service)
-    uvloop.run(_run(settings, service, register, on_start, on_stop, generic_handlers))
+    uvloop.run(_run(settings, service, register, on_start, on_stop, generic_handlers, hook))

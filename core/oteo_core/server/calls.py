@@ -23,6 +23,7 @@ from oteo_core import telemetry
 from oteo_core.context import CallContext, enter
 from oteo_core.errors import Cancelled, DeadlineExceeded, Internal, OteoError, Unimplemented, from_exception
 from oteo_core.security import OPEN_METHODS, identify
+from oteo_core.server.hooks import CallHook, Ending
 from oteo_core.server.validation import validate
 
 LOG = telemetry.logger("oteo.rpc")
@@ -80,10 +81,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         The token that calls must bear; None: none needed.
     pool
         Threads for handlers that are plain functions.
+    hook
+        Told of every call; None: nobody is.
     """
 
-    def __init__(self, token: str | None, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, token: str | None, pool: ThreadPoolExecutor, hook: CallHook | None = None) -> None:
         self._token = token
+        self._hook = hook
         self._pool = pool
         self._wrapped: dict[str, tuple[Any, Any]] = {}
 
@@ -119,14 +123,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         serializers = {"request_deserializer": handler.request_deserializer, "response_serializer": handler.response_serializer}
 
         async def unary(request: Any, context: Any) -> Any:
-            return await self._answer(method, context, lambda call: self._one(function, request, context, call, handler.request_streaming))
+            asked = None if handler.request_streaming else request
+            return await self._answer(
+                method, context, lambda call: self._one(function, request, context, call, handler.request_streaming), asked
+            )
 
         async def stream(request: Any, context: Any) -> None:
             async def run(call: CallContext) -> None:
                 async for response in self._many(function, request, context, call, handler.request_streaming):
                     await context.write(response)
 
-            await self._answer(method, context, run)
+            await self._answer(method, context, run, None if handler.request_streaming else request)
 
         if handler.response_streaming:
             make = grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
@@ -166,7 +173,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         while (response := await _to_thread(self._pool, next, iterator, _END)) is not _END:
             yield response
 
-    async def _answer(self, method: str, context: Any, run: Callable[[CallContext], Any]) -> Any:
+    async def _answer(self, method: str, context: Any, run: Callable[[CallContext], Any], request: Any = None) -> Any:
         """Run a handler; log and count how it ended, and turn errors into status with details."""
         began = time.perf_counter()
         metadata = _texts(context.invocation_metadata())
@@ -183,11 +190,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         context.set_trailing_metadata((("x-request-id", call.request_id),))
         error: OteoError | None = None
         code = "OK"
+        ending = Ending(self._hook, call, context)
         telemetry.IN_FLIGHT.labels(method).inc()
         try:
             call.caller = identify(method, metadata, self._token)
             async with asyncio.timeout(call.remaining()):
-                return await run(call)
+                await ending.begin(request)
+                response = await run(call)
+                await ending.settle("OK", "", response)
+                return response
         except asyncio.CancelledError:
             call.cancelled.set()
             overdue = call.deadline is not None and time.monotonic() >= call.deadline
@@ -215,6 +226,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             telemetry.IN_FLIGHT.labels(method).dec()
             telemetry.HANDLED.labels(method, code).inc()
             telemetry.SECONDS.labels(method).observe(seconds)
+            await self._told(ending, code, error)
             if method not in _QUIET:
                 LOG.info(
                     "call",
@@ -231,6 +243,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             (("grpc-status-details-bin", status.SerializeToString()), ("x-request-id", call.request_id)),
         )
         return None
+
+    @staticmethod
+    async def _told(ending: Ending, code: str, error: OteoError | None) -> None:
+        """Tell the hook of a call that ended without an answer; its error stays what it is."""
+        try:
+            waiting = ending.tell(code, error.reason if error else "")
+            # Somebody who has gone is not kept waiting for.
+            if waiting is not None and not isinstance(error, Cancelled):
+                await waiting()
+        except OteoError as failed:
+            LOG.error("a call's end was not taken notice of", code=code, error=str(failed))  # noqa: TRY400 - the sentence says it
 
     @staticmethod
     def _unexpected(error: BaseException, method: str) -> OteoError:

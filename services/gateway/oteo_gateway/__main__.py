@@ -16,7 +16,7 @@ def main() -> None:
     # Images are decoded side by side, each on one thread: OpenCV's own threads would only be in their way.
     cv2.setNumThreads(1)
     gateway = Gateway(settings, RayJobRunner(settings.ray_address, settings.ray_token_path))
-    serve(settings, service="gateway", register=gateway.register, on_start=[gateway.start], on_stop=[gateway.stop])
+    serve(settings, service="gateway", register=gateway.register, on_start=[gateway.start], on_stop=[gateway.stop], hook=gateway.hook)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -25,6 +25,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 log = structlog.get_logger(__name__)
 
 _PNG = "image/png"
+Noted = Callable[[bytes, inference_pb2.PredictStreamResponse], Awaitable[inference_pb2.PredictStreamResponse]]
 _MASKS: dict[int, MaskForm] = {
     inference_pb2.MASK_ENCODING_UNSPECIFIED: "runs",
     inference_pb2.MASK_ENCODING_RUN_LENGTHS: "runs",
@@ -42,11 +43,14 @@ class InferenceService:
         Answers.
     window
         Images of one stream that are worked on at a time.
+    noted
+        Given each answer of a stream, with its request, before the caller gets it; gives the answer to give. None: not asked.
     """
 
-    def __init__(self, predictor: Predictor, *, window: int) -> None:
+    def __init__(self, predictor: Predictor, *, window: int, noted: Noted | None = None) -> None:
         self._predictor = predictor
         self._window = window
+        self._noted = noted
 
     async def Predict(self, request: inference_pb2.PredictRequest, context: Context) -> inference_pb2.PredictResponse:
         """Answer for one image."""
@@ -59,8 +63,12 @@ class InferenceService:
 
         Requests come as bytes, so that one that breaks the contract's rules is answered with its error and does not end the stream.
         """
-        async for response in answered_in_order(request_iterator, lambda data: self._answer(data, context), self._window):
+        async for response in answered_in_order(request_iterator, lambda data: self._answer_noted(data, context), self._window):
             yield response
+
+    async def _answer_noted(self, data: bytes, context: Context) -> Sequence[inference_pb2.PredictStreamResponse]:
+        responses = await self._answer(data, context)
+        return responses if self._noted is None else [await self._noted(data, response) for response in responses]
 
     async def _answer(self, data: bytes, context: Context) -> Sequence[inference_pb2.PredictStreamResponse]:
         item = inference_pb2.PredictStreamRequest()

@@ -17,6 +17,7 @@ from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.protobuf.descriptor import ServiceDescriptor
 
 from oteo_core.artifacts import ArtifactStore, open_store
+from oteo_core.auditlog import AuditLog
 from oteo_core.datasets.named_images import ImageStore
 from oteo_core.images import ImageLimits
 from oteo_core.jobs import JobRunner
@@ -25,6 +26,9 @@ from oteo_core.packages import ModelPackage, read_model
 from oteo_core.packages.translators import TranslatorPackage, list_translators, read_translator
 from oteo_core.security import bearer
 from oteo_gateway import inference_service, metrics, open_inference_service
+from oteo_gateway.auditing.hook import AuditHook
+from oteo_gateway.auditing.methods import Methods
+from oteo_gateway.auditing.operation_ends import OperationEnds
 from oteo_gateway.channels import service_channel, sync_triton_channel, triton_channel
 from oteo_gateway.deployment_service import DeploymentService
 from oteo_gateway.deployments.adaptations import Adaptations
@@ -51,7 +55,7 @@ from oteo_gateway.triton_inference import TritonCalls
 from oteo_gateway.waiting_service import WaitingOperations
 from oteo_protos.augment.v1 import augment_pb2, dataset_pb2
 from oteo_protos.automl.v1 import automl_pb2
-from oteo_protos.gateway.v1 import deployment_pb2, deployment_pb2_grpc, pipeline_pb2, pipeline_pb2_grpc
+from oteo_protos.gateway.v1 import deployment_pb2, deployment_pb2_grpc, feedback_pb2, inference_pb2, pipeline_pb2, pipeline_pb2_grpc
 from oteo_protos.translate.v1 import translate_pb2
 
 log = structlog.get_logger(__name__)
@@ -71,6 +75,20 @@ FORWARDED: dict[str, list[ServiceDescriptor]] = {
     "automl": _services(automl_pb2, "AutoMLService"),
     "translate": _services(translate_pb2, "TranslateService"),
 }
+
+
+def _all_services() -> list[ServiceDescriptor]:
+    """Give the services whose calls come in here, forwarded or not."""
+    own = (
+        (operations_pb2, "Operations"),
+        (deployment_pb2, "DeploymentService"),
+        (pipeline_pb2, "PipelineService"),
+        (inference_pb2, "InferenceService"),
+        (feedback_pb2, "FeedbackService"),
+    )
+    found = [descriptor for descriptors in FORWARDED.values() for descriptor in descriptors]
+    found.extend(descriptor for file, name in own for descriptor in _services(file, name))
+    return [*found, open_inference_service.DESCRIPTOR]
 
 
 class Gateway:
@@ -123,6 +141,19 @@ class Gateway:
         self._replicas: Replicas | None = None
         self._health: TritonHealth | None = None
         self._shadows: Shadows | None = None
+        self.audit: AuditLog | None = None
+        self.hook: AuditHook | None = None
+        self._ends: OperationEnds | None = None
+        if settings.audit_log:
+            self.audit = AuditLog(settings)
+            self.hook = AuditHook(self.audit, settings, Methods(_all_services()))
+            self._ends = OperationEnds(
+                settings.database_url,
+                self.audit,
+                lambda: self._store.lease("audit-operations", self._owner, settings.lease_seconds),
+                self.read_package,
+                period=settings.reconcile_seconds,
+            )
 
     def read_package(self, model_id: str) -> ModelPackage:
         """Give a model's package; raises NotFound."""
@@ -193,7 +224,8 @@ class Gateway:
             adapt_below=settings.adapt_below,
         )
         shadows.start(predictor.ask)
-        inference = InferenceService(predictor, window=settings.predict_stream_window)
+        noted = self.hook.item if self.hook is not None else None
+        inference = InferenceService(predictor, window=settings.predict_stream_window, noted=noted)
         deployments = DeploymentService(
             self._store, self.operations, self._waiting, self.read_package, self._adaptations, self._comparisons, self.reconciler.wake
         )
@@ -217,7 +249,10 @@ class Gateway:
         )
 
     async def start(self) -> None:
-        """Start the loops beside: health, deployments, operations."""
+        """Start the loops beside: the audit log first, then health, deployments, operations."""
+        if self.audit is not None and self.hook is not None and self._ends is not None:
+            await asyncio.to_thread(self.audit.start)
+            self._tasks.append(asyncio.create_task(self._ends.run(self.hook.tell_counted), name="audit-operations"))
         await asyncio.to_thread(self._waiting.resume)
         await self._directory.refresh()
         if self._replicas is not None:
@@ -249,4 +284,7 @@ class Gateway:
             await channel.close()
         if self._replicas is not None:
             await self._replicas.close()
+        if self.audit is not None and self._ends is not None:
+            self._ends.close()
+            await asyncio.to_thread(self.audit.close)
         self._store.close()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from oteo_core.settings import CoreSettings
+from oteo_core.auditlog.settings import AuditSettings
 
 
-class GatewaySettings(CoreSettings):
+class GatewaySettings(AuditSettings):
     """What the gateway reads from ``OTEO_*`` environment variables, beside what every service reads."""
 
     predict_concurrency: int = Field(default=64, ge=1, description="Predictions that run at a time.")

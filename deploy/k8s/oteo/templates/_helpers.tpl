@@ -281,6 +281,13 @@ spec:
         - name: OTEO_DRAIN_SECONDS
           value: {{ $values.drainSeconds | int | quote }}
         {{- if eq .part "gateway" }}
+        - name: OTEO_AUDIT_FOLDER
+          value: /var/lib/oteo/audit
+        - name: OTEO_AUDIT_KEY_FILE
+          value: /etc/oteo/audit/key
+        - name: OTEO_AUDIT_ARCHIVE
+          # A pod's own folder may go with it; what lies in the object store stays.
+          value: "true"
         - name: OTEO_TRITON_URLS
           # Replicas that are not ready are among them: it is the gateway that has them load what is deployed.
           value: dns:///{{ include "oteo.host" (dict "root" $root "service" "triton-all") }}:8001
@@ -311,8 +318,32 @@ spec:
       volumeMounts:
         {{- include "oteo.secretMounts" $root | nindent 8 }}
         {{- include "oteo.scratchMounts" $root | nindent 8 }}
+        {{- if eq .part "gateway" }}
+        - name: audit
+          mountPath: /var/lib/oteo/audit
+        - name: audit-key
+          mountPath: /etc/oteo/audit
+          readOnly: true
+        {{- end }}
   volumes:
     {{- include "oteo.secretVolumes" . | nindent 4 }}
+    {{- if eq .part "gateway" }}
+    - name: audit-key
+      secret:
+        secretName: {{ $root.Values.secrets.audit.name }}
+        defaultMode: 0440
+        items:
+          - key: {{ $root.Values.secrets.audit.key }}
+            path: key
+    - name: audit
+      {{- if $values.audit.claim }}
+      persistentVolumeClaim:
+        claimName: {{ $values.audit.claim }}
+      {{- else }}
+      emptyDir:
+        sizeLimit: {{ $values.audit.size }}
+      {{- end }}
+    {{- end }}
     - name: scratch
       emptyDir:
         sizeLimit: {{ $values.scratch }}
