@@ -29,6 +29,7 @@ MANAGED = frozenset(
         *("triton_urls", "model_repository", "augment_address", "automl_address", "translate_address", "gateway_address", "listen"),
         *("metrics_port", "token", "token_file", "allow_anonymous", "tls_cert", "tls_key", "tls_ca", "tls_client_ca", "tls_client_auth"),
         *("max_connection_age_seconds", "drain_seconds", "log_format", "log_level", "audit_folder", "audit_key_file", "audit_archive"),
+        *("tokens_file", "oidc_ca", "certificates_listen", "certificates_ca", "callers_listen", "callers_cert", "callers_key"),
     }
 )
 """Settings that the chart itself gives, from other values."""
@@ -135,6 +136,13 @@ class RedisSecret(Values):
     key: KeyName
 
 
+class TokensSecret(Values):
+    """The Secret of the file of static tokens; no name: there are none."""
+
+    name: str = Field(pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$")
+    key: KeyName
+
+
 class Secrets(Values):
     """Secrets that are there before the chart is installed."""
 
@@ -144,6 +152,7 @@ class Secrets(Values):
     database: DatabaseSecret
     s3: S3Secret
     redis: RedisSecret
+    tokens: TokensSecret
 
 
 def settings_of(kind: type[CoreSettings], name: str) -> type[BaseModel]:
@@ -215,6 +224,21 @@ class TranslateValues(Service):
     """Translate."""
 
     settings: TranslateOwn  # type: ignore[valid-type]
+
+
+class CallerCertificates(Values):
+    """A second port of the gateway, where callers show certificates."""
+
+    enabled: bool
+    port: Port
+    caConfigMap: str = Field(pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$")
+
+
+class Access(Values):
+    """Who is let in at the gateway."""
+
+    issuerCaConfigMap: str = Field(pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$")
+    certificates: CallerCertificates
 
 
 class Gpu(Values):
@@ -446,6 +470,7 @@ class NetworkPolicies(Values):
     database: list[Outside]
     s3: list[Outside]
     redis: list[Outside]
+    issuer: list[Outside]
     kubernetesApi: list[Outside]
     downloads: list[Outside]
 
@@ -549,6 +574,7 @@ class ChartValues(Values):
     secrets: Secrets
     logging: Logging
     podIds: PodIds
+    access: Access
     gateway: GatewayValues
     augment: AugmentValues
     automl: AutoMLValues

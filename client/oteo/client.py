@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import Any
 
 from oteo.augmentations import Augmentations
-from oteo.connection import call, find_endpoint, open_channel
+from oteo.connection import Endpoint, call, find_endpoint, open_channel
+from oteo.credentials import TokenSource
 from oteo.datasets import Datasets
 from oteo.deployments import Deployments
 from oteo.models import Models
@@ -20,7 +21,7 @@ from oteo.shifts import Shifts
 from oteo.translators import Translators
 from oteo_protos.augment.v1 import dataset_pb2
 from oteo_protos.automl.v1 import automl_pb2
-from oteo_protos.gateway.v1 import inference_pb2, inference_pb2_grpc, pipeline_pb2, pipeline_pb2_grpc
+from oteo_protos.gateway.v1 import identity_pb2, identity_pb2_grpc, inference_pb2, inference_pb2_grpc, pipeline_pb2, pipeline_pb2_grpc
 from oteo_protos.type.v1 import task_pb2
 
 
@@ -32,11 +33,14 @@ class Client:
     address
         ``host:port``; None: ``OTEO_ADDRESS``, else the stack that `oteo up` started on this machine.
     token
-        Bearer token; None: ``OTEO_TOKEN``, else the stack's.
+        Bearer token, or a function that gives the one to send now; None: ``OTEO_TOKEN``, ``OTEO_TOKEN_FILE`` or ``OTEO_TOKEN_COMMAND``, else the
+        stack's.
+    endpoint
+        In the place of both: everything about the connection, TLS and one's own certificate too.
     """
 
-    def __init__(self, address: str | None = None, token: str | None = None) -> None:
-        self.endpoint = find_endpoint(address, token)
+    def __init__(self, address: str | None = None, token: str | TokenSource | None = None, *, endpoint: Endpoint | None = None) -> None:
+        self.endpoint = endpoint or find_endpoint(address, token)
         self.channel = open_channel(self.endpoint)
         self.datasets = Datasets(self.channel)
         self.augmentations = Augmentations(self.channel)
@@ -59,6 +63,10 @@ class Client:
     def close(self) -> None:
         """Close the connection."""
         self.channel.close()
+
+    def who_am_i(self) -> identity_pb2.WhoAmIResponse:
+        """Give whom the gateway takes the caller for: name, roles, limits, and the methods that it may call."""
+        return call(identity_pb2_grpc.IdentityServiceStub(self.channel).WhoAmI, identity_pb2.WhoAmIRequest(), timeout=60)
 
     def upload(
         self,

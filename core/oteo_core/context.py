@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+from oteo_core.access import NOBODY, Identity
 from oteo_core.errors import Cancelled, DeadlineExceeded
 
 
@@ -23,7 +24,9 @@ class CallContext:
     request_id
         From the caller's ``x-request-id`` or made here; it goes into every log line and on to services called.
     caller
-        Who calls: the identity behind the token.
+        Who calls: the identity's name, which is the same as ``identity.name`` while a call is answered.
+    identity
+        Who calls, with kind and roles.
     deadline
         ``time.monotonic()`` at which the caller stops waiting; None: never.
     cancelled
@@ -38,6 +41,7 @@ class CallContext:
     method: str = ""
     request_id: str = ""
     caller: str = ""
+    identity: Identity = NOBODY
     deadline: float | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
     settle: Callable[[str, str], Awaitable[None]] | None = None

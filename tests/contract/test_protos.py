@@ -19,6 +19,7 @@ MODULES = [
     "oteo_protos.gateway.v1.deployment_pb2",
     "oteo_protos.gateway.v1.feedback_pb2",
     "oteo_protos.gateway.v1.pipeline_pb2",
+    "oteo_protos.gateway.v1.identity_pb2",
 ]
 # The design's table: what every release serves, by service.
 TABLE = {
@@ -30,8 +31,9 @@ TABLE = {
     "oteo.gateway.v1.DeploymentService": "CreateDeployment* GetDeployment ListDeployments UpdateDeployment* RollbackDeployment* DeleteDeployment",
     "oteo.gateway.v1.FeedbackService": "SubmitCorrection GetCorrection ListCorrections",
     "oteo.gateway.v1.PipelineService": "RunPipeline*",
+    "oteo.gateway.v1.IdentityService": "WhoAmI",
 }
-READS = ("Get", "List", "Predict", "Preview", "Replay", "Compare", "AugmentImages", "TranslateImages")
+READS = ("Get", "List", "Predict", "Preview", "Replay", "Compare", "WhoAmI", "AugmentImages", "TranslateImages")
 
 
 def services() -> dict[str, d.ServiceDescriptor]:

@@ -173,7 +173,9 @@ def running_gateway(loop: Loop, settings: GatewaySettings, *, log_dir: Path) -> 
     gateway = Gateway(settings, ProcessJobRunner(log_dir))
 
     async def start() -> Any:
-        server = build_server(settings, service="gateway", register=gateway.register, listen="127.0.0.1:0", hook=gateway.hook)
+        server = build_server(
+            settings, service="gateway", register=gateway.register, listen="127.0.0.1:0", door=gateway.door, hook=gateway.hook
+        )
         await gateway.start()
         await server.start()
         return server

@@ -23,6 +23,7 @@ from oteo_core.artifacts import ArtifactStore, open_store
 from oteo_core.auditlog import HeadStore, load_keys, verify
 from oteo_core.auditlog.segments import chains_of, segments_of
 from oteo_core.errors import FailedPrecondition
+from oteo_core.tokens import TokenFile
 from oteo_gateway.auditing.hook import RefusalLimit
 from oteo_gateway.auditing.methods import Kind, Methods
 from oteo_gateway.service import _all_services
@@ -98,6 +99,29 @@ def door(loop: Loop, backends: tuple[Backend, Backend], tmp_path: Path, request:
     )
     with running_gateway(loop, settings, log_dir=tmp_path / "logs") as running:
         yield Door(running, tmp_path, automl, augment)
+
+
+def test_a_refusal_at_the_door_is_written_with_who_was_refused(door: Door) -> None:
+    token, _ = TokenFile(door.home / "tokens.json").create("vic", ["viewer"])
+    with grpc.insecure_channel(door.running.address) as channel:
+        stub = automl_pb2_grpc.AutoMLServiceStub(channel)
+        for bearer in ("made-up", token):
+            wait_for(lambda bearer=bearer: _refused(stub, bearer) == ("TOKEN_INVALID" if bearer == "made-up" else "ROLE_MISSING"))
+    found = of(door.home, "DeleteModel")
+    # Nothing was begun, and nothing that was shown is written.
+    assert {record["kind"] for record in found} == {"call"}
+    refused = found[-1]
+    assert "ROLE_MISSING" in json.dumps(refused)
+    assert "token:vic" in json.dumps(refused)
+    assert token not in json.dumps(found)
+
+
+def _refused(stub: automl_pb2_grpc.AutoMLServiceStub, bearer: str) -> str:
+    try:
+        stub.DeleteModel(automl_pb2.DeleteModelRequest(name="models/x"), metadata=(("authorization", f"Bearer {bearer}"),), timeout=10)
+    except grpc.RpcError as error:
+        return details_of(error)[0]
+    return ""
 
 
 def test_a_forwarded_change_is_written_before_it_is_carried_out_and_after(door: Door) -> None:

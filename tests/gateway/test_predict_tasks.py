@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import cv2
 import grpc
 import numpy as np
 import pytest
+import tifffile
 from gateway_support import Loop, deploy, details_of, running_gateway, settings_for
 from judged_models import dataset, publish, square
 from pycocotools import mask as coco_mask
+from sequence_files import dicom
 
 from oteo_core.artifacts import open_store
 from oteo_core.errors import Internal
@@ -102,6 +105,21 @@ def test_regions_without_spacing_and_of_nothing(stub: inference_pb2_grpc.Inferen
     nothing = ask(stub, "objects", {"content": png(np.zeros_like(pixels))}).segmentation
     assert not nothing.regions
     assert not decode_labels(nothing.label_image.content).any()
+
+
+@pytest.mark.parametrize("spacing", ["PixelSpacing", "ImagerPixelSpacing", "tiff"])
+def test_areas_in_millimetres_where_the_bytes_say_how_large_pixels_are(stub: inference_pb2_grpc.InferenceServiceStub, spacing: str) -> None:
+    pixels, _ = square(3)
+    if spacing == "tiff":
+        stream = io.BytesIO()
+        tifffile.imwrite(stream, pixels, photometric="rgb", resolution=(20, 10), resolutionunit="CENTIMETER")
+        content = stream.getvalue()
+    else:
+        colour = {"SamplesPerPixel": 3, "PlanarConfiguration": 0, "PhotometricInterpretation": "RGB", "PixelData": pixels.tobytes()}
+        content = dicom(pixels[:, :, 0], 0, series="1", **colour, **{"PixelSpacing": None, spacing: [1.0, 0.5]})
+    region = ask(stub, "pixels", {"content": content}).segmentation.regions[0]
+    assert region.area_mm2 == pytest.approx(region.area * 0.5)
+    assert region.diameter_mm > 0.5 * region.diameter
 
 
 def large() -> np.ndarray:

@@ -25,10 +25,8 @@ log = structlog.get_logger(__name__)
 
 STATUS_DETAILS = "grpc-status-details-bin"
 RETRY_SECONDS = 1.0
-# The hop's own: token, request id and caller are set anew, and transport headers are not ours to copy.
-_NOT_FORWARDED = frozenset(
-    {"authorization", "user-agent", "content-type", "te", "host", "accept-encoding", "connection", "x-request-id", "x-oteo-caller"}
-)
+# The hop's own: token, request id and caller (x-oteo-…) are set anew, and transport headers are not ours to copy.
+_NOT_FORWARDED = frozenset({"authorization", "user-agent", "content-type", "te", "host", "accept-encoding", "connection", "x-request-id"})
 _NOT_RETURNED = frozenset({"content-type", "date", "server"})
 
 Metadata = tuple[tuple[str, str | bytes], ...]
@@ -124,7 +122,7 @@ def forwarded_metadata(context: grpc.aio.ServicerContext[Any, Any], backend: Bac
     kept = [
         (key, value)
         for key, value in context.invocation_metadata() or ()
-        if key not in _NOT_FORWARDED and not key.startswith(("grpc-", ":"))
+        if key not in _NOT_FORWARDED and not key.startswith(("grpc-", ":", "x-oteo-"))
     ]
     call = current()
     return (*kept, *backend.credentials, ("x-request-id", call.request_id), ("x-oteo-caller", call.caller))

@@ -26,6 +26,8 @@ from oteo_core.packages import ModelPackage, read_model
 from oteo_core.packages.translators import TranslatorPackage, list_translators, read_translator
 from oteo_core.security import bearer
 from oteo_gateway import inference_service, metrics, open_inference_service
+from oteo_gateway.access.making import make_door
+from oteo_gateway.access.quota_store import QuotaStore
 from oteo_gateway.auditing.hook import AuditHook
 from oteo_gateway.auditing.methods import Methods
 from oteo_gateway.auditing.operation_ends import OperationEnds
@@ -41,10 +43,13 @@ from oteo_gateway.deployments.repository import ModelRepository
 from oteo_gateway.deployments.shadows import ComparisonStore
 from oteo_gateway.deployments.store import DeploymentStore
 from oteo_gateway.forward_service import Backend, ForwardingHandler, OneBackend, Proxy
+from oteo_gateway.identity_service import IdentityService
 from oteo_gateway.inference_service import InferenceService
 from oteo_gateway.operations_service import OperationsService
 from oteo_gateway.pipeline_service import PipelineService
 from oteo_gateway.prediction.admission import Admission
+from oteo_gateway.prediction.frames import Frames
+from oteo_gateway.prediction.inputs import Inputs
 from oteo_gateway.prediction.predictor import Predictor
 from oteo_gateway.prediction.shadowing import Shadows
 from oteo_gateway.replicas import Replica, Replicas
@@ -55,7 +60,16 @@ from oteo_gateway.triton_inference import TritonCalls
 from oteo_gateway.waiting_service import WaitingOperations
 from oteo_protos.augment.v1 import augment_pb2, dataset_pb2
 from oteo_protos.automl.v1 import automl_pb2
-from oteo_protos.gateway.v1 import deployment_pb2, deployment_pb2_grpc, feedback_pb2, inference_pb2, pipeline_pb2, pipeline_pb2_grpc
+from oteo_protos.gateway.v1 import (
+    deployment_pb2,
+    deployment_pb2_grpc,
+    feedback_pb2,
+    identity_pb2,
+    identity_pb2_grpc,
+    inference_pb2,
+    pipeline_pb2,
+    pipeline_pb2_grpc,
+)
 from oteo_protos.translate.v1 import translate_pb2
 
 log = structlog.get_logger(__name__)
@@ -77,6 +91,17 @@ FORWARDED: dict[str, list[ServiceDescriptor]] = {
 }
 
 
+def _limits(settings: GatewaySettings) -> ImageLimits:
+    return ImageLimits(
+        max_bytes=settings.max_image_bytes,
+        max_pixels=settings.max_image_pixels,
+        max_frames=settings.predict_max_frames,
+        max_nesting=settings.predict_max_nesting,
+        # What is packed as a whole is unpacked in memory.
+        max_unpacked=settings.max_image_bytes,
+    )
+
+
 def _all_services() -> list[ServiceDescriptor]:
     """Give the services whose calls come in here, forwarded or not."""
     own = (
@@ -85,6 +110,7 @@ def _all_services() -> list[ServiceDescriptor]:
         (pipeline_pb2, "PipelineService"),
         (inference_pb2, "InferenceService"),
         (feedback_pb2, "FeedbackService"),
+        (identity_pb2, "IdentityService"),
     )
     found = [descriptor for descriptors in FORWARDED.values() for descriptor in descriptors]
     found.extend(descriptor for file, name in own for descriptor in _services(file, name))
@@ -108,6 +134,9 @@ class Gateway:
         self._artifacts = open_store(settings)
         self._store = DeploymentStore(settings.database_url)
         self.operations = OperationManager(settings, "gateway", OperationStore(settings.database_url), self._artifacts, runner)
+        self._quotas = QuotaStore(settings.database_url)
+        self.door = make_door(settings, self._quotas, self.operations.store)
+        """Who is answered: the server must be built with it."""
         self._waiting = WaitingOperations(self.operations, self._store)
         self.operations.on_cancel = self._waiting.withdraw
         self._repository = repository = ModelRepository(ArtifactStore(settings.model_repository), self._artifacts)
@@ -211,27 +240,30 @@ class Gateway:
         )
         watcher.watch(lambda: shadows.waiting)
         admission = Admission(settings.predict_concurrency, settings.predict_queue)
+        observer = metrics.PrometheusObserver(lambda: admission.waiting)
+        inputs = Inputs(ImageStore(self._artifacts, settings.max_image_bytes), _limits(settings))
         predictor = Predictor(
             self._directory.find,
             TritonCalls(router, self.reconciler.wake),
-            ImageStore(self._artifacts, settings.max_image_bytes),
+            inputs,
             admission,
-            ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels),
             self._decoders,
             default_timeout=settings.predict_seconds,
-            observer=metrics.PrometheusObserver(lambda: admission.waiting),
+            observer=observer,
             shadows=shadows,
             adapt_below=settings.adapt_below,
         )
         shadows.start(predictor.ask)
         noted = self.hook.item if self.hook is not None else None
-        inference = InferenceService(predictor, window=settings.predict_stream_window, noted=noted)
+        frames = Frames(self._directory.find, inputs, admission, self._decoders, observer)
+        inference = InferenceService(predictor, frames, window=settings.predict_stream_window, noted=noted)
         deployments = DeploymentService(
             self._store, self.operations, self._waiting, self.read_package, self._adaptations, self._comparisons, self.reconciler.wake
         )
         operations_pb2_grpc.add_OperationsServicer_to_server(OperationsService(self.operations, backends), server)
         deployment_pb2_grpc.add_DeploymentServiceServicer_to_server(deployments, server)
         pipeline_pb2_grpc.add_PipelineServiceServicer_to_server(PipelineService(self.operations, self.read_package), server)
+        identity_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityService(self.door), server)
         forwarded = {
             descriptor.full_name: (descriptor, Proxy(OneBackend(backends[name])))
             for name, descriptors in FORWARDED.items()
@@ -244,6 +276,7 @@ class Gateway:
             operations_pb2.DESCRIPTOR.services_by_name["Operations"].full_name,
             deployment_pb2.DESCRIPTOR.services_by_name["DeploymentService"].full_name,
             pipeline_pb2.DESCRIPTOR.services_by_name["PipelineService"].full_name,
+            identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].full_name,
             inference_service.SERVICE,
             *forwarding.names,
         )
@@ -263,6 +296,7 @@ class Gateway:
         thread.start()
         self._threads.append(thread)
         self._tasks.append(asyncio.create_task(self._directory.run(), name="directory"))
+        self._tasks.append(asyncio.create_task(self.door.quotas.run(), name="quotas"))
         if self._health is not None:
             self._tasks.append(asyncio.create_task(self._health.run(), name="triton-health"))
 
@@ -273,6 +307,8 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.door.close()
+        self._quotas.close()
         for thread in self._threads:
             await asyncio.to_thread(thread.join, 5.0)
         await asyncio.to_thread(self.operations.close)

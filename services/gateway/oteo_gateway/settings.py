@@ -5,10 +5,11 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from oteo_core.auditlog.settings import AuditSettings
+from oteo_gateway.access.settings import AccessSettings
 
 
-class GatewaySettings(AuditSettings):
-    """What the gateway reads from ``OTEO_*`` environment variables, beside what every service reads."""
+class GatewaySettings(AccessSettings, AuditSettings):
+    """What the gateway reads from ``OTEO_*`` environment variables, beside what every service, the door and the audit log read."""
 
     predict_concurrency: int = Field(default=64, ge=1, description="Predictions that run at a time.")
     predict_queue: int = Field(
@@ -16,6 +17,8 @@ class GatewaySettings(AuditSettings):
     )
     predict_stream_window: int = Field(default=8, ge=1, description="Images of one PredictStream that are worked on at a time.")
     decode_threads: int = Field(default=0, ge=0, description="Threads that decode images; 0: one for each CPU, four at most.")
+    predict_max_frames: int = Field(default=20_000, ge=1, description="Most frames or pages of a file that is predicted on.")
+    predict_max_nesting: int = Field(default=32, ge=1, description="Most DICOM sequences within each other in such a file.")
     predict_seconds: float = Field(default=60.0, gt=0, description="Time limit of a prediction whose caller set none, seconds.")
     shadow_queue: int = Field(
         default=64,

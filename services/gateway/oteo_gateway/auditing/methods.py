@@ -34,7 +34,7 @@ _PREDICTIONS = frozenset({"Predict", "PredictStream", "ModelInfer", "ModelStream
 _READS = frozenset(
     {
         *("ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics", "RepositoryIndex", "TraceSetting", "LogSettings"),
-        *("PreviewAugmentation", "ReplayAugmentation"),
+        *("PreviewAugmentation", "ReplayAugmentation", "WhoAmI"),
     }
 )
 _READ_VERBS = ("Get", "List", "Wait", "Compare")

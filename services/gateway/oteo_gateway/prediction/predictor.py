@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -13,14 +12,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from oteo_core.datasets.named_images import ImageStore
-from oteo_core.errors import DeadlineExceeded, InvalidArgument, OteoError, ResourceExhausted, Unimplemented
-from oteo_core.images import ImageHeader, ImageLimits
+from oteo_core.datasets import Finding
+from oteo_core.errors import DeadlineExceeded, OteoError, Unimplemented
+from oteo_core.images import ImageHeader
 from oteo_core.packages import ModelPackage
 from oteo_gateway.prediction.admission import Admission
 from oteo_gateway.prediction.answer import ClassAnswer, classify, label
 from oteo_gateway.prediction.attention import explain
 from oteo_gateway.prediction.drawing import draw_answer
+from oteo_gateway.prediction.inputs import Inputs, Picture, at_image
 from oteo_gateway.prediction.notes import Note, notes_of
 from oteo_gateway.prediction.outputs import CLASSES, OUTPUTS, check_outputs
 from oteo_gateway.prediction.preparation import PreparedImage, prepare_image
@@ -37,7 +37,7 @@ Answer = ClassAnswer | ObjectAnswer | RegionAnswer
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What is asked: one of the three image fields is set."""
+    """What is asked: one of the three image fields is set; `picture` where the frame is decoded already."""
 
     deployment_id: str
     content: bytes = b""
@@ -47,6 +47,9 @@ class Query:
     operating_point: str = ""
     score_threshold: float | None = None
     explain: bool = False
+    frame: int | None = None
+    all_frames: bool = False
+    picture: Picture | None = None
     tiling: bool = False
     masks: MaskForm = "runs"
     draw: bool = False
@@ -78,6 +81,9 @@ class Prediction:
     times: Times
     explanation: bytes = b""
     drawing: bytes = b""
+    frame: int = 0
+    frame_count: int = 1
+    findings: tuple[Finding, ...] = ()
     notes: tuple[Note, ...] = ()
     alias: str = ""
     translator: str = ""
@@ -125,12 +131,10 @@ class Predictor:
         Gives a deployment that answers.
     calls
         The model server's replicas.
-    images
-        Images that are named.
+    inputs
+        Opens and decodes images.
     admission
         Bound on what runs and waits.
-    limits
-        Largest images.
     decoders
         Threads that read, decode and resize.
     default_timeout
@@ -147,9 +151,8 @@ class Predictor:
         self,
         find: Callable[[str], Awaitable[Routes]],
         calls: ModelCalls,
-        images: ImageStore,
+        inputs: Inputs,
         admission: Admission,
-        limits: ImageLimits,
         decoders: ThreadPoolExecutor,
         *,
         default_timeout: float,
@@ -159,9 +162,8 @@ class Predictor:
     ) -> None:
         self._find = find
         self._calls = calls
-        self._images = images
+        self._inputs = inputs
         self._admission = admission
-        self._limits = limits
         self._decoders = decoders
         self._default_timeout = default_timeout
         self._observer = observer
@@ -223,6 +225,9 @@ class Predictor:
             times=times,
             explanation=explanation,
             drawing=drawing,
+            frame=prepared.frame,
+            frame_count=prepared.frame_count,
+            findings=prepared.findings,
             notes=(*route.notes, *notes_of(prepared, package)),
             alias=route.model.alias,
             translator=route.translator,
@@ -294,31 +299,21 @@ class Predictor:
         size = (prepared.header.width, prepared.header.height)
         if package.task == "detection":
             return find_boxes(outputs, size, package, query.score_threshold)
-        spacing = self._images.spacing(query.sample) if query.sample else None
         if package.task == "semantic_segmentation":
-            return find_classes(outputs, size, package, spacing, query.masks)
-        return find_instances(outputs, size, package, spacing, query.score_threshold, query.masks)
+            return find_classes(outputs, size, package, prepared.spacing, query.masks)
+        return find_instances(outputs, size, package, prepared.spacing, query.score_threshold, query.masks)
 
     def _prepare(self, query: Query, routes: Routes) -> tuple[Route, PreparedImage]:
-        data = self._read(query)
-        # One model alone answers everything, and needs no digest for it.
-        digest = hashlib.sha256(data).hexdigest() if len(routes.models) > 1 else ""
-        return self._bring(query, routes, routes.choose(digest, query.alias), data)
+        picture = self._read(query)
+        # By the file: all its frames are answered by one model.
+        return self._bring(query, routes, routes.choose(picture.sha256, query.alias), picture)
 
-    def _read(self, query: Query) -> bytes:
-        if query.sample:
-            return self._images.sample(query.sample)
-        if query.uri:
-            return self._images.object(query.uri)
-        return query.content
+    def _read(self, query: Query) -> Picture:
+        return query.picture or self._inputs.read(query)
 
-    def _bring(self, query: Query, routes: Routes, route: Route, data: bytes) -> tuple[Route, PreparedImage]:
+    def _bring(self, query: Query, routes: Routes, route: Route, picture: Picture) -> tuple[Route, PreparedImage]:
         """Bring an image to the input of a route's model, and put a translator before that where it belongs there."""
-        try:
-            prepared = prepare_image(data, self._limits, route.package, tiling=query.tiling, keep=query.draw)
-        except InvalidArgument as error:
-            raise InvalidArgument(error.message, reason=error.reason, field=error.field or "image", metadata=error.metadata) from error
-        except MemoryError as error:
-            raise ResourceExhausted("There is not enough memory for this image at the moment.", reason="OUT_OF_MEMORY") from error
+        with at_image():
+            prepared = prepare_image(picture, route.package, tiling=query.tiling, keep=query.draw)
         mode, tiled = query.adapt or routes.adapt, prepared.tiles is not None
         return adapt(route, prepared.shift, mode, self._adapt_below, prepared=prepared.pixels, tiled=tiled), prepared

@@ -51,8 +51,11 @@ class _Copy:
     @property
     def size(self) -> int:
         """Bytes that it keeps from being freed: the image's and the answer's."""
-        answer = self.answer
-        return len(self.query.content) + (answer.labels.nbytes + len(answer.label_image) if isinstance(answer, RegionAnswer) else 0)
+        answer, picture = self.answer, self.query.picture
+        decoded = picture.pixels.nbytes if picture is not None else 0
+        return (
+            len(self.query.content) + decoded + (answer.labels.nbytes + len(answer.label_image) if isinstance(answer, RegionAnswer) else 0)
+        )
 
     @property
     def key(self) -> Key:
