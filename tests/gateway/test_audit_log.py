@@ -19,9 +19,11 @@ from gateway_support import Backend, Loop, RunningGateway, details_of, picture, 
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from PIL import Image
 
+from oteo_core.access import Identity
 from oteo_core.artifacts import ArtifactStore, open_store
 from oteo_core.auditlog import HeadStore, load_keys, verify
 from oteo_core.auditlog.segments import chains_of, segments_of
+from oteo_core.context import CallContext
 from oteo_core.errors import FailedPrecondition
 from oteo_core.tokens import TokenFile
 from oteo_gateway.auditing.hook import RefusalLimit
@@ -259,6 +261,24 @@ def test_no_log_is_written_where_the_settings_say_so(door: Door) -> None:
     door.answer("DeleteModel", automl_pb2.Model())
     automl_pb2_grpc.AutoMLServiceStub(door.running.channel).DeleteModel(automl_pb2.DeleteModelRequest(name="models/lesions"))
     assert not (door.home / "audit").exists()
+
+
+class _Peer:
+    """What of gRPC's context the hook asks for."""
+
+    def peer(self) -> str:
+        return "ipv6:%5B::1%5D:4711"
+
+
+def test_the_roles_and_the_address_of_a_caller_are_written(door: Door) -> None:
+    hook = door.running.gateway.hook
+    assert hook is not None
+    call = CallContext(
+        method=f"{AUTOML}/GetModel", caller="jo", identity=Identity("jo", "oidc", frozenset({"operator", "reader"})), request_id="0" * 32
+    )
+    assert hook.after(call, "PERMISSION_DENIED", "ROLE_MISSING", None, _Peer()) is not None
+    (refused,) = of(door.home, "GetModel")
+    assert (refused["actor"], refused["roles"], refused["source"]) == ("jo", ["operator", "reader"], "::1")
 
 
 def test_a_flood_of_refusals_is_counted() -> None:

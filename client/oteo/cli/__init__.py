@@ -12,6 +12,7 @@ from oteo.cli import (
     augment,
     codes,
     datasets,
+    deidentify,
     deployments,
     identity,
     models,
@@ -43,6 +44,7 @@ app.add_typer(translate.app, name="translate")
 shift.add(app)
 app.add_typer(deployments.app, name="deploy")
 predict.add(app)
+deidentify.add(app)
 app.add_typer(operations.app, name="operations")
 app.add_typer(audit.app, name="audit")
 identity.add(app)

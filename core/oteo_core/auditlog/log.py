@@ -19,13 +19,14 @@ from oteo_core.auditlog import recovery
 from oteo_core.auditlog.chain import ChainTaken, ChainWriter
 from oteo_core.auditlog.heads import Head, HeadStore
 from oteo_core.auditlog.keys import Keys, load_keys, make_key_file
-from oteo_core.auditlog.record import Event
+from oteo_core.auditlog.record import KINDS, Event
 from oteo_core.auditlog.recovery import DamagedChain
 from oteo_core.auditlog.settings import AuditSettings
 from oteo_core.errors import OteoError, Unavailable
 
 LOG = telemetry.logger("oteo.audit")
 _RETRY_SECONDS = 1.0
+_WRITTEN = {kind: telemetry.AUDIT_RECORDS.labels(kind) for kind in KINDS}
 _PEERS = 100
 _MOST_CHAINS = 1000
 Done = Callable[[OSError | None], None]
@@ -230,7 +231,7 @@ class AuditLog:
                 self._note_failure(error)
                 raise _unavailable(error) from error
             self._why = None
-        telemetry.AUDIT_RECORDS.labels(event.kind).inc()
+        _WRITTEN[event.kind].inc()
         return seq
 
     def missed(self) -> None:

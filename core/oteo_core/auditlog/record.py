@@ -17,10 +17,12 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from oteo_core.auditlog.canonical import canonical, encode
+from oteo_core.auditlog.canonical import LARGEST, canonical, encode
 from oteo_core.auditlog.keys import Key, Keys
 
 VERSION = 1
+_BLANK = {"hash": "", "mac": ""}
+"""A record's hash is that of its canonical form with these two empty."""
 GENESIS = "0" * 64
 """What the first record of a chain names as the hash before it."""
 
@@ -148,7 +150,7 @@ class Event:
 
 def _kept(name: str, value: str | int) -> str | int | None:
     if name in _NUMBERS:
-        return int(value)
+        return min(int(value), LARGEST)
     if name == "shift":
         return value if value in _SHIFT else None
     form = _FORMS.get(name)
@@ -182,12 +184,15 @@ def seal(fields: dict[str, Any], *, chain: str, boot: str, seq: int, previous: s
     tuple
         The line with its line feed, and the record's hash.
     """
-    fields.update(v=VERSION, chain=chain, boot=boot, seq=seq, time=timestamp(seconds), prev=previous, key=key.id)
-    digest = hashlib.sha256(canonical(fields))
-    fields["hash"] = digest.hexdigest()
-    fields["mac"] = key.record_mac(digest.digest())
-    # What was not checked above is a hash and a signature, which have a canonical form.
-    return encode(fields) + b"\n", fields["hash"]
+    fields.update(v=VERSION, chain=chain, boot=boot, seq=seq, time=timestamp(seconds), prev=previous, key=key.id, **_BLANK)
+    # `Event.fields` gives nothing that has no canonical form.
+    body = encode(fields)
+    digest = hashlib.sha256(body)
+    text = digest.hexdigest()
+    line = body.replace(b'"hash":""', f'"hash":"{text}"'.encode(), 1).replace(
+        b'"mac":""', f'"mac":"{key.record_mac(digest.digest())}"'.encode(), 1
+    )
+    return line + b"\n", text
 
 
 class BadRecord(ValueError):
@@ -221,8 +226,8 @@ def read_line(line: bytes, keys: Keys | None) -> dict[str, Any]:
     try:
         if canonical(record) != body:
             raise BadRecord("the line is not in canonical form")  # noqa: TRY301 - as what is not canonical at all
-        seen, mac = record.pop("hash", ""), record.pop("mac", "")
-        digest = hashlib.sha256(canonical(record))
+        seen, mac = record.get("hash"), record.get("mac")
+        digest = hashlib.sha256(canonical({**record, **_BLANK}))
     except BadRecord:
         raise
     except ValueError as error:
@@ -238,5 +243,4 @@ def read_line(line: bytes, keys: Keys | None) -> dict[str, Any]:
             raise BadRecord(f"the record was signed with the key {record['key']}, which is not in the key file")
         if key.record_mac(digest.digest()) != mac:
             raise BadRecord("the signature is not that of the record")
-    record["hash"], record["mac"] = seen, mac
     return record

@@ -10,6 +10,8 @@ from oteo_core.context import current
 from oteo_core.security import bearer, channel_credentials
 from oteo_core.settings import CoreSettings
 
+_MOST_METADATA = 24 * 1024
+
 
 def options(settings: CoreSettings) -> list[tuple[str, Any]]:
     """Give the options of channels and servers."""
@@ -23,7 +25,14 @@ def options(settings: CoreSettings) -> list[tuple[str, Any]]:
 
 def server_options(settings: CoreSettings) -> list[tuple[str, Any]]:
     """Give the options of servers."""
-    chosen = [*options(settings), ("grpc.so_reuseport", 0), ("grpc.http2.min_ping_interval_without_data_ms", 10_000)]
+    chosen = [
+        *options(settings),
+        ("grpc.so_reuseport", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        # Tokens of issuers that write many groups into them are larger than gRPC's 8 KiB; what is larger than this is refused before it is looked at.
+        ("grpc.max_metadata_size", _MOST_METADATA),
+        ("grpc.absolute_max_metadata_size", _MOST_METADATA),
+    ]
     if settings.max_connection_age_seconds:
         # A stream may outlive its connection's age; what ends it is its own deadline.
         chosen.append(("grpc.max_connection_age_ms", int(settings.max_connection_age_seconds * 1000)))

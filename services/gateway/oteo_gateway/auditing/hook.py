@@ -222,8 +222,8 @@ def _code(error: OteoError) -> str:
 
 
 def _roles(call: CallContext) -> tuple[str, ...]:
-    """Give the roles that the caller was found to have, where the door knows any."""
-    return tuple(getattr(call, "roles", ()))
+    """Give the roles that the door found the caller to have."""
+    return tuple(sorted(call.identity.roles))
 
 
 def _address(peer: str) -> str:

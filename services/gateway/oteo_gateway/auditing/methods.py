@@ -55,6 +55,7 @@ _TARGETS: tuple[tuple[str, str], ...] = (
     ("model_name", "models/"),
 )
 _USED = ("dataset", "model", "translator", "home_dataset", "shifted_dataset", "reference_dataset", "unlabelled_dataset")
+_NAMING = frozenset({*(name for name, _ in _TARGETS), *_USED})
 _OPERATION = "google.longrunning.Operation"
 
 
@@ -69,7 +70,7 @@ class Method:
     kind
         What it does.
     fields
-        Number of each text field of its request, by name.
+        Numbers of the text fields of its request that name resources, by name.
     starts_operation
         Whether its answer is an operation.
     """
@@ -83,9 +84,9 @@ class Method:
         """Give the name of what a call is about, and what it uses, as its request says; empty where it does not."""
         if not isinstance(request, bytes | Message):
             return "", {}
-        read = {name: self._text(request, name) for name in (*(name for name, _ in _TARGETS), *_USED)}
-        target = next((prefix + read[name] for name, prefix in _TARGETS if read[name]), "")
-        used: dict[str, str | int] = {name: read[name] for name in _USED if read[name]}
+        read = {name: text for name, number in self.fields.items() if (text := self._text(request, name, number))}
+        target = next((prefix + read[name] for name, prefix in _TARGETS if name in read), "")
+        used: dict[str, str | int] = {name: read[name] for name in _USED if name in read}
         deployment = getattr(request, "deployment", None)
         if isinstance(deployment, Message):
             # What a deployment is asked to serve is its first model.
@@ -94,10 +95,8 @@ class Method:
                 used["model"] = part.model
         return target, used
 
-    def _text(self, request: bytes | Message, name: str) -> str:
-        number = self.fields.get(name)
-        if number is None:
-            return ""
+    @staticmethod
+    def _text(request: bytes | Message, name: str, number: int) -> str:
         return string_field(request, number) if isinstance(request, bytes) else str(getattr(request, name))
 
     def operation(self, response: Any) -> str:
@@ -119,7 +118,7 @@ def _method(descriptor: MethodDescriptor) -> Method:
     fields = {
         field.name: field.number
         for field in descriptor.input_type.fields
-        if field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated
+        if field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated and field.name in _NAMING
     }
     return Method(
         action=f"{descriptor.containing_service.full_name}/{descriptor.name}",
