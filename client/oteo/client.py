@@ -10,6 +10,7 @@ from typing import Any
 
 from oteo.augmentations import Augmentations
 from oteo.connection import Endpoint, call, find_endpoint, open_channel
+from oteo.corrections import Corrections
 from oteo.credentials import TokenSource
 from oteo.datasets import Datasets
 from oteo.deployments import Deployments
@@ -49,6 +50,7 @@ class Client:
         self.shifts = Shifts(self.channel)
         self.translators = Translators(self.channel)
         self.deployments = Deployments(self.channel)
+        self.corrections = Corrections(self.channel)
         self.operations = Operations(self.channel)
         self._inference = inference_pb2_grpc.InferenceServiceStub(self.channel)
         self._pipelines = pipeline_pb2_grpc.PipelineServiceStub(self.channel)

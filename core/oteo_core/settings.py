@@ -75,6 +75,10 @@ class CoreSettings(BaseSettings):
     max_image_bytes: int = Field(default=512 * 1024 * 1024, ge=1, description="Largest encoded and largest decoded image, bytes.")
     max_image_pixels: int = Field(default=100_000_000, ge=1, description="Most pixels of an image, checked before it is decoded.")
     drain_seconds: float = Field(default=10.0, ge=0, description="Time that calls in flight are given on SIGTERM, seconds.")
+    deidentification_key_file: Path | None = Field(
+        default=None,
+        description="File of the key under which identifiers of DICOM are hashed, 32 characters or more; unset: deidentification.key below home, made when it is first needed.",
+    )
     reconcile_seconds: float = Field(default=1.0, gt=0, description="Period of reconcilers, seconds.")
     threads: int = Field(default=8, ge=1, le=256, description="Threads for handlers that block.")
 
@@ -93,6 +97,18 @@ class CoreSettings(BaseSettings):
         values["database_url"] = self.database_url or f"sqlite:///{home}/oteo.db"
         values["model_repository"] = self.model_repository or f"file://{home}/model-repository"
         return self
+
+    def deidentification_key(self) -> bytes:
+        """Give the key under which identifiers of DICOM are hashed; its file is made where there is none.
+
+        Raises
+        ------
+        FailedPrecondition
+            BAD_DEIDENTIFICATION_KEY.
+        """
+        from oteo_core.deidentification.keys import load_key  # pydicom costs a second
+
+        return load_key(self.deidentification_key_file or self.home / "deidentification.key")
 
     def __repr_args__(self) -> Iterator[tuple[str | None, object]]:
         """Give what a dump of the settings shows: the database's password and the store's keys are not in it."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from oteo_core.packages import MetricValue
 from oteo_gateway.prediction.predictor import Times
+from oteo_gateway.watching.records import WatchState
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -42,6 +44,50 @@ _SHADOW_MISSED = Counter(
     ["deployment", "model", "reason"],
 )
 _SHADOW_WAITING = Gauge("oteo_shadow_waiting", "Copies of predictions that wait for shadows.", multiprocess_mode="livesum")
+
+_SHIFT_P = Gauge(
+    "oteo_shift_p_value", "P-value of the last look for shift, corrected for all tests of the look, by deployment.", ["deployment"]
+)
+_SHIFT_EFFECT = Gauge("oteo_shift_effect_size", "Largest distance of distributions, 0 to 1, in the last look for shift.", ["deployment"])
+_SHIFT_ALARM = Gauge("oteo_shift_alarm", "1 while the alarm of a shift rings.", ["deployment"])
+_SHIFT_WINDOW = Gauge("oteo_shift_window_images", "Different images in the window that is tested for shift.", ["deployment"])
+_ACCURACY = Gauge(
+    "oteo_live_accuracy",
+    "Mean agreement with readers' corrections of the model that serves, 0 to 1, and its 95 % interval.",
+    ["deployment", "model", "bound"],
+)
+_CORRECTIONS = Gauge("oteo_live_corrections", "Images that readers judged, behind oteo_live_accuracy.", ["deployment", "model"])
+_WATCHES = (_SHIFT_P, _SHIFT_EFFECT, _SHIFT_ALARM, _SHIFT_WINDOW)
+_told_watches: set[str] = set()
+_told_accuracies: set[tuple[str, str]] = set()
+
+
+def tell_watches(found: Mapping[str, WatchState]) -> None:
+    """Show how the watches of all deployments stand; those that are gone are shown no more."""
+    for deployment in _told_watches - set(found):
+        for gauge in _WATCHES:
+            gauge.remove(deployment)
+    for deployment, state in found.items():
+        look = state.look
+        figures = (look.p_value if look else 1.0, look.effect if look else 0.0, float(state.alarm.on), float(state.window))
+        for gauge, value in zip(_WATCHES, figures, strict=True):
+            gauge.labels(deployment).set(value)
+    _told_watches.clear()
+    _told_watches.update(found)
+
+
+def tell_accuracies(found: Mapping[tuple[str, str], MetricValue]) -> None:
+    """Show the accuracies in use, by deployment and model."""
+    for gone in _told_accuracies - set(found):
+        _CORRECTIONS.remove(*gone)
+        for bound in ("mean", "lower", "upper"):
+            _ACCURACY.remove(*gone, bound)
+    for key, value in found.items():
+        _CORRECTIONS.labels(*key).set(value.sample_count)
+        for bound, figure in (("mean", value.value), ("lower", value.lower), ("upper", value.upper)):
+            _ACCURACY.labels(*key, bound).set(value.value if figure is None else figure)
+    _told_accuracies.clear()
+    _told_accuracies.update(found)
 
 
 def expect(deployment: str) -> None:

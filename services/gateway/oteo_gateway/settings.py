@@ -61,6 +61,17 @@ class GatewaySettings(AccessSettings, AuditSettings):
     health_seconds: float = Field(
         default=1.0, gt=0, description="Period in which Triton replicas are asked whether they are there, seconds."
     )
+    watch_seconds: float = Field(
+        default=5.0, gt=0, description="Period in which figures of answered images are written and tested for shift, seconds."
+    )
+    shift_look_images: int = Field(default=16, ge=1, description="A deployment is tested for shift again after so many new images.")
+    shift_look_seconds: float = Field(default=60.0, gt=0, description="It is tested after so long where fewer images are new, seconds.")
+    shift_false_alarms: float = Field(
+        default=0.01, gt=0, lt=1, description="False alarms of a shift that are accepted for each 10,000 images, 0 to 1."
+    )
+    shift_least_effect: float = Field(
+        default=0.15, ge=0, lt=1, description="Smaller shifts (distance of distributions, 0 to 1) raise no alarm, however sure they are."
+    )
 
     @model_validator(mode="after")
     def _listen(self) -> GatewaySettings:

@@ -124,6 +124,13 @@ class ShadowTraffic(Protocol):
         """Have the deployment's shadows answer too, later; returns at once and never fails."""
 
 
+class Watch(Protocol):
+    """Takes what the watch for shift needs of a prediction; must not block."""
+
+    def saw(self, routes: Routes, package: ModelPackage, sha256: str, statistics: NDArray[np.float64], answer: Answer) -> None:
+        """A model of a deployment, by its package, answered for an image."""
+
+
 class Predictor:
     """Answers for images by deployed models.
 
@@ -147,6 +154,8 @@ class Predictor:
         Takes copies of what was answered, for the models that are only compared; None: nobody does.
     adapt_below
         An image of which a smaller share of the training images lie farther out is taken for a shifted one, 0 to 1.
+    watch
+        Takes the images' statistics; None: nobody watches.
     """
 
     def __init__(
@@ -161,6 +170,7 @@ class Predictor:
         observer: Observer,
         shadows: ShadowTraffic | None = None,
         adapt_below: float = 0.05,
+        watch: Watch | None = None,
     ) -> None:
         self._find = find
         self._calls = calls
@@ -171,6 +181,7 @@ class Predictor:
         self._observer = observer
         self._shadows = shadows
         self._adapt_below = adapt_below
+        self._watch = watch
 
     async def predict(self, query: Query, remaining: Callable[[], float | None]) -> Prediction:
         """Answer for one image.
@@ -218,6 +229,8 @@ class Predictor:
         self._observer.predicted(package.id, times, prepared.shift)
         if self._shadows is not None and routes.shadows:
             self._shadows.offer(routes, query, answer, times.inference)
+        if self._watch is not None and prepared.statistics is not None:
+            self._watch.saw(routes, route.model.plain.package, prepared.sha256, prepared.statistics, answer)
         return Prediction(
             answer=answer,
             deployment=route.deployment,
