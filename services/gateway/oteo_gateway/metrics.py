@@ -46,17 +46,36 @@ _SHADOW_MISSED = Counter(
 _SHADOW_WAITING = Gauge("oteo_shadow_waiting", "Copies of predictions that wait for shadows.", multiprocess_mode="livesum")
 
 _SHIFT_P = Gauge(
-    "oteo_shift_p_value", "P-value of the last look for shift, corrected for all tests of the look, by deployment.", ["deployment"]
+    "oteo_shift_p_value",
+    "P-value of the last look for shift, corrected for all tests of the look, by deployment.",
+    ["deployment"],
+    multiprocess_mode="livemostrecent",
 )
-_SHIFT_EFFECT = Gauge("oteo_shift_effect_size", "Largest distance of distributions, 0 to 1, in the last look for shift.", ["deployment"])
-_SHIFT_ALARM = Gauge("oteo_shift_alarm", "1 while the alarm of a shift rings.", ["deployment"])
-_SHIFT_WINDOW = Gauge("oteo_shift_window_images", "Different images in the window that is tested for shift.", ["deployment"])
+_SHIFT_EFFECT = Gauge(
+    "oteo_shift_effect_size",
+    "Largest distance of distributions, 0 to 1, in the last look for shift.",
+    ["deployment"],
+    multiprocess_mode="livemostrecent",
+)
+_SHIFT_ALARM = Gauge("oteo_shift_alarm", "1 while the alarm of a shift rings.", ["deployment"], multiprocess_mode="livemostrecent")
+_SHIFT_WINDOW = Gauge(
+    "oteo_shift_window_images",
+    "Different images in the window that is tested for shift.",
+    ["deployment"],
+    multiprocess_mode="livemostrecent",
+)
 _ACCURACY = Gauge(
     "oteo_live_accuracy",
     "Mean agreement with readers' corrections of the model that serves, 0 to 1, and its 95 % interval.",
     ["deployment", "model", "bound"],
+    multiprocess_mode="livemostrecent",
 )
-_CORRECTIONS = Gauge("oteo_live_corrections", "Images that readers judged, behind oteo_live_accuracy.", ["deployment", "model"])
+_CORRECTIONS = Gauge(
+    "oteo_live_corrections",
+    "Images that readers judged, behind oteo_live_accuracy.",
+    ["deployment", "model"],
+    multiprocess_mode="livemostrecent",
+)
 _WATCHES = (_SHIFT_P, _SHIFT_EFFECT, _SHIFT_ALARM, _SHIFT_WINDOW)
 _told_watches: set[str] = set()
 _told_accuracies: set[tuple[str, str]] = set()
