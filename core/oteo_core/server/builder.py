@@ -18,9 +18,9 @@ from grpc_reflection.v1alpha import reflection
 
 from oteo_core import telemetry, tracing
 from oteo_core.access import Door, SharedTokenDoor
-from oteo_core.certificates import CertificateFiles
+from oteo_core.certificates import CertificateFiles, server_credentials
 from oteo_core.errors import Unavailable
-from oteo_core.security import required_token, server_credentials
+from oteo_core.security import required_token
 from oteo_core.server.calls import CallInterceptor
 from oteo_core.server.channels import server_options
 from oteo_core.server.hooks import CallHook

@@ -7,8 +7,9 @@ from typing import Any
 import grpc
 
 from oteo_core import tracing
+from oteo_core.certificates import channel_credentials
 from oteo_core.context import current
-from oteo_core.security import bearer, channel_credentials
+from oteo_core.security import bearer
 from oteo_core.settings import CoreSettings
 
 _MOST_METADATA = 24 * 1024

@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from oteo_core.security import channel_credentials
+from oteo_core.certificates import channel_credentials
 from oteo_core.server.channels import channel_options, options
 from oteo_core.settings import CoreSettings
 
