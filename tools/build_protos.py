@@ -4,8 +4,7 @@ The protos that ours import (``google/api``, ``google/rpc``, ``google/longrunnin
 tree: their descriptors are taken out of the installed packages. Generated modules are moved below the package
 ``oteo_protos``, because ``oteo`` itself is the client's SDK.
 
-``--image FILE`` also writes all descriptors with their comments, for ``buf lint``. ``--export FOLDER`` writes the contract as .proto files
-together with those that it imports, for compilers of other languages, and generates nothing.
+``--image FILE`` also writes all descriptors with their comments, for ``buf lint``.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from pathlib import Path
 
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import FileDescriptor
-from proto_text import file_text
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "protos"
@@ -38,14 +36,9 @@ DEPENDENCIES = (
     "google.rpc.status_pb2",
 )
 VALIDATE = "buf/validate/validate.proto"
-VALIDATE_HEAD = """\
-// Written by tools/build_protos.py from the descriptor in the package protovalidate: rules that Oteo's requests are checked against.
-// Copyright 2023-2026 Buf Technologies, Inc. Licensed under the Apache License, Version 2.0. The definitions of the standard rules
-// in CEL and the comments are left out.
-"""
 
 
-def _dependencies() -> descriptor_pb2.FileDescriptorSet:
+def dependencies() -> descriptor_pb2.FileDescriptorSet:
     """Collect the descriptors of all imported protos, each after those that it imports."""
     files: dict[str, descriptor_pb2.FileDescriptorProto] = {}
 
@@ -68,38 +61,6 @@ def _dependencies() -> descriptor_pb2.FileDescriptorSet:
     return descriptor_pb2.FileDescriptorSet(file=files.values())
 
 
-def _text(name: str) -> str:
-    """Give the text of an imported proto out of the package that has its generated code.
-
-    Raises
-    ------
-    FileNotFoundError
-        The package carries no text of it.
-    """
-    module = importlib.import_module(name.removesuffix(".proto").replace("/", ".") + "_pb2")
-    path = Path(str(module.__file__)).with_name(Path(name).name)
-    # One file lies there under another name than the one that others import it by.
-    other = path.with_name(f"{path.stem}_proto.proto")
-    return (path if path.exists() else other).read_text()
-
-
-def export(folder: Path) -> None:
-    """Write the contract and what it imports as .proto files below a folder.
-
-    ``google/protobuf/*.proto`` are not among them: each compiler brings its own.
-    """
-    files = {str(path.relative_to(PROTOS)): path.read_text() for path in sorted((PROTOS / "oteo").rglob("*.proto"))}
-    for file in _dependencies().file:
-        if file.name == VALIDATE:
-            files[file.name] = VALIDATE_HEAD + file_text(file)
-        elif not file.name.startswith("google/protobuf/"):
-            files[file.name] = _text(file.name)
-    for name, text in files.items():
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text)
-
-
 def _relocate(text: str) -> str:
     """Move imports of generated modules below ``oteo_protos``."""
     text = re.sub(r"^from oteo\.", "from oteo_protos.", text, flags=re.MULTILINE)
@@ -112,18 +73,12 @@ def main() -> int:
     """Run protoc; give its exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--image", type=Path, help="also write all descriptors, for buf lint")
-    parser.add_argument(
-        "--export", type=Path, help="write the .proto files of the contract and of what it imports into a folder; generate nothing"
-    )
     options = parser.parse_args()
-    if options.export:
-        export(options.export)
-        return 0
     sources = sorted(str(path.relative_to(PROTOS)) for path in (PROTOS / "oteo").rglob("*.proto"))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         dependencies = out / "dependencies.binpb"
-        dependencies.write_bytes(_dependencies().SerializeToString())
+        dependencies.write_bytes(dependencies().SerializeToString())
         common = [
             sys.executable,
             "-m",
