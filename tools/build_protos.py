@@ -77,13 +77,13 @@ def main() -> int:
     sources = sorted(str(path.relative_to(PROTOS)) for path in (PROTOS / "oteo").rglob("*.proto"))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        dependencies = out / "dependencies.binpb"
-        dependencies.write_bytes(dependencies().SerializeToString())
+        imported = out / "imported.binpb"
+        imported.write_bytes(dependencies().SerializeToString())
         common = [
             sys.executable,
             "-m",
             "grpc_tools.protoc",
-            f"--descriptor_set_in={dependencies}",
+            f"--descriptor_set_in={imported}",
             f"-I{PROTOS}",
         ]
         generated = out / "python"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -337,19 +338,25 @@ def test_what_is_shown_to_copy_bears_spaces_and_quotes(monkeypatch, tmp_path):
     monkeypatch.setenv("OTEO_HOME", str(tmp_path / "my home"))
     session = SimpleNamespace(client=SimpleNamespace(endpoint=SimpleNamespace(address="127.0.0.1:7000")), address="")
     image = tmp_path / "it's one.png"
-    image.write_bytes(b"pixels")
+    pixels = bytes(range(256)) * 1024
+    image.write_bytes(pixels)
     (tmp_path / "my home").mkdir()
     (tmp_path / "my home" / "token").write_text("secret")
     calls = dict(how_to_call(session, "cells", image))
     assert shlex.split(calls["command line"]) == ["oteo", "predict", "cells", str(image)]
     compile(textwrap.dedent(calls["Python"]), "shown", "exec")
     assert repr(str(image)) in calls["Python"]
-    # A shell runs it as it is, with a grpcurl that tells its arguments.
-    shown = f'grpcurl() {{ printf "%s\\n" "$@"; }}; {calls["grpcurl"]}'
-    told = subprocess.run(["bash", "-c", shown], capture_output=True, text=True, check=True).stdout.splitlines()
+    # A shell runs it as it is, with a grpcurl that tells its arguments and what it reads.
+    grpcurl = tmp_path / "grpcurl"
+    grpcurl.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\ncat\n')
+    grpcurl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    told = subprocess.run(["bash", "-c", calls["grpcurl"]], capture_output=True, text=True, check=True).stdout.splitlines()
     assert "authorization: Bearer secret" in told
-    document = json.loads(told[told.index("-d") + 1])
-    assert base64.b64decode(document["image"]["content"]) == b"pixels"
+    assert told[told.index("-d") + 1] == "@"
+    document = json.loads(told[-1])
+    assert document["deployment"] == "deployments/cells"
+    assert base64.b64decode(document["image"]["content"]) == pixels
 
 
 def test_a_run_as_json(command, images):

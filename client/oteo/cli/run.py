@@ -275,7 +275,8 @@ def how_to_call(session: Session, deployment: str, image: Path | None) -> list[t
         ("Python", f'  import oteo\n  print({client}.predict("{deployment}", {path!r}))'),
         (
             "grpcurl",
-            f"  grpcurl -plaintext -H \"authorization: Bearer {token}\" -d '{data}' \\\n    {address} oteo.gateway.v1.InferenceService/Predict",
+            # Through standard input: an argument of a program holds 128 kB at most.
+            f"  echo '{data}' \\\n    | grpcurl -plaintext -H \"authorization: Bearer {token}\" -d @ {address} oteo.gateway.v1.InferenceService/Predict",
         ),
     ]
 
