@@ -11,7 +11,6 @@ from oteo_automl.candidates.augmenting import STRENGTHS
 from oteo_automl.dense.base import find_task
 from oteo_automl.dense.segment.augmenting import LOOKS, Look, change_look, move
 from oteo_automl.dense.segment.losses import cross_entropy_and_dice
-from oteo_automl.dense.segment.networks import NARROW, SegmentationNetwork
 from oteo_automl.dense.segment.patches import Points
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import DatasetInfo, DatasetReader, DatasetWriter, MaskEncoding, Polygons, Rle, Sample
@@ -252,16 +251,6 @@ def test_what_a_dim_image_shows_is_still_there_after_every_change_of_the_look(na
     contrast = changed[:, inside].mean(dim=1) - changed[:, ~inside].mean(dim=1)
     assert float(contrast.min()) > 0.3 * 0.03
     assert float(changed[:, inside].mean(dim=1).max()) < 0.25
-
-
-@pytest.mark.parametrize("architecture", ["resnet18", "mobilenetv4_conv_small"])
-def test_the_first_step_teaches_every_layer(architecture):
-    torch.manual_seed(1)
-    network = SegmentationNetwork(architecture, "unet", 2, 1, [0.5], [0.2], widths=NARROW).train()
-    maps = torch.randint(0, 2, (2, 64, 64))
-    cross_entropy_and_dice(network.levels(torch.rand(2, 1, 64, 64))[0], maps).backward()
-    asleep = [name for name, weights in network.named_parameters() if weights.ndim == 4 and not bool(weights.grad.any())]
-    assert not asleep
 
 
 def test_ignored_pixels_have_no_gradient():

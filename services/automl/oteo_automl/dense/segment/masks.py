@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from oteo_automl.candidates.modules import SavedModule, Spec, build, saved, to_planes
-from oteo_automl.dense.segment.networks import open_branches
 
 STRIDE = 4
 """Prepared pixels to one of the centres' map, along a side."""
@@ -66,7 +65,6 @@ class MaskNetwork(SavedModule):
         unet = smp.Unet(
             f"tu-{architecture}", encoder_weights=None, in_channels=channels, classes=1, decoder_channels=(256, 128, 64, 32, 16)
         )
-        open_branches(unet)
         self.trunk: nn.Module = unet.encoder
         self.blocks = nn.ModuleList(unet.decoder.blocks[:4])
         self.centre_head = _head(64, classes)

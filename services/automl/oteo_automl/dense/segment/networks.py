@@ -24,17 +24,6 @@ DEEP_FROM = 256 * 256
 """Pixels of an image from which deep supervision is worth its while: in smaller ones the coarse maps see no more than the fine one."""
 
 
-def open_branches(network: nn.Module) -> None:
-    """Let residual branches that begin at nothing (timm's way; Goyal et al. 2017) begin whole.
-
-    A last scale of zero keeps the weights before it without a gradient in the first steps. Long trainings are steadier for it; a short one from
-    scratch has a hundred steps in all.
-    """
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d) and module.affine and not bool(module.weight.any()):
-            nn.init.ones_(module.weight)
-
-
 @saved
 class SegmentationNetwork(SavedModule):
     """From ``(N, H, W, C)`` to maps of raw numbers ``(N, outputs, H, W)``: normalisation, encoder, decoder, head; sides are multiples of 32.
@@ -92,7 +81,6 @@ class SegmentationNetwork(SavedModule):
             self.body = smp.DeepLabV3Plus(name, encoder_output_stride=16, **common)
         else:
             raise ValueError(f"a decoder {decoder!r} that is not known")
-        open_branches(self.body)
         self.deep_heads = (
             nn.ModuleList(nn.Conv2d(width, outputs, 1) for width in list(widths)[-2 : -DEEP_LEVELS - 1 : -1]) if deep else None
         )
