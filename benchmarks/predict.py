@@ -42,7 +42,7 @@ from google.longrunning import operations_pb2, operations_pb2_grpc
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.images import InputPolicy, decode, prepare
 from oteo_core.packages import Conformal, ModelPackage, ReferenceStatistics, image_statistics, statistic_names
-from oteo_gateway.prediction.tensors import InferTemplate, read_output
+from oteo_gateway.prediction.tensors import InferTemplate, read_outputs
 from oteo_local import ports
 from oteo_local.triton import start
 from oteo_protos.gateway.v1 import deployment_pb2, deployment_pb2_grpc, inference_pb2, inference_pb2_grpc
@@ -298,15 +298,15 @@ class Systems:
 
     async def direct(self, model: str) -> None:
         """Decoded tensor to Triton."""
-        read_output(await self._infer(self._requests[model]))
+        read_outputs(await self._infer(self._requests[model]))
 
     async def forwarded(self, model: str) -> None:
         """Decoded tensor to Triton through the gateway."""
-        read_output(await self._forwarded(self._requests[model], metadata=METADATA))
+        read_outputs(await self._forwarded(self._requests[model], metadata=METADATA))
 
     async def hopped(self, model: str) -> None:
         """Decoded tensor to Triton through the bare hop."""
-        read_output(await self._hopped(self._requests[model]))
+        read_outputs(await self._hopped(self._requests[model]))
 
     async def in_process(self, model: str) -> None:
         """PNG to onnxruntime in this process."""

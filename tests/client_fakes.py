@@ -41,6 +41,7 @@ class World:
         self.operations: dict[str, operations_pb2.Operation] = {}
         self.requests: dict[str, str] = {}
         self.asked: list[Message] = []
+        self.predicted: list[inference_pb2.PredictRequest] = []
         self.datasets: dict[str, dataset_pb2.Dataset] = {}
         self.models: dict[str, automl_pb2.Model] = {}
         self.deployments: dict[str, deployment_pb2.Deployment] = {}
@@ -352,10 +353,40 @@ class Deployments(deployment_pb2_grpc.DeploymentServiceServicer):
         return self._put(request, name)
 
     def UpdateDeployment(self, request, context):
+        before = self.world.deployments.get(request.deployment.name)
+        if request.deployment.etag and request.deployment.etag != before.etag:
+            raise FailedPrecondition("it was changed since you read it", reason="ETAG_MISMATCH", field="deployment.etag")
         return self._put(request, request.deployment.name)
 
-    def _put(self, request, name):
-        deployment = deployment_pb2.Deployment(name=name, models=request.deployment.models, state=deployment_pb2.Deployment.STATE_READY)
+    def RollbackDeployment(self, request, context):
+        before = self.world.deployments[request.name].revisions[0]
+        return self._put(request, request.name, deployment_pb2.Deployment(models=before.models))
+
+    def GetDeployment(self, request, context):
+        if request.name not in self.world.deployments:
+            raise NotFound(f"there is no {request.name}", reason="DEPLOYMENT_NOT_FOUND", field="name")
+        return self.world.deployments[request.name]
+
+    def _put(self, request, name, wanted=None):
+        wanted, before = wanted or request.deployment, self.world.deployments.get(name)
+        deployment = deployment_pb2.Deployment(
+            name=name, models=wanted.models, adapt=wanted.adapt, translator=wanted.translator, state=deployment_pb2.Deployment.STATE_READY
+        )
+        deployment.generation = before.generation + 1 if before is not None else 1
+        deployment.etag = f"etag-{deployment.generation}"
+        if before is not None:
+            deployment.revisions.add(generation=before.generation, models=before.models)
+        for model in deployment.models:
+            if model.shadow:
+                deployment.comparisons.add(
+                    model=model.model,
+                    image_count=40,
+                    missed_count=2,
+                    agreement=0.925,
+                    agreement_lower=0.8,
+                    agreement_upper=0.97,
+                    latency_ratio=1.5,
+                )
         deployment.replicas.add(address="127.0.0.1:1", ready=True)
         self.world.deployments[name] = deployment
         return self.world.start(request, deployment_pb2.DeploymentMetadata(deployment=name, replicas=deployment.replicas), deployment)
@@ -371,6 +402,7 @@ class Inference(inference_pb2_grpc.InferenceServiceServicer):
         self.world = world
 
     def Predict(self, request, context):
+        self.world.predicted.append(request)
         if request.deployment not in self.world.deployments:
             raise NotFound(f"there is no {request.deployment}", reason="DEPLOYMENT_NOT_FOUND", field="deployment")
         if request.image.content:
@@ -384,6 +416,15 @@ class Inference(inference_pb2_grpc.InferenceServiceServicer):
         answer.classification.prediction_set.append("round")
         answer.classification.coverage = 0.9
         answer.timing.total.FromMilliseconds(12)
+        if request.adapt == inference_pb2.ADAPT_MODE_AUTO:
+            answer.translator = "translators/lighter"
+            answer.findings.add(code="TRANSLATED", message="It looks unlike the training images: answered with translators/lighter.")
+        if request.draw:
+            drawn = io.BytesIO()
+            Image.new("RGB", (40, 30), (200, 40, 40)).save(drawn, "PNG")
+            answer.drawing.content, answer.drawing.media_type = drawn.getvalue(), "image/png"
+        if request.tiling == inference_pb2.TILING_ON:
+            answer.findings.add(severity=report_pb2.Finding.SEVERITY_INFO, code="TILED", message="Looked at in 6 tiles.")
         return answer
 
 

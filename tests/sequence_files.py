@@ -13,6 +13,7 @@ import numpy as np
 import pydicom
 import tifffile
 from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 
@@ -80,6 +81,19 @@ def dicom(pixels: np.ndarray, place: float, *, series: str, patient: str = "DOE^
     made.BitsStored = 12 if made.BitsAllocated == 16 else 8
     made.HighBit, made.PixelRepresentation = made.BitsStored - 1, int(pixels.dtype.kind == "i")
     made.PixelData = pixels.tobytes()
+    for name, value in tags.items():
+        setattr(made, name, value)
+    stream = io.BytesIO()
+    pydicom.dcmwrite(stream, made)
+    return stream.getvalue()
+
+
+def packed(stack: np.ndarray, syntax: str, encode: Any, **tags: Any) -> bytes:
+    """A DICOM object of compressed frames."""
+    made = pydicom.dcmread(io.BytesIO(dicom(stack[..., 0] if stack.ndim == 4 else stack, 0, series="1.2")))
+    made.PixelData = encapsulate([encode(frame) for frame in stack])
+    made["PixelData"].is_undefined_length = True
+    made.file_meta.TransferSyntaxUID = syntax
     for name, value in tags.items():
         setattr(made, name, value)
     stream = io.BytesIO()

@@ -28,7 +28,8 @@ MANAGED = frozenset(
         *("home", "artifacts", "artifact_options", "database_url", "ray_address", "ray_token_path", "job_python", "mlflow_uri"),
         *("triton_urls", "model_repository", "augment_address", "automl_address", "translate_address", "gateway_address", "listen"),
         *("metrics_port", "token", "token_file", "allow_anonymous", "tls_cert", "tls_key", "tls_ca", "tls_client_ca", "tls_client_auth"),
-        *("max_connection_age_seconds", "drain_seconds", "log_format", "log_level"),
+        *("max_connection_age_seconds", "drain_seconds", "log_format", "log_level", "audit_folder", "audit_key_file", "audit_archive"),
+        *("tokens_file", "oidc_ca", "certificates_listen", "certificates_ca", "callers_listen", "callers_cert", "callers_key"),
     }
 )
 """Settings that the chart itself gives, from other values."""
@@ -135,14 +136,23 @@ class RedisSecret(Values):
     key: KeyName
 
 
+class TokensSecret(Values):
+    """The Secret of the file of static tokens; no name: there are none."""
+
+    name: str = Field(pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$")
+    key: KeyName
+
+
 class Secrets(Values):
     """Secrets that are there before the chart is installed."""
 
     token: SecretKey
+    audit: SecretKey
     ray: SecretKey
     database: DatabaseSecret
     s3: S3Secret
     redis: RedisSecret
+    tokens: TokensSecret
 
 
 def settings_of(kind: type[CoreSettings], name: str) -> type[BaseModel]:
@@ -183,9 +193,17 @@ class Service(Placing):
     scratch: Quantity
 
 
+class AuditVolume(Values):
+    """Where gateways write the audit log."""
+
+    claim: str = Field(pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$")
+    size: Quantity
+
+
 class GatewayValues(Service):
     """The gateway."""
 
+    audit: AuditVolume
     autoscaling: HorizontalScaling
     settings: GatewayOwn  # type: ignore[valid-type]
 
@@ -208,6 +226,21 @@ class TranslateValues(Service):
     settings: TranslateOwn  # type: ignore[valid-type]
 
 
+class CallerCertificates(Values):
+    """A second port of the gateway, where callers show certificates."""
+
+    enabled: bool
+    port: Port
+    caConfigMap: str = Field(pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$")
+
+
+class Access(Values):
+    """Who is let in at the gateway."""
+
+    issuerCaConfigMap: str = Field(pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$")
+    certificates: CallerCertificates
+
+
 class Gpu(Values):
     """Graphics processors of a pod."""
 
@@ -222,7 +255,7 @@ class TritonScaling(Values):
     mode: Literal["none", "keda", "hpa-queue", "hpa-cpu"]
     minReplicas: int = Field(ge=0, le=100)
     maxReplicas: int = Field(ge=1, le=100)
-    pendingPerReplica: float = Field(gt=0)
+    concurrencyPerReplica: float = Field(gt=0)
     queueMilliseconds: float = Field(gt=0)
     cpuPercent: Percent
     wakeOnWaiting: int = Field(ge=0)
@@ -437,6 +470,7 @@ class NetworkPolicies(Values):
     database: list[Outside]
     s3: list[Outside]
     redis: list[Outside]
+    issuer: list[Outside]
     kubernetesApi: list[Outside]
     downloads: list[Outside]
 
@@ -540,6 +574,7 @@ class ChartValues(Values):
     secrets: Secrets
     logging: Logging
     podIds: PodIds
+    access: Access
     gateway: GatewayValues
     augment: AugmentValues
     automl: AutoMLValues

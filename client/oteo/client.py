@@ -5,24 +5,24 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from oteo.augmentations import Augmentations
-from oteo.connection import call, find_endpoint, open_channel
+from oteo.connection import Endpoint, call, find_endpoint, open_channel
+from oteo.credentials import TokenSource
 from oteo.datasets import Datasets
 from oteo.deployments import Deployments
-from oteo.errors import OteoApiError
 from oteo.models import Models
 from oteo.names import enum_name, resource, slug, source_uri
 from oteo.operations import OperationHandle, Operations
+from oteo.predictions import predict_request
 from oteo.shifts import Shifts
 from oteo.translators import Translators
 from oteo_protos.augment.v1 import dataset_pb2
 from oteo_protos.automl.v1 import automl_pb2
-from oteo_protos.gateway.v1 import inference_pb2, inference_pb2_grpc, pipeline_pb2, pipeline_pb2_grpc
-from oteo_protos.type.v1 import image_pb2, task_pb2
+from oteo_protos.gateway.v1 import identity_pb2, identity_pb2_grpc, inference_pb2, inference_pb2_grpc, pipeline_pb2, pipeline_pb2_grpc
+from oteo_protos.type.v1 import task_pb2
 
 
 class Client:
@@ -33,11 +33,14 @@ class Client:
     address
         ``host:port``; None: ``OTEO_ADDRESS``, else the stack that `oteo up` started on this machine.
     token
-        Bearer token; None: ``OTEO_TOKEN``, else the stack's.
+        Bearer token, or a function that gives the one to send now; None: ``OTEO_TOKEN``, ``OTEO_TOKEN_FILE`` or ``OTEO_TOKEN_COMMAND``, else the
+        stack's.
+    endpoint
+        In the place of both: everything about the connection, TLS and one's own certificate too.
     """
 
-    def __init__(self, address: str | None = None, token: str | None = None) -> None:
-        self.endpoint = find_endpoint(address, token)
+    def __init__(self, address: str | None = None, token: str | TokenSource | None = None, *, endpoint: Endpoint | None = None) -> None:
+        self.endpoint = endpoint or find_endpoint(address, token)
         self.channel = open_channel(self.endpoint)
         self.datasets = Datasets(self.channel)
         self.augmentations = Augmentations(self.channel)
@@ -61,6 +64,10 @@ class Client:
         """Close the connection."""
         self.channel.close()
 
+    def who_am_i(self) -> identity_pb2.WhoAmIResponse:
+        """Give whom the gateway takes the caller for: name, roles, limits, and the methods that it may call."""
+        return call(identity_pb2_grpc.IdentityServiceStub(self.channel).WhoAmI, identity_pb2.WhoAmIRequest(), timeout=60)
+
     def upload(
         self,
         path: str | os.PathLike[str],
@@ -75,12 +82,7 @@ class Client:
         return self.models.train(dataset, budget=budget, **options)
 
     def predict(
-        self,
-        deployment: str,
-        image: bytes | str | os.PathLike[str],
-        *,
-        top_k: int = 0,
-        timeout: float = 60.0,
+        self, deployment: str, image: bytes | str | os.PathLike[str], *, timeout: float = 60.0, **options: Any
     ) -> inference_pb2.PredictResponse:
         """Answer for one image.
 
@@ -89,24 +91,14 @@ class Client:
         deployment
             Short or full name.
         image
-            Encoded bytes (PNG, JPEG, TIFF), a path, or a dataset sample's name (``datasets/…/samples/…``).
-        top_k
-            Classes to give, the likeliest first; 0: all.
+            Encoded bytes (PNG, JPEG, TIFF, DICOM), a path, or a dataset sample's name (``datasets/…/samples/…``).
         timeout
             Deadline of the call, seconds.
+        **options
+            Those of `oteo.predictions.predict_request`: ``top_k``, ``operating_point``, ``score_threshold``, ``explain``, ``draw``, ``frame``,
+            ``tiling``, ``masks``, ``alias``, ``adapt``.
         """
-        source = image_pb2.ImageSource()
-        if isinstance(image, bytes):
-            source.content = image
-        elif isinstance(image, str) and image.startswith("datasets/") and "/samples/" in image and not Path(image).exists():
-            source.sample = image
-        else:
-            try:
-                source.content = Path(image).expanduser().read_bytes()
-            except OSError as error:
-                raise OteoApiError("NOT_FOUND", f"cannot read {image}: {error.strerror}", reason="FILE_NOT_FOUND", field="image") from None
-        request = inference_pb2.PredictRequest(deployment=resource("deployments", deployment), image=source, top_k=top_k)
-        return call(self._inference.Predict, request, timeout=timeout)
+        return call(self._inference.Predict, predict_request(deployment, image, **options), timeout=timeout)
 
     def run_pipeline(
         self,

@@ -6,12 +6,13 @@ import ipaddress
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
 
+from oteo.credentials import TokenSource, from_environment
 from oteo.errors import OteoApiError
 
 T = TypeVar("T")
@@ -37,11 +38,28 @@ SERVICE_CONFIG = json.dumps(
 
 @dataclass(frozen=True)
 class Endpoint:
-    """The gateway's address, the token, and the certificates to check it by (PEM file; None: no TLS)."""
+    """Where the gateway is and how to speak to it.
+
+    Attributes
+    ----------
+    address
+        ``host:port``.
+    token
+        What is borne: a token, or what gives one for each call; None: none.
+    ca_file
+        PEM certificates that the gateway is checked against.
+    tls
+        Whether to speak TLS without them, by the system's certificates; they and a certificate of one's own mean TLS by themselves.
+    cert_file, key_file
+        PEM files of one's own certificate, which a gateway may take in the place of a token.
+    """
 
     address: str
-    token: str | None = None
+    token: str | TokenSource | None = field(default=None, repr=False)
     ca_file: Path | None = None
+    tls: bool = False
+    cert_file: Path | None = None
+    key_file: Path | None = None
 
     @property
     def is_local(self) -> bool:
@@ -60,8 +78,10 @@ def home() -> Path:
     return Path(os.environ.get("OTEO_HOME", "~/.oteo")).expanduser().absolute()
 
 
-def find_endpoint(address: str | None = None, token: str | None = None) -> Endpoint:
-    """Find the gateway: from the arguments, then ``OTEO_ADDRESS`` and ``OTEO_TOKEN``, then this machine's stack.
+def find_endpoint(address: str | None = None, token: str | TokenSource | None = None) -> Endpoint:
+    """Find the gateway: from the arguments, then ``OTEO_ADDRESS`` and ``OTEO_TOKEN`` (``_FILE``, ``_COMMAND``), then this machine's stack.
+
+    ``OTEO_CA_FILE``, ``OTEO_TLS``, ``OTEO_CERT_FILE`` and ``OTEO_KEY_FILE`` say how to speak to it.
 
     Raises
     ------
@@ -70,7 +90,7 @@ def find_endpoint(address: str | None = None, token: str | None = None) -> Endpo
     """
     folder = home()
     address = address or os.environ.get("OTEO_ADDRESS")
-    token = token or os.environ.get("OTEO_TOKEN")
+    token = token or from_environment(os.environ)
     if address is None:
         try:
             address = str(json.loads((folder / "endpoints.json").read_text())["gateway"])
@@ -80,11 +100,39 @@ def find_endpoint(address: str | None = None, token: str | None = None) -> Endpo
                 f"no stack was started with OTEO_HOME={folder}; start one with `oteo up`, or give an address with OTEO_ADDRESS",
                 reason="NO_STACK",
             ) from None
-    ca_file = os.environ.get("OTEO_CA_FILE")
+    ca_file, cert_file, key_file = (_path(os.environ.get(f"OTEO_{name}_FILE")) for name in ("CA", "CERT", "KEY"))
+    tls = os.environ.get("OTEO_TLS", "").lower() in ("1", "true", "yes")
     # This machine's token is nothing that another machine is to see.
     if token is None and Endpoint(address).is_local and (folder / "token").is_file():
         token = (folder / "token").read_text().strip()
-    return Endpoint(address, token, Path(ca_file) if ca_file else None)
+    return Endpoint(address, token, ca_file, tls, cert_file, key_file)
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text).expanduser() if text else None
+
+
+def _credentials(endpoint: Endpoint) -> grpc.ChannelCredentials | None:
+    """Give the TLS that an endpoint wants; None: none.
+
+    Raises
+    ------
+    OteoApiError
+        FAILED_PRECONDITION, reason CERTIFICATE_UNREADABLE.
+    """
+    if not (endpoint.tls or endpoint.ca_file or endpoint.cert_file):
+        return None
+    try:
+        ca, certificate, key = (path.read_bytes() if path else None for path in (endpoint.ca_file, endpoint.cert_file, endpoint.key_file))
+    except OSError as error:
+        raise OteoApiError(
+            "FAILED_PRECONDITION", f"a certificate's file cannot be read: {error}", reason="CERTIFICATE_UNREADABLE"
+        ) from None
+    if (certificate is None) != (key is None):
+        raise OteoApiError(
+            "FAILED_PRECONDITION", "a certificate needs its key: set both OTEO_CERT_FILE and OTEO_KEY_FILE", reason="CERTIFICATE_UNREADABLE"
+        )
+    return grpc.ssl_channel_credentials(ca, key, certificate)
 
 
 class _Token(
@@ -95,11 +143,12 @@ class _Token(
 ):
     """Put the token on every call; it works with and without TLS, which call credentials do not."""
 
-    def __init__(self, token: str) -> None:
-        self._header = ("authorization", f"Bearer {token}")
+    def __init__(self, token: str | TokenSource) -> None:
+        self._token = token
 
     def _with(self, details: Any) -> grpc.ClientCallDetails:
-        return details._replace(metadata=[*(details.metadata or ()), self._header])  # type: ignore[no-any-return]
+        token = self._token if isinstance(self._token, str) else self._token()
+        return details._replace(metadata=[*(details.metadata or ()), ("authorization", f"Bearer {token}")])  # type: ignore[no-any-return]
 
     def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         return continuation(self._with(client_call_details), request)
@@ -124,8 +173,8 @@ def open_channel(endpoint: Endpoint) -> grpc.Channel:
         # A proxy for the web has no business with a gateway on this machine.
         ("grpc.enable_http_proxy", 0 if endpoint.is_local else 1),
     ]
-    if endpoint.ca_file is not None:
-        credentials = grpc.ssl_channel_credentials(endpoint.ca_file.read_bytes())
+    credentials = _credentials(endpoint)
+    if credentials is not None:
         channel = grpc.secure_channel(endpoint.address, credentials, options)
     else:
         channel = grpc.insecure_channel(endpoint.address, options)

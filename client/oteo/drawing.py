@@ -1,4 +1,4 @@
-"""A prediction as a picture: the image with what was found in it, and beside it the likeliest classes, or the surest objects, as bars."""
+"""A prediction as a picture: the drawing that the gateway made, and beside it the likeliest classes, or the surest objects, as bars."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 _IMAGE_HEIGHT = 320
 _PANEL_WIDTH = 360
 _MARGIN = 16
-_COLOURS = ((230, 75, 53), (0, 160, 135), (60, 84, 200), (243, 155, 30), (145, 60, 170), (0, 170, 210), (130, 100, 60), (220, 60, 140))
 _INK, _PALE, _BAR, _BEST, _PAPER = (30, 34, 40), (110, 118, 128), (176, 196, 222), (31, 119, 180), (255, 255, 255)
 
 
@@ -47,25 +46,19 @@ def draw_prediction(
     title: str = "",
     note: str = "",
     most: int = 8,
-    boxes: Sequence[tuple[str, tuple[float, float, float, float]]] = (),
-    labels: bytes = b"",
 ) -> Image:
-    """Draw an image with its likeliest classes, or with what was found in it.
+    """Draw an image with its likeliest classes, or surest objects, as bars beside it.
 
     Parameters
     ----------
     content
-        The encoded image: PNG, JPEG, TIFF.
+        An encoded image, such as ``PredictResponse.drawing``: PNG, JPEG, TIFF.
     scores
         Classes with probabilities, the likeliest first.
     title, note
         Lines above and below the bars.
     most
         Bars at most.
-    boxes
-        Class and left, top, right, bottom in pixels of the image.
-    labels
-        A label image (PNG) of the image's size, whose outlines are drawn.
 
     Raises
     ------
@@ -86,8 +79,6 @@ def draw_prediction(
     factor = _IMAGE_HEIGHT / picture.height
     width = min(3 * _IMAGE_HEIGHT, max(40, round(picture.width * factor)))
     shown = picture.resize((width, _IMAGE_HEIGHT), images.Resampling.NEAREST if factor > 3 else images.Resampling.LANCZOS)
-    scale = (width / picture.width, _IMAGE_HEIGHT / picture.height)
-    _mark(shown, boxes, labels, scale)
     canvas = images.new("RGB", (width + _PANEL_WIDTH + 3 * _MARGIN, _IMAGE_HEIGHT + 2 * _MARGIN), _PAPER)
     canvas.paste(shown, (_MARGIN, _MARGIN))
     draw = ImageDraw.Draw(canvas)
@@ -110,30 +101,6 @@ def draw_prediction(
     return canvas
 
 
-def _mark(shown: Image, boxes: Sequence[tuple[str, tuple[float, float, float, float]]], labels: bytes, scale: tuple[float, float]) -> None:
-    """Draw boxes, a colour for each class, and the outlines of a label image's regions, a colour for each number."""
-    from PIL import Image as images
-    from PIL import ImageChops, ImageDraw
-
-    draw = ImageDraw.Draw(shown)
-    names = sorted({name for name, _ in boxes})
-    for name, (left, top, right, bottom) in boxes:
-        corners = (left * scale[0], top * scale[1], max(right * scale[0], left * scale[0] + 1), max(bottom * scale[1], top * scale[1] + 1))
-        draw.rectangle(corners, outline=_COLOURS[names.index(name) % len(_COLOURS)], width=2)
-    if not labels:
-        return
-    # Numbers of objects may need 16 bits; which colour a number has may repeat.
-    plane = images.open(io.BytesIO(labels)).convert("I").resize(shown.size, images.Resampling.NEAREST)
-    values = memoryview(plane.tobytes()).cast("i")
-    for place, colour in enumerate(_COLOURS):
-        chosen = bytes(255 if value and (value - 1) % len(_COLOURS) == place else 0 for value in values)
-        inside = images.frombytes("L", shown.size, chosen)
-        edge = images.new("L", shown.size)
-        for step in ((1, 0), (0, 1), (-1, 0), (0, -1)):
-            edge = ImageChops.lighter(edge, ImageChops.subtract(inside, ImageChops.offset(inside, *step)))
-        shown.paste(colour, mask=edge)
-
-
 def _fitting(text: str, font: object, width: int) -> str:
     measure = font.getlength  # type: ignore[attr-defined]
     if measure(text) <= width:
@@ -150,11 +117,9 @@ def save_prediction(
     *,
     title: str = "",
     note: str = "",
-    boxes: Sequence[tuple[str, tuple[float, float, float, float]]] = (),
-    labels: bytes = b"",
 ) -> Path:
     """Draw and write a picture (PNG, or what the suffix says); give its path. See `draw_prediction`."""
-    picture = draw_prediction(content, scores, title=title, note=note, boxes=boxes, labels=labels)
+    picture = draw_prediction(content, scores, title=title, note=note)
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path)
     return path

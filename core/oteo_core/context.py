@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
 
+from oteo_core.access import NOBODY, Identity
 from oteo_core.errors import Cancelled, DeadlineExceeded
 
 
@@ -21,18 +24,28 @@ class CallContext:
     request_id
         From the caller's ``x-request-id`` or made here; it goes into every log line and on to services called.
     caller
-        Who calls: the identity behind the token.
+        Who calls: the identity's name, which is the same as ``identity.name`` while a call is answered.
+    identity
+        Who calls, with kind and roles.
     deadline
         ``time.monotonic()`` at which the caller stops waiting; None: never.
     cancelled
         Set when the caller has gone or its deadline has passed; handlers that block look at it through `check`.
+    settle
+        Has the server's hook take notice of how the call ends, before it is answered: for a handler that ends it by ``context.abort`` itself. Takes the
+        code's name and the reason. None where no hook is set.
+    notes
+        The hook's own.
     """
 
     method: str = ""
     request_id: str = ""
     caller: str = ""
+    identity: Identity = NOBODY
     deadline: float | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
+    settle: Callable[[str, str], Awaitable[None]] | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
 
     def remaining(self) -> float | None:
         """Give the seconds until the deadline, at least 0; None where there is none."""

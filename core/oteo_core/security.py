@@ -8,6 +8,7 @@ from pathlib import Path
 
 import grpc
 
+from oteo_core.certificates import CertificateFiles
 from oteo_core.errors import FailedPrecondition, Unauthenticated
 from oteo_core.settings import CoreSettings
 
@@ -61,11 +62,10 @@ def _read(path: Path | None) -> bytes | None:
 
 def server_credentials(settings: CoreSettings) -> grpc.ServerCredentials | None:
     """Give the server's TLS credentials; None where no certificate is set."""
-    certificate, key, client_ca = _read(settings.tls_cert), _read(settings.tls_key), _read(settings.tls_client_ca)
-    if certificate is None or key is None:
+    if settings.tls_cert is None or settings.tls_key is None:
         return None
-    asked = client_ca if settings.tls_client_auth else None
-    return grpc.ssl_server_credentials([(key, certificate)], root_certificates=asked, require_client_auth=asked is not None)
+    asked = settings.tls_client_ca if settings.tls_client_auth else None
+    return CertificateFiles(settings.tls_cert, settings.tls_key, asked).credentials()
 
 
 def channel_credentials(settings: CoreSettings) -> grpc.ChannelCredentials | None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+_HIDDEN = "**********"
 
 
 class CoreSettings(BaseSettings):
     """What every service, job and tool reads; a service's own class derives from it."""
 
-    model_config = SettingsConfigDict(env_prefix="OTEO_", extra="ignore", validate_default=True)
+    # A wrong setting is told without what it holds: it may be a secret, and the error goes into a log.
+    model_config = SettingsConfigDict(env_prefix="OTEO_", extra="ignore", validate_default=True, hide_input_in_errors=True)
+
+    not_for_jobs: ClassVar[frozenset[str]] = frozenset()
+    """Settings that concern who is answered and how: a service's jobs are not given them."""
 
     home: Path = Field(default=Path("~/.oteo"), description="Folder of the state of one machine.")
     artifacts: str = Field(default="", description="fsspec URI of the artifact store; empty: artifacts below home.")
@@ -74,6 +81,11 @@ class CoreSettings(BaseSettings):
         values["database_url"] = self.database_url or f"sqlite:///{home}/oteo.db"
         values["model_repository"] = self.model_repository or f"file://{home}/model-repository"
         return self
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, object]]:
+        """Give what a dump of the settings shows: the database's password and the store's keys are not in it."""
+        for name, value in super().__repr_args__():
+            yield name, _HIDDEN if name in ("database_url", "artifact_options") and value else value
 
     def shared_token(self) -> str | None:
         """Give the token, from ``token`` or the file; None where neither is set."""

@@ -20,6 +20,9 @@ SECONDS = Histogram(
 )
 IN_FLIGHT = Gauge("oteo_rpc_in_flight", "Calls that are being answered.", ["method"])
 
+AUDIT_RECORDS = Counter("oteo_audit_records_total", "Records of the audit log that were written, by kind.", ["kind"])
+AUDIT_FAILURES = Counter("oteo_audit_failures_total", "Records of the audit log that could not be written.")
+
 UNFINISHED = Gauge(
     "oteo_operations_unfinished",
     "Operations that are not done and this replica's to bring forward, by service and state.",

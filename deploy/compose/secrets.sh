@@ -15,6 +15,13 @@ printf 'MLFLOW_BACKEND_STORE_URI=postgresql+psycopg://oteo:%s@postgresql:5432/ml
 printf 'ROOT_ACCESS_KEY=%s\nROOT_SECRET_KEY=%s\n' "$access" "$secret" > "$folder/s3.env"
 printf '[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n' "$access" "$secret" > "$folder/s3_credentials"
 random > "$folder/ray_token"
+od -An -N32 -tx1 /dev/urandom | tr -d ' \n' > "$folder/audit_key"
+# What the gateway's door reads; `oteo tokens create NAME --role ROLE --file …/access/tokens.json` adds to it and leaves its mode.
+door=$(dirname "$0")/access
+mkdir -p "$door"
+[ -e "$door/tokens.json" ] || printf '{"tokens": []}\n' > "$door/tokens.json"
+[ -e "$door/gateway.env" ] || printf '# OTEO_OIDC_ISSUER=https://login.hospital.example/realms/hospital\n# OTEO_OIDC_AUDIENCE=oteo\n' > "$door/gateway.env"
+chmod 0644 "$door/tokens.json"
 # Last: while it is missing, all of this is done again.
 random > "$folder/token"
 # Containers run as another user; the folder itself is its owner's alone.

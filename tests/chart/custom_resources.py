@@ -115,6 +115,18 @@ class Trigger(Closed):
     metadata: PrometheusTrigger
 
 
+class Utilization(Closed):
+    value: str = Field(pattern=r"^[0-9]+$")
+
+
+class CpuTrigger(Closed):
+    """KEDA's "CPU" scaler, of KEDA 2.10 and later without `type` in its metadata."""
+
+    type: Literal["cpu"]
+    metricType: Literal["Utilization"]
+    metadata: Utilization
+
+
 class HpaConfig(Closed):
     behavior: dict[str, Any]
 
@@ -130,7 +142,7 @@ class ScaledObjectSpec(Closed):
     pollingInterval: int
     cooldownPeriod: int
     advanced: Advanced
-    triggers: list[Trigger] = Field(min_length=1)
+    triggers: list[Trigger | CpuTrigger] = Field(min_length=1)
 
 
 class ScaledObject(Closed):

@@ -12,6 +12,7 @@ TRITON = {
     "nv_inference_request_failure",
     "nv_inference_count",
     "nv_inference_exec_count",
+    "nv_inference_request_duration_us",
     "nv_inference_queue_duration_us",
     "nv_inference_compute_infer_duration_us",
     "nv_inference_pending_request_count",

@@ -14,6 +14,7 @@ from charting import ROOT, SERVICES, default_values, environment, named, render,
 
 from oteo_augment.settings import AugmentSettings
 from oteo_automl.settings import AutoMLSettings
+from oteo_core.tokens import TokenFile
 from oteo_gateway.settings import GatewaySettings
 from oteo_translate.settings import TranslateSettings
 
@@ -119,11 +120,12 @@ def test_the_secrets_that_compose_wants_are_made_once(tmp_path: Path) -> None:
     for _ in range(2):
         done = subprocess.run(["sh", str(script)], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        made = {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()}
+        made = {path.name: path.read_text() for folder in ("secrets", "access") for path in (tmp_path / folder).iterdir()}
     assert "already" in done.stdout
     wanted = {Path(secret["file"]).name for secret in compose()["secrets"].values()}
     wanted |= {Path(file).name for service in compose()["services"].values() for file in service.get("env_file", [])}
-    assert set(made) == wanted
+    assert set(made) == wanted | {"tokens.json"}
+    assert TokenFile(tmp_path / "access" / "tokens.json").read() == []
     assert len(made["token"]) == 48
     assert made["token"] != made["ray_token"]
     assert made["database_password"] in made["database.env"]

@@ -78,7 +78,9 @@ def test_everything_else_is_denied(preset: str) -> None:
 
 def test_ray_and_mlflow_are_reached_by_nobody_from_outside_but_who_looks_after_them(preset: str) -> None:
     objects = render(preset)
-    for part, allowed in (("mlflow", set()), ("ray", {8080, 8265}), ("augment", {9100}), ("triton", {8002}), ("gateway", {7000, 9100})):
+    # Callers with certificates have a port of their own where a site wants it.
+    doors = {7000, 7443} if preset == "production" else {7000}
+    for part, allowed in (("mlflow", set()), ("ray", {8080, 8265}), ("augment", {9100}), ("triton", {8002}), ("gateway", {*doors, 9100})):
         outside: set[int] = set()
         for policy in of_kind(objects, "NetworkPolicy"):
             if policy["metadata"]["name"] == f"oteo-{part}":
@@ -103,6 +105,10 @@ def _outside(objects: Sequence[Object]) -> list[dict[str, str]]:
         for peer in rule["to"]
         if "ipBlock" in peer
     ]
+
+
+def test_only_the_gateway_reaches_the_issuer() -> None:
+    assert {entry["part"] for entry in _outside(render("production")) if entry["cidr"] == "192.0.2.50/32"} == {"gateway"}
 
 
 def test_only_ray_reaches_the_kubernetes_api() -> None:

@@ -80,6 +80,7 @@ def make_site(tmp_path: Path, postgres: Postgres, store: int) -> MakeSite:
         }
         site = Site(tmp_path, objects, secrets, {("oteo-s3", 7070): store})
         site.write("/etc/oteo/token/token", f"{TOKEN}\n")
+        site.write("/etc/oteo/audit/key", "ab" * 32)
         site.write("/etc/oteo/ray/auth_token", "ray-token")
         return site
 
@@ -198,7 +199,7 @@ def test_a_prediction_passes_through_what_the_chart_renders(make_site: MakeSite,
 
 
 def _the_real_prometheus_sees_it_go(site: Site, triton: Process, folder: Path) -> None:
-    """While Triton serves, its pending requests are known; once it is gone, a caller who finds nobody wakes the first replica, and those that go on asking in vain wake somebody."""
+    """While Triton serves, the requests inside it are known; once it is gone, a caller who finds nobody wakes the first replica, and those that go on asking in vain wake somebody."""
     targets = {
         "oteo-gateway-headless": site.port("oteo-gateway", 9100),
         "oteo-triton": site.port("oteo-triton", 8002),
@@ -238,6 +239,11 @@ def _the_real_prometheus_sees_it_go(site: Site, triton: Process, folder: Path) -
             meanwhile()
             time.sleep(0.5)
 
+    def answered() -> None:
+        with grpc.insecure_channel(f"127.0.0.1:{site.port('oteo-gateway', 7000)}") as channel:
+            request = inference_pb2.PredictRequest(deployment="deployments/d", image=image_pb2.ImageSource(content=picture("red")))
+            inference_pb2_grpc.InferenceServiceStub(channel).Predict(request, timeout=20, metadata=METADATA)
+
     def fail() -> None:
         with grpc.insecure_channel(f"127.0.0.1:{site.port('oteo-gateway', 7000)}") as channel:
             request = inference_pb2.PredictRequest(deployment="deployments/d", image=image_pb2.ImageSource(content=picture("red")))
@@ -248,7 +254,8 @@ def _the_real_prometheus_sees_it_go(site: Site, triton: Process, folder: Path) -
     firing = 'ALERTS{alertname="OteoPredictErrors",alertstate="firing",severity="page"}'
 
     try:
-        wait(queries["pending"], lambda found: found == 0)
+        wait(queries["inside"], lambda found: found == 0)
+        wait(queries["inside"], lambda found: found > 0, answered)
         # The count that wakes is there before anybody was refused.
         wait('oteo_predict_refused_total{deployment="d",reason="DEPLOYMENT_NOT_READY"}', lambda found: found == 0)
         assert value(queries["wake"]) == 0

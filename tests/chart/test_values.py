@@ -14,6 +14,9 @@ import pytest
 import yaml
 from charting import CHART, PRESETS, Object, default_values, environment, helm, named, refusal, render, schema
 
+from oteo_core.access import Role
+from oteo_gateway.settings import GatewaySettings
+
 Path_ = tuple[str | int, ...]
 VALIDATOR = jsonschema.Draft202012Validator(schema())
 
@@ -21,7 +24,8 @@ VALIDATOR = jsonschema.Draft202012Validator(schema())
 WHOLE: dict[str, Any] = {
     "nameOverride": "whole",
     "image": {"pullSecrets": ["a-secret"], "registry": "registry.example", "tag": "t"},
-    "secrets": {"redis": {"name": "redis-secret"}},
+    "secrets": {"redis": {"name": "redis-secret"}, "tokens": {"name": "tokens-secret"}},
+    "access": {"issuerCaConfigMap": "issuer-ca", "certificates": {"enabled": True, "caConfigMap": "callers-ca"}},
     "gateway": {"settings": {"predict_queue": 111}},
     "augment": {"settings": {"max_upload_files": 112}},
     "automl": {"settings": {"tensorrt": "FP16"}},
@@ -41,6 +45,7 @@ WHOLE: dict[str, Any] = {
         "redis": [{"cidr": "192.0.2.1/32", "port": 6379}],
         "kubernetesApi": [{"cidr": "192.0.2.2/32", "port": 6443}],
         "downloads": [{"cidr": "192.0.2.3/32", "port": 443}],
+        "issuer": [{"cidr": "192.0.2.4/32", "port": 8443}],
     },
     "prePull": {"enabled": True},
     "monitoring": {
@@ -224,6 +229,9 @@ def test_helm_itself_refuses_what_the_schema_refuses(value: str, says: str) -> N
         ("production", ['traffic.tls.issuer.name=""'], "give a cert-manager issuer"),
         ("production", ["monitoring.serviceMonitors.enabled=false"], "alerts would see nothing"),
         ("mig", ["monitoring.serviceMonitors.enabled=false"], "which asks Prometheus"),
+        ("single-node-cpu", ["access.certificates.enabled=true"], "turn traffic.tls on"),
+        ("production", ['access.certificates.caConfigMap=""'], "that callers' certificates are checked against"),
+        ("production", ["networkPolicies.issuer=[]"], "could not fetch the issuer's keys"),
     ],
 )
 def test_values_that_contradict_each_other_fail_with_a_sentence(preset: str, values: list[str], sentence: str) -> None:
@@ -269,6 +277,7 @@ CONTEXTS: dict[str, dict[str, Any]] = {
     "triton.autoscaling.queueMilliseconds": HPA_QUEUE,
     "triton.autoscaling.cpuPercent": HPA_CPU,
     "ray.head.faultTolerance.storage": {"ray": {"head": {"faultTolerance": {"mode": "rocksdb"}}}},
+    "traffic.tls.enabled": {"access": {"certificates": {"enabled": False}}},
     "s3.credentials": EXTERNAL_S3,
     "s3.mode": {"networkPolicies": EXTERNAL_S3["networkPolicies"]},
     "postgresql.mode": {"networkPolicies": EXTERNAL_SQL["networkPolicies"]},
@@ -279,6 +288,7 @@ CONTEXTS: dict[str, dict[str, Any]] = {
 }
 # Values that are empty with everything on, and what they may be.
 EMPTY: dict[str, Any] = {
+    "gateway.audit.claim": "a-claim",
     "triton.modelCache.claim": "a-claim",
     "postgresql.volume.storageClass": "fast",
     "s3.volume.storageClass": "fast",
@@ -370,6 +380,29 @@ def test_settings_reach_their_services_as_numbers_that_are_read_again() -> None:
     assert environment(augment, objects)["OTEO_MAX_UPLOAD_BYTES"] == "214748364800"
     automl = named(objects, "StatefulSet", "oteo-automl")["spec"]["template"]["spec"]["containers"][0]
     assert environment(automl, objects)["OTEO_ALLOW_HUB"] == "false"
+
+
+def test_the_doors_settings_and_files_reach_the_gateway_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    objects: tuple[Object, ...] = render("production")
+    pod = named(objects, "Deployment", "oteo-gateway")["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    for name, value in environment(container, objects).items():
+        monkeypatch.setenv(name, "postgresql://u:p@h/d" if name == "OTEO_DATABASE_URL" else value)
+    settings = GatewaySettings()
+    assert (settings.oidc_issuer, settings.oidc_audience) == ("https://login.hospital.example/realms/hospital", ["oteo"])
+    assert settings.oidc_roles["radiology"] == ["clinician"]
+    assert settings.certificates == {"dns:pacs.hospital.example": ["clinician"]}
+    assert (settings.limits[Role.CLINICIAN].images_per_day, settings.limits[Role.VIEWER].requests_per_minute) == (20_000, 300)
+    assert settings.certificates_listen == "0.0.0.0:7443"
+    assert 7443 in [port["containerPort"] for port in container["ports"]]
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    for path in (settings.tokens_file, settings.oidc_ca, settings.certificates_ca):
+        assert path is not None
+        assert mounts[str(path.parent)] in volumes
+    assert volumes["tokens"]["secret"]["secretName"] == "oteo-tokens"
+    augment = named(objects, "StatefulSet", "oteo-augment")["spec"]["template"]["spec"]["containers"][0]
+    assert not {"OTEO_TOKENS_FILE", "OTEO_OIDC_ISSUER", "OTEO_CERTIFICATES"} & set(environment(augment, objects))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import typer
-from PIL import Image, ImageChops
+from PIL import Image
 
 import oteo
 from oteo.cli import words
@@ -241,10 +241,61 @@ def test_deploying_and_predicting_with_a_picture(command, image, tmp_path):
         assert drawn.width > 600
         blue = (31, 119, 180)
         bar = sum(count for count, colour in drawn.getcolors(1 << 20) if colour == blue)
+        # What the gateway drew stands on the left.
+        assert drawn.getpixel((60, 60)) == (200, 40, 40)
     # The likeliest class's bar is as long as its probability: 83 % of 360 pixels, 7 high.
     assert abs(bar - 0.83 * 360 * 7) < 30
     document = command("predict", "cells", image, "--json").json
     assert document["response"]["classification"]["scores"][0] == {"class_name": "round", "probability": 0.83}
+
+
+def test_several_models_are_deployed_promoted_and_rolled_back(command, world):
+    ran = command("deploy", "create", "cells=90@champion", "cells-2=10@challenger", "--shadow", "cells-3@next", "--name", "Cells")
+    assert "cells 90 % (champion), cells-2 10 % (challenger), cells-3 shadow (next)" in ran.out
+    asked = [(m.model, m.traffic_percent, m.alias, m.shadow) for m in world.deployments["deployments/cells"].models]
+    assert asked == [
+        ("models/cells", 90, "champion", False),
+        ("models/cells-2", 10, "challenger", False),
+        ("models/cells-3", 0, "next", True),
+    ]
+    shown = command("deploy", "show", "cells").out
+    for figure in ("cells-3", "40", "0.925", "0.800 to 0.970", "1.50"):
+        assert figure in shown
+    assert "cells-2 100 % (champion), cells-3 shadow (next)" in command("deploy", "promote", "cells").out
+    assert world.asked[-1].deployment.etag == "etag-1"
+    assert list(world.asked[-1].update_mask.paths) == ["models"]
+    shown = command("deploy", "show", "cells")
+    assert "revision" in shown.out
+    assert "cells 90 % (champion)" in command("deploy", "rollback", "cells", "--to", "1").out
+    assert (world.asked[-1].name, world.asked[-1].generation) == ("deployments/cells", 1)
+    assert command("deploy", "promote", "cells", "nobody").code == 4
+    assert command("deploy", "create", "cells=ninety").code == 3
+    assert command("deploy", "update", "cells").code == 3
+    assert command("deploy", "update", "cells", "--shadow", "x").code == 2
+
+
+def test_images_are_adapted_where_it_is_asked_for(command, image, world):
+    ran = command("deploy", "create", "cells", "--adapt", "auto", "--translator", "lighter")
+    assert "auto, translators/lighter" in ran.out
+    assert command("deploy", "update", "cells", "--adapt", "off", "--translator", "").code == 0
+    assert list(world.asked[-1].update_mask.paths) == ["adapt", "translator"]
+    assert not world.asked[-1].deployment.models
+    assert command("deploy", "create", "others", "--adapt", "always").code == 3
+    ran = command("predict", "cells", image, "--adapt", "auto", "--alias", "champion")
+    assert "answered with translators/lighter" in ran.out
+    assert (world.predicted[-1].alias, world.predicted[-1].adapt) == ("champion", 3)
+
+
+def test_how_an_image_is_looked_at_can_be_said(command, image, tmp_path):
+    command("deploy", "create", "cells")
+    ran = command("predict", "cells", image, "--tiles", "--masks", "polygons", "--threshold", "0.4", "--explain")
+    assert ran.code == 0
+    assert "Looked at in 6 tiles." in ran.out
+    wrong = command("predict", "cells", image, "--masks", "circles")
+    assert wrong.code != 0
+    assert "run-lengths, polygons, none" in wrong.err + wrong.out
+    assert command("predict", "cells", "datasets/x/samples/y", "--save", tmp_path / "sample.png").code == 0
+    assert (tmp_path / "sample.png").is_file()
 
 
 def test_one_bad_image_does_not_stop_the_others(command, image, tmp_path):
@@ -401,7 +452,6 @@ def test_sizes_are_written(count, text):
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "I;16", "P", "F"])
 def test_every_kind_of_image_is_drawn(mode):
-    import io
 
     import numpy as np
 
@@ -424,7 +474,6 @@ def test_every_kind_of_image_is_drawn(mode):
 
 
 def test_a_terminal_is_shown_a_bar_for_each_step_and_the_best_trial(client, world, images):
-    import io
 
     from rich.console import Console
 
@@ -446,21 +495,3 @@ def test_a_terminal_is_shown_a_bar_for_each_step_and_the_best_trial(client, worl
     for step in ("✓  import", "›  train", "·  deploy"):
         assert step in text
     assert "━" in text
-
-
-def test_boxes_and_outlines_are_drawn_where_they_are():
-    from oteo.drawing import draw_prediction
-
-    content, labels = io.BytesIO(), io.BytesIO()
-    Image.new("RGB", (64, 32)).save(content, "PNG")
-    plane = Image.new("I;16", (64, 32))
-    plane.paste(300, (40, 8, 56, 24))
-    plane.save(labels, "PNG")
-    plain = draw_prediction(content.getvalue(), [])
-    drawn = draw_prediction(content.getvalue(), [], boxes=[("cell", (4, 4, 20, 20))], labels=labels.getvalue())
-    changed = ImageChops.difference(plain, drawn).convert("L").point(lambda value: 255 * (value > 0))
-    # Ten pixels to one of the image, sixteen of margin: the left edge of the box, and the outline of the region.
-    assert changed.getpixel((16 + 40, 16 + 100)) == 255
-    assert changed.getpixel((16 + 400, 16 + 160)) == 255
-    assert changed.getpixel((16 + 480, 16 + 160)) == 0
-    assert changed.getpixel((16 + 300, 16 + 160)) == 0

@@ -17,7 +17,9 @@ MODULES = [
     "oteo_protos.translate.v1.translate_pb2",
     "oteo_protos.gateway.v1.inference_pb2",
     "oteo_protos.gateway.v1.deployment_pb2",
+    "oteo_protos.gateway.v1.feedback_pb2",
     "oteo_protos.gateway.v1.pipeline_pb2",
+    "oteo_protos.gateway.v1.identity_pb2",
 ]
 # The design's table: what every release serves, by service.
 TABLE = {
@@ -26,10 +28,12 @@ TABLE = {
     "oteo.automl.v1.AutoMLService": "TrainModel* EvaluateModel* ListEvaluations ListTrials GetModel ListModels DeleteModel ExportModel* CombinePredictions* CompareModels",
     "oteo.translate.v1.TranslateService": "MeasureShift* TrainTranslator* TranslateDataset* TranslateImages GetTranslator ListTranslators DeleteTranslator",
     "oteo.gateway.v1.InferenceService": "Predict PredictStream",
-    "oteo.gateway.v1.DeploymentService": "CreateDeployment* GetDeployment ListDeployments UpdateDeployment* DeleteDeployment",
+    "oteo.gateway.v1.DeploymentService": "CreateDeployment* GetDeployment ListDeployments UpdateDeployment* RollbackDeployment* DeleteDeployment",
+    "oteo.gateway.v1.FeedbackService": "SubmitCorrection GetCorrection ListCorrections",
     "oteo.gateway.v1.PipelineService": "RunPipeline*",
+    "oteo.gateway.v1.IdentityService": "WhoAmI",
 }
-READS = ("Get", "List", "Predict", "Preview", "Replay", "Compare", "AugmentImages", "TranslateImages")
+READS = ("Get", "List", "Predict", "Preview", "Replay", "Compare", "WhoAmI", "AugmentImages", "TranslateImages")
 
 
 def services() -> dict[str, d.ServiceDescriptor]:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import io
-from typing import Any
 
 import imagecodecs
 import numpy as np
 import pydicom
 import pytest
 from pydicom import uid
-from pydicom.encaps import encapsulate
-from sequence_files import dicom, slices
+from sequence_files import dicom, packed, slices
 
 from oteo_core.errors import InvalidArgument
 from oteo_core.images import ImageLimits
-from oteo_core.images.sequences import Opened, holds_frames, open_frames
+from oteo_core.images.sequences import Opened, open_frames
 
 LIMITS = ImageLimits()
 EIGHT, TWELVE = slices(3, 2), slices(4, 2, dtype="uint16", top=4095)
@@ -28,22 +26,8 @@ LOSSLESS = {
 
 
 def opened(data: bytes) -> tuple[Opened, list[np.ndarray]]:
-    assert holds_frames(data)
     found = open_frames(data, LIMITS)
     return found, [frame.pixels for frame in found.frames]
-
-
-def packed(stack: np.ndarray, syntax: str, encode: Any, **tags: Any) -> bytes:
-    """A DICOM object of compressed frames."""
-    made = pydicom.dcmread(io.BytesIO(dicom(stack[..., 0] if stack.ndim == 4 else stack, 0, series="1.2")))
-    made.PixelData = encapsulate([encode(frame) for frame in stack])
-    made["PixelData"].is_undefined_length = True
-    made.file_meta.TransferSyntaxUID = syntax
-    for name, value in tags.items():
-        setattr(made, name, value)
-    stream = io.BytesIO()
-    pydicom.dcmwrite(stream, made)
-    return stream.getvalue()
 
 
 @pytest.mark.parametrize("stack", [EIGHT, TWELVE], ids=["8 bits", "12 bits"])

@@ -13,6 +13,7 @@ import pytest
 from oteo_core.images import decode, encode_png
 from oteo_core.sampledata import draw_cell, draw_cells
 from oteo_protos.augment.v1 import dataset_pb2
+from oteo_protos.gateway.v1 import deployment_pb2, inference_pb2
 from oteo_protos.translate.v1 import translate_pb2 as pb
 from oteo_protos.type.v1 import image_pb2
 
@@ -71,3 +72,32 @@ def test_a_dataset_and_single_images_are_as_light_as_home_again(calls, dark, tra
     (answer,) = list(calls.translate.TranslateImages(iter(messages), timeout=60))
     found = decode(answer.image.content).pixels.astype(float)
     assert np.abs(found.mean((0, 1)) - bright.mean((0, 1))).max() < 0.4 * np.abs(spoilt.mean((0, 1)) - bright.mean((0, 1))).max()
+
+
+def test_a_deployment_uses_it_if_it_passed_its_gate_and_says_so(served, calls, translator):
+    request = deployment_pb2.CreateDeploymentRequest(
+        deployment_id="adapted",
+        deployment={
+            "models": [{"model": served.response.model.name, "alias": "champion"}],
+            "adapt": inference_pb2.ADAPT_MODE_AUTO,
+            "translator": translator.name,
+        },
+    )
+    if not translator.accepted:
+        assert calls.refusal(lambda: calls.deployments.CreateDeployment(request)).reason == "TRANSLATOR_NOT_ACCEPTED"
+        return
+    assert calls.result(calls.deployments.CreateDeployment(request)).state == deployment_pb2.Deployment.STATE_READY
+
+    def ask(pixels: np.ndarray) -> inference_pb2.PredictResponse:
+        source = image_pb2.ImageSource(content=encode_png(pixels))
+        return calls.inference.Predict(inference_pb2.PredictRequest(deployment="deployments/adapted", image=source), timeout=60)
+
+    home = draw_cell(3, size=96)[0]
+    dark = np.rint(home * (0.45, 0.5, 0.65)).astype(np.uint8)
+    adapted = ask(dark)
+    assert (adapted.translator, adapted.alias) == (translator.name, "champion")
+    assert [finding.code for finding in adapted.findings] == ["TRANSLATED"]
+    assert adapted.shift.p_value < 0.05
+    usual = ask(home)
+    assert (usual.translator, usual.findings[0].code) == ("", "NOT_TRANSLATED")
+    calls.deployments.DeleteDeployment(deployment_pb2.DeleteDeploymentRequest(name="deployments/adapted"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,6 +16,7 @@ import cv2
 import grpc
 import numpy as np
 import onnx
+from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.rpc import error_details_pb2, status_pb2
 
 from oteo_core.artifacts import ArtifactStore
@@ -25,6 +26,7 @@ from oteo_core.packages import Conformal, ModelPackage, OperatingPoint, PackageF
 from oteo_core.server import build_server
 from oteo_gateway.service import Gateway
 from oteo_gateway.settings import GatewaySettings
+from oteo_protos.gateway.v1 import deployment_pb2, deployment_pb2_grpc
 
 T = TypeVar("T")
 TOKEN = "a-token-for-tests"
@@ -171,7 +173,9 @@ def running_gateway(loop: Loop, settings: GatewaySettings, *, log_dir: Path) -> 
     gateway = Gateway(settings, ProcessJobRunner(log_dir))
 
     async def start() -> Any:
-        server = build_server(settings, service="gateway", register=gateway.register, listen="127.0.0.1:0")
+        server = build_server(
+            settings, service="gateway", register=gateway.register, listen="127.0.0.1:0", door=gateway.door, hook=gateway.hook
+        )
         await gateway.start()
         await server.start()
         return server
@@ -241,3 +245,15 @@ def details_of(error: grpc.RpcError) -> tuple[str, dict[str, str], float | None]
             elif detail.Unpack(retry):
                 delay = retry.retry_delay.ToNanoseconds() / 1e9
     return reason, metadata, delay
+
+
+def deploy(channel: grpc.Channel, models: Sequence[str]) -> None:
+    """Put models into service, each as the deployment of its name, and wait until they answer."""
+    deployments = deployment_pb2_grpc.DeploymentServiceStub(channel)
+    operations = operations_pb2_grpc.OperationsStub(channel)
+    for name in models:
+        wanted = deployment_pb2.Deployment(models=[deployment_pb2.DeployedModel(model=f"models/{name}")])
+        made = deployments.CreateDeployment(deployment_pb2.CreateDeploymentRequest(deployment=wanted), timeout=10)
+        request = operations_pb2.GetOperationRequest(name=made.name)
+        wait_for(lambda request=request: operations.GetOperation(request, timeout=5).done, 60)
+        assert operations.GetOperation(request, timeout=5).WhichOneof("result") == "response"

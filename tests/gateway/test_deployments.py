@@ -2,71 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
-import signal
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-import psutil
 import pytest
-from gateway_support import Loop, RunningGateway, details_of, picture, publish_model, running_gateway, settings_for, wait_for
-from google.longrunning import operations_pb2, operations_pb2_grpc
+from deployment_site import DEGRADED, FAILED, READY, Replicas, Site
+from gateway_support import Loop, details_of, publish_model, running_gateway, settings_for, wait_for
+from google.longrunning import operations_pb2
 from google.protobuf import field_mask_pb2
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from oteo_core.artifacts import ArtifactStore, open_store
+from oteo_core.artifacts import open_store
 from oteo_core.packages import delete_model
 from oteo_gateway.settings import GatewaySettings
-from oteo_local import ports
-from oteo_local.triton import RunningTriton, start
-from oteo_protos.gateway.v1 import deployment_pb2, deployment_pb2_grpc, inference_pb2, inference_pb2_grpc
-from oteo_protos.type.v1 import image_pb2
-
-READY = deployment_pb2.Deployment.STATE_READY
-DEGRADED = deployment_pb2.Deployment.STATE_DEGRADED
-FAILED = deployment_pb2.Deployment.STATE_FAILED
-PENDING = deployment_pb2.Deployment.STATE_PENDING
-
-
-class Replicas:
-    """Two Tritons on one repository that may be killed and started again on their ports."""
-
-    def __init__(self, repository: Path) -> None:
-        self.repository = repository
-        self.ports = [ports.free_port(), ports.free_port()]
-        self._stacks: dict[int, contextlib.ExitStack] = {}
-        self.running: dict[int, RunningTriton] = {}
-
-    def up(self, number: int) -> None:
-        stack = contextlib.ExitStack()
-        self.running[number] = stack.enter_context(start(self.repository, grpc_port=self.ports[number]))
-        self._stacks[number] = stack
-
-    def kill(self, number: int) -> None:
-        """Kill -9 the server; its stubs notice by themselves."""
-        os.kill(self.running[number].process.pid, signal.SIGKILL)
-        self.running[number].process.wait()
-        self._stacks.pop(number).close()
-
-    def kill_stubs(self, number: int) -> int:
-        """Kill -9 the model processes of a server and leave the server."""
-        stubs = [child for child in psutil.Process(self.running[number].process.pid).children(recursive=True) if "stub" in child.name()]
-        for stub in stubs:
-            stub.kill()
-        return len(stubs)
-
-    def close(self) -> None:
-        for stack in self._stacks.values():
-            stack.close()
-
-    @property
-    def addresses(self) -> list[str]:
-        return [f"127.0.0.1:{port}" for port in self.ports]
+from oteo_protos.gateway.v1 import deployment_pb2
 
 
 @pytest.fixture(scope="module")
@@ -76,50 +28,6 @@ def replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
     found.up(1)
     yield found
     found.close()
-
-
-@dataclass
-class Site:
-    """A gateway over both replicas, with its stubs."""
-
-    running: RunningGateway
-    replicas: Replicas
-    artifacts: ArtifactStore
-
-    def __post_init__(self) -> None:
-        self.deployments = deployment_pb2_grpc.DeploymentServiceStub(self.running.channel)
-        self.operations = operations_pb2_grpc.OperationsStub(self.running.channel)
-        self.inference = inference_pb2_grpc.InferenceServiceStub(self.running.channel)
-
-    def create(self, model: str, **values: object) -> operations_pb2.Operation:
-        deployment = deployment_pb2.Deployment(models=[deployment_pb2.DeployedModel(model=f"models/{model}")])
-        return self.deployments.CreateDeployment(deployment_pb2.CreateDeploymentRequest(deployment=deployment, **values), timeout=10)
-
-    def done(self, operation: operations_pb2.Operation, seconds: float = 30) -> operations_pb2.Operation:
-        request = operations_pb2.GetOperationRequest(name=operation.name)
-        return wait_for(lambda: (found := self.operations.GetOperation(request, timeout=5)).done and found, seconds)
-
-    def deploy(self, model: str) -> deployment_pb2.Deployment:
-        done = self.done(self.create(model))
-        assert not done.HasField("error"), done.error
-        deployment = deployment_pb2.Deployment()
-        assert done.response.Unpack(deployment)
-        return deployment
-
-    def get(self, name: str) -> deployment_pb2.Deployment:
-        return self.deployments.GetDeployment(deployment_pb2.GetDeploymentRequest(name=f"deployments/{name}"), timeout=5)
-
-    def delete(self, name: str) -> None:
-        self.deployments.DeleteDeployment(deployment_pb2.DeleteDeploymentRequest(name=f"deployments/{name}", allow_missing=True), timeout=5)
-
-    def predict(self, name: str, colour: str = "red") -> inference_pb2.PredictResponse:
-        image = image_pb2.ImageSource(content=picture(colour))
-        return self.inference.Predict(inference_pb2.PredictRequest(deployment=f"deployments/{name}", image=image), timeout=10)
-
-    def index(self, number: int) -> dict[str, str]:
-        with grpc.insecure_channel(self.replicas.addresses[number]) as channel:
-            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-            return {model.name: model.state for model in stub.RepositoryIndex(service_pb2.RepositoryIndexRequest(), timeout=5).models}
 
 
 @pytest.fixture(scope="module")
@@ -355,10 +263,10 @@ def test_bad_requests_name_the_field(site: Site) -> None:
     model = deployment_pb2.DeployedModel
     cases = [
         ([model(model="models/none")], grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND"),
-        ([model(model="models/fine"), model(model="models/fine")], grpc.StatusCode.UNIMPLEMENTED, "TRAFFIC_SPLIT"),
-        ([model(model="models/fine", shadow=True)], grpc.StatusCode.UNIMPLEMENTED, "SHADOW_TRAFFIC"),
+        ([model(model="models/fine"), model(model="models/fine")], grpc.StatusCode.INVALID_ARGUMENT, "DUPLICATE_MODEL"),
+        ([model(model="models/fine", shadow=True)], grpc.StatusCode.INVALID_ARGUMENT, "NO_MODEL"),
         ([model(model="models/fine", traffic_percent=30)], grpc.StatusCode.INVALID_ARGUMENT, "BAD_TRAFFIC"),
-        ([], grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"),
+        ([], grpc.StatusCode.INVALID_ARGUMENT, "NO_MODEL"),
     ]
     for models, code, reason in cases:
         request = deployment_pb2.CreateDeploymentRequest(deployment=deployment_pb2.Deployment(models=models), deployment_id="case")

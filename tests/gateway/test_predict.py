@@ -153,7 +153,7 @@ def test_bad_images_and_requests_are_refused_with_a_reason(site: Site) -> None:
     source = image_pb2.ImageSource(content=good)
     assert site.refused(source, operating_point="none-such") == (invalid, "OPERATING_POINT_NOT_FOUND")
     assert site.refused(source, explain=True)[0] is grpc.StatusCode.UNIMPLEMENTED
-    assert site.refused(source, adapt=inference_pb2.ADAPT_MODE_AUTO)[0] is grpc.StatusCode.UNIMPLEMENTED
+    assert site.refused(source, alias="none-such") == (invalid, "ALIAS_NOT_FOUND")
     assert site.refused(image_pb2.ImageSource()) == (invalid, "INVALID_REQUEST")
 
 
@@ -163,7 +163,11 @@ def test_operating_point_decides(site: Site) -> None:
     pixels[:, :, 2], pixels[:, :, 1] = 140, 100
     source = image_pb2.ImageSource(content=_encoded(".png", pixels))
     assert site.predict(source).classification.decision == "red"
-    assert site.predict(source, operating_point="specificity>=0.99").classification.decision == "green"
+    strict = site.predict(source, operating_point="specificity>=0.99").classification
+    assert strict.decision == "green"
+    assert strict.operating_point.endswith("/specificity>=0.99")
+    assert strict.HasField("threshold")
+    assert not site.predict(source).classification.HasField("threshold")
 
 
 def test_stream_answers_in_order_and_outlives_bad_items(site: Site) -> None:

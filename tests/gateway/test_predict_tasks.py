@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import cv2
 import grpc
 import numpy as np
 import pytest
-from gateway_support import Loop, details_of, running_gateway, settings_for, wait_for
-from google.longrunning import operations_pb2, operations_pb2_grpc
+import tifffile
+from gateway_support import Loop, deploy, details_of, running_gateway, settings_for
 from judged_models import dataset, publish, square
 from pycocotools import mask as coco_mask
+from sequence_files import dicom
 
 from oteo_core.artifacts import open_store
 from oteo_core.errors import Internal
@@ -22,7 +24,7 @@ from oteo_gateway.prediction.answer import label
 from oteo_gateway.prediction.outputs import check_outputs
 from oteo_gateway.prediction.regions import diameter, runs_of
 from oteo_local.triton import start
-from oteo_protos.gateway.v1 import deployment_pb2, deployment_pb2_grpc, inference_pb2, inference_pb2_grpc
+from oteo_protos.gateway.v1 import inference_pb2, inference_pb2_grpc
 
 LABELS = {"score_threshold": [0.4, 0.6], "set_threshold": [0.02, 0.0005], "set_coverage": 0.9}
 TASKS = {
@@ -47,16 +49,9 @@ def stub(loop: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[infer
 
         dataset(artifacts, "squares", "detection", ("red", "green"), draw, 2)
         for task, (name, decoding) in TASKS.items():
-            publish(artifacts, task, name, decoding=decoding)
+            publish(artifacts, task, name, decoding=decoding, training_size=(64, 64))
         with running_gateway(loop, settings, log_dir=home / "logs") as running:
-            deployments = deployment_pb2_grpc.DeploymentServiceStub(running.channel)
-            operations = operations_pb2_grpc.OperationsStub(running.channel)
-            for name, _ in TASKS.values():
-                wanted = deployment_pb2.Deployment(models=[deployment_pb2.DeployedModel(model=f"models/{name}")])
-                made = deployments.CreateDeployment(deployment_pb2.CreateDeploymentRequest(deployment=wanted), timeout=10)
-                request = operations_pb2.GetOperationRequest(name=made.name)
-                wait_for(lambda request=request: operations.GetOperation(request, timeout=5).done, 60)
-                assert operations.GetOperation(request, timeout=5).WhichOneof("result") == "response"
+            deploy(running.channel, [name for name, _ in TASKS.values()])
             yield inference_pb2_grpc.InferenceServiceStub(running.channel)
 
 
@@ -110,6 +105,80 @@ def test_regions_without_spacing_and_of_nothing(stub: inference_pb2_grpc.Inferen
     nothing = ask(stub, "objects", {"content": png(np.zeros_like(pixels))}).segmentation
     assert not nothing.regions
     assert not decode_labels(nothing.label_image.content).any()
+
+
+@pytest.mark.parametrize("spacing", ["PixelSpacing", "ImagerPixelSpacing", "tiff"])
+def test_areas_in_millimetres_where_the_bytes_say_how_large_pixels_are(stub: inference_pb2_grpc.InferenceServiceStub, spacing: str) -> None:
+    pixels, _ = square(3)
+    if spacing == "tiff":
+        stream = io.BytesIO()
+        tifffile.imwrite(stream, pixels, photometric="rgb", resolution=(20, 10), resolutionunit="CENTIMETER")
+        content = stream.getvalue()
+    else:
+        colour = {"SamplesPerPixel": 3, "PlanarConfiguration": 0, "PhotometricInterpretation": "RGB", "PixelData": pixels.tobytes()}
+        content = dicom(pixels[:, :, 0], 0, series="1", **colour, **{"PixelSpacing": None, spacing: [1.0, 0.5]})
+    region = ask(stub, "pixels", {"content": content}).segmentation.regions[0]
+    assert region.area_mm2 == pytest.approx(region.area * 0.5)
+    assert region.diameter_mm > 0.5 * region.diameter
+
+
+def large() -> np.ndarray:
+    pixels = np.zeros((192, 256, 3), np.uint8)
+    pixels[20:44, 30:70, 0] = 220
+    pixels[110:150, 160:186, 1] = 220
+    return pixels
+
+
+@pytest.mark.parametrize("name", ["boxes", "pixels", "objects"])
+def test_a_large_image_by_tiles(stub: inference_pb2_grpc.InferenceServiceStub, name: str) -> None:
+    content = {"content": png(large())}
+    answer = ask(stub, name, content, tiling=inference_pb2.TILING_ON)
+    if name == "boxes":
+        found = {item.class_name: (item.box.x, item.box.y, item.box.width, item.box.height) for item in answer.detection.objects}
+        assert found["red"] == pytest.approx((30, 20, 40, 24), abs=3)
+        assert found["green"] == pytest.approx((160, 110, 26, 40), abs=3)
+        # One look at the whole finds one box around both.
+        assert len(ask(stub, name, content).detection.objects) == 1
+    else:
+        areas = {region.class_name: region.area for region in answer.segmentation.regions}
+        assert areas == {"red": pytest.approx(960, rel=0.1), "green": pytest.approx(1040, rel=0.1)}
+        assert decode_labels(answer.segmentation.label_image.content).shape[:2] == (192, 256)
+    assert [finding.code for finding in answer.findings] == ["TILED"]
+    assert "IMAGE_SHRUNK" in [finding.code for finding in ask(stub, name, content).findings]
+    assert not ask(stub, name, {"content": png(square(0)[0])}, tiling=inference_pb2.TILING_ON).findings
+
+
+def test_tiles_of_a_classifier_are_refused(stub: inference_pb2_grpc.InferenceServiceStub) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        ask(stub, "labels", {"content": png(large())}, tiling=inference_pb2.TILING_ON)
+    assert details_of(caught.value)[0] == "TILING"
+
+
+def test_masks_as_polygons_or_not_at_all(stub: inference_pb2_grpc.InferenceServiceStub) -> None:
+    content = {"content": png(square(0)[0])}
+    runs = ask(stub, "pixels", content).segmentation
+    outlined = ask(stub, "pixels", content, mask_encoding=inference_pb2.MASK_ENCODING_POLYGONS).segmentation
+    bare = ask(stub, "pixels", content, mask_encoding=inference_pb2.MASK_ENCODING_NONE).segmentation
+    assert runs.regions[0].area == outlined.regions[0].area == bare.regions[0].area
+    (polygon,) = outlined.regions[0].annotation.polygons.polygons
+    points = np.array(polygon.points, np.float32).reshape(-1, 2)
+    assert cv2.contourArea(points) == pytest.approx(runs.regions[0].area, rel=0.1)
+    assert not outlined.regions[0].annotation.HasField("mask")
+    box = bare.regions[0].annotation.box
+    assert (box.x, box.y) == tuple(points.min(axis=0))
+    assert (box.x + box.width, box.y + box.height) == tuple(points.max(axis=0))
+
+
+@pytest.mark.parametrize("name", ["boxes", "pixels", "objects", "attentive", "labels"])
+def test_a_drawing_of_the_answer(stub: inference_pb2_grpc.InferenceServiceStub, name: str) -> None:
+    pixels = square(0)[0]
+    answer = ask(stub, name, {"content": png(pixels)}, draw=True)
+    assert answer.drawing.media_type == "image/png"
+    drawn = cv2.imdecode(np.frombuffer(answer.drawing.content, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+    factor = drawn.shape[0] // 64
+    assert drawn.shape == (64 * factor, 64 * factor, 3)
+    assert (drawn != np.repeat(np.repeat(pixels, factor, axis=0), factor, axis=1)).any()
+    assert not ask(stub, name, {"content": png(pixels)}).HasField("drawing")
 
 
 def test_several_labels_are_decided_class_by_class(stub: inference_pb2_grpc.InferenceServiceStub) -> None:

@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+import os
+from typing import Annotated
+
 import typer
 
-from oteo.cli import augment, codes, datasets, deployments, models, operations, predict, run, shift, stack, translate
+from oteo.cli import (
+    audit,
+    augment,
+    codes,
+    datasets,
+    deployments,
+    identity,
+    models,
+    operations,
+    predict,
+    run,
+    shift,
+    stack,
+    tokens,
+    translate,
+)
 
 app = typer.Typer(
     name="oteo",
@@ -26,6 +44,32 @@ shift.add(app)
 app.add_typer(deployments.app, name="deploy")
 predict.add(app)
 app.add_typer(operations.app, name="operations")
+app.add_typer(audit.app, name="audit")
+identity.add(app)
+app.add_typer(tokens.app, name="tokens")
+
+
+@app.callback()
+def connection(
+    ca: Annotated[
+        str, typer.Option("--ca", metavar="FILE", help="PEM certificates that the gateway is checked against; OTEO_CA_FILE.")
+    ] = "",
+    cert: Annotated[str, typer.Option("--cert", metavar="FILE", help="Certificate of one's own (PEM); OTEO_CERT_FILE.")] = "",
+    key: Annotated[str, typer.Option("--key", metavar="FILE", help="Its key (PEM); OTEO_KEY_FILE.")] = "",
+    tls: Annotated[bool, typer.Option("--tls", help="TLS by the system's certificates; OTEO_TLS=true.")] = False,
+    token_file: Annotated[str, typer.Option("--token-file", metavar="FILE", help="File of the token; OTEO_TOKEN_FILE.")] = "",
+) -> None:
+    """Take what is said before the command's name in the place of the variables: no secret is ever a word of the command line."""
+    given = {
+        "OTEO_CA_FILE": ca,
+        "OTEO_CERT_FILE": cert,
+        "OTEO_KEY_FILE": key,
+        "OTEO_TLS": "true" if tls else "",
+        "OTEO_TOKEN_FILE": token_file,
+    }
+    os.environ.update({name: value for name, value in given.items() if value})
+    if token_file:
+        os.environ.pop("OTEO_TOKEN", None)
 
 
 def main() -> None:

@@ -19,3 +19,11 @@ Task = Annotated[str, typer.Option("--task", help="classification, detection, â€
 Budget = Annotated[
     float, typer.Option("--budget", parser=parse_duration, metavar="TIME", help="Wall-clock time of the training: 4m, 1h30m, â€¦")
 ]
+Adapt = Annotated[
+    str,
+    typer.Option(
+        "--adapt",
+        metavar="off|suggest|auto",
+        help="Whether images that look unlike the training images are translated first, by an accepted translator.",
+    ),
+]

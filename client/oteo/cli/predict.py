@@ -26,12 +26,6 @@ def scores_of(answer: inference_pb2.PredictResponse) -> list[tuple[str, float]]:
     return [(score.class_name, score.probability) for score in answer.classification.scores] or sorted(found, key=lambda pair: -pair[1])
 
 
-def boxes_of(answer: inference_pb2.PredictResponse) -> list[tuple[str, tuple[float, float, float, float]]]:
-    """Give classes and boxes (left, top, right, bottom) of the objects of a detection."""
-    boxes = [(item.class_name, item.box) for item in answer.detection.objects]
-    return [(name, (box.x, box.y, box.x + box.width, box.y + box.height)) for name, box in boxes]
-
-
 def note_of(answer: inference_pb2.PredictResponse) -> str:
     """Give the line below a picture: the prediction set, or what was found and how often."""
     if answer.WhichOneof("result") != "classification":
@@ -54,10 +48,27 @@ def predict(
     session: Session,
     deployment: Annotated[str, typer.Argument(help="The deployment.")],
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="Images: PNG, JPEG, TIFF, or samples of a dataset (datasets/…/samples/…).")
+        list[str],
+        typer.Argument(metavar="IMAGE...", help="Images: PNG, JPEG, TIFF, DICOM, or samples of a dataset (datasets/…/samples/…)."),
     ],
     top_k: Annotated[int, typer.Option("--top-k", min=0, help="Classes to give; 0: all.")] = 5,
     save: Annotated[Path | None, typer.Option("--save", help="Draw each answer: a file for one image, a folder for several.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Ask what a classifier looked at; with --save it is drawn as heat.")] = False,
+    point: Annotated[
+        str, typer.Option("--operating-point", help="Threshold to decide by, as the model's report names it: youden, sensitivity>=0.95.")
+    ] = "",
+    threshold: Annotated[
+        float | None, typer.Option("--threshold", min=0.0, max=1.0, help="Least score of objects; default: the model's own.")
+    ] = None,
+    frame: Annotated[int | None, typer.Option("--frame", min=0, help="Frame or page of each file, from 0; default: the first.")] = None,
+    tiles: Annotated[
+        bool | None, typer.Option("--tiles/--no-tiles", help="Look at large images piece by piece, at the scale of the training.")
+    ] = None,
+    masks: Annotated[str | None, typer.Option("--masks", help="How masks are given: run-lengths, polygons or none.")] = None,
+    alias: Annotated[str, typer.Option("--alias", help="The model that must answer, by its alias: champion, challenger.")] = "",
+    adapt: Annotated[
+        str | None, typer.Option("--adapt", help="Translate to the model's domain first: off, suggest or auto; default: the deployment's.")
+    ] = None,
     timeout: Annotated[float, typer.Option("--timeout", min=0.01, help="Deadline of each call, seconds.")] = 60.0,
 ) -> None:
     """Answer for images by a deployed model. One that fails does not stop the others; the exit code is then that of the first that failed."""
@@ -65,7 +76,21 @@ def predict(
 
     def one(image: str) -> inference_pb2.PredictResponse | OteoApiError:
         try:
-            return client.predict(deployment, image, top_k=top_k, timeout=timeout)
+            return client.predict(
+                deployment,
+                image,
+                timeout=timeout,
+                top_k=top_k,
+                explain=explain,
+                draw=save is not None,
+                operating_point=point,
+                score_threshold=threshold,
+                frame=frame,
+                tiling=tiles,
+                masks=masks,
+                alias=alias,
+                adapt=adapt,
+            )
         except OteoApiError as error:
             return error
 
@@ -76,6 +101,7 @@ def predict(
         raise failed[0]
     made = table("image", "class", "probability", "prediction set", "time", right=("probability", "time"))
     documents: list[dict[str, Any]] = []
+    lines: list[str] = []
     for image, answer in answers:
         if isinstance(answer, OteoApiError):
             made.add_row(escape(image), f"[red]{escape(answer.reason or answer.code)}[/]", "", escape(answer.message), "")
@@ -85,28 +111,23 @@ def predict(
             continue
         document: dict[str, Any] = {"image": image, "response": answer}
         made.add_row(escape(image), *(escape(cell) for cell in answer_cells(answer)))
+        lines += [f"{escape(image)}: {escape(finding.message)}" for finding in answer.findings]
+        if answer.translator:
+            lines.append(f"{escape(image)}: translated first by {escape(answer.translator)}")
         if save is not None:
             document["picture"] = str(_save(save, image, len(images) > 1, answer))
+            # It lies in the file; in a document it would be an unreadable mass of letters.
+            answer.ClearField("drawing")
         documents.append(document)
-    pictures = [f"picture: {escape(str(item['picture']))}" for item in documents if "picture" in item]
-    session.show(documents[0] if len(images) == 1 else documents, made, *pictures)
+    lines += [f"picture: {escape(str(item['picture']))}" for item in documents if "picture" in item]
+    session.show(documents[0] if len(images) == 1 else documents, made, *lines)
     if failed:
         raise typer.Exit(codes.exit_code(failed[0]))
 
 
 def _save(save: Path, image: str, several: bool, answer: inference_pb2.PredictResponse) -> Path:
-    path = Path(image).expanduser()
-    if not path.is_file():
-        raise OteoApiError("INVALID_ARGUMENT", f"{image} is not a file here, so it cannot be drawn", reason="NOTHING_TO_DRAW", field="save")
-    return save_prediction(
-        picture_path(save, image, several),
-        path.read_bytes(),
-        scores_of(answer),
-        title=path.name,
-        note=note_of(answer),
-        boxes=boxes_of(answer),
-        labels=answer.segmentation.label_image.content,
-    )
+    path = picture_path(save, image, several)
+    return save_prediction(path, answer.drawing.content, scores_of(answer), title=Path(image).name, note=note_of(answer))
 
 
 def add(root: typer.Typer) -> None:

@@ -25,6 +25,7 @@ from oteo.cli.options import Task
 from oteo.cli.predict import note_of, scores_of
 from oteo.cli.progress import follow
 from oteo.cli.session import Session, command
+from oteo.cli.show_deployments import state_word
 from oteo.cli.words import duration, local_file, local_path, parse_duration, seconds_of, short
 from oteo.connection import find_endpoint, home
 from oteo.drawing import save_prediction
@@ -194,14 +195,13 @@ def predict_one(session: Session, name: str, source: str, result: pipeline_pb2.R
     # The user's own file where it is one, else the dataset's copy where that is on this machine.
     own = Path(source, sample.source_path)
     image = own if sample.source_path and own.is_file() else local_file(f"{result.dataset.uri.rstrip('/')}/{sample.path}")
-    answer = client.predict(result.deployment.name, image if image is not None else sample.name)
+    answer = client.predict(result.deployment.name, image if image is not None else sample.name, draw=True)
     shown = Shown(sample, answer, image, None)
-    if image is None:
-        return shown
-    title = f"{shown.truth}: {image.name}" if shown.truth else image.name
+    called = image.name if image is not None else sample.source_path or sample.name
+    title = f"{shown.truth}: {called}" if shown.truth else called
     path = home() / "runs" / name / "prediction.png"
     try:
-        picture = save_prediction(path, image.read_bytes(), scores_of(answer), title=title, note=note_of(answer))
+        picture = save_prediction(path, answer.drawing.content, scores_of(answer), title=title, note=note_of(answer))
     except OteoApiError as error:
         session.note(f"no picture of the prediction: {error.message}")
         return shown
@@ -247,7 +247,7 @@ def report(session: Session, handle: OperationHandle[Message], result: pipeline_
         ("training time", f"{duration(seconds_of(model.training_time))} of {duration(seconds_of(model.budget))}"),
         ("report", local_path(model.report_uri)),
         ("package", local_path(model.package_uri)),
-        ("deployment", f"{name} ({show.state_word(deployment)}) at {endpoint.address}"),
+        ("deployment", f"{name} ({state_word(deployment)}) at {endpoint.address}"),
     ]
     if shown:
         found, probability, likely, milliseconds = show.answer_cells(shown.answer)

@@ -14,7 +14,7 @@ from oteo.cli.words import duration, enum_word, local_path, metric, metric_text,
 from oteo.operations import OperationHandle, progress_of
 from oteo_protos.augment.v1 import dataset_pb2
 from oteo_protos.automl.v1 import automl_pb2
-from oteo_protos.gateway.v1 import deployment_pb2, inference_pb2
+from oteo_protos.gateway.v1 import inference_pb2
 from oteo_protos.type.v1 import report_pb2, task_pb2
 
 _SEVERITY = report_pb2.Finding.Severity
@@ -290,42 +290,6 @@ def comparison(response: automl_pb2.CompareModelsResponse) -> list[Table | Text]
         made.add_row(short(model.model), escape(model.candidate), *figures)
     told = "\n".join([response.reason, *response.sentences] if response.paired else response.sentences)
     return [made, Text(""), Text(told)]
-
-
-def state_word(deployment: deployment_pb2.Deployment) -> str:
-    """Give a deployment's state."""
-    return enum_word(deployment_pb2.Deployment.State.Name(deployment.state), "STATE_")
-
-
-def deployment_facts(deployment: deployment_pb2.Deployment) -> Text:
-    """Give one deployment."""
-    models = ", ".join(
-        f"{short(m.model)}{f' {m.traffic_percent} %' if m.traffic_percent else ''}{' (shadow)' if m.shadow else ''}"
-        for m in deployment.models
-    )
-    replicas = ", ".join(f"{r.address} {'ready' if r.ready else r.message or 'not ready'}" for r in deployment.replicas)
-    return facts(
-        [
-            ("deployment", deployment.name),
-            ("name", deployment.display_name),
-            ("state", state_word(deployment)),
-            ("why", deployment.message),
-            ("models", models),
-            ("replicas", replicas),
-            ("made", moment(deployment.create_time)),
-            ("changed", moment(deployment.update_time)),
-            ("generation", str(deployment.generation)),
-        ]
-    )
-
-
-def deployments_table(deployments: Iterable[deployment_pb2.Deployment]) -> Table:
-    """Give many deployments."""
-    made = table("deployment", "state", "models", "replicas ready", "changed", right=("replicas ready",))
-    for item in deployments:
-        ready = f"{sum(r.ready for r in item.replicas)} of {len(item.replicas)}"
-        made.add_row(short(item.name), state_word(item), ", ".join(short(m.model) for m in item.models), ready, moment(item.update_time))
-    return made
 
 
 def operation_state(handle: OperationHandle) -> str:  # type: ignore[type-arg]

@@ -92,6 +92,16 @@ class ImageStore:
             return None
         return float(values[0]), float(values[1])
 
+    def bit_depth(self, name: str) -> int:
+        """Give the bits that a sample's 16-bit pixels fill, as its import found them; 0 where it says nothing. Errors as `sample`."""
+        _, dataset, _, sample = name.split("/", 3)
+        try:
+            table = self._table(dataset)
+        except NotFound as error:
+            raise _at_field(error, "image.sample") from error
+        row = pc.index(table["id"], sample).as_py()
+        return int(table["bit_depth"][row].as_py() or 0) if row >= 0 else 0
+
     def object(self, uri: str) -> bytes:
         """Read an image of the artifact store.
 
@@ -139,7 +149,7 @@ class ImageStore:
                 return kept[2]
         reader = DatasetReader(self._store, dataset)
         # A dataset never changes, but one of its name may be deleted and imported again.
-        table = kept[2] if kept is not None and kept[1] == reader.info.digest else reader.table(["id", "path", "spacing"])
+        table = kept[2] if kept is not None and kept[1] == reader.info.digest else reader.table(["id", "path", "spacing", "bit_depth"])
         with self._lock:
             self._tables[dataset] = (now, reader.info.digest, table)
             self._tables.move_to_end(dataset)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,11 @@ from oteo_core.errors import DataLoss, NotFound
 from oteo_core.images import Image, ImageLimits, decode, decode_labels
 
 _LIMITS = ImageLimits()
+
+
+def with_depth(image: Image, bit_depth: int) -> Image:
+    """Say of a 16-bit image how many bits it fills: a lossless copy has 16, whatever the file that it was made from declared."""
+    return image if image.pixels.dtype != np.uint16 or not bit_depth else Image(image.pixels, replace(image.header, bit_depth=bit_depth))
 
 
 class DatasetReader:
@@ -150,8 +156,8 @@ class DatasetReader:
         return self._read(sample, sample.mask_path)
 
     def image(self, sample: Sample, limits: ImageLimits = _LIMITS) -> Image:
-        """Decode a sample's image."""
-        return decode(self.read_media(sample), limits)
+        """Decode a sample's image; its header has the bits that the sample's own row says a 16-bit image fills, where that was read."""
+        return with_depth(decode(self.read_media(sample), limits), sample.bit_depth)
 
     def mask(self, sample: Sample, limits: ImageLimits = _LIMITS) -> NDArray[Any]:
         """Decode a sample's mask: ``(H, W)`` whole numbers, whatever way its file holds them.

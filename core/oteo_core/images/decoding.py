@@ -57,7 +57,11 @@ def decode(data: bytes, limits: ImageLimits = _LIMITS) -> Image:
     InvalidArgument
         UNREADABLE_IMAGE, TRUNCATED_IMAGE, IMAGE_TOO_LARGE or UNSUPPORTED_FORMAT.
     """
-    layout = layout_of(data)
+    return decode_layout(data, layout_of(data), limits)
+
+
+def decode_layout(data: bytes, layout: Layout, limits: ImageLimits) -> Image:
+    """Decode an image whose layout was read already; as `decode`."""
     header = layout.header
     limits.check(header)
     if layout.defect:

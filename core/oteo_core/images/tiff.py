@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from oteo_core.images import jpeg
 from oteo_core.images.header import ImageHeader, Layout, truncated, unreadable, unsupported
 from oteo_core.images.limits import ImageLimits
+from oteo_core.images.tiff_chain import check_chain
 
 # tifffile logs an error for every odd tag; what is wrong with a file is said once, by the exception.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
@@ -35,6 +36,7 @@ def layout(data: bytes) -> Layout:
     InvalidArgument
         UNREADABLE_IMAGE, TRUNCATED_IMAGE or UNSUPPORTED_FORMAT.
     """
+    check_chain(data)
     with opened(data) as file:
         page = _page(file, 0)
         defect = _defect(page, len(data))

@@ -25,7 +25,7 @@ def job_environment(settings: CoreSettings) -> dict[str, str]:
     for name, field in type(settings).model_fields.items():
         variable = f"OTEO_{name.upper()}"
         value = getattr(settings, name)
-        if name in _NOT_FOR_JOBS or isinstance(value, SecretStr):
+        if name in _NOT_FOR_JOBS or name in settings.not_for_jobs or isinstance(value, SecretStr):
             continue
         if value is not None:
             plain = any(item is NoDecode or isinstance(item, NoDecode) for item in field.metadata)

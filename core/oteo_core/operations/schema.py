@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from sqlalchemy import (
     Boolean,
     Column,
-    Connection,
     Engine,
     Float,
     Index,
@@ -17,20 +14,15 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    insert,
-    select,
     text,
-    update,
 )
 
-from oteo_core.operations.database import writing
+from oteo_core.operations.raising import Step, raise_tables
 
 VERSION = 1
 """Version of the tables that this code reads and writes."""
 
 metadata = MetaData()
-
-versions = Table("oteo_schema", metadata, Column("part", String(64), primary_key=True), Column("version", Integer, nullable=False))
 
 operations = Table(
     "operations",
@@ -74,12 +66,8 @@ operations = Table(
     Index("operations_live", "service", "end_time"),
 )
 """One row an operation. Times are seconds since 1970 by the database's clock."""
-
-_MIGRATIONS: dict[int, Callable[[Connection], None]] = {}
-"""What raises the tables to a version, by that version; `create` runs those after the version found."""
-
-_LOCK = 7_304_115
-"""Key of PostgreSQL's advisory lock around changes of the tables."""
+_STEPS: dict[int, Step] = {}
+"""What raises the tables to a version, by that version."""
 
 
 def create(engine: Engine) -> None:
@@ -90,19 +78,4 @@ def create(engine: Engine) -> None:
     RuntimeError
         The tables are newer than this code.
     """
-    with writing(engine) as connection:
-        # SQLite: the transaction is the lock. PostgreSQL: this is, until the transaction's end.
-        if engine.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-        versions.create(connection, checkfirst=True)
-        found = connection.execute(select(versions.c.version).where(versions.c.part == "operations")).scalar()
-        if found is None:
-            operations.create(connection, checkfirst=True)
-            connection.execute(insert(versions).values(part="operations", version=VERSION))
-            return
-        if found > VERSION:
-            raise RuntimeError(f"the tables of operations are of version {found}, newer than this program knows ({VERSION}): upgrade it")
-        for version in range(found + 1, VERSION + 1):
-            _MIGRATIONS[version](connection)
-        if found < VERSION:
-            connection.execute(update(versions).where(versions.c.part == "operations").values(version=VERSION))
+    raise_tables(engine, "operations", VERSION, make=lambda connection: operations.create(connection, checkfirst=True), steps=_STEPS)

@@ -10,6 +10,7 @@ from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.protobuf import empty_pb2
 
 from oteo_core.errors import InvalidArgument
+from oteo_core.operations.filters import OperationsFilter
 from oteo_core.operations.manager import OperationManager
 from oteo_core.pagination import decode_token, encode_token, page_size
 
@@ -29,14 +30,20 @@ class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignor
         return self._manager.get(request.name)
 
     def ListOperations(self, request: operations_pb2.ListOperationsRequest, context: Any) -> operations_pb2.ListOperationsResponse:
-        """Give operations, newest first, a page at a time (AIP-158); `filter` is empty, ``done=true`` or ``done=false``."""
+        """Give operations, newest first, a page at a time (AIP-158); `OperationsFilter` says what `filter` may be."""
         if request.name not in ("", "operations"):
             raise InvalidArgument("name must be empty or 'operations'", reason="INVALID_NAME", field="name")
         if request.page_size < 0:
             raise InvalidArgument("page_size must not be negative", reason="INVALID_PAGE_SIZE", field="page_size")
         size = page_size(request.page_size)
-        done = _done_filter(request.filter)
-        rows = self._manager.store.page(self._manager.service, size=size + 1, before=decode_token(request, request.page_token), done=done)
+        wanted = OperationsFilter.read(request.filter)
+        rows = self._manager.store.page(
+            self._manager.service,
+            size=size + 1,
+            before=decode_token(request, request.page_token),
+            done=wanted.done,
+            caller=wanted.caller,
+        )
         response = operations_pb2.ListOperationsResponse(operations=[row.to_proto() for row in rows[:size]])
         if len(rows) > size:
             response.next_page_token = encode_token(request, rows[size - 1].id)
@@ -68,14 +75,3 @@ class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignor
             if row.done or (left is not None and left <= 0):
                 return await asyncio.to_thread(self._manager.fresh, row)
             await asyncio.sleep(_POLL_SECONDS if left is None else min(_POLL_SECONDS, left))
-
-
-def _done_filter(text: str) -> bool | None:
-    plain = "".join(text.split()).lower()
-    if not plain:
-        return None
-    if plain in ("done=true", "done"):
-        return True
-    if plain in ("done=false", "notdone", "-done"):
-        return False
-    raise InvalidArgument(f"the filter {text!r} is not known: done=true or done=false", reason="INVALID_FILTER", field="filter")

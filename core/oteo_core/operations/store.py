@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine, Row, Select, and_, delete, insert, or_, select, update
+from sqlalchemy import Engine, Row, Select, and_, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from oteo_core.errors import AlreadyExists, FailedPrecondition, NotFound
@@ -164,7 +164,13 @@ class OperationStore:
         """Give all operations of a service that have not ended, oldest first."""
         return self._all(select(_TABLE).where(_C.service == service, _C.end_time.is_(None)).order_by(_C.id))
 
-    def page(self, service: str, *, size: int, before: str = "", done: bool | None = None) -> list[OperationRow]:
+    def running(self, caller: str) -> int:
+        """Give how many of a caller's operations, of all services on this database, have not ended."""
+        query = select(func.count()).select_from(_TABLE).where(_C.caller == caller, _C.end_time.is_(None))
+        with reading(self.engine) as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def page(self, service: str, *, size: int, before: str = "", done: bool | None = None, caller: str | None = None) -> list[OperationRow]:
         """Give operations, newest first.
 
         Parameters
@@ -177,10 +183,14 @@ class OperationStore:
             Only those older than this id; all without it.
         done
             Only those that have ended (True) or not (False); all with None.
+        caller
+            Only those that this caller began; all with None.
         """
         query = select(_TABLE).where(_C.service == service).order_by(_C.id.desc()).limit(size)
         if before:
             query = query.where(_C.id < before)
+        if caller is not None:
+            query = query.where(_C.caller == caller)
         if done is not None:
             query = query.where(_C.end_time.is_not(None) if done else _C.end_time.is_(None))
         return self._all(query)

@@ -205,6 +205,8 @@ class ModelPackage:
     decoding
         How the graph's outputs become an answer, beyond what `oteo_core.packages.answers` fixes: ``score_threshold``, post-processing; JSON
         values. Empty for classification.
+    training_size
+        Width and height of the median training image, pixels: the scale at which larger images are looked at by tiles. None where not known.
     reference
         Statistics of the training images, to tell how usual an image is; None where there are none.
     metrics
@@ -253,6 +255,7 @@ class ModelPackage:
     conformal: Conformal | None = None
     operating_points: list[OperatingPoint] = field(default_factory=list)
     decoding: dict[str, Any] = field(default_factory=dict)
+    training_size: tuple[int, int] | None = None
     reference: ReferenceStatistics | None = None
     metrics: list[MetricValue] = field(default_factory=list)
     trials: list[TrialRecord] = field(default_factory=list)
@@ -339,6 +342,7 @@ class ModelPackage:
             values["create_time"] = datetime.fromisoformat(values["create_time"])
             values["conformal"] = Conformal(**values["conformal"]) if values.get("conformal") else None
             values["operating_points"] = [OperatingPoint(**point) for point in values.get("operating_points", [])]
+            values["training_size"] = tuple(values["training_size"]) if values.get("training_size") else None
             values["reference"] = ReferenceStatistics.from_dict(values["reference"]) if values.get("reference") else None
             values["metrics"] = [MetricValue(**metric) for metric in values.get("metrics", [])]
             values["trials"] = [TrialRecord.from_dict(trial) for trial in values.get("trials", [])]

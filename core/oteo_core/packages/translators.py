@@ -14,6 +14,7 @@ from typing import Any
 from oteo_core.errors import DataLoss, FailedPrecondition
 from oteo_core.images import InputPolicy
 from oteo_core.packages.manifest import MetricValue, PackageFile
+from oteo_core.packages.reference import ReferenceStatistics
 from oteo_core.packages.shelf import Shelf
 
 TRANSLATOR_MANIFEST = "translator.json"
@@ -22,10 +23,24 @@ TRANSLATOR_MANIFEST = "translator.json"
 TRANSLATION = "translation.pt"
 """File that holds a translation of images."""
 
+ENSEMBLE = "ensemble.pbtxt"
+"""File with Triton's configuration of translator and model together."""
+
+TRANSLATED = "translated"
+"""Output of a translator's graph: the image, of the shape and type that the model takes."""
+
+ADAPTED_MODEL = "adapted_model"
+"""Key of `TranslatorPackage.details`: ``models/{id}`` that was adapted and published with it."""
+
 TRANSLATOR_FORMAT = 1
 
 IMAGE, MODEL = "image", "model"
 """What a method changes: the image before the model sees it, or the model itself."""
+
+
+def triton_name(translator_id: str) -> str:
+    """Give a translator's name on Triton, by its id; no model has it, as ids hold no underscore."""
+    return f"translator_{translator_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +108,8 @@ class TranslatorPackage:
         What the verdict stands on: ``"labels"`` or ``"label-free"``, in words.
     input
         The model's input; translated images of this size are what was judged.
+    shifted_reference
+        Statistics of the shifted images, prepared: an image unlike these is from a third source, of which nothing was proved; None where unknown.
     evidence
         All ways that were tried, best first.
     files
@@ -118,6 +135,7 @@ class TranslatorPackage:
     parameters: dict[str, Any] = field(default_factory=dict)
     changes: str = IMAGE
     criterion: str = ""
+    shifted_reference: ReferenceStatistics | None = None
     evidence: list[MethodRecord] = field(default_factory=list)
     files: dict[str, PackageFile] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -134,11 +152,27 @@ class TranslatorPackage:
         """``translators/{id}``."""
         return f"translators/{self.id}"
 
+    @property
+    def triton_model(self) -> str:
+        """Name of the translation alone on Triton."""
+        return triton_name(self.id)
+
+    @property
+    def triton_path(self) -> str:
+        """Folder of the translation's Triton model inside the package."""
+        return f"triton/{self.triton_model}"
+
+    @property
+    def adapted_model(self) -> str:
+        """``models/{id}`` of the model that was adapted; empty where the model was left as it is."""
+        return str(self.details.get(ADAPTED_MODEL, ""))
+
     def to_json(self) -> bytes:
         """Give the manifest, UTF-8."""
         data = asdict(self)
         del data["package_uri"]
         data["create_time"] = self.create_time.isoformat()
+        data["shifted_reference"] = self.shifted_reference.to_dict() if self.shifted_reference else None
         return json.dumps({"format": TRANSLATOR_FORMAT, **data}, indent=1, ensure_ascii=False, allow_nan=False).encode()
 
     @classmethod
@@ -157,6 +191,8 @@ class TranslatorPackage:
                 raise DataLoss(f"a translator of form {form}, and this program reads form {TRANSLATOR_FORMAT}", reason="BROKEN_PACKAGE")
             values["input"] = InputPolicy(**values["input"])
             values["create_time"] = datetime.fromisoformat(values["create_time"])
+            shifted = values.get("shifted_reference")
+            values["shifted_reference"] = ReferenceStatistics.from_dict(shifted) if shifted else None
             values["evidence"] = [MethodRecord.from_dict(one) for one in values["evidence"]]
             values["files"] = {name: PackageFile(**file) for name, file in values["files"].items()}
             return cls(**values, package_uri=package_uri)

@@ -250,6 +250,11 @@ def draw_objects(pixels: NDArray[Any], ids: NDArray[np.int32], colours: Sequence
 
 
 def heat_picture(pixels: NDArray[Any], heat: NDArray[Any], policy: InputPolicy | None = None, *, side: int = SIDE) -> str:
+    """Give `draw_heat` as a data URI."""
+    return data_uri(draw_heat(pixels, heat, policy, side=side))
+
+
+def draw_heat(pixels: NDArray[Any], heat: NDArray[Any], policy: InputPolicy | None = None, *, side: int = SIDE) -> Picture:
     """Draw a heat map, such as where a classifier looks, over an image.
 
     Parameters
@@ -273,7 +278,8 @@ def heat_picture(pixels: NDArray[Any], heat: NDArray[Any], policy: InputPolicy |
     values = np.clip(values, 0.0, 1.0)
     coloured = cv2.cvtColor(cv2.applyColorMap((values * 255).astype(np.uint8), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
     share = (0.15 + 0.5 * values)[:, :, None]
-    return data_uri(np.clip(picture * (1 - share) + coloured * share + 0.5, 0, 255).astype(np.uint8))
+    drawn: Picture = np.clip(picture * (1 - share) + coloured * share + 0.5, 0, 255).astype(np.uint8)
+    return drawn
 
 
 def _resized(plane: NDArray[Any], picture: Picture) -> NDArray[Any]:

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,15 +17,38 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from oteo_core import telemetry
+from oteo_core.access import Door, SharedTokenDoor
+from oteo_core.certificates import CertificateFiles
 from oteo_core.errors import Unavailable
 from oteo_core.security import required_token, server_credentials
 from oteo_core.server.calls import CallInterceptor
 from oteo_core.server.channels import server_options
+from oteo_core.server.hooks import CallHook
 from oteo_core.settings import CoreSettings
 
 LOG = telemetry.logger("oteo.server")
 Register = Callable[[grpc.aio.Server], Sequence[str]]
 Hook = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class TlsAddress:
+    """One more address of a server, which speaks TLS with a certificate of its own (PEM files).
+
+    Attributes
+    ----------
+    listen
+        ``host:port``.
+    certificate, key
+        Shown to callers.
+    client_ca
+        What callers' certificates are checked against, which they must then show; None: they are asked for none.
+    """
+
+    listen: str
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
 
 
 @dataclass
@@ -51,7 +75,15 @@ class Server:
 
 
 def build_server(
-    settings: CoreSettings, *, service: str, register: Register, generic_handlers: Sequence[grpc.GenericRpcHandler] = (), listen: str = ""
+    settings: CoreSettings,
+    *,
+    service: str,
+    register: Register,
+    generic_handlers: Sequence[grpc.GenericRpcHandler] = (),
+    listen: str = "",
+    door: Door | None = None,
+    also: Sequence[TlsAddress] = (),
+    hook: CallHook | None = None,
 ) -> Server:
     """Build a server with everything that each of Oteo's has: token, TLS, validation, health, reflection.
 
@@ -67,6 +99,12 @@ def build_server(
         Handlers for methods that no servicer has, such as those that forward bytes.
     listen
         ``host:port``; empty: the settings'; port 0: a free one.
+    door
+        Who is answered; None: who bears the shared token.
+    also
+        More addresses, for callers from outside.
+    hook
+        Told of every call.
 
     Raises
     ------
@@ -75,7 +113,7 @@ def build_server(
     """
     pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="handler")
     server = grpc.aio.server(
-        interceptors=[CallInterceptor(required_token(settings), pool)],
+        interceptors=[CallInterceptor(door or SharedTokenDoor(required_token(settings)), pool, hook)],
         options=server_options(settings),
     )
     names = tuple(register(server))
@@ -86,13 +124,20 @@ def build_server(
         server.add_generic_rpc_handlers(tuple(generic_handlers))
     address = listen or settings.listen or getattr(settings, f"{service}_address")
     credentials = server_credentials(settings)
+    port = _listen(server, address, credentials)
+    for more in also:
+        _listen(server, more.listen, CertificateFiles(more.certificate, more.key, more.client_ca).credentials())
+    return Server(server, port, checks, names, pool)
+
+
+def _listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
     try:
         port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     except RuntimeError:
         port = 0
     if port == 0:
         raise Unavailable(f"cannot listen on {address}: the port is taken or the address is not this machine's", reason="ADDRESS_IN_USE")
-    return Server(server, port, checks, names, pool)
+    return int(port)
 
 
 async def _call(hooks: Sequence[Hook]) -> None:
@@ -103,9 +148,17 @@ async def _call(hooks: Sequence[Hook]) -> None:
 
 
 async def _run(
-    settings: CoreSettings, service: str, register: Register, on_start: Sequence[Hook], on_stop: Sequence[Hook], handlers: Sequence[Any]
+    settings: CoreSettings,
+    service: str,
+    register: Register,
+    on_start: Sequence[Hook],
+    on_stop: Sequence[Hook],
+    handlers: Sequence[Any],
+    door: Door | None,
+    also: Sequence[TlsAddress],
+    hook: CallHook | None,
 ) -> None:
-    server = build_server(settings, service=service, register=register, generic_handlers=handlers)
+    server = build_server(settings, service=service, register=register, generic_handlers=handlers, door=door, also=also, hook=hook)
     # On loopback where the calls are, else where a scraper reaches it.
     telemetry.serve_metrics(
         settings.metrics_port, (settings.listen or getattr(settings, f"{service}_address")).rpartition(":")[0].strip("[]")
@@ -133,7 +186,13 @@ def serve(
     on_start: Sequence[Hook] = (),
     on_stop: Sequence[Hook] = (),
     generic_handlers: Sequence[grpc.GenericRpcHandler] = (),
+    door: Door | None = None,
+    also: Sequence[TlsAddress] = (),
+    hook: CallHook | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. ``register`` and the hooks (plain or coroutine functions) run inside the event loop."""
+    """Serve until SIGTERM or SIGINT, then drain. ``register``, ``on_start`` and ``on_stop`` (plain or coroutine functions) run inside the event loop.
+
+    `build_server` says what ``door``, ``also`` and ``hook`` are.
+    """
     telemetry.configure_logging(settings, service)
-    uvloop.run(_run(settings, service, register, on_start, on_stop, generic_handlers))
+    uvloop.run(_run(settings, service, register, on_start, on_stop, generic_handlers, door, also, hook))

@@ -1,7 +1,7 @@
 """What every call goes through: identity, request id, validation, deadline, errors, metrics, log.
 
-One interceptor wraps a method's handler once and keeps the wrapped one; what the steps do is in modules of their own. Handlers may be coroutines or
-plain functions, which run in a thread of the pool. A call without a valid token is answered before its first message is read.
+One interceptor wraps handlers; what the steps do is in modules of their own. Handlers may be coroutines or plain functions, which run in a thread of
+the pool. A call that the server's door does not let in is answered before its first message is read.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ import structlog
 from google.rpc import code_pb2
 
 from oteo_core import telemetry
+from oteo_core.access import Admission, Door
 from oteo_core.context import CallContext, enter
 from oteo_core.errors import Cancelled, DeadlineExceeded, Internal, OteoError, Unimplemented, from_exception
-from oteo_core.security import OPEN_METHODS, identify
+from oteo_core.security import OPEN_METHODS
+from oteo_core.server.hooks import CallHook, Ending
 from oteo_core.server.validation import validate
 
 LOG = telemetry.logger("oteo.rpc")
@@ -62,13 +64,21 @@ def _texts(metadata: Any) -> dict[str, str]:
     return {key.lower(): value for key, value in metadata or () if isinstance(value, str)}
 
 
-async def _checked(source: AsyncIterator[Any]) -> AsyncIterator[Any]:
+async def _checked(source: AsyncIterator[Any], admission: Admission) -> AsyncIterator[Any]:
     async for request in source:
+        if admission.metered:
+            await admission.took(request)
         validate(request)
         yield request
 
 
 _END = object()
+_MAKERS = {
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, False): grpc.stream_unary_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -76,16 +86,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     Parameters
     ----------
-    token
-        The token that calls must bear; None: none needed.
+    door
+        Decides who is answered.
     pool
         Threads for handlers that are plain functions.
+    hook
+        Told of every call; None: nobody is.
     """
 
-    def __init__(self, token: str | None, pool: ThreadPoolExecutor) -> None:
-        self._token = token
+    def __init__(self, door: Door, pool: ThreadPoolExecutor, hook: CallHook | None = None) -> None:
+        self._door = door
+        self._hook = hook
         self._pool = pool
-        self._wrapped: dict[str, tuple[Any, Any]] = {}
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Give the wrapped handler of a call; unknown methods are left to gRPC."""
@@ -93,62 +105,102 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
-        try:
-            identify(method, _texts(handler_call_details.invocation_metadata), self._token)
-        except OteoError as refused:
-            return self._refusal(method, refused)
-        kept = self._wrapped.get(method)
-        # A generic handler may give another handler for the same method at any time.
-        if kept is None or kept[0] is not handler:
-            kept = self._wrapped[method] = (handler, self._wrap(handler, method))
-        return kept[1]
+        metadata = _texts(handler_call_details.invocation_metadata)
+        if self._door.waits_for_certificate(method, metadata):
+            return self._late(handler, method, metadata)
+        admission = await self._admit(method, metadata, {})
+        return self._refusal(method, admission) if admission.error is not None else self._wrap(handler, method, admission)
 
-    def _refusal(self, method: str, error: OteoError) -> Any:
+    async def _admit(self, method: str, metadata: dict[str, str], certificate: Any) -> Admission:
+        try:
+            return await self._door.admit(method, metadata, certificate)
+        except OteoError as refused:
+            return Admission(error=refused)
+        except Exception as unexpected:  # noqa: BLE001 - a door that fails stays shut
+            return Admission(error=self._unexpected(unexpected, method))
+
+    def _refusal(self, method: str, admission: Admission) -> Any:
         """Give a handler that reads nothing of a call and answers with an error."""
 
-        async def refuse(call: CallContext) -> None:
-            raise error
-
         async def answer(request: Any, context: Any) -> None:
-            await self._answer(method, context, refuse)
+            await self._refuse(method, context, admission)
 
         return grpc.stream_stream_rpc_method_handler(answer)
 
-    def _wrap(self, handler: Any, method: str) -> Any:
+    async def _refuse(self, method: str, context: Any, admission: Admission) -> None:
+        async def nothing(call: CallContext) -> None:
+            """Stand in the place of a handler: a refused call comes to none."""
+
+        await self._answer(method, context, admission, nothing)
+
+    def _late(self, handler: Any, method: str, metadata: dict[str, str]) -> Any:
+        """Give a handler that asks for the caller's certificate first and reads the first message, if there is to be one, afterwards."""
+
+        async def answer(requests: Any, context: Any) -> None:
+            admission = await self._admit(method, metadata, context.auth_context())
+            if admission.error is not None:
+                await self._refuse(method, context, admission)
+                return
+            given = requests
+            if not handler.request_streaming:
+                given = await anext(requests, None)
+                if given is None:
+                    admission.error = Cancelled("the caller has gone")
+                    await self._refuse(method, context, admission)
+                    return
+            wrapped = self._wrap(handler, method, admission)
+            if wrapped.response_streaming:
+                await (wrapped.stream_stream or wrapped.unary_stream)(given, context)
+                return
+            await context.write(await (wrapped.stream_unary or wrapped.unary_unary)(given, context))
+
+        return grpc.stream_stream_rpc_method_handler(
+            answer, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
+        )
+
+    def _wrap(self, handler: Any, method: str, admission: Admission) -> Any:
         function = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
-        serializers = {"request_deserializer": handler.request_deserializer, "response_serializer": handler.response_serializer}
+        streaming = handler.request_streaming
 
         async def unary(request: Any, context: Any) -> Any:
-            return await self._answer(method, context, lambda call: self._one(function, request, context, call, handler.request_streaming))
+            asked = None if streaming else request
+            return await self._answer(
+                method, context, admission, lambda call: self._one(function, request, context, call, streaming, admission), asked
+            )
 
         async def stream(request: Any, context: Any) -> None:
             async def run(call: CallContext) -> None:
-                async for response in self._many(function, request, context, call, handler.request_streaming):
+                async for response in self._many(function, request, context, call, streaming, admission):
                     await context.write(response)
 
-            await self._answer(method, context, run)
+            await self._answer(method, context, admission, run, None if streaming else request)
 
-        if handler.response_streaming:
-            make = grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
-            return make(stream, **serializers)
-        make = grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
-        return make(unary, **serializers)
+        return _MAKERS[streaming, handler.response_streaming](
+            stream if handler.response_streaming else unary,
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
 
-    async def _one(self, function: Any, request: Any, context: Any, call: CallContext, streaming: bool) -> Any:
+    async def _given(self, request: Any, streaming: bool, admission: Admission) -> Any:
+        """Give the request as handlers take it: checked and counted, a stream as its messages come."""
         if streaming:
-            request = _checked(request)
-        else:
-            validate(request)
+            return _checked(request, admission)
+        if admission.metered:
+            await admission.took(request)
+        validate(request)
+        return request
+
+    async def _one(self, function: Any, request: Any, context: Any, call: CallContext, streaming: bool, admission: Admission) -> Any:
+        request = await self._given(request, streaming, admission)
         if inspect.iscoroutinefunction(function):
             return await function(request, context)
         result = await _to_thread(self._pool, function, _ThreadIterator(request, call) if streaming else request, context)
         return await result if inspect.isawaitable(result) else result
 
-    async def _many(self, function: Any, request: Any, context: Any, call: CallContext, streaming: bool) -> AsyncIterator[Any]:
-        if streaming:
-            request = _checked(request)
-        else:
-            validate(request)
+    async def _many(
+        self, function: Any, request: Any, context: Any, call: CallContext, streaming: bool, admission: Admission
+    ) -> AsyncIterator[Any]:
+        request = await self._given(request, streaming, admission)
         if inspect.isasyncgenfunction(function):
             async for response in function(request, context):
                 yield response
@@ -166,7 +218,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         while (response := await _to_thread(self._pool, next, iterator, _END)) is not _END:
             yield response
 
-    async def _answer(self, method: str, context: Any, run: Callable[[CallContext], Any]) -> Any:
+    async def _answer(self, method: str, context: Any, admission: Admission, run: Callable[[CallContext], Any], request: Any = None) -> Any:
         """Run a handler; log and count how it ended, and turn errors into status with details."""
         began = time.perf_counter()
         metadata = _texts(context.invocation_metadata())
@@ -176,6 +228,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             method=method,
             request_id=metadata.get("x-request-id", "")[:128] or uuid.uuid4().hex,
             deadline=None if left is None or left > 10 * 365 * 86400 else time.monotonic() + left,
+            caller=admission.identity.name,
+            identity=admission.identity,
         )
         enter(call)
         structlog.contextvars.bind_contextvars(request_id=call.request_id)
@@ -183,11 +237,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         context.set_trailing_metadata((("x-request-id", call.request_id),))
         error: OteoError | None = None
         code = "OK"
+        ending = Ending(self._hook, call, context)
         telemetry.IN_FLIGHT.labels(method).inc()
+        begun = False
         try:
-            call.caller = identify(method, metadata, self._token)
+            admission.begin()
+            begun = True
             async with asyncio.timeout(call.remaining()):
-                return await run(call)
+                await ending.begin(request)
+                response = await run(call)
+                await ending.settle("OK", "", response)
+                return response
         except asyncio.CancelledError:
             call.cancelled.set()
             overdue = call.deadline is not None and time.monotonic() >= call.deadline
@@ -209,12 +269,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         except Exception as unexpected:  # noqa: BLE001 - whatever a handler raises must become a status
             error = self._unexpected(unexpected, method)
         finally:
+            if begun:
+                admission.end()
             seconds = time.perf_counter() - began
             if error is not None:
                 code = code_pb2.Code.Name(error.code)
             telemetry.IN_FLIGHT.labels(method).dec()
             telemetry.HANDLED.labels(method, code).inc()
             telemetry.SECONDS.labels(method).observe(seconds)
+            await self._told(ending, code, error)
             if method not in _QUIET:
                 LOG.info(
                     "call",
@@ -231,6 +294,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             (("grpc-status-details-bin", status.SerializeToString()), ("x-request-id", call.request_id)),
         )
         return None
+
+    @staticmethod
+    async def _told(ending: Ending, code: str, error: OteoError | None) -> None:
+        """Tell the hook of a call that ended without an answer; its error stays what it is."""
+        try:
+            waiting = ending.tell(code, error.reason if error else "")
+            # Somebody who has gone is not kept waiting for.
+            if waiting is not None and not isinstance(error, Cancelled):
+                await waiting()
+        except OteoError as failed:
+            LOG.error("a call's end was not taken notice of", code=code, error=str(failed))  # noqa: TRY400 - the sentence says it
 
     @staticmethod
     def _unexpected(error: BaseException, method: str) -> OteoError:

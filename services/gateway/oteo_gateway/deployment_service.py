@@ -7,7 +7,7 @@ import binascii
 import hashlib
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -17,13 +17,16 @@ from google.longrunning import operations_pb2
 from google.protobuf import empty_pb2
 from google.protobuf.message import Message
 
-from oteo_core.errors import AlreadyExists, Cancelled, FailedPrecondition, InvalidArgument, NotFound, Unimplemented
+from oteo_core.errors import AlreadyExists, Cancelled, FailedPrecondition, InvalidArgument, NotFound
 from oteo_core.operations import OperationManager
 from oteo_core.packages import ModelPackage
+from oteo_gateway.deployments.adaptations import Adaptations
+from oteo_gateway.deployments.parts import check_alike, check_shares
 from oteo_gateway.deployments.records import Deployment, ModelPart
+from oteo_gateway.deployments.shadows import ComparisonStore
 from oteo_gateway.deployments.store import DeploymentStore
 from oteo_gateway.waiting_service import WaitingOperations, encode
-from oteo_protos.gateway.v1 import deployment_pb2, deployment_pb2_grpc, inference_pb2
+from oteo_protos.gateway.v1 import deployment_pb2, deployment_pb2_grpc
 
 _DEFAULT_PAGE = 50
 _MAX_PAGE = 1000
@@ -31,6 +34,7 @@ _MASK = ("models", "display_name", "adapt", "translator", "labels")
 _CREATE = "CreateDeployment"
 _UPDATE = "UpdateDeployment"
 _DELETE = "DeleteDeployment"
+_ROLLBACK = "RollbackDeployment"
 
 Context = grpc.ServicerContext
 
@@ -48,6 +52,10 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
         Those of them that wait for deployments.
     read_package
         Gives a model's package by its id; raises NotFound.
+    adaptations
+        Finds translators.
+    comparisons
+        What shadows were found to answer.
     wake
         Has the reconciler look at once.
     """
@@ -58,19 +66,24 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
         operations: OperationManager,
         waiting: WaitingOperations,
         read_package: Callable[[str], ModelPackage],
+        adaptations: Adaptations,
+        comparisons: ComparisonStore,
         wake: Callable[[], None],
     ) -> None:
         self._store = store
         self._operations = operations
         self._waiting = waiting
         self._read_package = read_package
+        self._adaptations = adaptations
+        self._comparisons = comparisons
         self._wake = wake
 
     def CreateDeployment(self, request: deployment_pb2.CreateDeploymentRequest, context: Context) -> operations_pb2.Operation:
-        """Put a model into service."""
+        """Put models into service."""
         spec = request.deployment
-        models = self._models(spec)
-        _check_adaptation(spec)
+        models, packages = self._models(_parts(spec))
+        translator = _translator(spec)
+        self._check_adaptation(translator, packages)
         now = datetime.now(UTC)
         deployment = Deployment(
             id=request.deployment_id or models[0].model_id,
@@ -80,6 +93,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
             create_time=now,
             update_time=now,
             adapt=spec.adapt,
+            translator=translator,
             labels=dict(spec.labels),
         )
         if request.validate_only:
@@ -97,17 +111,17 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
 
     def GetDeployment(self, request: deployment_pb2.GetDeploymentRequest, context: Context) -> deployment_pb2.Deployment:
         """Give one deployment."""
-        return encode(self._store.get(_id(request.name)))
+        return self._encoded([self._store.get(_id(request.name))])[0]
 
     def ListDeployments(self, request: deployment_pb2.ListDeploymentsRequest, context: Context) -> deployment_pb2.ListDeploymentsResponse:
         """Give deployments, newest first."""
         size = min(request.page_size or _DEFAULT_PAGE, _MAX_PAGE)
         found = self._store.list(size + 1, before=_decode_token(request.page_token))
         token = _encode_token(found[size - 1]) if len(found) > size else ""
-        return deployment_pb2.ListDeploymentsResponse(deployments=[encode(d) for d in found[:size]], next_page_token=token)
+        return deployment_pb2.ListDeploymentsResponse(deployments=self._encoded(found[:size]), next_page_token=token)
 
     def UpdateDeployment(self, request: deployment_pb2.UpdateDeploymentRequest, context: Context) -> operations_pb2.Operation:
-        """Change a deployment: another model, name or labels."""
+        """Change a deployment: other models or shares, another name, translator or labels."""
         spec = request.deployment
         request_id = request.request_id or str(uuid.uuid4())
         fingerprint = _fingerprint(request)
@@ -121,12 +135,39 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
                 field="deployment.etag",
             )
         changed = self._changed(current, spec, list(request.update_mask.paths))
-        if not self._store.update(changed, expected_generation=current.generation, request_id=request_id, fingerprint=fingerprint):
+        return self._put(_UPDATE, request, current, changed, request_id, fingerprint)
+
+    def RollbackDeployment(self, request: deployment_pb2.RollbackDeploymentRequest, context: Context) -> operations_pb2.Operation:
+        """Put an earlier revision's models, shares and translator back; it is a change like any other, with a generation of its own."""
+        request_id = request.request_id or str(uuid.uuid4())
+        fingerprint = _fingerprint(request)
+        current = self._store.get(_id(request.name))
+        if self._replayed(_ROLLBACK, request_id, fingerprint):
+            return self._wait_for(_ROLLBACK, request, current, request_id)
+        if not current.revisions:
+            raise FailedPrecondition(f"{current.name} never asked for other models.", reason="NO_REVISION", field="name")
+        found = [one for one in current.revisions if request.generation in (0, one.generation)]
+        if not found:
+            kept = ", ".join(str(one.generation) for one in current.revisions)
+            raise NotFound(
+                f"{current.name} has no revision {request.generation}; it has {kept}.", reason="REVISION_NOT_FOUND", field="generation"
+            )
+        models, _ = self._models(found[0].models)
+        changed = current.asking(models=models, adapt=found[0].adapt, translator=found[0].translator, now=datetime.now(UTC))
+        return self._put(_ROLLBACK, request, current, changed, request_id, fingerprint)
+
+    def _put(
+        self, method: str, request: Message, current: Deployment, changed: Deployment, request_id: str, fingerprint: str
+    ) -> operations_pb2.Operation:
+        """Record a change, and wait for it."""
+        if not self._store.update(
+            changed, expected_generation=current.generation, method=method, request_id=request_id, fingerprint=fingerprint
+        ):
             raise FailedPrecondition(
                 f"{current.name} is being changed by somebody else; try again.", reason="ETAG_MISMATCH", field="deployment.etag"
             )
         self._supersede(current, "another change took its place")
-        return self._wait_for(_UPDATE, request, changed, request_id)
+        return self._wait_for(method, request, changed, request_id)
 
     def DeleteDeployment(self, request: deployment_pb2.DeleteDeploymentRequest, context: Context) -> empty_pb2.Empty:
         """Take a deployment out of service."""
@@ -163,37 +204,40 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
             )
         return True
 
-    def _models(self, spec: deployment_pb2.Deployment) -> tuple[ModelPart, ...]:
-        """Read and check the models.
+    def _models(self, asked: Sequence[ModelPart]) -> tuple[tuple[ModelPart, ...], list[ModelPackage]]:
+        """Check the models, and give them with their packages.
 
         Raises
         ------
-        Unimplemented
-            ``TRAFFIC_SPLIT``, ``SHADOW_TRAFFIC``: more than one model.
+        InvalidArgument
+            See `oteo_gateway.deployments.parts`.
         NotFound
             ``MODEL_NOT_FOUND``.
         """
-        if not spec.models:
-            raise InvalidArgument("A deployment needs a model.", reason="NO_MODEL", field="deployment.models")
-        if any(model.shadow for model in spec.models):
-            raise Unimplemented("Shadow traffic is not there yet; deploy one model.", reason="SHADOW_TRAFFIC", field="deployment.models")
-        if len(spec.models) > 1:
-            raise Unimplemented(
-                "Splitting the traffic among models is not there yet; deploy one model.", reason="TRAFFIC_SPLIT", field="deployment.models"
-            )
-        model = spec.models[0]
-        if model.traffic_percent not in (0, 100):
-            raise InvalidArgument(
-                f"One model alone gets all the traffic: traffic_percent must be 100 or left out, not {model.traffic_percent}.",
-                reason="BAD_TRAFFIC",
-                field="deployment.models[0].traffic_percent",
-            )
-        model_id = model.model.removeprefix("models/")
-        try:
-            self._read_package(model_id)
-        except NotFound as error:
-            raise NotFound(error.message, reason="MODEL_NOT_FOUND", field="deployment.models[0].model") from error
-        return (ModelPart(model_id, model.alias),)
+        models = check_shares(asked)
+        packages = []
+        for place, part in enumerate(models):
+            try:
+                packages.append(self._read_package(part.model_id))
+            except NotFound as error:
+                raise NotFound(error.message, reason="MODEL_NOT_FOUND", field=f"deployment.models[{place}].model") from error
+        check_alike(packages)
+        return models, packages
+
+    def _check_adaptation(self, translator: str, packages: Sequence[ModelPackage]) -> None:
+        """Refuse a translator that may not, or cannot, be put before any of the models, whether or not it is used yet.
+
+        Raises
+        ------
+        NotFound, FailedPrecondition
+            See `oteo_gateway.deployments.adaptations.Adaptations.named`.
+        """
+        if translator:
+            self._adaptations.check(translator, packages)
+
+    def _encoded(self, found: Sequence[Deployment]) -> list[deployment_pb2.Deployment]:
+        sums = self._comparisons.of(found)
+        return [encode(deployment, sums.get(deployment.uid, {})) for deployment in found]
 
     def _changed(self, current: Deployment, spec: deployment_pb2.Deployment, paths: list[str]) -> Deployment:
         unknown = sorted(set(paths) - set(_MASK))
@@ -202,20 +246,18 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
                 f"update_mask may name {', '.join(_MASK)}; not {', '.join(unknown)}.", reason="BAD_UPDATE_MASK", field="update_mask"
             )
         chosen = set(paths) or {name for name in _MASK if getattr(spec, name)}
-        if chosen & {"adapt", "translator"}:
-            _check_adaptation(spec)
+        adapt = spec.adapt if "adapt" in chosen else current.adapt
+        translator = _translator(spec) if "translator" in chosen else current.translator
+        models = current.models
+        if "models" in chosen:
+            models, packages = self._models(_parts(spec))
+            self._check_adaptation(translator, packages)
+        elif chosen & {"adapt", "translator"}:
+            self._check_adaptation(translator, [self._read_package(part.model_id) for part in models])
         return replace(
-            current,
-            models=self._models(spec) if "models" in chosen else current.models,
+            current.asking(models=models, adapt=adapt, translator=translator, now=datetime.now(UTC)),
             display_name=spec.display_name if "display_name" in chosen else current.display_name,
-            adapt=spec.adapt if "adapt" in chosen else current.adapt,
             labels=dict(spec.labels) if "labels" in chosen else current.labels,
-            generation=current.generation + 1,
-            operation="",
-            update_time=datetime.now(UTC),
-            # How the replicas stand is not known for what is asked for now; what serves goes on serving.
-            replicas=tuple(replace(replica, ready=False, message="loading") for replica in current.replicas),
-            failure=("", ""),
         )
 
     def _wait_for(self, method: str, request: Message, deployment: Deployment, request_id: str) -> operations_pb2.Operation:
@@ -237,13 +279,12 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
             self._waiting.fail(deployment, Cancelled(f"{deployment.name} is not waited for any more: {why}.", reason="SUPERSEDED"))
 
 
-def _check_adaptation(spec: deployment_pb2.Deployment) -> None:
-    if spec.adapt not in (inference_pb2.ADAPT_MODE_UNSPECIFIED, inference_pb2.ADAPT_MODE_OFF) or spec.translator:
-        raise Unimplemented(
-            "Translation before inference is not there yet; leave adapt and translator unset.",
-            reason="ADAPTATION",
-            field="deployment.adapt",
-        )
+def _parts(spec: deployment_pb2.Deployment) -> list[ModelPart]:
+    return [ModelPart(one.model.removeprefix("models/"), one.alias, one.traffic_percent, one.shadow) for one in spec.models]
+
+
+def _translator(spec: deployment_pb2.Deployment) -> str:
+    return f"translators/{spec.translator.removeprefix('translators/')}" if spec.translator else ""
 
 
 def _id(name: str) -> str:

@@ -15,18 +15,18 @@ from typing import Any, Protocol
 import grpc
 import structlog
 from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import DecodeError
+from google.rpc import status_pb2
 
 from oteo_core.context import current
-from oteo_core.errors import OteoError, Unavailable
+from oteo_core.errors import OteoError, Unavailable, from_status
 
 log = structlog.get_logger(__name__)
 
 STATUS_DETAILS = "grpc-status-details-bin"
 RETRY_SECONDS = 1.0
-# The hop's own: token, request id and caller are set anew, and transport headers are not ours to copy.
-_NOT_FORWARDED = frozenset(
-    {"authorization", "user-agent", "content-type", "te", "host", "accept-encoding", "connection", "x-request-id", "x-oteo-caller"}
-)
+# The hop's own: token, request id and caller (x-oteo-…) are set anew, and transport headers are not ours to copy.
+_NOT_FORWARDED = frozenset({"authorization", "user-agent", "content-type", "te", "host", "accept-encoding", "connection", "x-request-id"})
 _NOT_RETURNED = frozenset({"content-type", "date", "server"})
 
 Metadata = tuple[tuple[str, str | bytes], ...]
@@ -122,7 +122,7 @@ def forwarded_metadata(context: grpc.aio.ServicerContext[Any, Any], backend: Bac
     kept = [
         (key, value)
         for key, value in context.invocation_metadata() or ()
-        if key not in _NOT_FORWARDED and not key.startswith(("grpc-", ":"))
+        if key not in _NOT_FORWARDED and not key.startswith(("grpc-", ":", "x-oteo-"))
     ]
     call = current()
     return (*kept, *backend.credentials, ("x-request-id", call.request_id), ("x-oteo-caller", call.caller))
@@ -143,8 +143,22 @@ def _merge_trailing(context: grpc.aio.ServicerContext[Any, Any], extra: Metadata
 
 async def abort_like(context: grpc.aio.ServicerContext[Any, Any], error: grpc.aio.AioRpcError) -> None:
     """End a call with a backend's status, details and trailing metadata, unchanged."""
+    settle = current().settle
+    if settle is not None:
+        await settle(error.code().name, _reason(error))
     trailing = _merge_trailing(context, returned_metadata(error.trailing_metadata()))
     await context.abort(error.code(), error.details() or "", trailing)
+
+
+def _reason(error: grpc.aio.AioRpcError) -> str:
+    """Give the reason that a backend's error carries; empty without one."""
+    for key, value in error.trailing_metadata() or ():
+        if key == STATUS_DETAILS and isinstance(value, bytes):
+            try:
+                return from_status(status_pb2.Status.FromString(value)).reason
+            except DecodeError:
+                return ""
+    return ""
 
 
 class Proxy:

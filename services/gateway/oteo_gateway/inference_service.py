@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
@@ -11,12 +12,14 @@ from google.protobuf import duration_pb2
 from google.protobuf.message import DecodeError
 
 from oteo_core.context import current
-from oteo_core.errors import InvalidArgument, OteoError, Unimplemented, from_exception
+from oteo_core.datasets.proto import finding_to_proto
+from oteo_core.errors import InvalidArgument, OteoError, from_exception
 from oteo_core.server.streams import answered_in_order
 from oteo_core.server.validation import validate
 from oteo_gateway.prediction.answer import ClassAnswer
+from oteo_gateway.prediction.frames import Frames, Room
 from oteo_gateway.prediction.predictor import Prediction, Predictor, Query
-from oteo_gateway.prediction.regions import ObjectAnswer, RegionAnswer
+from oteo_gateway.prediction.regions import MaskForm, ObjectAnswer, RegionAnswer
 from oteo_protos.gateway.v1 import inference_pb2
 from oteo_protos.type.v1 import image_pb2, report_pb2
 
@@ -25,6 +28,13 @@ Context = grpc.aio.ServicerContext[Any, Any]
 log = structlog.get_logger(__name__)
 
 _PNG = "image/png"
+Noted = Callable[[bytes, inference_pb2.PredictStreamResponse], Awaitable[inference_pb2.PredictStreamResponse]]
+_MASKS: dict[int, MaskForm] = {
+    inference_pb2.MASK_ENCODING_UNSPECIFIED: "runs",
+    inference_pb2.MASK_ENCODING_RUN_LENGTHS: "runs",
+    inference_pb2.MASK_ENCODING_POLYGONS: "polygons",
+    inference_pb2.MASK_ENCODING_NONE: "none",
+}
 
 
 class InferenceService:
@@ -34,17 +44,28 @@ class InferenceService:
     ----------
     predictor
         Answers.
+    frames
+        Decodes all frames of a file, where a stream asks for them.
     window
         Images of one stream that are worked on at a time.
+    noted
+        Given each answer of a stream, with its request, before the caller gets it; gives the answer to give. None: not asked.
     """
 
-    def __init__(self, predictor: Predictor, *, window: int) -> None:
+    def __init__(self, predictor: Predictor, frames: Frames, *, window: int, noted: Noted | None = None) -> None:
         self._predictor = predictor
+        self._frames = frames
         self._window = window
+        self._noted = noted
 
     async def Predict(self, request: inference_pb2.PredictRequest, context: Context) -> inference_pb2.PredictResponse:
         """Answer for one image."""
-        return encode(await self._predictor.predict(decode(request), current().remaining))
+        query = decode(request)
+        if query.all_frames:
+            raise InvalidArgument(
+                "All frames of a file are answered in PredictStream; here name one by frame.", reason="ALL_FRAMES", field="all_frames"
+            )
+        return encode(await self._predictor.predict(query, current().remaining))
 
     async def PredictStream(
         self, request_iterator: AsyncIterator[bytes], context: Context
@@ -53,23 +74,71 @@ class InferenceService:
 
         Requests come as bytes, so that one that breaks the contract's rules is answered with its error and does not end the stream.
         """
-        async for response in answered_in_order(request_iterator, lambda data: self._answer(data, context), self._window):
+        async for response in answered_in_order(self._asked(request_iterator), self._answer_noted, self._window):
             yield response
 
-    async def _answer(self, data: bytes, context: Context) -> Sequence[inference_pb2.PredictStreamResponse]:
-        item = inference_pb2.PredictStreamRequest()
+    async def _asked(self, requests: AsyncIterator[bytes]) -> AsyncIterator[_Asked]:
+        """Read requests; make of one for all frames a query for each, decoded, no faster than they are answered."""
+        room = Room()
+        async for data in requests:
+            item = inference_pb2.PredictStreamRequest()
+            try:
+                query = _stream_query(item, data)
+            except OteoError as error:
+                yield _Asked(data, item.key, error)
+                continue
+            if not query.all_frames:
+                yield _Asked(data, item.key, query)
+                continue
+            # The encoded file stays with the frames, not with what is asked of each.
+            item.request.ClearField("image")
+            bare = item.SerializeToString()
+            async for decoded in self._frames.each(query, room):
+                if isinstance(decoded.outcome, OteoError):
+                    yield _Asked(bare, item.key, decoded.outcome)
+                else:
+                    yield _Asked(bare, item.key, replace(query, content=b"", picture=decoded.outcome), decoded.release)
+
+    async def _answer_noted(self, asked: _Asked) -> Sequence[inference_pb2.PredictStreamResponse]:
+        responses = await self._answer(asked)
+        return responses if self._noted is None else [await self._noted(asked.data, response) for response in responses]
+
+    async def _answer(self, asked: _Asked) -> Sequence[inference_pb2.PredictStreamResponse]:
         try:
-            item.ParseFromString(data)
-            validate(item)
-            prediction = await self._predictor.predict(decode(item.request), current().remaining)
-        except DecodeError as error:
-            raise InvalidArgument(f"This is not a PredictStreamRequest: {error}") from error
+            if isinstance(asked.question, OteoError):
+                raise asked.question  # noqa: TRY301 (answered as any other error is)
+            prediction = await self._predictor.predict(asked.question, current().remaining)
         except OteoError as error:
-            return [inference_pb2.PredictStreamResponse(key=item.key, error=error.to_status())]
+            return [inference_pb2.PredictStreamResponse(key=asked.key, error=error.to_status())]
         except Exception as error:
             log.exception("prediction_failed")
-            return [inference_pb2.PredictStreamResponse(key=item.key, error=from_exception(error).to_status())]
-        return [inference_pb2.PredictStreamResponse(key=item.key, response=encode(prediction))]
+            return [inference_pb2.PredictStreamResponse(key=asked.key, error=from_exception(error).to_status())]
+        finally:
+            asked.release()
+        return [inference_pb2.PredictStreamResponse(key=asked.key, response=encode(prediction))]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A question of a stream, or what is wrong with it, with its request's bytes; `release` is called when it was answered."""
+
+    data: bytes
+    key: str
+    question: Query | OteoError
+    release: Callable[[], None] = lambda: None
+
+
+def _stream_query(item: inference_pb2.PredictStreamRequest, data: bytes) -> Query:
+    """Read a stream's request into `item` (its key is wanted even where the rest is wrong), and give what is asked."""
+    try:
+        item.ParseFromString(data)
+    except DecodeError as error:
+        raise InvalidArgument(f"This is not a PredictStreamRequest: {error}") from error
+    validate(item)
+    query = decode(item.request)
+    if query.all_frames and query.frame is not None:
+        raise InvalidArgument("Either one frame is asked for or all of them.", reason="ALL_FRAMES", field="all_frames")
+    return query
 
 
 SERVICE: str = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
@@ -91,15 +160,7 @@ def handler(service: InferenceService) -> grpc.GenericRpcHandler:
 
 
 def decode(request: inference_pb2.PredictRequest) -> Query:
-    """Read a request.
-
-    Raises
-    ------
-    Unimplemented
-        ``ADAPTATION``: what a later release does.
-    """
-    if request.adapt not in (inference_pb2.ADAPT_MODE_UNSPECIFIED, inference_pb2.ADAPT_MODE_OFF):
-        raise Unimplemented("Translation before inference is not there yet; leave adapt unset.", reason="ADAPTATION", field="adapt")
+    """Read a request."""
     return Query(
         deployment_id=request.deployment.removeprefix("deployments/"),
         content=request.image.content,
@@ -109,6 +170,13 @@ def decode(request: inference_pb2.PredictRequest) -> Query:
         operating_point=request.operating_point,
         score_threshold=request.score_threshold if request.HasField("score_threshold") else None,
         explain=request.explain,
+        frame=request.frame if request.HasField("frame") else None,
+        all_frames=request.all_frames,
+        tiling=request.tiling == inference_pb2.TILING_ON,
+        masks=_MASKS[request.mask_encoding],
+        draw=request.draw,
+        alias=request.alias,
+        adapt=request.adapt,
     )
 
 
@@ -119,6 +187,9 @@ def encode(prediction: Prediction) -> inference_pb2.PredictResponse:
         deployment=prediction.deployment,
         model=prediction.model,
         model_version=prediction.version,
+        alias=prediction.alias,
+        translator=prediction.translator,
+        suggested_translator=prediction.suggested,
         timing=report_pb2.Timing(
             total=_duration(times.total), decode=_duration(times.decode), queue=_duration(times.queue), inference=_duration(times.inference)
         ),
@@ -129,6 +200,9 @@ def encode(prediction: Prediction) -> inference_pb2.PredictResponse:
             bit_depth=prediction.header.bit_depth,
             sha256=prediction.sha256,
         ),
+        findings=[finding_to_proto(finding) for finding in prediction.findings],
+        frame=prediction.frame,
+        frame_count=prediction.frame_count,
     )
     if isinstance(answer, ClassAnswer):
         response.classification.CopyFrom(_classes(answer))
@@ -146,11 +220,16 @@ def encode(prediction: Prediction) -> inference_pb2.PredictResponse:
         response.shift.distance, response.shift.p_value = prediction.shift
     if prediction.explanation:
         response.explanation.content, response.explanation.media_type = prediction.explanation, _PNG
+    if prediction.drawing:
+        response.drawing.content, response.drawing.media_type = prediction.drawing, _PNG
+    for note in prediction.notes:
+        severity = report_pb2.Finding.SEVERITY_WARNING if note.warning else report_pb2.Finding.SEVERITY_INFO
+        response.findings.add(severity=severity, code=note.code, message=note.message)
     return response
 
 
 def _classes(answer: ClassAnswer) -> inference_pb2.ClassificationResult:
-    return inference_pb2.ClassificationResult(
+    result = inference_pb2.ClassificationResult(
         scores=[inference_pb2.ClassificationResult.Score(class_name=name, probability=value) for name, value in answer.scores],
         prediction_set=answer.prediction_set,
         coverage=answer.coverage,
@@ -158,6 +237,9 @@ def _classes(answer: ClassAnswer) -> inference_pb2.ClassificationResult:
         refer=answer.refer,
         decisions=answer.decisions,
     )
+    if answer.point is not None:
+        result.operating_point, result.threshold = f"{answer.point.class_name}/{answer.point.criterion}", answer.point.threshold
+    return result
 
 
 def _objects(answer: ObjectAnswer) -> inference_pb2.DetectionResult:
@@ -180,8 +262,20 @@ def _regions(answer: RegionAnswer) -> inference_pb2.SegmentationResult:
             diameter_mm=region.diameter_mm,
         )
         item.annotation.class_name = region.class_name
-        item.annotation.mask.width, item.annotation.mask.height = answer.width, answer.height
-        item.annotation.mask.counts.extend(region.runs)
+        if region.runs:
+            item.annotation.mask.width, item.annotation.mask.height = answer.width, answer.height
+            item.annotation.mask.counts.extend(region.runs)
+        elif region.outlines:
+            for outline in region.outlines:
+                item.annotation.polygons.polygons.add(points=outline)
+        else:
+            left, top, right, bottom = region.box
+            item.annotation.box.x, item.annotation.box.y, item.annotation.box.width, item.annotation.box.height = (
+                left,
+                top,
+                right - left,
+                bottom - top,
+            )
         if region.score is not None:
             item.annotation.score = region.score
     result.label_image.content, result.label_image.media_type = answer.label_image, _PNG

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from oteo_core.context import CallContext, enter
 from oteo_core.jobs import JobContext, JobHandler, files, run_job
 from oteo_core.server import sync_channel
 from oteo_gateway.pipeline.run import Pipeline
@@ -13,7 +14,8 @@ Context = JobContext[pipeline_pb2.RunPipelineRequest, pipeline_pb2.RunPipelineMe
 
 
 def run_pipeline(context: Context) -> pipeline_pb2.RunPipelineResponse:
-    """Run a pipeline through the gateway's own address."""
+    """Run a pipeline through the gateway's own address, in the name of who asked for it: its steps are that caller's operations."""
+    enter(CallContext(caller=context.caller))
     with sync_channel(context.settings.gateway_address, context.settings) as channel:
         pipeline = Pipeline(
             request=context.request,

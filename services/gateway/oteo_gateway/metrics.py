@@ -18,6 +18,24 @@ _STAGE = Histogram(
 )
 _REFUSED = Counter("oteo_predict_refused_total", "Predictions that were not answered, by deployment and reason.", ["deployment", "reason"])
 _WAITING = Gauge("oteo_predict_waiting", "Predictions that wait for a place.")
+_SHADOW_AGREEMENT = Histogram(
+    "oteo_shadow_agreement",
+    "How far a shadow's answer for an image agreed with the one that was given, 0 to 1.",
+    ["deployment", "model"],
+    buckets=(0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0),
+)
+_SHADOW_RATIO = Histogram(
+    "oteo_shadow_latency_ratio",
+    "A shadow's time in the model server over the answering model's, by image.",
+    ["deployment", "model"],
+    buckets=(0.125, 0.25, 0.5, 0.71, 1.0, 1.41, 2.0, 4.0, 8.0),
+)
+_SHADOW_MISSED = Counter(
+    "oteo_shadow_missed_total",
+    "Copies that a shadow did not answer: BEHIND and AWAY were left out, other reasons are the errors' own.",
+    ["deployment", "model", "reason"],
+)
+_SHADOW_WAITING = Gauge("oteo_shadow_waiting", "Copies of predictions that wait for shadows.")
 
 
 def expect(deployment: str) -> None:
@@ -52,3 +70,20 @@ class PrometheusObserver:
     def refused(self, deployment: str, reason: str) -> None:
         """One was not; `deployment` is empty where there is none of that name, which anybody could make up."""
         _REFUSED.labels(deployment, reason).inc()
+
+
+class PrometheusShadowObserver:
+    """Takes the figures of comparisons for Prometheus; see `oteo_gateway.prediction.shadowing.ShadowObserver`."""
+
+    def compared(self, deployment: str, model: str, agreement: float, ratio: float) -> None:
+        """A shadow answered."""
+        _SHADOW_AGREEMENT.labels(deployment, model).observe(agreement)
+        _SHADOW_RATIO.labels(deployment, model).observe(ratio)
+
+    def missed(self, deployment: str, model: str, reason: str) -> None:
+        """A shadow did not."""
+        _SHADOW_MISSED.labels(deployment, model, reason).inc()
+
+    def watch(self, waiting: Callable[[], int]) -> None:
+        """Show how many copies wait."""
+        _SHADOW_WAITING.set_function(waiting)

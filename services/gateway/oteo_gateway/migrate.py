@@ -13,6 +13,8 @@ import time
 from oteo_core import telemetry
 from oteo_core.errors import OteoError, Unavailable
 from oteo_core.operations import OperationStore
+from oteo_gateway.access.quota_store import QuotaStore
+from oteo_gateway.auditing import operation_ends
 from oteo_gateway.deployments.store import DeploymentStore
 from oteo_gateway.settings import GatewaySettings
 
@@ -22,7 +24,7 @@ _LOG = telemetry.logger("oteo.migrate")
 
 
 def migrate(database_url: str, *, patience: float = _PATIENCE) -> None:
-    """Make or raise the tables of operations and of deployments.
+    """Make or raise the tables of operations, of deployments, of quotas and of what the audit log has of operations.
 
     Parameters
     ----------
@@ -43,6 +45,8 @@ def migrate(database_url: str, *, patience: float = _PATIENCE) -> None:
         try:
             OperationStore(database_url).close()
             DeploymentStore(database_url).close()
+            QuotaStore(database_url).close()
+            operation_ends.create_tables(database_url)
         except Unavailable as error:
             if time.monotonic() >= end:
                 raise

@@ -1,6 +1,6 @@
 """``google.longrunning.Operations`` of all services, by the operation's name.
 
-``operations/{service}-{id}`` says whose it is. Listing merges the services' lists, newest first.
+``operations/{service}-{id}`` says whose it is. Listing merges the services' lists, newest first. Callers see what they began themselves; operators see all.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import base64
 import binascii
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -17,10 +18,14 @@ import structlog
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.protobuf import empty_pb2
 
+from oteo_core.access import Identity
 from oteo_core.context import current
-from oteo_core.errors import InvalidArgument, NotFound, OteoError
+from oteo_core.errors import InvalidArgument, NotFound, OteoError, PermissionDenied
 from oteo_core.operations import OperationManager
+from oteo_core.operations.filters import OperationsFilter
+from oteo_gateway.access.table import SEES_ALL_OPERATIONS
 from oteo_gateway.forward_service import Backend, abort_like, forwarded_metadata
+from oteo_gateway.wire import nested_string
 from oteo_protos.gateway.v1 import pipeline_pb2
 from oteo_protos.type.v1 import report_pb2
 
@@ -38,6 +43,38 @@ Context = grpc.aio.ServicerContext[Any, Any]
 def service_of(name: str) -> str:
     """Give the service that an operation's name belongs to: ``operations/automl-…`` gives ``automl``."""
     return name.removeprefix(_PREFIX).partition("-")[0] if name.startswith(_PREFIX) else ""
+
+
+def sees_all(identity: Identity) -> bool:
+    """Say whether a caller may see the operations of others: Oteo's own parts, and the roles that look after all."""
+    return identity.kind in ("part", "anonymous") or bool(identity.roles & SEES_ALL_OPERATIONS)
+
+
+def seen_by(identity: Identity, filter_: str) -> str:
+    """Give the filter of a list that holds only what a caller may see."""
+    if sees_all(identity):
+        return filter_
+    wanted = OperationsFilter.read(filter_)
+    if wanted.caller not in (None, identity.name):
+        raise PermissionDenied(
+            "the operations of others are listed for operators alone; leave the caller out of the filter",
+            reason="NOT_YOUR_OPERATION",
+            field="filter",
+        )
+    return replace(wanted, caller=identity.name).write()
+
+
+def check_own(identity: Identity, operation: operations_pb2.Operation) -> None:
+    """Refuse an operation that another began: ``NOT_YOUR_OPERATION``."""
+    if sees_all(identity):
+        return
+    # Field 1 of every operation's metadata is its progress, whose field 11 is the caller; the type need not be known here.
+    if nested_string(operation.metadata.value, (1, 11)) != identity.name:
+        raise PermissionDenied(
+            f"{operation.name} was begun by another; operators may see and stop it",
+            reason="NOT_YOUR_OPERATION",
+            metadata={"operation": operation.name},
+        )
 
 
 class OperationsService(operations_pb2_grpc.OperationsServicer):  # type: ignore[misc, unused-ignore]
@@ -102,10 +139,11 @@ class OperationsService(operations_pb2_grpc.OperationsServicer):  # type: ignore
         A service that is away makes the call fail, unless `return_partial_success` is set: then it is named in ``unreachable``.
         """
         services = self._services(request.name)
+        wanted = seen_by(current().identity, request.filter)
         size = min(request.page_size or _DEFAULT_PAGE, _MAX_PAGE)
         places = _decode_token(request.page_token, services)
         answers = await asyncio.gather(
-            *(self._page(service, place, size, request.filter, context) for service, place in places.items()), return_exceptions=True
+            *(self._page(service, place, size, wanted, context) for service, place in places.items()), return_exceptions=True
         )
         response = operations_pb2.ListOperationsResponse()
         pages: dict[str, operations_pb2.ListOperationsResponse] = {}
@@ -165,15 +203,21 @@ class OperationsService(operations_pb2_grpc.OperationsServicer):  # type: ignore
         service = service_of(request.name)
         if service != OWN and service not in self._stubs:
             raise NotFound(f"There is no operation {request.name!r}.", reason="OPERATION_NOT_FOUND", field="name")
+        if not sees_all(current().identity) and method != "GetOperation":
+            # Looked at before anything is done to it.
+            await self._call(service, "GetOperation", operations_pb2.GetOperationRequest(name=request.name), context)
         return await self._call(service, method, request, context)
 
     async def _call(self, service: str, method: str, request: Any, context: Context) -> Any:
         """Ask a service; where it answers with an error, end the call with the same."""
         try:
-            return await self._ask(service, method, request, context)
+            answer = await self._ask(service, method, request, context)
         except grpc.aio.AioRpcError as error:
             await abort_like(context, error)
             raise
+        if isinstance(answer, operations_pb2.Operation):
+            check_own(current().identity, answer)
+        return answer
 
     async def _ask(self, service: str, method: str, request: Any, context: Context) -> Any:
         """Ask a service; raises AioRpcError for its own errors and `Unavailable` where it is away."""

@@ -8,10 +8,10 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from oteo_core.errors import DeadlineExceeded, FailedPrecondition, OteoError, Unavailable
-from oteo_core.packages import ModelPackage
+from oteo_core.errors import DeadlineExceeded, FailedPrecondition, Internal, OteoError, Unavailable
 from oteo_gateway.deployments.repository import config_digest
-from oteo_gateway.prediction.outputs import OUTPUTS, check_outputs
+from oteo_gateway.deployments.units import Unit
+from oteo_gateway.prediction.outputs import OUTPUTS, check_outputs, check_translated
 from oteo_gateway.prediction.tensors import InferTemplate, read_outputs
 
 _QUICK_SECONDS = 5.0
@@ -68,14 +68,30 @@ class TritonControl:
         """Unload a model."""
         self._call(self._stub.RepositoryModelUnload, service_pb2.RepositoryModelUnloadRequest(model_name=model), self._probe_timeout)
 
-    def probe(self, package: ModelPackage) -> None:
-        """Have a model answer for one black image, and check that it answers as its task does."""
-        policy = package.input
-        template = InferTemplate(package.triton_model, "", policy, OUTPUTS.get(package.task, ()))
-        request = template.build(np.zeros((policy.height, policy.width, policy.channels), dtype=policy.dtype))
-        outputs, _ = read_outputs(self._call(self._infer, request, self._probe_timeout))
-        if package.task in OUTPUTS:
-            check_outputs(package, outputs)
+    def probe(self, unit: Unit) -> None:
+        """Have a unit answer for one black image, and check that it answers as it should."""
+        self._answer(unit, 1, self._probe_timeout)
+
+    def warm(self, unit: Unit) -> None:
+        """Have a unit answer for one black image, and for batches of the sizes that its configuration prefers."""
+        config = self._call(self._stub.ModelConfig, service_pb2.ModelConfigRequest(name=unit.name), _QUICK_SECONDS).config
+        preferred = {int(size) for size in config.dynamic_batching.preferred_batch_size if size <= config.max_batch_size}
+        for size in sorted({1, *preferred}):
+            self._answer(unit, size, self._load_timeout)
+
+    def _answer(self, unit: Unit, size: int, timeout: float) -> None:
+        policy = unit.policy
+        template = InferTemplate(unit.name, "", policy, unit.outputs, size)
+        request = template.build(np.zeros((size, policy.height, policy.width, policy.channels), dtype=policy.dtype))
+        outputs, _ = read_outputs(self._call(self._infer, request, timeout))
+        for name, values in outputs.items():
+            if values.shape[:1] != (size,):
+                raise Internal(f"{unit.owner} answered {name} of shape {values.shape} for {size} images.", reason="BAD_MODEL_OUTPUT")
+        first = {name: values[:1] for name, values in outputs.items()}
+        if unit.package is None:
+            check_translated(unit.owner, unit.policy, first)
+        elif unit.package.task in OUTPUTS:
+            check_outputs(unit.package, first)
 
     def _call(self, method: Any, request: Any, timeout: float) -> Any:
         try:

@@ -8,9 +8,10 @@ import grpc
 import structlog
 
 from oteo_core.errors import DeadlineExceeded, Internal, OteoError
-from oteo_gateway.deployments.directory import Served, not_ready
+from oteo_gateway.deployments.directory import not_ready
 from oteo_gateway.forward_service import Backend
 from oteo_gateway.open_inference_service import TritonRouter
+from oteo_gateway.prediction.routing import Route
 
 log = structlog.get_logger(__name__)
 
@@ -32,32 +33,32 @@ class TritonCalls:
         self._router = router
         self._doubt = doubt
 
-    async def infer(self, served: Served, request: bytes, seconds: float) -> bytes:
-        """Have the deployment's model answer; see `oteo_gateway.prediction.predictor.ModelCalls`."""
-        model = served.template.model
+    async def infer(self, route: Route, request: bytes, seconds: float) -> bytes:
+        """Have what a route names answer; see `oteo_gateway.prediction.predictor.ModelCalls`."""
+        model = route.template.model
         error: OteoError | None = None
         for backend in self._router.order(model)[:2]:
             try:
                 response: bytes = await backend.callable("unary_unary", _INFER)(request, timeout=seconds)
             except grpc.aio.AioRpcError as failed:
-                error = self._judge(served, backend, failed)
+                error = self._judge(route, backend, failed)
             else:
                 return response
-        raise error or not_ready(served.deployment.name, "no replica is known")
+        raise error or not_ready(route.deployment, "no replica is known")
 
-    def _judge(self, served: Served, backend: Backend, failed: grpc.aio.AioRpcError) -> OteoError:
+    def _judge(self, route: Route, backend: Backend, failed: grpc.aio.AioRpcError) -> OteoError:
         """Give the error that stands if no other replica answers; raise it where another would not help."""
         details = failed.details() or ""
         if failed.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-            raise DeadlineExceeded(f"{served.deployment.name} did not answer in time.", reason="DEADLINE_EXCEEDED") from failed
+            raise DeadlineExceeded(f"{route.deployment} did not answer in time.", reason="DEADLINE_EXCEEDED") from failed
         if failed.code() is grpc.StatusCode.INVALID_ARGUMENT:
             # The package and what Triton has loaded disagree: no replica will take it.
-            self._doubt(served.template.model)
-            raise Internal(f"Triton refused the input of {served.package.name}: {details}", reason="MODEL_REFUSED_INPUT") from failed
-        log.warning("inference_failed", replica=backend.address, model=served.template.model, code=failed.code().name, details=details)
+            self._doubt(route.template.model)
+            raise Internal(f"Triton refused the input of {route.package.name}: {details}", reason="MODEL_REFUSED_INPUT") from failed
+        log.warning("inference_failed", replica=backend.address, model=route.template.model, code=failed.code().name, details=details)
         if backend.away(failed):
             self._router.failed(backend)
-            return not_ready(served.deployment.name, "Triton is away")
+            return not_ready(route.deployment, "Triton is away")
         # A model that READY says and that does not answer: its stub is dead, or it was unloaded a moment ago.
-        self._doubt(served.template.model)
-        return not_ready(served.deployment.name, "its model does not answer and is being mended")
+        self._doubt(route.template.model)
+        return not_ready(route.deployment, "its model does not answer and is being mended")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import structlog
 
 from oteo_core.errors import Cancelled, NotFound, OteoError
 from oteo_core.operations import OperationManager, OperationRow, State, operation_name
-from oteo_gateway.deployments.records import Deployment
+from oteo_gateway.deployments.records import Deployment, ModelPart
 from oteo_gateway.deployments.store import DeploymentStore
+from oteo_gateway.prediction.agreement import Sums
 from oteo_protos.gateway.v1 import deployment_pb2, inference_pb2
 from oteo_protos.type.v1 import report_pb2
 
@@ -86,22 +89,13 @@ class WaitingOperations:
         return deployment if deployment.operation in ("", operation_name(row.id)) else None
 
 
-def encode(deployment: Deployment) -> deployment_pb2.Deployment:
-    """Write a deployment."""
+def encode(deployment: Deployment, sums: Mapping[str, Sums] | None = None) -> deployment_pb2.Deployment:
+    """Write a deployment; `sums` is what its shadows were found to answer, by model id."""
     message = deployment_pb2.Deployment(
         name=deployment.name,
         display_name=deployment.display_name,
         uid=deployment.uid,
-        models=[
-            deployment_pb2.DeployedModel(
-                model=f"models/{part.model_id}",
-                traffic_percent=100,
-                alias=part.alias,
-                triton_model=part.model_id,
-                triton_version="1",
-            )
-            for part in deployment.models
-        ],
+        models=_models(deployment.models),
         adapt=inference_pb2.AdaptMode.Name(deployment.adapt),
         translator=deployment.translator,
         state=f"STATE_{deployment.state}",
@@ -110,7 +104,11 @@ def encode(deployment: Deployment) -> deployment_pb2.Deployment:
         etag=deployment.etag,
         generation=deployment.generation,
         labels=deployment.labels,
+        comparisons=[_comparison(model_id, found) for model_id, found in sorted((sums or {}).items())],
     )
+    for revision in deployment.revisions:
+        made = message.revisions.add(generation=revision.generation, models=_models(revision.models))
+        made.create_time.FromDatetime(revision.create_time)
     message.create_time.FromDatetime(deployment.create_time)
     message.update_time.FromDatetime(deployment.update_time)
     return message
@@ -119,3 +117,30 @@ def encode(deployment: Deployment) -> deployment_pb2.Deployment:
 def replica_messages(deployment: Deployment) -> list[deployment_pb2.ReplicaStatus]:
     """Write how the replicas stand."""
     return [deployment_pb2.ReplicaStatus(address=r.address, ready=r.ready, message=r.message) for r in deployment.replicas]
+
+
+def _models(parts: Sequence[ModelPart]) -> list[deployment_pb2.DeployedModel]:
+    return [
+        deployment_pb2.DeployedModel(
+            model=f"models/{part.model_id}",
+            traffic_percent=part.percent,
+            shadow=part.shadow,
+            alias=part.alias,
+            triton_model=part.model_id,
+            triton_version="1",
+        )
+        for part in parts
+    ]
+
+
+def _comparison(model_id: str, sums: Sums) -> deployment_pb2.ShadowComparison:
+    agreement, lower, upper = sums.interval()
+    return deployment_pb2.ShadowComparison(
+        model=f"models/{model_id}",
+        image_count=sums.images,
+        missed_count=sums.missed,
+        agreement=agreement,
+        agreement_lower=lower,
+        agreement_upper=upper,
+        latency_ratio=sums.median_ratio(),
+    )

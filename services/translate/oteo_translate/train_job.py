@@ -22,8 +22,16 @@ from oteo_core.graphs.parity import parity_name
 from oteo_core.graphs.triton import TritonParityClient
 from oteo_core.images import ImageLimits, encode_png
 from oteo_core.jobs import JobContext, JobHandler
-from oteo_core.packages import MANIFEST, ModelPackage, model_prefix
-from oteo_core.packages.translators import IMAGE, MODEL, TRANSLATOR_MANIFEST, TranslatorPackage, read_translator, translator_prefix
+from oteo_core.packages import MANIFEST, ModelPackage, ReferenceStatistics, image_statistics, model_prefix, statistic_names
+from oteo_core.packages.translators import (
+    ADAPTED_MODEL,
+    IMAGE,
+    MODEL,
+    TRANSLATOR_MANIFEST,
+    TranslatorPackage,
+    read_translator,
+    translator_prefix,
+)
 from oteo_core.packages.versions import versions
 from oteo_protos.translate.v1 import translate_pb2
 from oteo_protos.type.v1 import image_pb2
@@ -220,7 +228,7 @@ def _publish(
             served_by, adapted_files, parity = adapted_package(
                 artifacts, adapted, target, package, operation, best.candidate.adaptation, images, proof
             )
-            details |= {"adapted_model": served_by.name, "adapted_parity_error": parity.error}
+            details |= {ADAPTED_MODEL: served_by.name, "adapted_parity_error": parity.error}
         written = dump_module(translation) if translation is not None else b""
         digest = hashlib.sha256(written + served_by.digest.encode() + best.candidate.label.encode()).hexdigest()
         if translation is not None:
@@ -246,6 +254,7 @@ def _publish(
         accepted=result.accepted,
         reason=result.reason,
         criterion="labels" if result.criterion == WITH_LABELS else "label-free",
+        shifted_reference=_reference(shifted),
         input=package.input,
         create_time=datetime.now(UTC),
         evidence=[one.record() for one in result.evidence],
@@ -267,6 +276,11 @@ def _publish(
     _stage(context, _FOLDER, files, TRANSLATOR_MANIFEST, translator.to_json())
     context.publish(translator_prefix(target), TRANSLATOR_MANIFEST, subdir=_FOLDER)
     return replace(translator, package_uri=artifacts.uri(translator_prefix(target)))
+
+
+def _reference(shifted: Domain) -> ReferenceStatistics:
+    rows = np.stack([image_statistics(image) for image in shifted.images])
+    return ReferenceStatistics.fit(rows, statistic_names(shifted.images.shape[3]))
 
 
 def _waiting(context: Context) -> Callable[[float], None]:

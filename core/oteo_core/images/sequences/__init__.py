@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oteo_core.images.sequences.base import ENDINGS, Frame, Opened, SequenceHeader
-from oteo_core.images.sequences.opening import holds_frames, open_frames, open_labels
+from oteo_core.images.sequences.base import ENDINGS, Frame, FrameDecoder, Opened, SequenceHeader
+from oteo_core.images.sequences.opening import open_frames, open_image, open_labels
 
-__all__ = ["ENDINGS", "Frame", "Opened", "SequenceHeader", "holds_frames", "open_frames", "open_labels"]
+__all__ = ["ENDINGS", "Frame", "FrameDecoder", "Opened", "SequenceHeader", "open_frames", "open_image", "open_labels"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 
 from oteo_core.errors import InvalidArgument
+from oteo_core.images.header import ImageHeader
 
 ENDINGS: dict[str, tuple[str, ...]] = {
     "dicom": (".dcm", ".dicom", ".ima"),
@@ -25,7 +26,7 @@ class SequenceHeader:
     Parameters
     ----------
     format
-        "tiff", "gif", "webp", "png", "dicom", "nifti" or "video".
+        "dicom", "nifti", "video", or a still picture's format (a key of `FORMATS`).
     kind
         "image" for a single picture, "stack" for slices, "video" for frames in time.
     frames
@@ -60,15 +61,33 @@ class Frame:
     bit_depth: int = 0
 
 
+FrameDecoder = Callable[[], Frame]
+"""Decodes one frame. Raises `InvalidArgument` where it cannot; the frames behind it may be whole all the same."""
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A file of frames: its header, and its frames, each decoded when it is asked for.
+    """A file that was opened: its header, and its frames, each decoded when it is asked for.
 
-    The iterator raises `InvalidArgument` at a frame that cannot be decoded; those before it are whole.
+    Parameters
+    ----------
+    header
+        What the file says of itself.
+    decoders
+        Gives what decodes each frame, one after the other, from the frame of this number (from 0) on. The iterator itself raises
+        `InvalidArgument` where the file ends too early, so that no frame behind is there.
+    image
+        The header of a still picture; None for a file of frames.
     """
 
     header: SequenceHeader
-    frames: Iterator[Frame]
+    decoders: Callable[[int], Iterator[FrameDecoder]]
+    image: ImageHeader | None = None
+
+    @property
+    def frames(self) -> Iterator[Frame]:
+        """All frames; the iterator raises `InvalidArgument` at one that cannot be decoded, and those before it are whole."""
+        return (decode() for decode in self.decoders(0))
 
 
 def too_large(what: str) -> InvalidArgument:

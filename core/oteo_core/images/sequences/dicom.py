@@ -10,20 +10,29 @@ Nothing of a header leaves this module but what `SequenceHeader` names; pixels a
 from __future__ import annotations
 
 import io
+import logging
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.pixels import apply_color_lut, apply_modality_lut, iter_pixels
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.pixels import apply_color_lut, apply_modality_lut, get_decoder, iter_pixels
+from pydicom.pixels.utils import as_pixel_options
 
 from oteo_core.images.header import ImageHeader, truncated, unreadable
 from oteo_core.images.limits import ImageLimits
-from oteo_core.images.sequences import dicom_codecs
-from oteo_core.images.sequences.base import Frame, Opened, SequenceHeader
+from oteo_core.images.sequences import dicom_codecs, dicom_structure
+from oteo_core.images.sequences.base import Frame, FrameDecoder, Opened, SequenceHeader
+
+# pydicom logs what it raises, with a traceback; what is wrong with a file is said once, by the exception.
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 _MOVING = frozenset({"US", "XA", "RF", "ES", "IVUS", "XC", "GM", "EPS"})
 """Modalities whose several frames are one scene in time."""
@@ -43,11 +52,12 @@ def open_dicom(data: bytes, limits: ImageLimits) -> Opened:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd values are common and harmless; what matters is checked below
         # Without a preamble it may be DICOM all the same, as old archives store it; what is none has no rows either.
-        dataset = pydicom.dcmread(io.BytesIO(data), force=True)
+        dataset = pydicom.dcmread(io.BytesIO(dicom_structure.sound(data, limits)), force=True)
         if not any(name in dataset for name in _PIXELS):
             what = str(dataset.get("Modality", "")) or str(dataset.get("SOPClassUID", ""))
             if not what and "Rows" not in dataset:
-                raise unreadable("it does not begin like DICOM, and holds no picture")
+                known = dicom_structure.begins_like_dicom(data[:132])
+                raise unreadable("the DICOM object holds no picture" if known else "it does not begin like DICOM, and holds no picture")
             raise dicom_codecs.not_read(f"DICOM object of modality {what or 'unknown'} without a picture")
         if "TransferSyntaxUID" not in getattr(dataset, "file_meta", {}):
             _assume_syntax(dataset)
@@ -68,7 +78,7 @@ def open_dicom(data: bytes, limits: ImageLimits) -> Opened:
             _position(dataset),
             _notes(dataset),
         )
-    return Opened(header, _frames(dataset, count, bits))
+    return Opened(header, lambda start: _decoders(dataset, count, bits, start))
 
 
 def _assume_syntax(dataset: pydicom.Dataset) -> None:
@@ -84,25 +94,56 @@ def _assume_syntax(dataset: pydicom.Dataset) -> None:
     )
 
 
-def _frames(dataset: pydicom.Dataset, count: int, bits: int) -> Iterator[Frame]:
-    number = 0
-    with warnings.catch_warnings():
+def _decoders(dataset: pydicom.Dataset, count: int, bits: int, start: int) -> Iterator[FrameDecoder]:
+    number = start
+    with _refusing(lambda: number, count):
+        raw = _raw_frames(dataset, count, start)
+        for number in range(start, count):
+            decode = next(raw, None)
+            if decode is None:
+                raise truncated(f"it declares {count} frames and holds {number}")
+            yield partial(_frame, dataset, decode, count, bits, number)
+
+
+def _frame(dataset: pydicom.Dataset, decode: Callable[[], NDArray[Any]], count: int, bits: int, number: int) -> Frame:
+    with _refusing(lambda: number, count), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            for number, raw in enumerate(iter_pixels(dataset), 1):
-                pixels = _meaning(dataset, np.asarray(raw), bits, number - 1)
-                yield Frame(np.ascontiguousarray(pixels), bits if pixels.dtype == np.uint16 else 0)
-        except (ValueError, EOFError) as exc:
-            words = str(exc)
-            if "less than expected" in words or ("length" in words and "expected" in words) or "not enough" in words.lower():
-                raise truncated(f"frame {number + 1} of {count}: {words}") from exc
-            if "no available" in words.lower() or "missing dependencies" in words or "Unable to decompress" in words:
-                raise dicom_codecs.not_read(f"frame {number + 1} of {count}: {words}") from exc
-            raise unreadable(f"frame {number + 1} of {count}: {words}") from exc
-        except NotImplementedError as exc:
-            raise dicom_codecs.not_read(str(exc)) from exc
-    if number < count:
-        raise truncated(f"it declares {count} frames and holds {number}")
+        pixels = _meaning(dataset, np.asarray(decode()), bits, number)
+        return Frame(np.ascontiguousarray(pixels), bits if pixels.dtype == np.uint16 else 0)
+
+
+def _raw_frames(dataset: pydicom.Dataset, count: int, start: int) -> Iterator[Callable[[], NDArray[Any]]]:
+    """Give what decodes each frame's stored values; of compressed ones each frame stands alone, so that one that is damaged harms no other."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    decoder = get_decoder(syntax)
+    if not decoder.is_encapsulated:
+        for number in range(start, count):
+            yield lambda number=number: next(iter_pixels(dataset, indices=[number]))  # type: ignore[misc]
+        return
+    options = as_pixel_options(dataset, pixel_keyword="PixelData")
+    offsets = options.pop("extended_offsets", None)
+    options["number_of_frames"] = 1
+    frames = generate_frames(dataset.PixelData, number_of_frames=count, extended_offsets=offsets)
+    for encoded in islice(frames, start, count):
+        yield lambda encoded=encoded: next(decoder.iter_array(encapsulate([encoded]), **options))[0]  # type: ignore[misc]
+
+
+@contextmanager
+def _refusing(number: Callable[[], int], count: int) -> Iterator[None]:
+    """Say in one of our errors what pydicom says of a frame, counted from 0."""
+    try:
+        yield
+    except NotImplementedError as exc:
+        raise dicom_codecs.not_read(str(exc)) from exc
+    except (ValueError, EOFError, RuntimeError) as exc:
+        words, where = " ".join(str(exc).split()), f"frame {number() + 1} of {count}"
+        # What pydicom says around the decoder's own words is no help.
+        words = words.rpartition(f"plugins: {dicom_codecs.LABEL}: ")[2]
+        if "less than expected" in words or ("length" in words and "expected" in words) or "not enough" in words.lower():
+            raise truncated(f"{where}: {words}") from exc
+        if "no available" in words.lower() or "missing dependencies" in words or "Unable to decompress" in words:
+            raise dicom_codecs.not_read(f"{where}: {words}") from exc
+        raise unreadable(f"{where}: {words}") from exc
 
 
 def _meaning(dataset: pydicom.Dataset, raw: NDArray[Any], bits: int, number: int) -> NDArray[Any]:

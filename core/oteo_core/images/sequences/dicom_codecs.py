@@ -15,8 +15,11 @@ from pydicom.pixels.decoders import base
 from pydicom.pixels.decoders.base import DecodeRunner
 
 from oteo_core.errors import InvalidArgument
+from oteo_core.images.sequences.apart import decode_jpegls
+from oteo_core.images.sequences.codestreams import declared
 
-_LABEL = "imagecodecs"
+LABEL = "imagecodecs"
+"""What pydicom calls the decoder."""
 _JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1)
 _JPEG_LS = (uid.JPEGLSLossless, uid.JPEGLSNearLossless)
 _JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000)
@@ -35,25 +38,26 @@ def is_available(syntax: str) -> bool:
 
 
 def register() -> None:
-    """Make the decoder known to pydicom, before its own; once is enough."""
+    """Make the decoder known to pydicom, in the place of its own; once is enough."""
     global _done
     with _registering:
         if not _done:
             for syntax in DECODER_DEPENDENCIES:
                 decoder = base.get_decoder(syntax)
-                decoder.add_plugin(_LABEL, (__name__, "decode_frame"))
-                # What was registered last would be asked last.
-                decoder._available = {_LABEL: decoder._available[_LABEL], **decoder._available}
+                decoder.add_plugin(LABEL, (__name__, "decode_frame"))
+                # The only one: another that is asked where this one refuses would decode what was refused.
+                decoder._available = {LABEL: decoder._available[LABEL]}
             _done = True
 
 
 def decode_frame(src: bytes, runner: DecodeRunner) -> bytearray:
     """Decode a frame for pydicom; no colour is changed that it will change itself."""
     syntax = runner.transfer_syntax
+    _check_size(src, runner)
     if syntax in _JPEG:
         pixels = _jpeg(src, runner)
     elif syntax in _JPEG_LS:
-        pixels = imagecodecs.jpegls_decode(src)
+        pixels = decode_jpegls(src, runner.rows * runner.columns * runner.samples_per_pixel)
     elif syntax in _JPEG_2000:
         pixels = imagecodecs.jpeg2k_decode(src)
     else:
@@ -69,6 +73,17 @@ def decode_frame(src: bytes, runner: DecodeRunner) -> bytearray:
     # A sign that the codestream lacks, or has and should not, is mended by pydicom, which knows both.
     # pydicom mends signs in place.
     return bytearray(np.ascontiguousarray(pixels).astype(pixels.dtype.newbyteorder("<"), copy=False).tobytes())
+
+
+def _check_size(src: bytes, runner: DecodeRunner) -> None:
+    """Refuse a codestream that declares another size than the header: decoders allocate by it."""
+    found = declared(src)
+    if found is None:
+        raise ValueError("the compressed frame does not begin like its transfer syntax")
+    size = (found.height, found.width, found.components)
+    expected = (runner.rows, runner.columns, runner.samples_per_pixel)
+    if size != expected:
+        raise ValueError(f"the compressed frame declares {size} rows, columns and components, the header {expected}")
 
 
 def _jpeg(src: bytes, runner: DecodeRunner) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import nibabel
@@ -13,11 +14,9 @@ from numpy.typing import NDArray
 
 from oteo_core.images.header import ImageHeader, truncated, unreadable, unsupported
 from oteo_core.images.limits import ImageLimits
-from oteo_core.images.sequences.base import Frame, Opened, SequenceHeader, too_large
+from oteo_core.images.sequences.base import Frame, FrameDecoder, Opened, SequenceHeader, too_large
 
 _HEAD = 544
-_MOST_BYTES = 8 << 30
-"""Bytes of a volume once it is unpacked."""
 
 
 def open_nifti(data: bytes, limits: ImageLimits) -> Opened:
@@ -37,36 +36,56 @@ def open_nifti(data: bytes, limits: ImageLimits) -> Opened:
     frames = math.prod(shape[2:])
     limits.check(ImageHeader("nifti", shape[0], shape[1], 3 if dtype.fields else 1, "float32", frames))
     size = math.prod(shape) * dtype.itemsize + int(header.get_data_offset())
-    if size > _MOST_BYTES:
-        raise too_large(f"{size} bytes of pixels; the limit is {_MOST_BYTES}")
+    if size > limits.max_unpacked:
+        raise too_large(f"{size} bytes of pixels; the limit is {limits.max_unpacked}")
     whole = _unpacked(data, size) if packed else data
     if len(whole) < size:
         raise truncated(f"its header declares {size} bytes, it has {len(whole)}")
     if dtype.kind == "c":
         raise unsupported("NIfTI of complex numbers")
-    volume = np.asarray(image_class.from_bytes(whole).dataobj)
+    # A plane is read, and scaled, when it is asked for.
+    volume = image_class.from_bytes(whole).dataobj
     zooms = [float(zoom) for zoom in header.get_zooms()[:3]]
     spacing = tuple(zooms) if len(zooms) >= 2 and min(zooms) > 0 else ()
-    flat = volume.reshape(*shape[:2], frames, order="F")
-    return Opened(SequenceHeader("nifti", "stack" if frames > 1 else "image", frames, spacing), _slices(flat))
+    planes = _Planes(volume, shape, frames)
+    return Opened(SequenceHeader("nifti", "stack" if frames > 1 else "image", frames, spacing), planes.decoders)
 
 
-def _slices(volume: NDArray[Any]) -> Iterator[Frame]:
-    convert = _conversion(volume)
-    for index in range(volume.shape[2]):
-        plane = volume[:, :, index].T
+class _Planes:
+    """The planes of a volume, those of the third axis first."""
+
+    def __init__(self, volume: Any, shape: tuple[int, ...], count: int) -> None:
+        self._volume = volume
+        self._shape = shape
+        self._count = count
+        self._dtype: Any = None
+
+    def decoders(self, start: int) -> Iterator[FrameDecoder]:
+        if self._dtype is None:
+            self._dtype = self._conversion()
+        for index in range(start, self._count):
+            yield partial(self._frame, index)
+
+    def _plane(self, index: int) -> NDArray[Any]:
+        if len(self._shape) == 2:
+            return np.asarray(self._volume)
+        return np.asarray(self._volume[(slice(None), slice(None), *np.unravel_index(index, self._shape[2:], order="F"))])
+
+    def _frame(self, index: int) -> Frame:
+        plane = self._plane(index).T
         colours = (plane.dtype.names or ())[:3]
         pixels = np.stack([plane[name] for name in colours], axis=2) if colours else plane[:, :, None]
-        yield Frame(np.ascontiguousarray(pixels, dtype=convert))
+        return Frame(np.ascontiguousarray(pixels, dtype=self._dtype))
 
-
-def _conversion(volume: NDArray[Any]) -> Any:
-    """Choose one dtype for all slices."""
-    if volume.dtype.fields or volume.dtype == np.uint8 or volume.dtype.kind == "b":
-        return np.uint8
-    if volume.dtype.kind in "ui" and int(volume.min()) >= 0 and int(volume.max()) < 1 << 16:
-        return np.uint16
-    return np.float32
+    def _conversion(self) -> Any:
+        """Choose one dtype for all planes."""
+        dtype = self._plane(0).dtype
+        if dtype.fields or dtype == np.uint8 or dtype.kind == "b":
+            return np.uint8
+        if dtype.kind not in "ui":
+            return np.float32
+        planes = (self._plane(index) for index in range(self._count))
+        return np.uint16 if all(int(plane.min()) >= 0 and int(plane.max()) < 1 << 16 for plane in planes) else np.float32
 
 
 def _unpacked(data: bytes, size: int) -> bytes:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import PIL.Image
+import tifffile
 from numpy.typing import NDArray
 
-from oteo_core.images import tiff
+from oteo_core.images import tiff, tiff_spacing
 from oteo_core.images.header import ImageHeader, truncated
 from oteo_core.images.limits import ImageLimits
 from oteo_core.images.probing import layout_of
-from oteo_core.images.sequences.base import Frame, Opened, SequenceHeader
+from oteo_core.images.sequences.base import Frame, FrameDecoder, Opened, SequenceHeader
 
 
 def open_stack(data: bytes, limits: ImageLimits) -> Opened:
@@ -28,13 +30,14 @@ def open_stack(data: bytes, limits: ImageLimits) -> Opened:
     if layout.defect:
         raise truncated(layout.defect)
     if layout.header.format != "tiff":
-        return Opened(SequenceHeader(layout.header.format, "video", layout.header.frames), _animated(data))
+        return Opened(SequenceHeader(layout.header.format, "video", layout.header.frames), lambda start: _animated(data, start))
     pages, kind, notes = _plan(data)
     header = layout.header
     limits.check(
         ImageHeader("tiff", header.width, header.height, header.channels * len(pages[0]), header.pixel_type, len(pages), header.bit_depth)
     )
-    return Opened(SequenceHeader("tiff", kind if len(pages) > 1 else "image", len(pages), notes=notes), _pages(data, pages, limits))
+    found = SequenceHeader("tiff", kind if len(pages) > 1 else "image", len(pages), tiff_spacing.spacing(data), notes=notes)
+    return Opened(found, lambda start: _pages(data, pages[start:], limits))
 
 
 def labels(data: bytes, limits: ImageLimits) -> Iterator[NDArray[Any]]:
@@ -73,17 +76,23 @@ def _plan(data: bytes) -> tuple[list[list[int]], str, tuple[tuple[str, str], ...
         return [[index] for index in same], "video" if lead == "T" else "stack", notes
 
 
-def _pages(data: bytes, pages: list[list[int]], limits: ImageLimits) -> Iterator[Frame]:
+def _pages(data: bytes, pages: list[list[int]], limits: ImageLimits) -> Iterator[FrameDecoder]:
     with tiff.opened(data) as file:
         for group in pages:
-            parts = [tiff.read_page(file, page, data, limits) for page in group]
-            pixels = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
-            yield Frame(np.ascontiguousarray(pixels))
+            yield partial(_page, file, group, data, limits)
 
 
-def _animated(data: bytes) -> Iterator[Frame]:
+def _page(file: tifffile.TiffFile, group: list[int], data: bytes, limits: ImageLimits) -> Frame:
+    parts = [tiff.read_page(file, page, data, limits) for page in group]
+    return Frame(np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)))
+
+
+def _animated(data: bytes, start: int) -> Iterator[FrameDecoder]:
     with PIL.Image.open(io.BytesIO(data)) as image:
-        for index in range(getattr(image, "n_frames", 1)):
-            image.seek(index)
-            pixels = np.asarray(image.convert("RGBA" if image.mode == "RGBA" else "RGB"))
-            yield Frame(np.ascontiguousarray(pixels))
+        for index in range(start, getattr(image, "n_frames", 1)):
+            yield partial(_moment, image, index)
+
+
+def _moment(image: PIL.Image.Image, index: int) -> Frame:
+    image.seek(index)
+    return Frame(np.ascontiguousarray(np.asarray(image.convert("RGBA" if image.mode == "RGBA" else "RGB"))))

@@ -12,7 +12,7 @@ import numpy as np
 
 from oteo_core.images.header import ImageHeader, truncated, unreadable
 from oteo_core.images.limits import ImageLimits
-from oteo_core.images.sequences.base import Frame, Opened, SequenceHeader, too_large
+from oteo_core.images.sequences.base import Frame, FrameDecoder, Opened, SequenceHeader, too_large
 
 # FFmpeg and OpenCV write what they think of a damaged file to standard error; it is said once, by the exception.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -28,7 +28,7 @@ def open_video(data: bytes, limits: ImageLimits) -> Opened:
         declared = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
         width, height = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
     limits.check(ImageHeader("video", width, height, 3, "uint8", max(declared, 1)))
-    return Opened(SequenceHeader("video", "video", declared), _frames(data, declared, limits))
+    return Opened(SequenceHeader("video", "video", declared), lambda start: _frames(data, declared, limits, start))
 
 
 @contextmanager
@@ -46,17 +46,20 @@ def _capture(data: bytes) -> Iterator[cv2.VideoCapture]:
             capture.release()
 
 
-def _frames(data: bytes, declared: int, limits: ImageLimits) -> Iterator[Frame]:
+def _frames(data: bytes, declared: int, limits: ImageLimits, start: int) -> Iterator[FrameDecoder]:
     count = 0
     with _capture(data) as capture:
         while True:
-            there, pixels = capture.read()
+            # Where a frame stands is known for sure only by going there.
+            there, pixels = capture.read() if count >= start else (capture.grab(), None)
             if not there:
                 break
             count += 1
             if count > limits.max_frames:
                 raise too_large(f"more than {limits.max_frames} frames")
-            yield Frame(np.ascontiguousarray(pixels[:, :, ::-1]))
+            if pixels is not None:
+                frame = Frame(np.ascontiguousarray(pixels[:, :, ::-1]))
+                yield lambda frame=frame: frame  # type: ignore[misc]
     # Containers round their count; one frame is no loss.
     if count < declared - 1:
         raise truncated(f"frame {count + 1} of {declared} cannot be decoded")

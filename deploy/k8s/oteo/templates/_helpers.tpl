@@ -200,6 +200,51 @@ s3://{{ trimPrefix "http://" $endpoint }}{{ if not (regexMatch ":[0-9]+$" $endpo
 {{- end }}
 {{- end -}}
 
+{{/* What the gateway's door reads. Whole volumes, not single files: those are followed when they change. */}}
+{{- define "oteo.accessMounts" -}}
+{{- if .Values.secrets.tokens.name }}
+- name: tokens
+  mountPath: /etc/oteo/tokens
+  readOnly: true
+{{- end }}
+{{- if .Values.access.issuerCaConfigMap }}
+- name: issuer-ca
+  mountPath: /etc/oteo/issuer-ca
+  readOnly: true
+{{- end }}
+{{- if .Values.access.certificates.enabled }}
+- name: callers-ca
+  mountPath: /etc/oteo/callers-ca
+  readOnly: true
+{{- end }}
+{{- end -}}
+
+{{- define "oteo.accessVolumes" -}}
+{{- with .Values.secrets.tokens }}
+{{- if .name }}
+- name: tokens
+  secret:
+    secretName: {{ .name }}
+    defaultMode: 0440
+    items:
+      - key: {{ .key }}
+        path: tokens.json
+{{- end }}
+{{- end }}
+{{- with .Values.access.issuerCaConfigMap }}
+- name: issuer-ca
+  configMap:
+    name: {{ . }}
+{{- end }}
+{{- with .Values.access.certificates }}
+{{- if .enabled }}
+- name: callers-ca
+  configMap:
+    name: {{ .caConfigMap }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{/* Where a process of ours may write. Takes size of the scratch. */}}
 {{- define "oteo.scratchMounts" -}}
 - name: scratch
@@ -281,6 +326,13 @@ spec:
         - name: OTEO_DRAIN_SECONDS
           value: {{ $values.drainSeconds | int | quote }}
         {{- if eq .part "gateway" }}
+        - name: OTEO_AUDIT_FOLDER
+          value: /var/lib/oteo/audit
+        - name: OTEO_AUDIT_KEY_FILE
+          value: /etc/oteo/audit/key
+        - name: OTEO_AUDIT_ARCHIVE
+          # A pod's own folder may go with it; what lies in the object store stays.
+          value: "true"
         - name: OTEO_TRITON_URLS
           # Replicas that are not ready are among them: it is the gateway that has them load what is deployed.
           value: dns:///{{ include "oteo.host" (dict "root" $root "service" "triton-all") }}:8001
@@ -289,6 +341,20 @@ spec:
           # Callers from outside bear tokens, not certificates.
           value: "false"
         {{- end }}
+        {{- if $root.Values.secrets.tokens.name }}
+        - name: OTEO_TOKENS_FILE
+          value: /etc/oteo/tokens/tokens.json
+        {{- end }}
+        {{- if $root.Values.access.issuerCaConfigMap }}
+        - name: OTEO_OIDC_CA
+          value: /etc/oteo/issuer-ca/ca.crt
+        {{- end }}
+        {{- if $root.Values.access.certificates.enabled }}
+        - name: OTEO_CERTIFICATES_LISTEN
+          value: "0.0.0.0:{{ int $root.Values.access.certificates.port }}"
+        - name: OTEO_CERTIFICATES_CA
+          value: /etc/oteo/callers-ca/ca.crt
+        {{- end }}
         {{- end }}
         {{- include "oteo.database" $root | nindent 8 }}
         {{- include "oteo.s3.credentials" $root | nindent 8 }}
@@ -296,6 +362,10 @@ spec:
       ports:
         - name: grpc
           containerPort: {{ .port }}
+        {{- if and (eq .part "gateway") $root.Values.access.certificates.enabled }}
+        - name: grpc-mutual
+          containerPort: {{ int $root.Values.access.certificates.port }}
+        {{- end }}
         - name: metrics
           containerPort: {{ $root.Values.monitoring.metricsPort }}
       {{- include "oteo.grpcProbes" . | nindent 6 }}
@@ -310,9 +380,35 @@ spec:
         {{- include "oteo.security" $root | nindent 8 }}
       volumeMounts:
         {{- include "oteo.secretMounts" $root | nindent 8 }}
+        {{- if eq .part "gateway" }}{{ include "oteo.accessMounts" $root | nindent 8 }}{{ end }}
         {{- include "oteo.scratchMounts" $root | nindent 8 }}
+        {{- if eq .part "gateway" }}
+        - name: audit
+          mountPath: /var/lib/oteo/audit
+        - name: audit-key
+          mountPath: /etc/oteo/audit
+          readOnly: true
+        {{- end }}
   volumes:
     {{- include "oteo.secretVolumes" . | nindent 4 }}
+    {{- if eq .part "gateway" }}{{ include "oteo.accessVolumes" $root | nindent 4 }}{{ end }}
+    {{- if eq .part "gateway" }}
+    - name: audit-key
+      secret:
+        secretName: {{ $root.Values.secrets.audit.name }}
+        defaultMode: 0440
+        items:
+          - key: {{ $root.Values.secrets.audit.key }}
+            path: key
+    - name: audit
+      {{- if $values.audit.claim }}
+      persistentVolumeClaim:
+        claimName: {{ $values.audit.claim }}
+      {{- else }}
+      emptyDir:
+        sizeLimit: {{ $values.audit.size }}
+      {{- end }}
+    {{- end }}
     - name: scratch
       emptyDir:
         sizeLimit: {{ $values.scratch }}

@@ -1,7 +1,9 @@
 {{/* PromQL that scales and alerts: here alone, so that what is tested is what runs. */}}
 
-{{- define "oteo.query.pending" -}}
-sum(nv_inference_pending_request_count{namespace="{{ .Release.Namespace }}",service="{{ include "oteo.name" . }}-triton"})
+{{/* Requests inside Triton, waiting or running: by Little's law their rate times their time, over the last minute; or those that wait at this moment, where these are more. */}}
+{{- define "oteo.query.inside" -}}
+{{- $triton := printf "namespace=\"%s\",service=\"%s-triton\"" .Release.Namespace (include "oteo.name" .) -}}
+((sum(rate(nv_inference_request_duration_us{ {{- $triton -}} }[1m])) / 1e6) > sum(nv_inference_pending_request_count{ {{- $triton -}} })) or sum(nv_inference_pending_request_count{ {{- $triton -}} })
 {{- end -}}
 
 {{- define "oteo.query.wake" -}}

@@ -7,25 +7,27 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from oteo_augment.importing.scanned import MASK, Scanned
+from oteo_augment.importing.scanned import Scanned
 from oteo_augment.importing.targets import ScanPlan
 from oteo_core.datasets.media_files import media_file
 from oteo_core.datasets.staging import Target
 from oteo_core.errors import InvalidArgument
 from oteo_core.images import ImageLimits, decode_labels, perceptual_hash, pixel_digest, significant_bits
 from oteo_core.images.probing import probe
-from oteo_core.images.sequences import open_frames, open_labels
+from oteo_core.images.sequences import Frame, Opened, open_labels
 
 _MOST_VALUES = 4096
+_Fill = Callable[..., None]
 
 
-def scan_frames(plan: ScanPlan, target: Target, row: Scanned, data: bytes, check: Callable[[], None] | None) -> list[Scanned]:
-    """Decode a file's frames one after the other and write each; fill in the first one's row, and give the rows of the others.
+def scan_frames(plan: ScanPlan, target: Target, row: Scanned, opened: Opened, check: Callable[[], None] | None) -> list[Scanned]:
+    """Decode an opened file's frames one after the other and write each; fill in the first one's row, and give the rows of the others.
 
     A frame that cannot be decoded ends the file: those before it stay, and the first row's note says so.
 
@@ -34,16 +36,30 @@ def scan_frames(plan: ScanPlan, target: Target, row: Scanned, data: bytes, check
     InvalidArgument
         Why not even the first frame can be used.
     """
+    header = opened.header
+    row.media_kind, row.spacing, row.position = header.kind, header.spacing, header.position
+    row.series, row.patient = (_hashed(plan.secret, word) for word in (header.series, header.patient))
+    if header.notes:
+        row.note_code, row.note = header.notes[0]
+    return _each(row, (partial(_fill_image, frame=frame) for frame in opened.frames), target, check)
+
+
+def scan_masks(plan: ScanPlan, target: Target, row: Scanned, data: bytes, check: Callable[[], None] | None) -> list[Scanned]:
+    """Do with a file of masks what `scan_frames` does with a file of images."""
+    masks = open_labels(data, plan.limits, row.path)
+    return _each(row, (partial(store_mask, numbers=numbers) for numbers in masks), target, check)
+
+
+def _each(row: Scanned, fillers: Iterator[_Fill], target: Target, check: Callable[[], None] | None) -> list[Scanned]:
     rows = [row]
-    frames = _masks(row, data, plan) if row.kind == MASK else _images(row, data, plan)
     count = 0
     try:
-        for count, filled in enumerate(frames, 1):
+        for count, fill in enumerate(fillers, 1):
             if check is not None:
                 check()
             if count > 1:
                 rows.append(Scanned(row.path, row.kind, media_kind=row.media_kind, spacing=row.spacing, frame=count - 1))
-            filled(rows[-1], target)
+            fill(rows[-1], target=target)
     except InvalidArgument as exc:
         if not count:
             raise
@@ -56,34 +72,12 @@ def scan_frames(plan: ScanPlan, target: Target, row: Scanned, data: bytes, check
     return rows[1:]
 
 
-_Fill = Callable[[Scanned, Target], None]
-
-
-def _images(row: Scanned, data: bytes, plan: ScanPlan) -> Iterator[_Fill]:
-    opened = open_frames(data, plan.limits, row.path)
-    header = opened.header
-    row.media_kind, row.spacing, row.position = header.kind, header.spacing, header.position
-    row.series, row.patient = (_hashed(plan.secret, word) for word in (header.series, header.patient))
-    if header.notes:
-        row.note_code, row.note = header.notes[0]
-    for frame in opened.frames:
-
-        def fill(into: Scanned, target: Target, pixels: NDArray[Any] = frame.pixels, depth: int = frame.bit_depth) -> None:
-            into.height, into.width, into.channels = pixels.shape
-            into.dtype, into.bit_depth = pixels.dtype.name, significant_bits(pixels, depth)
-            into.pixel_digest, into.phash = pixel_digest(pixels), perceptual_hash(pixels)
-            _store(into, pixels, target)
-
-        yield fill
-
-
-def _masks(row: Scanned, data: bytes, plan: ScanPlan) -> Iterator[_Fill]:
-    for numbers in open_labels(data, plan.limits, row.path):
-
-        def fill(into: Scanned, target: Target, numbers: NDArray[Any] = numbers) -> None:
-            store_mask(into, numbers, target)
-
-        yield fill
+def _fill_image(row: Scanned, frame: Frame, target: Target) -> None:
+    pixels = frame.pixels
+    row.height, row.width, row.channels = pixels.shape
+    row.dtype, row.bit_depth = pixels.dtype.name, significant_bits(pixels, frame.bit_depth)
+    row.pixel_digest, row.phash = pixel_digest(pixels), perceptual_hash(pixels)
+    _store(row, pixels, target)
 
 
 def store_mask(row: Scanned, numbers: NDArray[Any], target: Target) -> None:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from oteo_augment.importing.frames import look_at_mask, scan_frames, store_mask
+from oteo_augment.importing.frames import look_at_mask, scan_frames, scan_masks, store_mask
 from oteo_augment.importing.maskfiles import made_of, numbers_of
 from oteo_augment.importing.scanned import IMAGE, MASK, Scanned, to_bytes
 from oteo_augment.importing.source import SourceFile
@@ -23,6 +23,7 @@ from oteo_core.datasets import media_path
 from oteo_core.datasets.staging import Target
 from oteo_core.errors import InvalidArgument, OteoError
 from oteo_core.images import ImageLimits, decode, perceptual_hash, pixel_digest, significant_bits
+from oteo_core.images.sequences import Opened, open_image
 from oteo_core.images.sequences.opening import kind_of
 
 _BLOCK_FILES = 32
@@ -111,18 +112,17 @@ def _scan_block(
             if row.kind == MASK and made_of(plan, row.path):
                 store_mask(row, numbers_of(plan, row, data), target)
                 continue
-            if plan.by_frame and kind_of(data, row.path):
-                further[id(row)] = scan_frames(plan, target, row, data, check)
-                continue
+            pixels = _NOTHING
             if row.kind == MASK:
-                several = plan.by_frame and look_at_mask(row, data, plan.limits) > 1
-                pixels = _NOTHING
+                if plan.by_frame and (kind_of(data, row.path) or look_at_mask(row, data, plan.limits) > 1):
+                    further[id(row)] = scan_masks(plan, target, row, data, check)
+                    continue
             else:
-                pixels = _look_at_image(row, data, plan.limits)
-                several = plan.by_frame and row.frames > 1
-            if several:
-                further[id(row)] = scan_frames(plan, target, row, data, check)
-                continue
+                opened = open_image(data, plan.limits, row.path) if plan.by_frame else None
+                if opened is not None and opened.image is None:
+                    further[id(row)] = scan_frames(plan, target, row, opened, check)
+                    continue
+                pixels = _look_at_image(row, data, plan.limits, opened)
         except OteoError as exc:
             row.code, row.message = exc.reason, exc.message
             continue
@@ -145,10 +145,15 @@ def _finish_block(target: Target, decoded: Sequence[tuple[Scanned, bytes, NDArra
         target.write(row.media, data)
 
 
-def _look_at_image(row: Scanned, data: bytes, limits: ImageLimits) -> NDArray[Any]:
-    image = decode(data, limits)
-    row.height, row.width, row.channels = image.pixels.shape
-    row.dtype = image.header.pixel_type
-    row.frames = image.header.frames
-    row.bit_depth = significant_bits(image.pixels, image.header.bit_depth)
-    return image.pixels
+def _look_at_image(row: Scanned, data: bytes, limits: ImageLimits, opened: Opened | None) -> NDArray[Any]:
+    if opened is not None and opened.image is not None:
+        header, pixels = opened.image, next(opened.frames).pixels
+        row.spacing = opened.header.spacing
+    else:
+        image = decode(data, limits)
+        header, pixels = image.header, image.pixels
+    row.height, row.width, row.channels = pixels.shape
+    row.dtype = header.pixel_type
+    row.frames = header.frames
+    row.bit_depth = significant_bits(pixels, header.bit_depth)
+    return pixels

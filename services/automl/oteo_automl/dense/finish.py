@@ -485,4 +485,6 @@ def _package(ctx: FinishContext, winner: DenseWinner, judged: Judged) -> ModelPa
         },
     )
     package.decoding = judged.served.decoding
+    width, height = np.median(winner.data.sizes[winner.data.part("train")], axis=0)
+    package.training_size = (round(width), round(height))
     return package

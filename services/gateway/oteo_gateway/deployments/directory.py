@@ -5,38 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import structlog
 
 from oteo_core.errors import FailedPrecondition, NotFound, OteoError, Unavailable
-from oteo_core.packages import ModelPackage
-from oteo_gateway.deployments.records import Deployment, Serving
+from oteo_core.packages import ModelPackage, ReferenceStatistics
+from oteo_core.packages.translators import TranslatorPackage
+from oteo_gateway.deployments.records import Deployment, ServingModel
 from oteo_gateway.prediction.outputs import OUTPUTS
+from oteo_gateway.prediction.routing import Answering, RoutedModel, Routes
 from oteo_gateway.prediction.tensors import InferTemplate
 
 log = structlog.get_logger(__name__)
 
 _RETRY_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A deployment that answers.
-
-    Attributes
-    ----------
-    deployment
-        As it was last read.
-    package
-        The package of the model that answers.
-    template
-        Its inference request.
-    """
-
-    deployment: Deployment
-    package: ModelPackage
-    template: InferTemplate
 
 
 class Directory:
@@ -48,6 +30,8 @@ class Directory:
         Reads the table; blocks.
     read_package
         Reads a package by its model's id; blocks.
+    read_translator
+        Reads a translator by its id; blocks.
     period
         Seconds between two readings.
     """
@@ -56,14 +40,17 @@ class Directory:
         self,
         list_deployments: Callable[[], list[Deployment]],
         read_package: Callable[[str], ModelPackage],
+        read_translator: Callable[[str], TranslatorPackage],
         *,
         period: float = 1.0,
     ) -> None:
         self._list = list_deployments
         self._read_package = read_package
+        self._read_translator = read_translator
         self._period = period
         self._deployments: dict[str, Deployment] = {}
-        self._packages: dict[Serving, tuple[ModelPackage, InferTemplate]] = {}
+        self._packages: dict[tuple[str, str], ModelPackage] = {}
+        self._routes: dict[str, tuple[Deployment, Routes]] = {}
         self._read_at = float("-inf")
         self._lock = asyncio.Lock()
 
@@ -85,18 +72,27 @@ class Directory:
                 return
             began = time.monotonic()
             found = await asyncio.to_thread(self._list)
-            self._deployments = {deployment.id: deployment for deployment in found}
+            # One that is as it was stays the same object, so that what was made of it stands.
+            before = self._deployments
+            self._deployments = {d.id: kept if (kept := before.get(d.id)) == d else d for d in found}
             self._read_at = began
-            serving = {deployment.serving for deployment in found}
-            self._packages = {key: value for key, value in self._packages.items() if key in serving}
+            used = {
+                key
+                for deployment in found
+                if deployment.serving is not None
+                for model in deployment.serving.models
+                for key in _packages(model)
+            }
+            self._packages = {key: value for key, value in self._packages.items() if key in used}
+            self._routes = {key: value for key, value in self._routes.items() if key in self._deployments}
 
-    def serving(self, triton_model: str) -> frozenset[str] | None:
-        """Give the addresses of the replicas that serve a model by its Triton name; None where no deployment has it."""
-        found = [d for d in self._deployments.values() if d.serving is not None and d.serving.model_id == triton_model]
-        return frozenset(found[0].answering) if found else None
+    def serving(self, unit: str) -> frozenset[str] | None:
+        """Give the addresses of the replicas that answer with a name of the model server; None where no deployment has it."""
+        found = [d for d in self._deployments.values() if d.serving is not None and any(name == unit for name, _ in d.serving.units())]
+        return frozenset(found[0].answering_with(unit)) if found else None
 
-    async def find(self, deployment_id: str) -> Served:
-        """Give a deployment that answers.
+    async def find(self, deployment_id: str) -> Routes:
+        """Give the ways to a deployment that answers.
 
         Raises
         ------
@@ -108,27 +104,77 @@ class Directory:
             ``DEPLOYMENT_NOT_READY``: not yet, or not at the moment.
         """
         deployment = self._deployments.get(deployment_id)
-        if deployment is None or deployment.serving is None or not deployment.answering:
+        if deployment is None or not deployment.answering:
             # Made or ready since the last reading.
             await self.refresh()
             deployment = self._deployments.get(deployment_id)
         if deployment is None:
             raise NotFound(f"There is no deployment deployments/{deployment_id}.", reason="DEPLOYMENT_NOT_FOUND", field="deployment")
-        if deployment.serving is None or not deployment.answering:
+        serving = deployment.serving
+        if serving is None or not deployment.answering:
             reason, message = deployment.failure
             if reason:
                 raise FailedPrecondition(f"{deployment.name} cannot be served: {message}", reason=reason)
             raise not_ready(deployment.name, deployment.message or "its model is being loaded")
-        package, template = self._packages.get(deployment.serving) or await self._load(deployment.serving, deployment.name)
-        return Served(deployment, package, template)
+        kept = self._routes.get(deployment_id)
+        if kept is not None and kept[0] is deployment:
+            return kept[1]
+        models = [await self._model(deployment, model) for model in serving.models]
+        routes = Routes(deployment.name, deployment.uid, serving.mark, tuple(m for m in models if m is not None), deployment.adapt)
+        if not any(not model.shadow for model in routes.models):
+            raise not_ready(deployment.name, "its model was made anew and is being loaded")
+        self._routes[deployment_id] = deployment, routes
+        return routes
 
-    async def _load(self, serving: Serving, name: str) -> tuple[ModelPackage, InferTemplate]:
-        package = await asyncio.to_thread(self._read_package, serving.model_id)
-        if package.digest != serving.digest:
-            raise not_ready(name, "its model was made anew and is being loaded")
-        found = (package, InferTemplate(package.triton_model, "", package.input, OUTPUTS.get(package.task, ())))
-        self._packages[serving] = found
-        return found
+    async def _model(self, deployment: Deployment, model: ServingModel) -> RoutedModel | None:
+        """Give one model; None where its package is not, or not any more, the one that serves."""
+        part, bridge = model.part, model.bridge
+        package = await self._package(part.model_id, model.digest)
+        if package is None:
+            return None
+        adapted: Answering | None = None
+        source = await self._source(bridge.translator_id) if bridge is not None else None
+        if bridge is not None and deployment.answering_with(bridge.unit):
+            reader = await self._package(bridge.model_id, bridge.model_digest)
+            adapted = _answering(reader, bridge.unit) if reader is not None else None
+        return RoutedModel(
+            plain=_answering(package, package.triton_model),
+            alias=part.alias,
+            percent=part.percent,
+            shadow=part.shadow,
+            available=bool(deployment.answering_with(part.model_id)),
+            translator=f"translators/{bridge.translator_id}" if bridge is not None else "",
+            adapted=adapted,
+            source=source,
+        )
+
+    async def _source(self, translator_id: str) -> ReferenceStatistics | None:
+        """Give the statistics of the images that a translator was judged on."""
+        try:
+            return (await asyncio.to_thread(self._read_translator, translator_id)).shifted_reference
+        except NotFound:
+            return None
+
+    async def _package(self, model_id: str, digest: str) -> ModelPackage | None:
+        kept = self._packages.get((model_id, digest))
+        if kept is None:
+            try:
+                kept = await asyncio.to_thread(self._read_package, model_id)
+            except NotFound:
+                return None
+            if kept.digest != digest:
+                return None
+            self._packages[model_id, digest] = kept
+        return kept
+
+
+def _packages(model: ServingModel) -> list[tuple[str, str]]:
+    bridge = model.bridge
+    return [(model.part.model_id, model.digest), *([(bridge.model_id, bridge.model_digest)] if bridge is not None else [])]
+
+
+def _answering(package: ModelPackage, unit: str) -> Answering:
+    return Answering(package, InferTemplate(unit, "", package.input, OUTPUTS.get(package.task, ())))
 
 
 def not_ready(name: str, why: str) -> Unavailable:

@@ -15,17 +15,17 @@ from typing import Protocol
 
 import structlog
 
-from oteo_core.errors import FailedPrecondition, NotFound, OteoError, Unavailable
-from oteo_core.packages import ModelPackage
+from oteo_core.errors import FailedPrecondition, OteoError, Unavailable
+from oteo_gateway.deployments.planning import Planner, Target
 from oteo_gateway.deployments.records import Deployment, Replica, Serving
 from oteo_gateway.deployments.replica import ReplicaKeeper, ReplicaState
 from oteo_gateway.deployments.repository import ModelRepository
+from oteo_gateway.deployments.units import Unit
 
 log = structlog.get_logger(__name__)
 
 LEASE = "deployment-reconciler"
 _LOAD_ATTEMPTS = 3
-_TRUSTED_PERIODS = 5
 _MOST_REPLICAS = 64
 
 
@@ -70,8 +70,8 @@ class Reconciler:
         The table.
     repository
         The model servers' repository.
-    read_package
-        Gives a model's package by its id; raises NotFound where it is gone.
+    planner
+        Says what is to be loaded, and has its folders be in the repository.
     keepers
         One for each replica.
     waiting
@@ -90,7 +90,7 @@ class Reconciler:
         self,
         records: Records,
         repository: ModelRepository,
-        read_package: Callable[[str], ModelPackage],
+        planner: Planner,
         keepers: Sequence[ReplicaKeeper],
         waiting: Waiting,
         *,
@@ -102,7 +102,7 @@ class Reconciler:
     ) -> None:
         self._records = records
         self._repository = repository
-        self._read_package = read_package
+        self._planner = planner
         self._keepers = tuple(keepers)
         self._waiting = waiting
         self._owner = owner
@@ -114,7 +114,6 @@ class Reconciler:
         self._pool = ThreadPoolExecutor(max_workers=_MOST_REPLICAS, thread_name_prefix="replica")
         self._running: dict[str, Future[ReplicaState]] = {}
         self._states: dict[str, ReplicaState] = {}
-        self._packages: dict[str, tuple[float, ModelPackage]] = {}
         self._cleared: frozenset[str] | None = None
         self._prepared = False
         self._wake = threading.Event()
@@ -168,44 +167,12 @@ class Reconciler:
             self._repository.prepare()
             self._prepared = True
         deployments = self._records.list()
-        wanted, failures = self._wanted(deployments)
-        self._sync(wanted, wait)
-        self._clear(wanted)
-        return [self._settle(deployment, wanted, failures) for deployment in deployments]
+        plan = self._planner.plan(deployments)
+        self._sync(plan.units, wait)
+        self._clear(plan.units)
+        return [self._settle(deployment, plan.targets[deployment.id], plan.units) for deployment in deployments]
 
-    def _wanted(self, deployments: Sequence[Deployment]) -> tuple[dict[str, ModelPackage], dict[str, OteoError]]:
-        """Give the packages to serve by their model server's name, and by model id why one cannot be."""
-        wanted: dict[str, ModelPackage] = {}
-        failures: dict[str, OteoError] = {}
-        models = sorted({m for d in deployments for m in (d.model_id, d.answering_model)})
-        self._packages = {model_id: self._packages[model_id] for model_id in models if model_id in self._packages}
-        for model_id in models:
-            try:
-                package = self._package(model_id)
-                wanted[package.triton_model] = package
-            except NotFound:
-                failures[model_id] = FailedPrecondition(
-                    f"The model models/{model_id} is not there any more; update the deployment to another, or delete it.",
-                    reason="MODEL_NOT_FOUND",
-                )
-            except OteoError as error:
-                failures[model_id] = error
-        return wanted, failures
-
-    def _package(self, model_id: str) -> ModelPackage:
-        """Give a package whose folder is in the repository; both are looked at again every few periods, not in each."""
-        kept = self._packages.get(model_id)
-        now = time.monotonic()
-        if kept is not None and now - kept[0] < _TRUSTED_PERIODS * self._period:
-            return kept[1]
-        self._packages.pop(model_id, None)
-        package = self._read_package(model_id)
-        if self._repository.write(package):
-            log.info("package_written", model=model_id, digest=package.digest[:12])
-        self._packages[model_id] = (now, package)
-        return package
-
-    def _sync(self, wanted: Mapping[str, ModelPackage], wait: float) -> None:
+    def _sync(self, wanted: Mapping[str, Unit], wait: float) -> None:
         keepers = self._keepers
         for keeper in keepers:
             running = self._running.get(keeper.address)
@@ -228,7 +195,7 @@ class Reconciler:
                 log.exception("replica_round_failed", replica=keeper.address)
                 self._states[keeper.address] = ReplicaState(alive=False, message=repr(error))
 
-    def _clear(self, wanted: Mapping[str, ModelPackage]) -> None:
+    def _clear(self, wanted: Mapping[str, Unit]) -> None:
         """Take folders out of the repository that no deployment wants and no replica has loaded."""
         states = [self._states.get(keeper.address) for keeper in self._keepers]
         if self._cleared == frozenset(wanted) or not all(state is not None and state.alive for state in states):
@@ -243,26 +210,28 @@ class Reconciler:
             # Nothing more to do before other models are wanted.
             self._cleared = frozenset(wanted)
 
-    def _settle(self, deployment: Deployment, wanted: Mapping[str, ModelPackage], failures: Mapping[str, OteoError]) -> Deployment:
-        package = wanted.get(deployment.model_id)
-        failure = failures.get(deployment.model_id)
-        serving = deployment.serving
+    def _settle(self, deployment: Deployment, target: Target, units: Mapping[str, Unit]) -> Deployment:
+        serving, failure = deployment.serving, target.failure
+        wanted = [unit for model in target.models or () for unit in model.units]
         recorded = {replica.address: replica for replica in deployment.replicas}
-        replicas = []
+        states: list[tuple[str, ReplicaState]] = []
+        replicas: list[Replica] = []
         for keeper in self._keepers:
             state = self._states.get(keeper.address)
             if state is None:
                 # Not heard of since this process took over: what was recorded last stands.
                 replicas.append(recorded.get(keeper.address, Replica(keeper.address, False, "not asked yet")))
                 continue
-            ready, message = _standing(state, package)
-            answers = ready if serving is None else _standing(state, wanted.get(serving.model_id))[0]
-            replicas.append(Replica(keeper.address, ready, "" if ready else message, answers))
-        if package is not None and replicas and all(replica.ready for replica in replicas):
-            serving = Serving(package.id, package.digest, deployment.generation)
-            replicas = [replace(replica, answers=True) for replica in replicas]
-        if failure is None and package is not None:
-            failure = self._load_failure(package)
+            states.append((keeper.address, state))
+            wrong = _wrong(state, wanted) or (failure.message if failure is not None else "")
+            replicas.append(Replica(keeper.address, not wrong, wrong, _answers(state, serving, units)))
+        if target.models is not None and states and len(states) == len(replicas):
+            new = Serving(target.models, deployment.generation)
+            if (serving is None or serving.models != new.models) and not any(_wrong(state, wanted) for _, state in states):
+                serving = new
+                replicas = [replace(replica, answers=_answers(self._states[replica.address], serving, units)) for replica in replicas]
+        if failure is None:
+            failure = self._load_failure(wanted)
         settled = deployment.with_status(
             tuple(replicas), serving, (failure.reason or "UNKNOWN", failure.message) if failure is not None else ("", "")
         )
@@ -270,13 +239,15 @@ class Reconciler:
             self._records.set_status(settled)
         return self._end(settled, failure, changed=settled != deployment)
 
-    def _load_failure(self, package: ModelPackage) -> OteoError | None:
-        """Say that a model does not load: every replica that is there has tried several times."""
+    def _load_failure(self, wanted: Sequence[tuple[str, str]]) -> OteoError | None:
+        """Say that something does not load: every replica that is there has tried several times."""
         states = [state for keeper in self._keepers if (state := self._states.get(keeper.address)) is not None and state.alive]
-        tried = [state.models[package.triton_model] for state in states if package.triton_model in state.models]
-        if not tried or any(model.failures < _LOAD_ATTEMPTS for model in tried):
-            return None
-        return FailedPrecondition(f"Triton does not serve {package.name}: {tried[0].message}", reason="MODEL_LOAD_FAILED")
+        for name, _ in wanted:
+            tried = [state.models[name] for state in states if name in state.models]
+            if tried and all(model.failures >= _LOAD_ATTEMPTS for model in tried):
+                what = f"{name}, translator and model as one" if "_" in name else f"models/{name}"
+                return FailedPrecondition(f"Triton does not serve {what}: {tried[0].message}", reason="MODEL_LOAD_FAILED")
+        return None
 
     def _end(self, deployment: Deployment, failure: OteoError | None, *, changed: bool) -> Deployment:
         """End the operation that waits for a deployment, where there is one and it is time."""
@@ -304,13 +275,26 @@ class Reconciler:
         return replace(deployment, operation="")
 
 
-def _standing(state: ReplicaState, package: ModelPackage | None) -> tuple[bool, str]:
-    """Tell whether a replica answers with a package, and if not, why."""
+def _wrong(state: ReplicaState, wanted: Sequence[tuple[str, str]]) -> str:
+    """Tell why a replica does not answer with all that is wanted; empty where it does."""
     if not state.alive:
-        return False, state.message
-    if package is None:
-        return False, "the model's package is not there"
-    model = state.models.get(package.triton_model)
-    if model is None:
-        return False, "loading"
-    return model.ready and model.digest == package.digest, model.message or "loading"
+        return state.message or "away"
+    if not wanted:
+        return "the model's package is not there"
+    for name, digest in wanted:
+        model = state.models.get(name)
+        if model is None or not model.ready or model.digest != digest:
+            why = model.message if model is not None else ""
+            return why or ("loading" if len(wanted) == 1 else f"loading {name}")
+    return ""
+
+
+def _answers(state: ReplicaState, serving: Serving | None, units: Mapping[str, Unit]) -> tuple[str, ...]:
+    """Give the names of what serves that a replica answers with.
+
+    Its package may have been made anew under its name: a replica that has loaded that answers too.
+    """
+    if not state.alive or serving is None:
+        return ()
+    names = [name for name, _ in serving.units() if name in units and name in state.models]
+    return tuple(dict.fromkeys(n for n in names if state.models[n].ready and state.models[n].digest == units[n].digest))

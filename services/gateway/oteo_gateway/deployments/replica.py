@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import structlog
 
 from oteo_core.errors import OteoError, Unavailable
-from oteo_core.packages import ModelPackage
 from oteo_gateway.deployments.repository import PARITY_PREFIX
+from oteo_gateway.deployments.units import Unit, in_order, unloading_order
 
 log = structlog.get_logger(__name__)
 
@@ -43,8 +43,11 @@ class ModelServer(Protocol):
     def unload(self, model: str) -> None:
         """Unload a model."""
 
-    def probe(self, package: ModelPackage) -> None:
-        """Have a model answer for one image."""
+    def probe(self, unit: Unit) -> None:
+        """Have a unit answer for one image."""
+
+    def warm(self, unit: Unit) -> None:
+        """Have a unit answer for one image and for batches of the sizes that it prefers."""
 
 
 class Mender(Protocol):
@@ -68,12 +71,15 @@ class ModelState:
         What is wrong.
     failures
         Failed attempts to load or to answer, one after another.
+    warm
+        True once it has answered for batches of real sizes since it was loaded.
     """
 
     ready: bool = False
     digest: str = ""
     message: str = ""
     failures: int = 0
+    warm: bool = False
     probed: float = float("-inf")
     again: float = float("-inf")
 
@@ -135,61 +141,59 @@ class ReplicaKeeper:
         if state is not None:
             state.probed = float("-inf")
 
-    def sync(self, wanted: Mapping[str, ModelPackage]) -> ReplicaState:
+    def sync(self, wanted: Mapping[str, Unit]) -> ReplicaState:
         """Load what is wanted and does not answer, unload what is ours and not wanted, and say how it stands.
 
         Parameters
         ----------
         wanted
-            Packages by their name on the model server; their folders are in the repository.
+            Units by their name on the model server; their folders are in the repository.
         """
         try:
             index = self._server.index()
         except OteoError as error:
             for state in self._models.values():
-                state.ready = False
+                state.ready = state.warm = False
                 state.probed = float("-inf")
                 state.again = float("-inf")
             self._foreign.clear()
             return ReplicaState(alive=False, message=error.message, models=self._copy())
         for name in [name for name in self._models if name not in wanted]:
             del self._models[name]
-        for name, package in wanted.items():
-            self._keep(name, package, loaded=index.get(name, False))
+        for unit in in_order(wanted):
+            self._keep(unit, loaded=index.get(unit.name, False))
         loaded = {name for name, ready in index.items() if ready}
         now = self._clock()
         self._unwanted = {name: self._unwanted.get(name, now) for name in loaded - set(wanted)}
-        for name, since in sorted(self._unwanted.items()):
+        for name, since in sorted(self._unwanted.items(), key=lambda item: unloading_order(item[0])):
             if now - since >= self._linger_seconds:
                 self._drop(name)
         return ReplicaState(alive=True, message="", models=self._copy(), loaded=frozenset(loaded | set(wanted)))
 
     def _copy(self) -> dict[str, ModelState]:
-        return {
-            name: ModelState(state.ready, state.digest, state.message, state.failures, state.probed, state.again)
-            for name, state in self._models.items()
-        }
+        return {name: replace(state) for name, state in self._models.items()}
 
-    def _keep(self, name: str, package: ModelPackage, *, loaded: bool) -> None:
+    def _keep(self, unit: Unit, *, loaded: bool) -> None:
+        name = unit.name
         state = self._models.setdefault(name, ModelState())
         now = self._clock()
-        if not loaded or state.digest != package.digest:
+        if not loaded or state.digest != unit.digest:
             state.ready = False
         elif state.ready and now - state.probed < self._probe_seconds:
             return
         if now < state.again:
             return
         try:
-            if not loaded or self._server.digest(name) != package.digest:
-                self._load(name)
+            if not loaded or self._server.digest(name) != unit.digest:
+                self._load(name, state)
             try:
-                self._server.probe(package)
+                self._prove(unit, state)
             except OteoError as error:
                 log.warning("probe_failed", replica=self.address, model=name, error=error.message)
                 state.ready = False
                 self._mender.touch(name)
-                self._load(name)
-                self._server.probe(package)
+                self._load(name, state)
+                self._prove(unit, state)
         except OteoError as error:
             state.ready = False
             state.failures += 1
@@ -200,15 +204,24 @@ class ReplicaKeeper:
             log.warning("model_not_serving", replica=self.address, model=name, failures=state.failures, error=error.message)
             return
         if not state.ready:
-            log.info("model_serving", replica=self.address, model=name, digest=package.digest[:12])
-        state.ready, state.digest, state.message, state.failures = True, package.digest, "", 0
+            log.info("model_serving", replica=self.address, model=name, digest=unit.digest[:12])
+        state.ready, state.digest, state.message, state.failures = True, unit.digest, "", 0
         state.probed = self._clock()
         state.again = float("-inf")
 
-    def _load(self, name: str) -> None:
+    def _load(self, name: str, state: ModelState) -> None:
         log.info("model_loading", replica=self.address, model=name)
+        state.warm = False
         self._server.load(name)
         self._foreign.discard(name)
+
+    def _prove(self, unit: Unit, state: ModelState) -> None:
+        """Have it answer: after loading as it will have to under load, so that nobody waits for what its first batches cost."""
+        if state.warm:
+            self._server.probe(unit)
+        else:
+            self._server.warm(unit)
+            state.warm = True
 
     def _drop(self, name: str) -> None:
         """Unload a model that is not wanted, if it is ours."""

@@ -1,4 +1,4 @@
-"""The model server's repository: packages' folders written into it, taken out, and touched.
+"""The model server's repository: units' folders written into it, taken out, and touched.
 
 A folder is ``{model}/config.pbtxt`` and ``{model}/1/...``. The configuration is written last and carries the package's digest as the
 parameter ``oteo_digest``: a folder with the right digest is whole. Folders without that parameter belong to somebody else.
@@ -7,18 +7,17 @@ parameter ``oteo_digest``: a folder with the right digest is whole. Folders with
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.errors import DataLoss, FailedPrecondition, NotFound
-from oteo_core.packages import ModelPackage, model_prefix
+from oteo_gateway.deployments.units import CONFIG, Unit
 
 DIGEST = "oteo_digest"
 PARITY_PREFIX = "oteo-parity-"
-CONFIG = "config.pbtxt"
+_VERSION_FILE = "1/ensemble"
 MARKER = ".oteo-repository"
 """A file that makes an empty folder be there: an object store has none without one, and a Triton that finds no folder takes it for a mistake for good."""
 
@@ -29,7 +28,7 @@ def config_digest(config: model_config_pb2.ModelConfig) -> str:
 
 
 class ModelRepository:
-    """Packages' folders in the model server's repository.
+    """Folders of models, translators and ensembles in the model server's repository.
 
     Parameters
     ----------
@@ -61,34 +60,42 @@ class ModelRepository:
         found = {name: self.digest(name) for name in names}
         return {name: digest for name, digest in found.items() if digest}
 
-    def write(self, package: ModelPackage) -> bool:
-        """Make a package's folder be there; True if it had to be written.
+    def write(self, unit: Unit) -> bool:
+        """Make a unit's folder be there; True if it had to be written.
 
         Raises
         ------
         FailedPrecondition
-            ``BROKEN_PACKAGE``: the package has no configuration, no model file, or another name than its folder.
+            ``BROKEN_PACKAGE``: it has no configuration, no model file, or another name than its folder.
         """
-        model = package.triton_model
-        if self.digest(model) == package.digest:
+        name = unit.name
+        if self.digest(name) == unit.digest:
             return False
-        source = f"{model_prefix(package.id)}/{package.triton_path}"
-        files = [entry.path.removeprefix(f"{source}/") for entry in self._artifacts.iter(source)]
-        if CONFIG not in files or len(files) < 2:
+        files = [entry.path.removeprefix(f"{unit.source}/") for entry in self._artifacts.iter(unit.source)] if unit.source else []
+        if unit.source and (CONFIG not in files or len(files) < 2):
             raise FailedPrecondition(
-                f"{package.name} has no complete Triton folder at {source}: it holds {files}.", reason="BROKEN_PACKAGE"
+                f"{unit.owner} has no complete Triton folder at {unit.source}: it holds {files}.", reason="BROKEN_PACKAGE"
             )
-        config = _parse(self._artifacts.read_bytes(f"{source}/{CONFIG}"), model)
-        if config.name and config.name != model:
-            raise FailedPrecondition(f"{package.name}'s configuration names another model, {config.name!r}.", reason="BROKEN_PACKAGE")
-        config.parameters[DIGEST].string_value = package.digest
-        for path in files:
-            if path != CONFIG:
-                with self._artifacts.local(f"{source}/{path}") as local:
-                    self._repository.put_file(local, f"{model}/{path}")
-        self._repository.write_bytes(f"{model}/{CONFIG}", text_format.MessageToString(config).encode())
-        for entry in list(self._repository.iter(model)):
-            if entry.path.removeprefix(f"{model}/") not in files:
+        try:
+            config = _parse(self._artifacts.read_bytes(unit.config), name)
+        except NotFound as error:
+            raise FailedPrecondition(f"{unit.owner} has no {unit.config}.", reason="BROKEN_PACKAGE") from error
+        if config.name and config.name != name:
+            raise FailedPrecondition(
+                f"{unit.owner}'s configuration names another model, {config.name!r}, not {name!r}.", reason="BROKEN_PACKAGE"
+            )
+        config.parameters[DIGEST].string_value = unit.digest
+        written = [path for path in files if path != CONFIG]
+        for path in written:
+            with self._artifacts.local(f"{unit.source}/{path}") as local:
+                self._repository.put_file(local, f"{name}/{path}")
+        if not unit.source:
+            # Triton wants a folder for the version, and an object store has none without a file.
+            self._repository.write_bytes(f"{name}/{_VERSION_FILE}", b"")
+            written = [_VERSION_FILE]
+        self._repository.write_bytes(f"{name}/{CONFIG}", text_format.MessageToString(config).encode())
+        for entry in list(self._repository.iter(name)):
+            if entry.path.removeprefix(f"{name}/") not in (CONFIG, *written):
                 # Of an earlier package of this name.
                 self._repository.delete(entry.path)
         return True
@@ -116,6 +123,3 @@ def _parse(data: bytes, model: str) -> model_config_pb2.ModelConfig:
         return text_format.Parse(data.decode(), model_config_pb2.ModelConfig(), allow_unknown_field=True)
     except (text_format.ParseError, UnicodeDecodeError) as error:
         raise DataLoss(f"The configuration of the model {model} cannot be read: {error}", reason="BROKEN_PACKAGE") from error
-
-
-ReadPackage = Callable[[str], ModelPackage]

@@ -1,6 +1,6 @@
 """The table of deployments, shared by all gateways on one database.
 
-Only this module of the gateway knows SQL. What a deployment asks for is changed by callers, its status by whichever gateway holds
+Only this module, `shadows` and `schema` know SQL here. What a deployment asks for is changed by callers, its status by whichever gateway holds
 the reconciler's lease; the two are written apart, so that neither undoes the other.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,40 +16,8 @@ import sqlalchemy as sa
 
 from oteo_core.errors import AlreadyExists, NotFound
 from oteo_core.operations.database import db_now, open_engine, reading, writing
-from oteo_gateway.deployments.records import Deployment, ModelPart, Replica, Serving
-
-_metadata = sa.MetaData()
-_deployments = sa.Table(
-    "deployments",
-    _metadata,
-    sa.Column("id", sa.String(63), primary_key=True),
-    sa.Column("uid", sa.String(64), nullable=False),
-    sa.Column("spec", sa.Text, nullable=False),
-    sa.Column("status", sa.Text, nullable=False),
-    sa.Column("generation", sa.BigInteger, nullable=False),
-    sa.Column("operation", sa.String(80), nullable=False, default=""),
-    sa.Column("create_time", sa.Float, nullable=False, index=True),
-    sa.Column("update_time", sa.Float, nullable=False),
-)
-# What a request_id did, so that the same one twice does it once; kept after the deployment is gone.
-_requests = sa.Table(
-    "deployment_requests",
-    _metadata,
-    sa.Column("method", sa.String(40), primary_key=True),
-    sa.Column("request_id", sa.String(64), primary_key=True),
-    sa.Column("fingerprint", sa.String(64), nullable=False),
-    sa.Column("deployment", sa.String(63), nullable=False),
-    sa.Column("create_time", sa.Float, nullable=False),
-)
-_leases = sa.Table(
-    "gateway_leases",
-    _metadata,
-    sa.Column("name", sa.String(40), primary_key=True),
-    sa.Column("owner", sa.String(80), nullable=False),
-    sa.Column("expires", sa.Float, nullable=False),
-)
-_LOCK = 7_304_116
-"""Key of PostgreSQL's advisory lock around the making of the tables."""
+from oteo_gateway.deployments.records import Bridge, Deployment, ModelPart, Replica, Revision, Serving, ServingModel
+from oteo_gateway.deployments.schema import create, deployments, leases, requests, shadows
 
 
 class DeploymentStore:
@@ -63,7 +31,12 @@ class DeploymentStore:
 
     def __init__(self, database_url: str) -> None:
         self._engine = open_engine(database_url)
-        _create_tables(self._engine)
+        create(self._engine)
+
+    @property
+    def engine(self) -> sa.Engine:
+        """The database, for what is kept beside the deployments."""
+        return self._engine
 
     def close(self) -> None:
         """Close all connections."""
@@ -78,7 +51,7 @@ class DeploymentStore:
             ``DEPLOYMENT_NOT_FOUND``.
         """
         with reading(self._engine) as connection:
-            row = connection.execute(sa.select(_deployments).where(_deployments.c.id == deployment_id)).mappings().first()
+            row = connection.execute(sa.select(deployments).where(deployments.c.id == deployment_id)).mappings().first()
         if row is None:
             raise NotFound(f"There is no deployment deployments/{deployment_id}.", reason="DEPLOYMENT_NOT_FOUND", field="name")
         return _read(row)
@@ -93,11 +66,11 @@ class DeploymentStore:
         before
             Only those after this place in the list: creation time in seconds since 1970, and id.
         """
-        query = sa.select(_deployments).order_by(_deployments.c.create_time.desc(), _deployments.c.id.desc())
+        query = sa.select(deployments).order_by(deployments.c.create_time.desc(), deployments.c.id.desc())
         if before is not None:
             made, last = before
             query = query.where(
-                sa.or_(_deployments.c.create_time < made, sa.and_(_deployments.c.create_time == made, _deployments.c.id < last))
+                sa.or_(deployments.c.create_time < made, sa.and_(deployments.c.create_time == made, deployments.c.id < last))
             )
         with reading(self._engine) as connection:
             return [_read(row) for row in connection.execute(query.limit(limit)).mappings()]
@@ -106,8 +79,8 @@ class DeploymentStore:
         """Give the fingerprint and the deployment's id of an earlier request with this id; None where there was none."""
         if not request_id:
             return None
-        query = sa.select(_requests.c.fingerprint, _requests.c.deployment).where(
-            _requests.c.method == method, _requests.c.request_id == request_id
+        query = sa.select(requests.c.fingerprint, requests.c.deployment).where(
+            requests.c.method == method, requests.c.request_id == request_id
         )
         with reading(self._engine) as connection:
             row = connection.execute(query).first()
@@ -130,7 +103,7 @@ class DeploymentStore:
         }
         try:
             with writing(self._engine) as connection:
-                connection.execute(sa.insert(_deployments).values(values))
+                connection.execute(sa.insert(deployments).values(values))
                 _remember(connection, "CreateDeployment", request_id, fingerprint, deployment.id)
         except sa.exc.IntegrityError as error:
             raise AlreadyExists(
@@ -139,40 +112,53 @@ class DeploymentStore:
                 field="deployment_id",
             ) from error
 
-    def update(self, deployment: Deployment, *, expected_generation: int, request_id: str = "", fingerprint: str = "") -> bool:
+    def update(
+        self,
+        deployment: Deployment,
+        *,
+        expected_generation: int,
+        method: str = "UpdateDeployment",
+        request_id: str = "",
+        fingerprint: str = "",
+    ) -> bool:
         """Record what a deployment asks for now, and how it stands; False if somebody else changed it since `expected_generation`."""
         with writing(self._engine) as connection:
             changed = connection.execute(
-                sa.update(_deployments)
-                .where(_deployments.c.id == deployment.id, _deployments.c.generation == expected_generation)
+                sa.update(deployments)
+                .where(deployments.c.id == deployment.id, deployments.c.generation == expected_generation)
                 .values(_spec_values(deployment) | {"operation": deployment.operation, "status": _status(deployment)})
             ).rowcount
             if changed:
-                _remember(connection, "UpdateDeployment", request_id, fingerprint, deployment.id)
+                _remember(connection, method, request_id, fingerprint, deployment.id)
         return bool(changed)
 
     def set_operation(self, deployment_id: str, generation: int, operation: str) -> None:
         """Record the operation that waits for a generation; an empty one says that it has ended."""
         with writing(self._engine) as connection:
             connection.execute(
-                sa.update(_deployments)
-                .where(_deployments.c.id == deployment_id, _deployments.c.generation == generation)
+                sa.update(deployments)
+                .where(deployments.c.id == deployment_id, deployments.c.generation == generation)
                 .values(operation=operation)
             )
 
     def set_status(self, deployment: Deployment) -> None:
         """Record how a deployment stands, unless it was changed or deleted meanwhile."""
         with writing(self._engine) as connection:
-            connection.execute(
-                sa.update(_deployments)
-                .where(_deployments.c.uid == deployment.uid, _deployments.c.generation == deployment.generation)
+            changed = connection.execute(
+                sa.update(deployments)
+                .where(deployments.c.uid == deployment.uid, deployments.c.generation == deployment.generation)
                 .values(status=_status(deployment))
-            )
+            ).rowcount
+            if changed and deployment.serving is not None:
+                # What was compared before belongs to other models or other shares.
+                connection.execute(sa.delete(shadows).where(shadows.c.uid == deployment.uid, shadows.c.mark != deployment.serving.mark))
 
     def delete(self, deployment_id: str, *, request_id: str = "", fingerprint: str = "") -> bool:
         """Forget a deployment; False if there was none."""
         with writing(self._engine) as connection:
-            gone = connection.execute(sa.delete(_deployments).where(_deployments.c.id == deployment_id)).rowcount
+            uids = sa.select(deployments.c.uid).where(deployments.c.id == deployment_id)
+            connection.execute(sa.delete(shadows).where(shadows.c.uid.in_(uids)))
+            gone = connection.execute(sa.delete(deployments).where(deployments.c.id == deployment_id)).rowcount
             _remember(connection, "DeleteDeployment", request_id, fingerprint, deployment_id)
         return bool(gone)
 
@@ -180,14 +166,14 @@ class DeploymentStore:
         """Take or renew a lease; True while `owner` holds it. Times are the database's own, one clock for all."""
         values = {"owner": owner, "expires": db_now() + seconds}
         with writing(self._engine) as connection:
-            free = sa.or_(_leases.c.owner == owner, _leases.c.expires < db_now())
-            if connection.execute(sa.update(_leases).where(_leases.c.name == name, free).values(values)).rowcount:
+            free = sa.or_(leases.c.owner == owner, leases.c.expires < db_now())
+            if connection.execute(sa.update(leases).where(leases.c.name == name, free).values(values)).rowcount:
                 return True
-            if connection.execute(sa.select(_leases.c.owner).where(_leases.c.name == name)).first() is not None:
+            if connection.execute(sa.select(leases.c.owner).where(leases.c.name == name)).first() is not None:
                 return False
         try:
             with writing(self._engine) as connection:
-                connection.execute(sa.insert(_leases).values(name=name, **values))
+                connection.execute(sa.insert(leases).values(name=name, **values))
         except sa.exc.IntegrityError:
             # Another gateway was first.
             return False
@@ -196,15 +182,7 @@ class DeploymentStore:
     def release(self, name: str, owner: str) -> None:
         """Give a lease back, so that another need not wait for its end."""
         with writing(self._engine) as connection:
-            connection.execute(sa.delete(_leases).where(_leases.c.name == name, _leases.c.owner == owner))
-
-
-def _create_tables(engine: sa.Engine) -> None:
-    with writing(engine) as connection:
-        if engine.dialect.name == "postgresql":
-            # On SQLite the transaction is the lock; here two gateways starting together need one.
-            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-        _metadata.create_all(connection)
+            connection.execute(sa.delete(leases).where(leases.c.name == name, leases.c.owner == owner))
 
 
 def _status(deployment: Deployment) -> str:
@@ -227,7 +205,7 @@ def _remember(connection: sa.Connection, method: str, request_id: str, fingerpri
         "deployment": deployment_id,
         "create_time": time.time(),
     }
-    connection.execute(sa.insert(_requests).values(values))
+    connection.execute(sa.insert(requests).values(values))
 
 
 def _spec_values(deployment: Deployment) -> dict[str, Any]:
@@ -238,17 +216,23 @@ def _spec_values(deployment: Deployment) -> dict[str, Any]:
         "translator": deployment.translator,
         "labels": deployment.labels,
     }
-    return {"spec": json.dumps(spec), "generation": deployment.generation, "update_time": deployment.update_time.timestamp()}
+    revisions = [{**asdict(revision), "create_time": revision.create_time.timestamp()} for revision in deployment.revisions]
+    return {
+        "spec": json.dumps(spec),
+        "generation": deployment.generation,
+        "update_time": deployment.update_time.timestamp(),
+        "revisions": json.dumps(revisions),
+    }
 
 
 def _read(row: Any) -> Deployment:
     spec = json.loads(row["spec"])
     status = json.loads(row["status"])
-    deployment = Deployment(
+    return Deployment(
         id=row["id"],
         uid=row["uid"],
         display_name=spec["display_name"],
-        models=tuple(ModelPart(**part) for part in spec["models"]),
+        models=_parts(spec["models"]),
         adapt=spec["adapt"],
         translator=spec["translator"],
         labels=spec["labels"],
@@ -256,11 +240,22 @@ def _read(row: Any) -> Deployment:
         operation=row["operation"],
         create_time=datetime.fromtimestamp(row["create_time"], UTC),
         update_time=datetime.fromtimestamp(row["update_time"], UTC),
-    )
-    serving = status["serving"]
-    return replace(
-        deployment,
-        replicas=tuple(Replica(**replica) for replica in status["replicas"]),
-        serving=Serving(**serving) if serving is not None else None,
+        replicas=tuple(Replica(**{**replica, "answers": tuple(replica["answers"])}) for replica in status["replicas"]),
+        serving=_serving(status["serving"]) if status["serving"] is not None else None,
         failure=(status["failure"][0], status["failure"][1]),
+        revisions=tuple(
+            Revision(**{**one, "models": _parts(one["models"]), "create_time": datetime.fromtimestamp(one["create_time"], UTC)})
+            for one in json.loads(row["revisions"])
+        ),
     )
+
+
+def _parts(listed: list[dict[str, Any]]) -> tuple[ModelPart, ...]:
+    return tuple(ModelPart(**part) for part in listed)
+
+
+def _serving(given: dict[str, Any]) -> Serving:
+    models = tuple(
+        ServingModel(ModelPart(**one["part"]), one["digest"], Bridge(**one["bridge"]) if one["bridge"] else None) for one in given["models"]
+    )
+    return Serving(models, given["generation"])

@@ -29,6 +29,8 @@ class ClassAnswer:
         True where the prediction set does not hold exactly one class; with several labels, where it holds another class than is decided on.
     decisions
         With several labels: the classes that are there, the likeliest first.
+    point
+        The operating point that decided; None where the likeliest class is the decision, and with several labels.
     """
 
     scores: tuple[tuple[str, float], ...]
@@ -37,6 +39,7 @@ class ClassAnswer:
     decision: str
     refer: bool
     decisions: tuple[str, ...] = ()
+    point: OperatingPoint | None = None
 
 
 def operating_point(package: ModelPackage, name: str) -> OperatingPoint | None:
@@ -113,6 +116,7 @@ def classify(values: NDArray[np.float64], package: ModelPackage, *, top_k: int =
         coverage=conformal.coverage if conformal is not None else 0.0,
         decision=decide(probabilities, point),
         refer=conformal is not None and len(members) != 1,
+        point=point,
     )
 
 

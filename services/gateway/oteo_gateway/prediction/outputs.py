@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oteo_core.errors import Internal
+from oteo_core.images import InputPolicy
 from oteo_core.packages import ModelPackage
+from oteo_core.packages.translators import TRANSLATED
 
 OUTPUTS: dict[str, tuple[str, ...]] = {
     "classification": ("probabilities",),
@@ -58,3 +60,18 @@ def check_outputs(package: ModelPackage, outputs: Mapping[str, NDArray[Any]]) ->
             raise Internal(f"{package.name} answered {name} with numbers that are not finite.", reason="BAD_MODEL_OUTPUT")
     if package.task == "detection" and (outputs["classes"][outputs["scores"] > 0] >= count).any():
         raise Internal(f"{package.name} answered with a class number over {count - 1}.", reason="BAD_MODEL_OUTPUT")
+
+
+def check_translated(translator: str, policy: InputPolicy, outputs: Mapping[str, NDArray[Any]]) -> None:
+    """Refuse what is no translation of one image.
+
+    Raises
+    ------
+    Internal
+        ``BAD_MODEL_OUTPUT``: no image of the shape and type that the model behind it takes.
+    """
+    values = outputs.get(TRANSLATED)
+    wanted = (1, policy.height, policy.width, policy.channels)
+    if values is None or values.shape != wanted or values.dtype != np.dtype(policy.dtype):
+        found = "nothing" if values is None else f"{values.dtype} of shape {values.shape}"
+        raise Internal(f"{translator} gave {found}, not {policy.dtype} of shape {wanted}.", reason="BAD_MODEL_OUTPUT")

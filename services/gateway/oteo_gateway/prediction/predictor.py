@@ -5,30 +5,39 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from oteo_core.datasets.named_images import ImageStore
-from oteo_core.errors import InvalidArgument, OteoError, ResourceExhausted, Unimplemented
-from oteo_core.images import ImageHeader, ImageLimits
+from oteo_core.datasets import Finding
+from oteo_core.errors import DeadlineExceeded, OteoError, Unimplemented
+from oteo_core.images import ImageHeader
 from oteo_core.packages import ModelPackage
-from oteo_gateway.deployments.directory import Served
 from oteo_gateway.prediction.admission import Admission
 from oteo_gateway.prediction.answer import ClassAnswer, classify, label
 from oteo_gateway.prediction.attention import explain
+from oteo_gateway.prediction.drawing import draw_answer
+from oteo_gateway.prediction.inputs import Inputs, Picture, at_image
+from oteo_gateway.prediction.notes import Note, notes_of
 from oteo_gateway.prediction.outputs import CLASSES, OUTPUTS, check_outputs
 from oteo_gateway.prediction.preparation import PreparedImage, prepare_image
-from oteo_gateway.prediction.regions import ObjectAnswer, RegionAnswer, find_boxes, find_classes, find_instances
+from oteo_gateway.prediction.regions import MaskForm, ObjectAnswer, RegionAnswer, find_boxes, find_classes, find_instances
+from oteo_gateway.prediction.routing import Route, RoutedModel, Routes, adapt
 from oteo_gateway.prediction.tensors import read_outputs
+from oteo_gateway.prediction.tiling import join_tiles
+
+_TILES_AT_ONCE = 4
+
+Answer = ClassAnswer | ObjectAnswer | RegionAnswer
+"""What a model says of an image, by its task."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What is asked: one of the three image fields is set."""
+    """What is asked: one of the three image fields is set; `picture` where the frame is decoded already."""
 
     deployment_id: str
     content: bytes = b""
@@ -38,6 +47,14 @@ class Query:
     operating_point: str = ""
     score_threshold: float | None = None
     explain: bool = False
+    frame: int | None = None
+    all_frames: bool = False
+    picture: Picture | None = None
+    tiling: bool = False
+    masks: MaskForm = "runs"
+    draw: bool = False
+    alias: str = ""
+    adapt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +71,7 @@ class Times:
 class Prediction:
     """An answer with what it came from."""
 
-    answer: ClassAnswer | ObjectAnswer | RegionAnswer
+    answer: Answer
     deployment: str
     model: str
     version: str
@@ -63,13 +80,21 @@ class Prediction:
     shift: tuple[float, float] | None
     times: Times
     explanation: bytes = b""
+    drawing: bytes = b""
+    frame: int = 0
+    frame_count: int = 1
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[Note, ...] = ()
+    alias: str = ""
+    translator: str = ""
+    suggested: str = ""
 
 
 class ModelCalls(Protocol):
     """The model server's replicas as predictions need them."""
 
-    async def infer(self, served: Served, request: bytes, seconds: float) -> bytes:
-        """Have the deployment's model answer on one of its replicas, or on another where that one fails.
+    async def infer(self, route: Route, request: bytes, seconds: float) -> bytes:
+        """Have what a route names answer on one of its replicas, or on another where that one fails.
 
         Raises
         ------
@@ -90,6 +115,13 @@ class Observer(Protocol):
         """One was not."""
 
 
+class ShadowTraffic(Protocol):
+    """Takes copies of what was answered."""
+
+    def offer(self, routes: Routes, query: Query, answer: Answer, seconds: float) -> None:
+        """Have the deployment's shadows answer too, later; returns at once and never fails."""
+
+
 class Predictor:
     """Answers for images by deployed models.
 
@@ -99,40 +131,44 @@ class Predictor:
         Gives a deployment that answers.
     calls
         The model server's replicas.
-    images
-        Images that are named.
+    inputs
+        Opens and decodes images.
     admission
         Bound on what runs and waits.
-    limits
-        Largest images.
     decoders
         Threads that read, decode and resize.
     default_timeout
         Seconds of the model server's time where the caller gave no deadline.
     observer
         Takes the figures.
+    shadows
+        Takes copies of what was answered, for the models that are only compared; None: nobody does.
+    adapt_below
+        An image of which a smaller share of the training images lie farther out is taken for a shifted one, 0 to 1.
     """
 
     def __init__(
         self,
-        find: Callable[[str], Awaitable[Served]],
+        find: Callable[[str], Awaitable[Routes]],
         calls: ModelCalls,
-        images: ImageStore,
+        inputs: Inputs,
         admission: Admission,
-        limits: ImageLimits,
         decoders: ThreadPoolExecutor,
         *,
         default_timeout: float,
         observer: Observer,
+        shadows: ShadowTraffic | None = None,
+        adapt_below: float = 0.05,
     ) -> None:
         self._find = find
         self._calls = calls
-        self._images = images
+        self._inputs = inputs
         self._admission = admission
-        self._limits = limits
         self._decoders = decoders
         self._default_timeout = default_timeout
         self._observer = observer
+        self._shadows = shadows
+        self._adapt_below = adapt_below
 
     async def predict(self, query: Query, remaining: Callable[[], float | None]) -> Prediction:
         """Answer for one image.
@@ -151,36 +187,36 @@ class Predictor:
         """
         begin = time.perf_counter()
         try:
-            served = await self._find(query.deployment_id)
-            package = served.package
-            if package.task not in OUTPUTS:
-                raise Unimplemented(f"{package.name} is for {package.task}, which is not served.", reason="TASK_NOT_SERVED")
+            routes = await self._find(query.deployment_id)
+            first = routes.first.plain.package
+            if first.task not in OUTPUTS:
+                raise Unimplemented(f"{first.name} is for {first.task}, which is not served.", reason="TASK_NOT_SERVED")
             async with self._admission.enter() as queued:
-                prepared = await asyncio.get_running_loop().run_in_executor(self._decoders, self._prepare, query, served)
+                route, prepared = await asyncio.get_running_loop().run_in_executor(self._decoders, self._prepare, query, routes)
+                package = route.package
                 sent = time.perf_counter()
                 left = remaining()
-                response = await self._calls.infer(
-                    served,
-                    served.template.build(prepared.pixels, everything=query.explain),
-                    self._default_timeout if left is None else left,
-                )
+                responses = await self._infer(route, prepared, query, self._default_timeout if left is None else left)
                 answered = time.perf_counter()
                 # Drawing regions is work, and is done in the place that was given.
-                outputs, version = read_outputs(response)
-                if package.task in CLASSES and not query.explain:
-                    answer, explanation = self._answer(query, package, outputs, prepared), b""
+                found = [read_outputs(response) for response in responses]
+                version = found[0][1]
+                if package.task in CLASSES and not (query.explain or query.draw):
+                    answer, explanation, drawing = self._answer(query, package, found[0][0], prepared), b"", b""
                 else:
-                    answer, explanation = await asyncio.get_running_loop().run_in_executor(
-                        self._decoders, self._answer_and_explain, query, package, outputs, prepared
+                    answer, explanation, drawing = await asyncio.get_running_loop().run_in_executor(
+                        self._decoders, self._answer_and_draw, query, package, [outputs for outputs, _ in found], prepared
                     )
         except OteoError as error:
             self._observer.refused(query.deployment_id if error.reason != "DEPLOYMENT_NOT_FOUND" else "", error.reason)
             raise
         times = Times(queue=queued, decode=prepared.seconds, inference=answered - sent, total=time.perf_counter() - begin)
         self._observer.predicted(package.id, times)
+        if self._shadows is not None and routes.shadows:
+            self._shadows.offer(routes, query, answer, times.inference)
         return Prediction(
             answer=answer,
-            deployment=served.deployment.name,
+            deployment=route.deployment,
             model=package.name,
             version=version,
             header=prepared.header,
@@ -188,17 +224,73 @@ class Predictor:
             shift=prepared.shift,
             times=times,
             explanation=explanation,
+            drawing=drawing,
+            frame=prepared.frame,
+            frame_count=prepared.frame_count,
+            findings=prepared.findings,
+            notes=(*route.notes, *notes_of(prepared, package)),
+            alias=route.model.alias,
+            translator=route.translator,
+            suggested=route.suggested,
         )
 
-    def _answer_and_explain(
-        self, query: Query, package: ModelPackage, outputs: dict[str, NDArray[Any]], prepared: PreparedImage
-    ) -> tuple[ClassAnswer | ObjectAnswer | RegionAnswer, bytes]:
-        picture = explain(package, outputs, (prepared.header.width, prepared.header.height)) if query.explain else b""
-        return self._answer(query, package, outputs, prepared), picture
+    async def ask(self, query: Query, routes: Routes, model: RoutedModel, pool: Executor) -> tuple[Answer, float]:
+        """Have one model of a deployment answer, for comparison: outside the places that callers wait for.
 
-    def _answer(
-        self, query: Query, package: ModelPackage, outputs: dict[str, NDArray[Any]], prepared: PreparedImage
-    ) -> ClassAnswer | ObjectAnswer | RegionAnswer:
+        Returns
+        -------
+        answer, seconds
+            What it says, and the model server's time there and back.
+        """
+        loop = asyncio.get_running_loop()
+
+        def bring() -> tuple[Route, PreparedImage]:
+            return self._bring(query, routes, Route(routes.name, model, model.plain), self._read(query))
+
+        route, prepared = await loop.run_in_executor(pool, bring)
+        sent = time.perf_counter()
+        responses = await self._infer(route, prepared, query, self._default_timeout)
+        seconds = time.perf_counter() - sent
+        parts = [read_outputs(response)[0] for response in responses]
+        answer, _, _ = await loop.run_in_executor(pool, self._answer_and_draw, query, route.package, parts, prepared)
+        return answer, seconds
+
+    async def _infer(self, route: Route, prepared: PreparedImage, query: Query, seconds: float) -> list[bytes]:
+        """Have the model answer for the image, or for each of its windows, some at a time."""
+        everything = query.explain or (query.draw and route.package.task in CLASSES)
+        if prepared.tiles is None:
+            return [await self._calls.infer(route, route.template.build(prepared.pixels, everything=everything), seconds)]
+        places = asyncio.Semaphore(_TILES_AT_ONCE)
+
+        async def one(part: NDArray[Any]) -> bytes:
+            async with places:
+                return await self._calls.infer(route, route.template.build(part), seconds)
+
+        tasks = [asyncio.ensure_future(one(part)) for part in prepared.parts]
+        try:
+            async with asyncio.timeout(seconds):
+                return await asyncio.gather(*tasks)
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"{len(tasks)} tiles were not answered within {seconds:.1f} s.") from error
+        finally:
+            # Where one failed, nobody waits for the others.
+            for task in tasks:
+                task.cancel()
+
+    def _answer_and_draw(
+        self, query: Query, package: ModelPackage, parts: list[dict[str, NDArray[Any]]], prepared: PreparedImage
+    ) -> tuple[Answer, bytes, bytes]:
+        outputs = parts[0]
+        for part in parts:
+            check_outputs(package, part)
+        if prepared.tiles is not None:
+            outputs = join_tiles(parts, prepared.tiles)
+            package = replace(package, input=prepared.tiles.canvas)
+        picture = explain(package, outputs, (prepared.header.width, prepared.header.height)) if query.explain else b""
+        answer = self._answer(query, package, outputs, prepared)
+        return answer, picture, draw_answer(prepared.original, answer, package, outputs) if prepared.original is not None else b""
+
+    def _answer(self, query: Query, package: ModelPackage, outputs: dict[str, NDArray[Any]], prepared: PreparedImage) -> Answer:
         check_outputs(package, outputs)
         if package.task in CLASSES:
             values = outputs["probabilities"][0].astype(np.float64)
@@ -207,21 +299,21 @@ class Predictor:
         size = (prepared.header.width, prepared.header.height)
         if package.task == "detection":
             return find_boxes(outputs, size, package, query.score_threshold)
-        spacing = self._images.spacing(query.sample) if query.sample else None
         if package.task == "semantic_segmentation":
-            return find_classes(outputs, size, package, spacing)
-        return find_instances(outputs, size, package, spacing, query.score_threshold)
+            return find_classes(outputs, size, package, prepared.spacing, query.masks)
+        return find_instances(outputs, size, package, prepared.spacing, query.score_threshold, query.masks)
 
-    def _prepare(self, query: Query, served: Served) -> PreparedImage:
-        if query.sample:
-            data = self._images.sample(query.sample)
-        elif query.uri:
-            data = self._images.object(query.uri)
-        else:
-            data = query.content
-        try:
-            return prepare_image(data, self._limits, served.package.input, served.package.reference)
-        except InvalidArgument as error:
-            raise InvalidArgument(error.message, reason=error.reason, field=error.field or "image", metadata=error.metadata) from error
-        except MemoryError as error:
-            raise ResourceExhausted("There is not enough memory for this image at the moment.", reason="OUT_OF_MEMORY") from error
+    def _prepare(self, query: Query, routes: Routes) -> tuple[Route, PreparedImage]:
+        picture = self._read(query)
+        # By the file: all its frames are answered by one model.
+        return self._bring(query, routes, routes.choose(picture.sha256, query.alias), picture)
+
+    def _read(self, query: Query) -> Picture:
+        return query.picture or self._inputs.read(query)
+
+    def _bring(self, query: Query, routes: Routes, route: Route, picture: Picture) -> tuple[Route, PreparedImage]:
+        """Bring an image to the input of a route's model, and put a translator before that where it belongs there."""
+        with at_image():
+            prepared = prepare_image(picture, route.package, tiling=query.tiling, keep=query.draw)
+        mode, tiled = query.adapt or routes.adapt, prepared.tiles is not None
+        return adapt(route, prepared.shift, mode, self._adapt_below, prepared=prepared.pixels, tiled=tiled), prepared

@@ -1,16 +1,19 @@
-"""From an image's bytes to what a model takes; run in a small thread pool, because decoding is work."""
+"""From a decoded image to what a model takes; run in a small thread pool, because resizing is work."""
 
 from __future__ import annotations
 
-import hashlib
 import time
 from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 
-from oteo_core.images import ImageHeader, ImageLimits, InputPolicy, decode, prepare
-from oteo_core.packages import ReferenceStatistics
+from oteo_core.datasets import Finding
+from oteo_core.images import ImageHeader, prepare
+from oteo_core.packages import ModelPackage
+from oteo_gateway.prediction.fitting import fit_findings
+from oteo_gateway.prediction.inputs import Picture
+from oteo_gateway.prediction.tiling import Tiles, cut_tiles, plan_tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,18 @@ class PreparedImage:
         Distance from the training images and its p-value; None where the package has no reference statistics.
     seconds
         Time that decoding and resizing took.
+    frame, frame_count
+        Which frame of how many, from 0.
+    spacing
+        Width and height of a pixel of the original, mm; None where not known.
+    findings
+        What the caller should know of the file and of how its pixels were brought to the model's.
+    original
+        The decoded image, ``(H, W, C)``; None unless it is to be kept.
+    tiles
+        Where windows lie on an image that is looked at by tiles; None otherwise.
+    parts
+        The windows, each as the model takes it; none where `tiles` is None.
     """
 
     pixels: NDArray[Any]
@@ -36,24 +51,54 @@ class PreparedImage:
     sha256: str
     shift: tuple[float, float] | None
     seconds: float
+    frame: int = 0
+    frame_count: int = 1
+    spacing: tuple[float, float] | None = None
+    findings: tuple[Finding, ...] = ()
+    original: NDArray[Any] | None = None
+    tiles: Tiles | None = None
+    parts: tuple[NDArray[Any], ...] = ()
 
 
-def prepare_image(data: bytes, limits: ImageLimits, policy: InputPolicy, reference: ReferenceStatistics | None) -> PreparedImage:
-    """Decode an image and bring it to a model's input.
+def prepare_image(picture: Picture, package: ModelPackage, *, tiling: bool = False, keep: bool = False) -> PreparedImage:
+    """Bring a decoded image to a model's input.
+
+    Parameters
+    ----------
+    picture
+        The image.
+    package
+        The model's: its input policy and reference statistics count.
+    tiling
+        Whether an image larger than the input at the training's scale is cut into windows.
+    keep
+        Whether the decoded image is kept.
 
     Raises
     ------
     InvalidArgument
-        ``UNREADABLE_IMAGE``, ``TRUNCATED_IMAGE``, ``IMAGE_TOO_LARGE`` or ``UNSUPPORTED_FORMAT``.
+        ``CHANNELS_MISMATCH`` or ``TOO_MANY_TILES``.
+    Unimplemented
+        ``TILING``.
     """
     begin = time.perf_counter()
-    image = decode(data, limits)
-    pixels = prepare(image.pixels, policy, image.header.bit_depth)
-    seconds = time.perf_counter() - begin
+    depth = picture.header.bit_depth
+    pixels = prepare(picture.pixels, package.input, depth)
+    tiles = plan_tiles((picture.header.width, picture.header.height), package) if tiling else None
+    parts = tuple(cut_tiles(picture.pixels, tiles, depth)) if tiles is not None else ()
+    reference = package.reference
+    seconds = picture.seconds + time.perf_counter() - begin
     return PreparedImage(
         pixels=pixels,
-        header=image.header,
-        sha256=hashlib.sha256(data).hexdigest(),
+        header=picture.header,
+        sha256=picture.sha256,
         shift=reference.score(pixels) if reference is not None else None,
         seconds=seconds,
+        frame=picture.frame,
+        frame_count=picture.frame_count,
+        spacing=picture.spacing,
+        findings=(*picture.findings, *fit_findings(picture.pixels, package.input, depth)),
+        original=picture.pixels if keep else None,
+        tiles=tiles,
+        parts=parts,
     )

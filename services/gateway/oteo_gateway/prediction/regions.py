@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -16,11 +16,13 @@ from oteo_core.packages.answers import Detections
 from oteo_core.packages.decoding.detection import confident, decode_detections
 from oteo_core.packages.decoding.instances import decode_instances
 from oteo_core.packages.decoding.semantic import decode_class_maps
+from oteo_gateway.prediction.outlines import outlines_of
 
 MOST_REGIONS = 1000
 """Regions that are listed, the largest first; the label image has all."""
 
 Mask = NDArray[np.bool_]
+MaskForm = Literal["runs", "polygons", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,12 @@ class Region:
         Pixels; the diameter is the longest distance between two corners of its pixels.
     area_mm2, diameter_mm
         None where the size of pixels is not known.
+    box
+        Left, top, right, bottom of its pixels.
     runs
-        COCO's run lengths over the whole image, column by column.
+        COCO's run lengths over the whole image, column by column; empty where not asked for.
+    outlines
+        Its outer outlines, see `outlines_of`; empty where not asked for.
     """
 
     class_name: str
@@ -58,7 +64,9 @@ class Region:
     diameter: float
     area_mm2: float | None
     diameter_mm: float | None
-    runs: tuple[int, ...]
+    box: tuple[int, int, int, int]
+    runs: tuple[int, ...] = ()
+    outlines: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +83,10 @@ class RegionAnswer:
         PNG, of the original's size: the class's number from 1 (semantic) or the object's (instances), 0 background.
     width, height
         Of the original.
+    labels
+        ``(height, width)``: what `label_image` holds.
+    object_classes
+        Class number of each object of an instance segmentation; None for a semantic one.
     """
 
     regions: tuple[Region, ...]
@@ -82,6 +94,8 @@ class RegionAnswer:
     label_image: bytes
     width: int
     height: int
+    labels: NDArray[Any]
+    object_classes: tuple[int, ...] | None = None
 
 
 def find_boxes(outputs: Mapping[str, NDArray[Any]], size: tuple[int, int], package: ModelPackage, threshold: float | None) -> ObjectAnswer:
@@ -109,7 +123,11 @@ def find_boxes(outputs: Mapping[str, NDArray[Any]], size: tuple[int, int], packa
 
 
 def find_classes(
-    outputs: Mapping[str, NDArray[Any]], size: tuple[int, int], package: ModelPackage, spacing: tuple[float, float] | None
+    outputs: Mapping[str, NDArray[Any]],
+    size: tuple[int, int],
+    package: ModelPackage,
+    spacing: tuple[float, float] | None,
+    masks: MaskForm = "runs",
 ) -> RegionAnswer:
     """Make the answer of a semantic segmentation: its connected pieces, class by class.
 
@@ -119,6 +137,8 @@ def find_classes(
         As of `find_boxes`.
     spacing
         Width and height of a pixel, mm; None where not known.
+    masks
+        How regions' masks are given; "none": not at all.
     """
     labels = decode_class_maps(outputs, [size], package.input, package.decoding)[0].labels
     pieces: list[tuple[str, float | None, Mask, int, int]] = []
@@ -128,7 +148,7 @@ def find_classes(
             left, top, width, height = (int(value) for value in boxes[piece, :4])
             window = connected[top : top + height, left : left + width] == piece
             pieces.append((name, None, window, left, top))
-    return _answer(pieces, size, spacing, encode_png(labels))
+    return _answer(pieces, size, spacing, labels, None, masks)
 
 
 def find_instances(
@@ -137,6 +157,7 @@ def find_instances(
     package: ModelPackage,
     spacing: tuple[float, float] | None,
     threshold: float | None,
+    masks: MaskForm = "runs",
 ) -> RegionAnswer:
     """Make the answer of an instance segmentation: its objects.
 
@@ -146,6 +167,8 @@ def find_instances(
         As of `find_boxes`.
     spacing
         Width and height of a pixel, mm; None where not known.
+    masks
+        As of `find_classes`.
     """
     from scipy.ndimage import find_objects
 
@@ -159,14 +182,16 @@ def find_instances(
         score = min(1.0, max(0.0, float(found.scores[place])))
         pieces.append((package.classes[int(found.labels[place])], score, window, where[1].start, where[0].start))
     dtype = np.uint8 if len(found.labels) < 256 else np.uint16
-    return _answer(pieces, size, spacing, encode_png(found.ids.astype(dtype)))
+    return _answer(pieces, size, spacing, found.ids.astype(dtype), tuple(int(number) for number in found.labels), masks)
 
 
 def _answer(
     pieces: list[tuple[str, float | None, Mask, int, int]],
     size: tuple[int, int],
     spacing: tuple[float, float] | None,
-    label_image: bytes,
+    labels: NDArray[Any],
+    object_classes: tuple[int, ...] | None,
+    masks: MaskForm,
 ) -> RegionAnswer:
     areas = [int(np.count_nonzero(window)) for _, _, window, _, _ in pieces]
     order = sorted(range(len(pieces)), key=lambda place: -areas[place])[:MOST_REGIONS]
@@ -181,10 +206,17 @@ def _answer(
                 diameter=diameter(window),
                 area_mm2=areas[place] * spacing[0] * spacing[1] if spacing else None,
                 diameter_mm=diameter(window, spacing) if spacing else None,
-                runs=runs_of(window, left, top, size),
+                box=_extent(window, left, top),
+                runs=runs_of(window, left, top, size) if masks == "runs" else (),
+                outlines=outlines_of(window, left, top) if masks == "polygons" else (),
             )
         )
-    return RegionAnswer(tuple(regions), len(pieces), label_image, *size)
+    return RegionAnswer(tuple(regions), len(pieces), encode_png(labels), *size, labels, object_classes)
+
+
+def _extent(window: Mask, left: int, top: int) -> tuple[int, int, int, int]:
+    rows, columns = np.flatnonzero(window.any(axis=1)), np.flatnonzero(window.any(axis=0))
+    return left + int(columns[0]), top + int(rows[0]), left + int(columns[-1]) + 1, top + int(rows[-1]) + 1
 
 
 def diameter(window: Mask, spacing: tuple[float, float] = (1.0, 1.0)) -> float:

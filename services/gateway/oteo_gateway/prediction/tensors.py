@@ -46,35 +46,38 @@ class InferTemplate:
         What it takes.
     outputs
         The outputs to ask for; none: all that there are.
+    images
+        Images in one request.
     """
 
     model: str
     version: str
     policy: InputPolicy
     outputs: tuple[str, ...] = (OUTPUT,)
+    images: int = 1
 
     def __post_init__(self) -> None:
         """Serialise the constant part."""
-        size = self.policy.height * self.policy.width * self.policy.channels * np.dtype(self.policy.dtype).itemsize
+        size = self.images * self.policy.height * self.policy.width * self.policy.channels * np.dtype(self.policy.dtype).itemsize
         object.__setattr__(self, "_heads", (self._head(self.outputs, size), self._head((), size)))
         object.__setattr__(self, "_size", size)
 
     def _head(self, outputs: Sequence[str], size: int) -> bytes:
         request = service_pb2.ModelInferRequest(model_name=self.model, model_version=self.version)
         tensor = request.inputs.add(name=INPUT, datatype=_DATATYPES[self.policy.dtype])
-        tensor.shape.extend((1, self.policy.height, self.policy.width, self.policy.channels))
+        tensor.shape.extend((self.images, self.policy.height, self.policy.width, self.policy.channels))
         for name in outputs:
             request.outputs.add(name=name)
         head: bytes = request.SerializeToString() + record_header(_RAW_INPUT_CONTENTS, size)
         return head
 
     def build(self, prepared: NDArray[Any], *, everything: bool = False) -> bytes:
-        """Give the request of one image.
+        """Give the request.
 
         Parameters
         ----------
         prepared
-            ``(height, width, channels)`` as `oteo_core.images.prepare` gives it for the policy.
+            ``(height, width, channels)`` as `oteo_core.images.prepare` gives it for the policy; of several images ``(images, height, width, channels)``.
         everything
             True: ask for all outputs that the model has.
         """

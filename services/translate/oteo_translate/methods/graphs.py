@@ -21,10 +21,8 @@ from oteo_core.graphs.modules import to_planes
 from oteo_core.graphs.outputs import Output
 from oteo_core.graphs.running import run_torch
 from oteo_core.images import InputPolicy
+from oteo_core.packages.translators import TRANSLATED
 from oteo_translate.methods.base import Translation
-
-TRANSLATED = "translated"
-"""Name of the graph's output."""
 
 _CHECKED_SIZES = ((1, 17, 24), (2, 40, 9))
 _FREE_TOLERANCE = 2e-3

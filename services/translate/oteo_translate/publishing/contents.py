@@ -19,7 +19,7 @@ from oteo_core.graphs.export import run_onnx
 from oteo_core.graphs.parity import Parity, ParityClient, check_parity
 from oteo_core.graphs.programs import PROGRAM
 from oteo_core.packages import ModelPackage, PackageFile, model_prefix
-from oteo_core.packages.translators import TRANSLATION
+from oteo_core.packages.translators import ENSEMBLE, TRANSLATION, triton_name
 from oteo_translate.adaptation.base import AdaptedModel, outputs_of
 from oteo_translate.ladder.result import LadderResult
 from oteo_translate.methods.base import Translation
@@ -30,8 +30,6 @@ ANY_SIZE = "translator.onnx"
 """Graph of a translation for images of any size."""
 
 PAGE, SHEET, EVIDENCE = "report.html", "sheet.png", "evidence.json"
-ENSEMBLE = "ensemble.pbtxt"
-"""Triton's configuration of translator and model together; the gateway fills in nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +61,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (np.floating, np.integer, np.bool_)):
         return value.item()
     raise TypeError(f"{type(value).__name__} is no JSON value")
-
-
-def triton_name(translator: str) -> str:
-    """Give a translator's name on Triton, by its id; no model has it, as ids hold no underscore."""
-    return f"translator_{translator}"
 
 
 def translation_files(
