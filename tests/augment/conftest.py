@@ -51,7 +51,8 @@ def import_source(store: ArtifactStore) -> Callable[..., Imported]:
     ) -> Imported:
         store.delete(f"datasets/{name}")
         result = import_dataset(
-            ImportOptions(name, str(source), split=split or SplitOptions(), **options),
+            # Tests speak of files by their names; those that hide them say so.
+            ImportOptions(name, str(source), split=split or SplitOptions(), **{"keep_names": True, **options}),
             store,
             f"datasets/{name}",
             limits=Limits(images=limits or ImageLimits()),

@@ -32,7 +32,7 @@ def promtool(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPr
 def test_promtool_reads_the_rules(rules: Path) -> None:
     done = promtool("check", "rules", str(rules))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "17 rules found" in done.stdout, done.stdout
+    assert "18 rules found" in done.stdout, done.stdout
 
 
 def series(bad: float, slow: float, *, until: int = 0) -> list[dict[str, str]]:
@@ -110,6 +110,20 @@ CASES: dict[str, tuple[list[dict[str, str]], str, dict[str, set[str]]]] = {
         ],
         "1h",
         {"OteoTritonModelFails": {"ticket"}},
+    ),
+    "the images of a deployment shift, as one of two gateways says": (
+        [
+            *OK,
+            {"series": f'oteo_shift_alarm{{{SERVING},deployment="cells",pod="a"}}', "values": "0x480"},
+            {"series": f'oteo_shift_alarm{{{SERVING},deployment="cells",pod="b"}}', "values": "0x30 1x450"},
+        ],
+        "1h",
+        {"OteoShift": {"ticket"}},
+    ),
+    "an alarm of a shift that ended at once": (
+        [*OK, {"series": f'oteo_shift_alarm{{{SERVING},deployment="cells",pod="a"}}', "values": "0x30 1x2 0x448"}],
+        "1h",
+        {},
     ),
     "a certificate ends in ten days": (
         [*OK, {"series": f'certmanager_certificate_expiration_timestamp_seconds{{{SERVING},name="oteo-gateway"}}', "values": "864000x480"}],
@@ -219,7 +233,14 @@ def test_every_metric_that_is_asked_for_exists() -> None:
         assert names <= known, (place, names - known)
         used |= names
     # What Oteo counts is looked at by somebody.
-    assert {"oteo_rpc_handled_total", "oteo_predict_waiting", "oteo_predict_refused_total", "oteo_operations_silent_seconds"} <= used
+    assert {
+        "oteo_rpc_handled_total",
+        "oteo_predict_waiting",
+        "oteo_predict_refused_total",
+        "oteo_operations_silent_seconds",
+        "oteo_shift_alarm",
+        "oteo_live_accuracy",
+    } <= used
 
 
 def test_dashboards_are_whole() -> None:

@@ -119,6 +119,24 @@ def test_what_declares_another_size_is_not_decoded() -> None:
     assert reason(large) == "UNREADABLE_IMAGE"
 
 
+def test_boxes_around_a_codestream_are_taken_off_whatever_they_say() -> None:
+    def boxed(pixels: np.ndarray) -> bytes:
+        return bytes(imagecodecs.jpeg2k_encode(pixels, level=0, codecformat="jp2", reversible=True))
+
+    whole = packed(DEEP, "1.2.840.10008.1.2.4.90", boxed)
+    for frame, pixels in zip(open_image(whole, LIMITS).frames, DEEP, strict=True):
+        np.testing.assert_array_equal(frame.pixels[:, :, 0], pixels)
+    # A box of no length, over which pydicom goes round for ever.
+    for spoilt in (b"ftyp", b"jp2c"):
+        data = bytearray(whole)
+        at = data.index(spoilt) - 4
+        data[at : at + 8] = bytes(4) + b"free"
+        assert len(list(open_image(bytes(data), LIMITS).decoders(0))) == 4
+        next(open_image(bytes(data), LIMITS).decoders(0))()
+    nothing = packed(DEEP, "1.2.840.10008.1.2.4.90", lambda pixels: boxed(pixels)[:12] + bytes(100))
+    assert reason(nothing) == "UNREADABLE_IMAGE"
+
+
 def endless() -> bytes:
     """A damaged JPEG-LS stream of 117 bytes in which CharLS 2.4.3 counts on and on."""
     stream = bytes(imagecodecs.jpegls_encode(np.zeros((256, 256), np.uint8)))

@@ -361,6 +361,9 @@ def test_through_the_gateway_the_service_behind_learns_who_calls(loop: Loop, iss
         # The caller's own token goes no further than this.
         assert token not in str(backend.metadata)
         assert refusal(channel, issuer.token(aud="pacs")) == ("UNAUTHENTICATED", "TOKEN_CLAIM")
+        # Many groups make a long token; what is longer than any is ended by gRPC itself.
+        assert who(channel, issuer.token(groups="g" * 9_000)).name == "oidc:f3a1-7"
+        assert refusal(channel, issuer.token(groups="g" * 30_000)) == ("RESOURCE_EXHAUSTED", "")
         assert refusal(channel) == ("UNAUTHENTICATED", "TOKEN_MISSING")
     loop.run(backend.stop())
 

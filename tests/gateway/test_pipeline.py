@@ -317,7 +317,7 @@ def _begin(channel: grpc.Channel) -> operations_pb2.Operation:
     request = pipeline_pb2.RunPipelineRequest(pipeline_id="whole", skip_deployment=True)
     getattr(request, "import").CopyFrom(dataset_pb2.ImportDatasetRequest(source_uri="/images"))
     request.budget.FromSeconds(60)
-    return pipeline_pb2_grpc.PipelineServiceStub(channel).RunPipeline(request, timeout=10)
+    return pipeline_pb2_grpc.PipelineServiceStub(channel).RunPipeline(request, metadata=(("x-oteo-caller", "oidc:someone"),), timeout=10)
 
 
 def _job() -> psutil.Process | None:
@@ -335,6 +335,8 @@ def test_killed_pipeline_goes_on_and_trains_once(world: tuple[Any, Service, Serv
     operation = _begin(running.channel)
     operations = operations_pb2_grpc.OperationsStub(running.channel)
     wait_for(lambda: automl.started, 40)
+    # Its steps are the operations of who asked for it.
+    assert automl.backend.metadata["x-oteo-caller"] == augment.backend.metadata["x-oteo-caller"] == "oidc:someone"
     job = _job()
     assert job is not None
     job.send_signal(signal.SIGKILL)

@@ -122,6 +122,7 @@ def cine(frames: np.ndarray, broken: int = -1) -> bytes:
         encoded[broken] = encoded[broken][:20] + bytes(len(encoded[broken]) - 20)
     made = pydicom.dcmread(io.BytesIO(packed(frames[:1], uid.JPEGBaseline8Bit, lambda _: encoded[0], **COLOUR)))
     made.NumberOfFrames, made.FrameTime, made.Modality = len(frames), 40, "US"
+    made.BurnedInAnnotation = "NO"
     made.PixelData = encapsulate(encoded)
     stream = io.BytesIO()
     pydicom.dcmwrite(stream, made)

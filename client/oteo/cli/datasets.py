@@ -29,6 +29,15 @@ Format = Annotated[
     ),
 ]
 _SHOWN_FINDINGS = 20
+LeaveOutText = Annotated[
+    bool, typer.Option("--leave-out-burned-in-text", help="Leave DICOM images out in which text is suspected; default: a warning.")
+]
+KeepNames = Annotated[
+    bool,
+    typer.Option(
+        "--keep-source-names", help="Keep the names of files beside DICOM; default: keyed hashes, as names often tell the patient."
+    ),
+]
 SequencePattern = Annotated[
     str,
     typer.Option(
@@ -52,6 +61,8 @@ def import_settings(
     seed: int = 0,
     validate_only: bool = False,
     request_id: str = "",
+    leave_out_text: bool = False,
+    keep_names: bool = False,
 ) -> dataset_pb2.ImportDatasetRequest:
     """Give an import's request from what stands on a command line."""
     request = dataset_pb2.ImportDatasetRequest(
@@ -64,6 +75,8 @@ def import_settings(
         domain=domain,
         validate_only=validate_only,
         request_id=request_id,
+        leave_out_burned_in_text=leave_out_text,
+        keep_source_names=keep_names,
     )
     if group_pattern or sequence_pattern or ignore_split or seed:
         request.split.group_pattern = group_pattern
@@ -114,6 +127,8 @@ def import_(
     sequence_pattern: SequencePattern = "",
     ignore_split: Annotated[bool, typer.Option("--ignore-split", help="Forget the parts that the source names.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the parting.")] = 0,
+    leave_out_text: LeaveOutText = False,
+    keep_names: KeepNames = False,
     validate_only: Annotated[bool, typer.Option("--validate-only", help="Check, import nothing.")] = False,
     request_id: RequestId = "",
     wait: Wait = True,
@@ -124,6 +139,7 @@ def import_(
     settings = import_settings(
         source=source_uri(source), name=name, dataset_id=dataset_id, task=task, classes=classes, format=format, domain=domain,
         group_pattern=group_pattern, sequence_pattern=sequence_pattern, ignore_split=ignore_split, seed=seed, validate_only=validate_only, request_id=request_id,
+        leave_out_text=leave_out_text, keep_names=keep_names,
     )  # fmt: skip
     finish(
         session, session.client.datasets.start_import(settings), "import", wait, timeout, lambda response: show_import(session, response)
@@ -144,6 +160,8 @@ def upload(
         str, typer.Option("--group-pattern", help="Regular expression on the path: its first group is the patient or slide.")
     ] = "",
     sequence_pattern: SequencePattern = "",
+    leave_out_text: LeaveOutText = False,
+    keep_names: KeepNames = False,
     request_id: RequestId = "",
     wait: Wait = True,
     timeout: Timeout = None,
@@ -151,7 +169,7 @@ def upload(
     """Send a folder or an archive of this machine through the connection and import it."""
     settings = import_settings(
         name=name or source.resolve().name.partition(".")[0], dataset_id=dataset_id, task=task, classes=classes, format=format,
-        domain=domain, group_pattern=group_pattern, sequence_pattern=sequence_pattern, request_id=request_id,
+        domain=domain, group_pattern=group_pattern, sequence_pattern=sequence_pattern, request_id=request_id, leave_out_text=leave_out_text, keep_names=keep_names,
     )  # fmt: skip
     finish(session, send(session, source, settings), "import", wait, timeout, lambda response: show_import(session, response))
 

@@ -57,6 +57,8 @@ def import_options(request: dataset_pb2.ImportDatasetRequest, dataset_id: str) -
         split=split,
         domain=request.domain,
         labels=dict(request.labels),
+        leave_out_text=request.leave_out_burned_in_text,
+        keep_names=request.keep_source_names,
     )
 
 

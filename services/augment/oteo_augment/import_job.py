@@ -91,6 +91,7 @@ def _hooks(context: Context) -> Hooks:
         load=context.load,
         save=context.save,
         executor=context.executor,
+        key=context.settings.deidentification_key,
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 _FRAME_MARKERS = (frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}) | {0xF7}
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
+_JP2, _J2K = b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51"
 _BOXED = 4096
 """A JPEG 2000 codestream that is boxed as a file begins within so many bytes."""
 
@@ -28,8 +29,24 @@ def declared(data: bytes) -> Declared | None:
     """Read the size of a JPEG, JPEG-LS, JPEG 2000 or HTJ2K codestream; None where it begins like none of them."""
     if data[:2] == b"\xff\xd8":
         return _jpeg(data)
-    at = bytes(data[:_BOXED]).find(b"\xff\x4f\xff\x51")
+    at = bytes(data[:_BOXED]).find(_J2K)
     return _jpeg2000(data, at) if at >= 0 else None
+
+
+def unboxed(data: bytes) -> bytes:
+    """Give a frame's codestream without the JP2 boxes around it, if there are any: pydicom 3.0 goes round for ever over a box of no length.
+
+    Raises
+    ------
+    ValueError
+        There are boxes and no codestream.
+    """
+    if data[:8] != _JP2:
+        return data
+    at = bytes(data[:_BOXED]).find(_J2K)
+    if at < 0:
+        raise ValueError("the compressed frame is a JP2 file without a codestream")
+    return data[at:]
 
 
 def _jpeg(data: bytes) -> Declared | None:

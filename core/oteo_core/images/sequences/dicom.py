@@ -5,12 +5,13 @@ Nothing of a header leaves this module but what `SequenceHeader` names; pixels a
 - a rescale (Modality LUT) that is no identity is applied, and gives float32: Hounsfield units for CT;
 - whole numbers from 0 stay uint8 or uint16; negative ones become float32;
 - MONOCHROME1 is inverted, so that larger is brighter; a palette is expanded, YBR becomes RGB; no window is applied.
+
+No error cites the header or what pydicom says of it: its words repeat values, and a value may be a name.
 """
 
 from __future__ import annotations
 
 import io
-import logging
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -26,13 +27,14 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import apply_color_lut, apply_modality_lut, get_decoder, iter_pixels
 from pydicom.pixels.utils import as_pixel_options
 
+from oteo_core.deidentification.burned_in import suspect
+from oteo_core.deidentification.quiet import silence
+from oteo_core.errors import InvalidArgument, OteoError
 from oteo_core.images.header import ImageHeader, truncated, unreadable
 from oteo_core.images.limits import ImageLimits
 from oteo_core.images.sequences import dicom_codecs, dicom_structure
 from oteo_core.images.sequences.base import Frame, FrameDecoder, Opened, SequenceHeader
-
-# pydicom logs what it raises, with a traceback; what is wrong with a file is said once, by the exception.
-logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+from oteo_core.images.sequences.codestreams import unboxed
 
 _MOVING = frozenset({"US", "XA", "RF", "ES", "IVUS", "XC", "GM", "EPS"})
 """Modalities whose several frames are one scene in time."""
@@ -49,18 +51,28 @@ def open_dicom(data: bytes, limits: ImageLimits) -> Opened:
         read, TRUNCATED_IMAGE, IMAGE_TOO_LARGE.
     """
     dicom_codecs.register()
+    silence()
+    try:
+        return _opened(data, limits)
+    except (OteoError, MemoryError):
+        raise
+    except Exception as exc:  # noqa: BLE001 - a hostile header may break the parser anywhere
+        raise unreadable(f"its header cannot be read ({type(exc).__name__})") from None
+
+
+def _opened(data: bytes, limits: ImageLimits) -> Opened:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd values are common and harmless; what matters is checked below
         # Without a preamble it may be DICOM all the same, as old archives store it; what is none has no rows either.
         dataset = pydicom.dcmread(io.BytesIO(dicom_structure.sound(data, limits)), force=True)
         if not any(name in dataset for name in _PIXELS):
-            what = str(dataset.get("Modality", "")) or str(dataset.get("SOPClassUID", ""))
-            if not what and "Rows" not in dataset:
+            if not any(name in dataset for name in ("Modality", "SOPClassUID", "Rows")):
                 known = dicom_structure.begins_like_dicom(data[:132])
                 raise unreadable("the DICOM object holds no picture" if known else "it does not begin like DICOM, and holds no picture")
-            raise dicom_codecs.not_read(f"DICOM object of modality {what or 'unknown'} without a picture")
-        if "TransferSyntaxUID" not in getattr(dataset, "file_meta", {}):
-            _assume_syntax(dataset)
+            # Only what the standard itself has a name for: whatever else stands there may be anything.
+            kind = pydicom.uid.UID_dictionary.get(str(dataset.get("SOPClassUID", "")), ("of an unknown kind",))[0]
+            raise dicom_codecs.not_read(f"a DICOM object without a picture ({kind})")
+        assume_syntax(dataset)
         rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
         if rows < 1 or columns < 1:
             raise unreadable(f"its header declares {columns} x {rows} pixels")
@@ -81,7 +93,10 @@ def open_dicom(data: bytes, limits: ImageLimits) -> Opened:
     return Opened(header, lambda start: _decoders(dataset, count, bits, start))
 
 
-def _assume_syntax(dataset: pydicom.Dataset) -> None:
+def assume_syntax(dataset: pydicom.Dataset) -> None:
+    """Let an object without file meta information say how it was found to be encoded."""
+    if "TransferSyntaxUID" in getattr(dataset, "file_meta", {}):
+        return
     if not hasattr(dataset, "file_meta"):
         dataset.file_meta = pydicom.dataset.FileMetaDataset()
     implicit, little = dataset.original_encoding
@@ -125,25 +140,32 @@ def _raw_frames(dataset: pydicom.Dataset, count: int, start: int) -> Iterator[Ca
     options["number_of_frames"] = 1
     frames = generate_frames(dataset.PixelData, number_of_frames=count, extended_offsets=offsets)
     for encoded in islice(frames, start, count):
-        yield lambda encoded=encoded: next(decoder.iter_array(encapsulate([encoded]), **options))[0]  # type: ignore[misc]
+        yield lambda encoded=encoded: next(decoder.iter_array(encapsulate([unboxed(encoded)]), **options))[0]  # type: ignore[misc]
 
 
 @contextmanager
 def _refusing(number: Callable[[], int], count: int) -> Iterator[None]:
-    """Say in one of our errors what pydicom says of a frame, counted from 0."""
+    """Say in one of our errors what became of a frame, counted from 0; of what pydicom says only whose fault it is, since its words cite values."""
     try:
         yield
-    except NotImplementedError as exc:
-        raise dicom_codecs.not_read(str(exc)) from exc
-    except (ValueError, EOFError, RuntimeError) as exc:
-        words, where = " ".join(str(exc).split()), f"frame {number() + 1} of {count}"
-        # What pydicom says around the decoder's own words is no help.
-        words = words.rpartition(f"plugins: {dicom_codecs.LABEL}: ")[2]
-        if "less than expected" in words or ("length" in words and "expected" in words) or "not enough" in words.lower():
-            raise truncated(f"{where}: {words}") from exc
-        if "no available" in words.lower() or "missing dependencies" in words or "Unable to decompress" in words:
-            raise dicom_codecs.not_read(f"{where}: {words}") from exc
-        raise unreadable(f"{where}: {words}") from exc
+    except (OteoError, MemoryError, GeneratorExit):
+        raise
+    except Exception as exc:  # noqa: BLE001 - a hostile frame may break a decoder anywhere
+        raise _frame_error(exc, f"frame {number() + 1} of {count}") from None
+
+
+def _frame_error(exc: Exception, where: str) -> InvalidArgument:
+    """Tell what became of a frame: in the words of our own decoder, which sees pixels alone, else in general ones."""
+    words = " ".join(str(exc).split())
+    _, ours, said = words.rpartition(f"plugins: {dicom_codecs.LABEL}: ")
+    lower = words.lower()
+    if isinstance(exc, NotImplementedError):
+        return dicom_codecs.not_read(f"{where}: its compression or its form of pixels")
+    if "less than expected" in lower or ("length" in lower and "expected" in lower) or "not enough" in lower:
+        return truncated(f"{where}: {said if ours else 'there are fewer bytes than its size asks for'}")
+    if "no available" in lower or "missing dependencies" in lower or ("unable to decompress" in lower and not ours):
+        return dicom_codecs.not_read(f"{where}: its compression")
+    return unreadable(f"{where}: {said if ours else f'it cannot be decoded ({type(exc).__name__})'}")
 
 
 def _meaning(dataset: pydicom.Dataset, raw: NDArray[Any], bits: int, number: int) -> NDArray[Any]:
@@ -247,6 +269,4 @@ def _position(dataset: pydicom.Dataset) -> float | None:
 
 
 def _notes(dataset: pydicom.Dataset) -> tuple[tuple[str, str], ...]:
-    if str(dataset.get("BurnedInAnnotation", "")).upper() == "YES":
-        return (("BURNED_IN_TEXT", "its header says that text is burned into the picture: look whether it names the patient"),)
-    return ()
+    return tuple((one.code, one.message) for one in suspect(dataset))

@@ -13,10 +13,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from oteo_augment.auditing.features import describe
-from oteo_augment.auditing.writing import find_writing
 from oteo_augment.tables import pack, unpack
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import DatasetReader, Sample
+from oteo_core.deidentification.text_in_pictures import find_text
 from oteo_core.errors import OteoError
 from oteo_core.images import ImageLimits, decode, decode_labels, perceptual_hash, pixel_digest
 from oteo_core.images.grey import grey_of
@@ -192,9 +192,10 @@ def _look(job: MeasureJob, sample: Sample, pixels: NDArray[Any], row: Measured) 
         np.array_equal(pixels[:, :, 0], pixels[:, :, 1]) and np.array_equal(pixels[:, :, 0], pixels[:, :, 2])
     )
     if job.writing:
-        found = find_writing(_eight_bits(grey, row))
-        row.letters = found.letters
-        row.writing = [float(value) for line in found.lines for value in line]
+        lines = find_text(pixels)
+        row.letters = sum(line.letters for line in lines)
+        places = [line.place for line in lines]
+        row.writing = [float(edge) for one in places for edge in (one.x, one.y, one.x + one.width, one.y + one.height)]
     if job.features:
         row.features = describe(_eight_bits_colour(pixels, row)).astype(np.float16).tobytes()
 

@@ -14,6 +14,7 @@ from oteo_augment.importing.colors import VOID
 from oteo_augment.importing.duplicates import UnionFind, equal_groups, near_pairs
 from oteo_augment.importing.items import Item, Reading
 from oteo_augment.importing.maskvalues import encoding_of
+from oteo_augment.importing.names import Names
 from oteo_augment.importing.options import ImportOptions
 from oteo_augment.importing.paths import plain_name
 from oteo_augment.importing.scanned import Scanned, Scans
@@ -21,6 +22,7 @@ from oteo_augment.importing.sequences import by_frame, name_patients, name_seque
 from oteo_augment.importing.splitting import Cluster, assign, counts_of, winner
 from oteo_augment.importing.tasks import check_classes, choose_task, shape_for_task
 from oteo_core.datasets import Finding, MaskEncoding, Sample, Severity, Task
+from oteo_core.deidentification.burned_in import BURNED_IN_TEXT
 from oteo_core.errors import InvalidArgument
 
 _MOST_RELATED = 50
@@ -47,14 +49,18 @@ def assemble(
     reading: Reading,
     scanned: Scans,
     check: Callable[[], None],
+    names: Names | None = None,
 ) -> Assembly:
     """Check annotations, find duplicates, group and part.
+
+    Paths of `reading` and `scanned` may be hidden ones: `names` is then asked for what patterns and the order of names go by.
 
     Raises
     ------
     InvalidArgument
         NO_READABLE_IMAGE, SINGLE_CLASS, UNKNOWN_CLASS, WRONG_TASK.
     """
+    names = names or Names(b"")
     items = by_frame(sorted(reading.items, key=lambda item: item.path), scanned)
     mask: MaskEncoding | None = None
     mask_classes: tuple[str, ...] = ()
@@ -71,8 +77,8 @@ def assemble(
     for index, item in enumerate(items):
         if index % 256 == 0:
             check()
-        samples.append(_sample(item, scanned, task, known, mask, mask_classes))
-    name_sequences(samples, items, scanned, options.split.sequence_of)
+        samples.append(_sample(item, scanned, task, known, mask, mask_classes, options.leave_out_text))
+    name_sequences(samples, items, scanned, options.split.sequence_of, names.show)
     name_patients(samples, items, scanned)
     _unique_ids(samples)
     kept = [sample for sample in samples if not sample.excluded]
@@ -84,7 +90,7 @@ def assemble(
     # Classes that the source declares and that do not occur keep their numbers.
     classes = mask_classes or options.classes or (reading.classes if task != Task.CLASSIFICATION else tuple(sorted(present)))
     result = Assembly(task, tuple(classes) or tuple(sorted(present)), mask, samples)
-    _group_and_part(options, kept, {id(s): i.split for s, i in zip(samples, items, strict=True)}, result)
+    _group_and_part(options, kept, {id(s): i.split for s, i in zip(samples, items, strict=True)}, result, names)
     return result
 
 
@@ -112,6 +118,7 @@ def _sample(
     known: frozenset[str] | None,
     mask: MaskEncoding | None,
     mask_classes: Sequence[str],
+    leave_out_text: bool,
 ) -> Sample:
     sample = Sample(id=sample_id(item.path), source_path=item.path, split=item.split, group=item.group)
     row = None if item.missing else scanned[item.path][max(item.frame, 0)]
@@ -127,6 +134,9 @@ def _sample(
             sample.dtype, sample.bit_depth, sample.spacing = row.dtype, row.bit_depth, row.spacing
             if row.note_code:
                 item.report(Severity.WARNING, row.note_code, row.note)
+            if row.suspicion:
+                out = out or leave_out_text
+                item.report(Severity.ERROR if leave_out_text else Severity.WARNING, BURNED_IN_TEXT, row.suspicion)
             check_annotations(item, row, known)
             shape_for_task(item, task)
             if item.mask and mask is not None:
@@ -203,7 +213,9 @@ def _refuse_nothing_left(samples: Sequence[Sample], kept: Sequence[Sample]) -> N
     )
 
 
-def _group_and_part(options: ImportOptions, kept: Sequence[Sample], source_splits: Mapping[int, str], result: Assembly) -> None:
+def _group_and_part(
+    options: ImportOptions, kept: Sequence[Sample], source_splits: Mapping[int, str], result: Assembly, names: Names
+) -> None:
     exact = UnionFind(len(kept))
     for group in (*equal_groups([s.sha256 for s in kept]), *equal_groups([s.pixel_digest for s in kept])):
         for other in group[1:]:
@@ -218,17 +230,17 @@ def _group_and_part(options: ImportOptions, kept: Sequence[Sample], source_split
     result.exact_groups = len(exact_sets)
     result.near_groups = sum(len(members) > 1 for members in both.sets().values())
     _report_duplicates(kept, exact_sets, exact, partners)
-    patterns = [options.split.group_of(sample.source_path) or sample.group for sample in kept]
+    patterns = [names.group(options.split.group_of(names.show(sample.source_path))) or sample.group for sample in kept]
     for group in (*equal_groups(patterns), *equal_groups([sample.sequence for sample in kept])):
         for other in group[1:]:
             both.join(group[0], other)
     clusters = list(both.sets().values())
     for members in clusters:
-        names = sorted({patterns[i] for i in members} - {""})
+        called = sorted({patterns[i] for i in members} - {""})
         stacks = {kept[i].sequence for i in members}
-        if not names and len(members) > 1:
-            names = [*stacks] if len(stacks) == 1 and "" not in stacks else [f"like-{min(kept[i].id for i in members)}"]
-        name = names[0] if names else ""
+        if not called and len(members) > 1:
+            called = [*stacks] if len(stacks) == 1 and "" not in stacks else [f"like-{min(kept[i].id for i in members)}"]
+        name = called[0] if called else ""
         for i in members:
             kept[i].group = name
     _part(options, kept, clusters, source_splits, result)

@@ -5,7 +5,6 @@ A frame's file holds its pixels and nothing else: no header of the file that it 
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -17,12 +16,16 @@ from oteo_augment.importing.scanned import Scanned
 from oteo_augment.importing.targets import ScanPlan
 from oteo_core.datasets.media_files import media_file
 from oteo_core.datasets.staging import Target
+from oteo_core.deidentification.burned_in import BURNED_IN_TEXT, found_text
 from oteo_core.errors import InvalidArgument
 from oteo_core.images import ImageLimits, decode_labels, perceptual_hash, pixel_digest, significant_bits
 from oteo_core.images.probing import probe
 from oteo_core.images.sequences import Frame, Opened, open_labels
+from oteo_core.keyed import keyed_hash
 
 _MOST_VALUES = 4096
+_LOOKED_AT = 8
+"""Frames of a file in which text is looked for, spread over all."""
 _Fill = Callable[..., None]
 
 
@@ -38,10 +41,23 @@ def scan_frames(plan: ScanPlan, target: Target, row: Scanned, opened: Opened, ch
     """
     header = opened.header
     row.media_kind, row.spacing, row.position = header.kind, header.spacing, header.position
-    row.series, row.patient = (_hashed(plan.secret, word) for word in (header.series, header.patient))
-    if header.notes:
-        row.note_code, row.note = header.notes[0]
-    return _each(row, (partial(_fill_image, frame=frame) for frame in opened.frames), target, check)
+    row.series, row.patient = (keyed_hash(plan.secret, word) for word in (header.series, header.patient))
+    for code, words in header.notes:
+        if code == BURNED_IN_TEXT:
+            row.suspicion = words
+        else:
+            row.note_code, row.note = code, words
+    looked = _looked_at(row, opened) if header.format == "dicom" else opened.frames
+    return _each(row, (partial(_fill_image, frame=frame) for frame in looked), target, check)
+
+
+def _looked_at(row: Scanned, opened: Opened) -> Iterator[Frame]:
+    """Give the frames, and look for text in some of them on the way."""
+    step = max(1, opened.header.frames // _LOOKED_AT)
+    for number, frame in enumerate(opened.frames):
+        if number % step == 0 and (found := found_text(frame.pixels)):
+            row.suspicion = found
+        yield frame
 
 
 def scan_masks(plan: ScanPlan, target: Target, row: Scanned, data: bytes, check: Callable[[], None] | None) -> list[Scanned]:
@@ -69,6 +85,8 @@ def _each(row: Scanned, fillers: Iterator[_Fill], target: Target, check: Callabl
         if len(rows) == 1:
             each.media_kind = "image"
         each.series, each.patient, each.position = row.series, row.patient, row.position
+        # What a device writes into one frame it writes into all.
+        each.dicom, each.suspicion = row.dicom, row.suspicion
     return rows[1:]
 
 
@@ -99,10 +117,6 @@ def _store(row: Scanned, pixels: NDArray[Any], target: Target) -> None:
     row.media, encoded, row.sha256 = media_file(pixels)
     row.size = len(encoded)
     target.write(row.media, encoded)
-
-
-def _hashed(secret: bytes, word: str) -> str:
-    return hmac.digest(secret, word.encode(), "sha256").hex()[:24] if word and secret else ""
 
 
 def look_at_mask(row: Scanned, data: bytes, limits: ImageLimits) -> int:

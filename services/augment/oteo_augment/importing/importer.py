@@ -15,10 +15,11 @@ from oteo_augment.importing.archives import ArchiveLimits
 from oteo_augment.importing.assembly import Assembly, assemble
 from oteo_augment.importing.detection import detect_format
 from oteo_augment.importing.items import Reading
+from oteo_augment.importing.names import Names, names_of
 from oteo_augment.importing.options import ImportOptions
 from oteo_augment.importing.readers import DETECTORS, READERS
 from oteo_augment.importing.restoring import restore
-from oteo_augment.importing.scanned import Scanned, from_bytes
+from oteo_augment.importing.scanned import Scanned, from_bytes, to_bytes
 from oteo_augment.importing.scanning import scan_shard, shard_key
 from oteo_augment.importing.source import Source, SourceFile, open_source
 from oteo_augment.importing.targets import ScanPlan
@@ -27,8 +28,10 @@ from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import DatasetInfo, DatasetWriter
 from oteo_core.datasets import Task as Question
 from oteo_core.datasets.staging import staged_sizes
-from oteo_core.errors import InvalidArgument
+from oteo_core.deidentification.keys import derived, pseudonym
+from oteo_core.errors import InvalidArgument, OteoError
 from oteo_core.images import FORMATS, ImageLimits
+from oteo_core.images.sequences import ENDINGS as SEQUENCE_ENDINGS
 from oteo_core.jobs.executor import Executor, Task
 from oteo_core.memory import rare_collections
 
@@ -37,7 +40,6 @@ SHARD = 500
 FAN_OUT_FROM = 2000
 """Files from which shards go to an executor: below, its workers would not be warm before the work is done."""
 _NOT_USED_SHOWN = 1000
-_SECRET = "secret.bin"
 _PLAIN = tuple(ending for endings in FORMATS.values() for ending in endings)
 
 
@@ -67,6 +69,8 @@ class Hooks:
         Checkpoints by name.
     executor
         Opens an executor for the fan-out; None: all is done here.
+    key
+        Gives the key of de-identification; asked only where a source may hold DICOM.
     """
 
     check: Callable[[], None] = lambda: None
@@ -76,6 +80,7 @@ class Hooks:
     load: Callable[[str], bytes | None] = lambda name: None
     save: Callable[[str, bytes], None] = lambda name, data: None
     executor: Callable[[], AbstractContextManager[Executor]] | None = None
+    key: Callable[[], bytes] = lambda: secrets.token_bytes(32)
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,15 @@ class _Opened:
     scanned: dict[str, list[Scanned]] = field(default_factory=dict)
     resumed: bool = False
 
+    def conceal(self, names: Names) -> None:
+        """Hide the names of files in all that was read and scanned."""
+        if names:
+            names.reading(self.reading)
+            for rows in self.scanned.values():
+                for row in rows:
+                    names.row(row)
+            self.scanned = {names.hide(path): rows for path, rows in self.scanned.items()}
+
 
 def inspect(options: ImportOptions, scratch: Path, limits: Limits, check: Callable[[], None] = lambda: None) -> tuple[str, str, int]:
     """Check a request and its source without decoding or writing anything.
@@ -111,7 +125,7 @@ def inspect(options: ImportOptions, scratch: Path, limits: Limits, check: Callab
         As `import_dataset`, as far as annotations and names tell.
     """
     with open_source(options.source_uri, scratch, limits.archives, check) as source:
-        opened = _read(options, source)
+        opened = _read(options, source, secrets.token_bytes(32))
         return opened.format, opened.reason, len(opened.reading.items)
 
 
@@ -157,7 +171,8 @@ def import_dataset(
         hooks.progress(0.0, "looking at the source")
         with open_source(options.source_uri, Path(folder), limits.archives, hooks.check) as source:
             hooks.progress(0.03, "reading annotations")
-            opened = _read(options, source)
+            key = derived(hooks.key(), "import", uid or options.dataset_id) if _may_hold_dicom(source) else b""
+            opened = _read(options, source, key)
             images, masks = _files(opened)
             hooks.found(opened.format, len(images) + len(masks))
             plan = ScanPlan(
@@ -167,25 +182,45 @@ def import_dataset(
                 limits.images,
                 store_options or {},
                 opened.reading.stored is None,
-                _secret(images, hooks),
+                key,
                 opened.reading.mask_colors,
             )
-            opened.scanned, opened.resumed = _scan(plan, store, source, images, masks, hooks)
+            names = names_of(source, opened.reading, options, key)
+            opened.scanned, opened.resumed = _scan(plan, store, source, images, masks, hooks, names)
+            # What is not DICOM keeps its names.
+            names = names if any(row.dicom for rows in opened.scanned.values() for row in rows) else Names(b"")
+            opened.conceal(names)
             hooks.progress(0.86, "checking, grouping and parting")
             stored = opened.reading.stored
             if stored is None:
-                result = assemble(options, opened.format, opened.task, opened.reading, opened.scanned, hooks.check)
+                result = assemble(options, opened.format, opened.task, opened.reading, opened.scanned, hooks.check, names)
             else:
                 result = restore(options, opened.reading, stored, opened.scanned, hooks.check)
                 options = _completed(options, stored.info)
                 provenance = {"stored": _origin(stored.info), **(provenance or {})}
             hooks.progress(0.93, "writing the table")
-            info = _write(options, opened, result, store, prefix, {**(provenance or {})}, hooks, uid, create_time)
+            info = _write(options, opened, names, result, store, prefix, {**(provenance or {})}, hooks, uid, create_time)
     hooks.progress(0.99, "publishing")
     return ImportResult(info, opened.reason)
 
 
-def _read(options: ImportOptions, source: Source) -> _Opened:
+def _may_hold_dicom(source: Source) -> bool:
+    return not all(path.lower().endswith(_PLAIN) for path in source.images)
+
+
+def _read(options: ImportOptions, source: Source, key: bytes) -> _Opened:
+    try:
+        return _read_plainly(options, source)
+    except OteoError as exc:
+        # What is wrong with a source is told by names; beside DICOM they are hidden here too.
+        dicom = any(path.lower().endswith(SEQUENCE_ENDINGS["dicom"]) for path in source.files)
+        names = names_of(source, None, options, key if dicom else b"")
+        if not names:
+            raise
+        raise names.error(exc) from None
+
+
+def _read_plainly(options: ImportOptions, source: Source) -> _Opened:
     if options.format:
         name, reason = options.format, DETECTORS[options.format](source)
         if not reason:
@@ -229,17 +264,6 @@ def _origin(info: DatasetInfo) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _secret(images: Sequence[SourceFile], hooks: Hooks) -> bytes:
-    """Give this import's key for what DICOM headers say, the same after a restart; it is kept no longer than the import's checkpoints."""
-    if all(file.path.lower().endswith(_PLAIN) for file in images):
-        return b""
-    found = hooks.load(_SECRET)
-    if found is None:
-        found = secrets.token_bytes(32)
-        hooks.save(_SECRET, found)
-    return found
-
-
 def _files(opened: _Opened) -> tuple[list[SourceFile], list[SourceFile]]:
     files = opened.source.files
     images = sorted({item.path for item in opened.reading.items if not item.missing and item.path in files})
@@ -261,8 +285,9 @@ def _version(path: str, parts: Sequence[SourceFile], colors: Sequence[object]) -
 
 
 def _scan(
-    plan: ScanPlan, store: ArtifactStore, source: Source, images: Sequence[SourceFile], masks: Sequence[SourceFile], hooks: Hooks
-) -> tuple[dict[str, list[Scanned]], bool]:
+    plan: ScanPlan, store: ArtifactStore, source: Source, images: Sequence[SourceFile], masks: Sequence[SourceFile], hooks: Hooks,
+    names: Names,
+) -> tuple[dict[str, list[Scanned]], bool]:  # fmt: skip
     shards: list[tuple[list[SourceFile], list[SourceFile]]] = [(list(images[i : i + SHARD]), []) for i in range(0, len(images), SHARD)]
     shards += [([], list(masks[i : i + SHARD])) for i in range(0, len(masks), SHARD)]
     total = max(1, len(images) + len(masks))
@@ -272,15 +297,18 @@ def _scan(
 
     def take(data: bytes) -> None:
         for row in from_bytes(data):
+            row.path = names.show(row.path)
             scanned.setdefault(row.path, []).append(row)
             if row.code:
                 counts[row.code, "error"] += 1
         hooks.read(len(scanned), counts)
         hooks.progress(0.05 + 0.8 * len(scanned) / total, "reading images")
 
+    mark = f"-{pseudonym(plan.secret, 'checkpoint', '', 8)}" if plan.secret else ""
     pending: list[tuple[str, list[str], list[str]]] = []
     for shard_images, shard_masks in shards:
-        key = f"scan-{shard_key(shard_images, shard_masks)}.arrow"
+        # Rows that were hashed under another key are worth nothing.
+        key = f"scan-{shard_key(shard_images, shard_masks)}{mark}.arrow"
         data = hooks.load(key)
         if data is not None:
             if staged is None:
@@ -293,18 +321,29 @@ def _scan(
     remaining = sum(len(one) + len(two) for _, one, two in pending)
     if hooks.executor is not None and remaining > FAN_OUT_FROM:
         with hooks.executor() as executor:
-            _fan_out(executor, plan, pending, hooks, take)
+            _fan_out(executor, plan, pending, hooks, take, names)
     else:
         for key, image_paths, mask_paths in pending:
-            data = scan_shard(plan, image_paths, mask_paths, hooks.check)
+            data = _hidden(scan_shard(plan, image_paths, mask_paths, hooks.check), names)
             hooks.save(key, data)
             take(data)
     return scanned, staged is not None
 
 
+def _hidden(data: bytes, names: Names) -> bytes:
+    """Hide the names in a shard's table: it becomes a checkpoint, which outlives the import."""
+    rows = list(from_bytes(data)) if names else []
+    if not any(row.dicom for row in rows):
+        return data
+    for row in rows:
+        names.row(row)
+    return to_bytes(rows)
+
+
 def _fan_out(
-    executor: Executor, plan: ScanPlan, pending: Sequence[tuple[str, list[str], list[str]]], hooks: Hooks, take: Callable[[bytes], None]
-) -> None:
+    executor: Executor, plan: ScanPlan, pending: Sequence[tuple[str, list[str], list[str]]], hooks: Hooks, take: Callable[[bytes], None],
+    names: Names,
+) -> None:  # fmt: skip
     # A few more tasks than cores, so that a core never waits for this loop and a cancelled job has little to wait for.
     width = max(2, int(executor.cpus) * 2)
     queue = list(pending)[::-1]
@@ -317,16 +356,16 @@ def _fan_out(
         done, _ = executor.wait(list(running), timeout=0.5)
         for task in done:
             key = running.pop(task)
-            data = task.result()
+            data = _hidden(task.result(), names)
             hooks.save(key, data)
             take(data)
 
 
 def _write(
-    options: ImportOptions, opened: _Opened, result: Assembly, store: ArtifactStore, prefix: str, provenance: dict[str, object], hooks: Hooks,
-    uid: str, create_time: str,
+    options: ImportOptions, opened: _Opened, names: Names, result: Assembly, store: ArtifactStore, prefix: str, provenance: dict[str, object],
+    hooks: Hooks, uid: str, create_time: str,
 ) -> DatasetInfo:  # fmt: skip
-    not_used = sorted(set(opened.source.files) - opened.reading.used)
+    not_used = sorted(names.hide(path) for path in set(opened.source.files) - opened.reading.used)
     split = options.split
     info = DatasetInfo(
         id=options.dataset_id,
@@ -345,7 +384,7 @@ def _write(
         near_duplicate_groups=result.near_groups,
         provenance={
             **provenance,
-            "format_reason": opened.reason,
+            "format_reason": names.text(opened.reason),
             "split": {
                 "shares": [split.train, split.validation, split.test],
                 "seed": split.seed,

@@ -130,6 +130,10 @@ class ImportOptions:
         How to part it.
     labels
         Free labels.
+    leave_out_text
+        True: DICOM images in which text is suspected are left out.
+    keep_names
+        True: files beside DICOM keep their names; else hashes stand for them.
     """
 
     dataset_id: str
@@ -142,3 +146,5 @@ class ImportOptions:
     split: SplitOptions = field(default_factory=SplitOptions)
     domain: str = ""
     labels: dict[str, str] = field(default_factory=dict)
+    leave_out_text: bool = False
+    keep_names: bool = False

@@ -48,6 +48,10 @@ class Scanned:
         Where a slice lies along its series, millimetres or a number; None where nothing says so.
     note_code, note
         What somebody should look at, though the file can be used; "" for nothing.
+    dicom
+        True: it is a DICOM file, or is named like one.
+    suspicion
+        Why there may be text in the picture, which may name a patient; "" for nothing. Of DICOM files only.
     """
 
     path: str
@@ -75,6 +79,8 @@ class Scanned:
     position: float | None = None
     note_code: str = ""
     note: str = ""
+    dicom: bool = False
+    suspicion: str = ""
 
 
 Scans = Mapping[str, Sequence[Scanned]]
@@ -107,6 +113,8 @@ _SCHEMA = pa.schema(
         ("position", pa.float64()),
         ("note_code", pa.string()),
         ("note", pa.string()),
+        ("dicom", pa.bool_()),
+        ("suspicion", pa.string()),
     ]
 )
 

@@ -23,7 +23,7 @@ from oteo_core.datasets import media_path
 from oteo_core.datasets.staging import Target
 from oteo_core.errors import InvalidArgument, OteoError
 from oteo_core.images import ImageLimits, decode, perceptual_hash, pixel_digest, significant_bits
-from oteo_core.images.sequences import Opened, open_image
+from oteo_core.images.sequences import ENDINGS, Opened, open_image
 from oteo_core.images.sequences.opening import kind_of
 
 _BLOCK_FILES = 32
@@ -79,13 +79,18 @@ def _read(plan: ScanPlan, row: Scanned) -> bytes | None:
     """Read a file; None where that fails, which its row then says. Of a folder of masks nothing: its files are read one by one."""
     if row.path.endswith("/"):
         return b""
+    row.dicom = row.path.lower().endswith(ENDINGS["dicom"])
     try:
         data = plan.source.read(row.path, plan.limits.max_bytes)
     except InvalidArgument as exc:
         row.code, row.message = exc.reason, exc.message
         return None
     except (OSError, OteoError) as exc:
-        row.code, row.message = "UNREADABLE_FILE", f"the file cannot be read: {exc}"
+        # The system's own words without the path, which the finding has beside it.
+        row.code, row.message = (
+            "UNREADABLE_FILE",
+            f"the file cannot be read: {getattr(exc, 'strerror', None) or type(exc).__name__ if isinstance(exc, OSError) else exc}",
+        )
         return None
     row.size = len(data)
     return data
@@ -112,6 +117,7 @@ def _scan_block(
             if row.kind == MASK and made_of(plan, row.path):
                 store_mask(row, numbers_of(plan, row, data), target)
                 continue
+            row.dicom = plan.by_frame and kind_of(data, row.path) == "dicom"
             pixels = _NOTHING
             if row.kind == MASK:
                 if plan.by_frame and (kind_of(data, row.path) or look_at_mask(row, data, plan.limits) > 1):

@@ -57,12 +57,15 @@ def by_frame(items: Sequence[Item], scans: Scans) -> list[Item]:
     return result
 
 
-def name_sequences(samples: Sequence[Sample], items: Sequence[Item], scans: Scans, sequence_of: Callable[[str], str]) -> None:
+def name_sequences(
+    samples: Sequence[Sample], items: Sequence[Item], scans: Scans, sequence_of: Callable[[str], str], shown: Callable[[str], str] = str
+) -> None:
     """Say of each sample which stack or clip it is a part of, and where it stands there; give frames ids of their own.
 
     What belongs together: the frames of a file; the files of a DICOM series, along the normal of its planes; files whose paths name the same
     stack, in the order of their names. A sequence is named after its first file and its content, so that the same frames have the same name
-    wherever they lie, and an augmentation gives them the same parameters.
+    wherever they lie, and an augmentation gives them the same parameters. `sequence_of` and the order of names go by what `shown` gives for a path:
+    names that are hidden have no order.
     """
     members: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     for index, (sample, item) in enumerate(zip(samples, items, strict=True)):
@@ -76,7 +79,7 @@ def name_sequences(samples: Sequence[Sample], items: Sequence[Item], scans: Scan
             continue
         if len(rows) > 1:
             members["file", item.path].append(index)
-        elif pattern := sequence_of(item.path):
+        elif pattern := sequence_of(shown(item.path)):
             members["pattern", pattern].append(index)
         elif rows[0].series:
             # The same series in another folder is another copy of it.
@@ -84,7 +87,7 @@ def name_sequences(samples: Sequence[Sample], items: Sequence[Item], scans: Scan
     for (kind, _), found in members.items():
         if len(found) < 2:
             continue
-        found.sort(key=_order(kind, samples, items, scans))
+        found.sort(key=_order(kind, items, scans, shown))
         digest = hashlib.sha256("\n".join(samples[i].pixel_digest for i in found).encode()).hexdigest()[:12]
         first = plain_name(items[found[0]].path) or "sequence"
         for place, index in enumerate(found):
@@ -107,15 +110,15 @@ def name_patients(samples: Sequence[Sample], items: Sequence[Item], scans: Scans
             sample.group = sample.group or f"patient-{number:04}"
 
 
-def _order(kind: str, samples: Sequence[Sample], items: Sequence[Item], scans: Scans) -> Callable[[int], tuple[object, ...]]:
+def _order(kind: str, items: Sequence[Item], scans: Scans, shown: Callable[[str], str]) -> Callable[[int], tuple[object, ...]]:
     def key(index: int) -> tuple[object, ...]:
         path = items[index].path
         if kind == "file":
             return (items[index].frame,)
         if kind == "series":
             position = scans[path][0].position
-            return (position is None, position or 0.0, natural(path))
-        return (natural(path),)
+            return (position is None, position or 0.0, natural(shown(path)))
+        return (natural(shown(path)),)
 
     return key
 

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from oteo_core.operations.database import open_engine, reading, writing
+from oteo_core.operations.raising import raise_tables
 
 IMAGES = "images"
 
@@ -23,8 +24,7 @@ _use = sa.Table(
     sa.Column("used", sa.BigInteger, nullable=False),
     sa.Index("quota_use_day", "day"),
 )
-_LOCK = 7_304_117
-"""Key of PostgreSQL's advisory lock around the making of the table."""
+_VERSION = 1
 
 
 class QuotaStore:
@@ -39,14 +39,13 @@ class QuotaStore:
     ------
     Unavailable
         ``DATABASE_UNAVAILABLE``, from every method.
+    RuntimeError
+        The table is newer than this code.
     """
 
     def __init__(self, database_url: str) -> None:
         self._engine = open_engine(database_url)
-        with writing(self._engine) as connection:
-            if self._engine.dialect.name == "postgresql":
-                connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-            _metadata.create_all(connection)
+        raise_tables(self._engine, "quotas", _VERSION, make=_metadata.create_all, steps={})
 
     def close(self) -> None:
         """Close all connections."""

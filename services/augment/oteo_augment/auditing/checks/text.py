@@ -15,7 +15,7 @@ _ENOUGH = 8
 
 
 def run(data: AuditData) -> CheckResult:
-    """Report images with lines of letter-like marks; see `oteo_augment.auditing.writing` for what it cannot find."""
+    """Report images with lines of letter-like marks; see `oteo_core.deidentification.text_in_pictures` for what it cannot find."""
     found = []
     marked: list[int] = []
     for index, (sample, row) in enumerate(zip(data.samples, data.measured, strict=True)):
@@ -25,12 +25,12 @@ def run(data: AuditData) -> CheckResult:
         boxes = tuple(tuple(row.writing[i : i + 4]) for i in range(0, len(row.writing), 4))
         severity = Severity.WARNING if row.letters >= _SURE else Severity.INFO
         told = (
-            f"{row.letters} marks in {plural(len(boxes), 'line')} look like writing near the border: look whether it names a patient or a "
+            f"{row.letters} marks in {plural(len(boxes), 'line')} look like writing: look whether it names a patient or a "
             "device, and cover it."
         )
         found.append(AuditFinding(_NAME, severity, "TEXT_SUSPECT", told, sample.id, score=row.letters, boxes=boxes))  # type: ignore[arg-type]
     found += _telling(data, marked)
-    note = f"{plural(len(marked), 'image')} with marks like print; single letters, handwriting and writing in the middle are not found."
+    note = f"{plural(len(marked), 'image')} with marks like print; single letters and handwriting are not found."
     return CheckResult(tuple(found), note)
 
 

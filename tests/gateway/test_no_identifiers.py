@@ -1,0 +1,67 @@
+"""Nothing that identifies comes out of predictions for DICOM: marked files, whole and broken, are sent, and all that is said and left is searched."""
+
+from __future__ import annotations
+
+import logging
+
+import grpc
+import prometheus_client
+from canaries import canaries, forms, found_in, search
+from gateway_support import Loop, publish_model, running_gateway, settings_for, wait_for
+from google.longrunning import operations_pb2, operations_pb2_grpc
+
+from oteo_core.artifacts import open_store
+from oteo_core.telemetry import configure_logging
+from oteo_local.triton import start
+from oteo_protos.gateway.v1 import deployment_pb2, deployment_pb2_grpc, inference_pb2, inference_pb2_grpc
+from oteo_protos.type.v1 import image_pb2
+
+
+def test_predictions_tell_log_and_keep_nothing_that_identifies(loop: Loop, tmp_path, capfd) -> None:
+    made = canaries(4)
+    wanted = forms(made.identities)
+    files = [data for name, data in made.files.items() if name.endswith(".dcm")]
+    said: list[bytes] = []
+    home = tmp_path / "home"
+    (tmp_path / "logs").mkdir()
+    lines = logging.FileHandler(tmp_path / "logs" / "gateway.log")
+    with start(tmp_path / "triton" / "model-repository") as server:
+        repository = f"file://{tmp_path / 'triton' / 'model-repository'}"
+        settings = settings_for(home, triton_urls=[server.address], model_repository=repository, log_level="debug")
+        publish_model(open_store(settings), "colours")
+        configure_logging(settings, "gateway")
+        logging.getLogger().addHandler(lines)
+        with running_gateway(loop, settings, log_dir=home / "logs") as running:
+            deployment = deployment_pb2.Deployment(models=[deployment_pb2.DeployedModel(model="models/colours")])
+            deployments = deployment_pb2_grpc.DeploymentServiceStub(running.channel)
+            operation = deployments.CreateDeployment(deployment_pb2.CreateDeploymentRequest(deployment=deployment), timeout=10)
+            operations = operations_pb2_grpc.OperationsStub(running.channel)
+            wait_for(lambda: operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=5).done, 40)
+            stub = inference_pb2_grpc.InferenceServiceStub(running.channel)
+            requests = [
+                inference_pb2.PredictRequest(deployment="deployments/colours", image=image_pb2.ImageSource(content=data)) for data in files
+            ]
+            # An answer, or an error that says why: for each of them one of both.
+            codes = []
+            for request in requests:
+                try:
+                    response = stub.Predict(request, timeout=30)
+                    codes.append(grpc.StatusCode.OK)
+                    said += [str(response).encode(), response.SerializeToString()]
+                except grpc.RpcError as error:
+                    codes.append(error.code())
+                    said.append(repr((error.details(), error.trailing_metadata())).encode())
+            assert set(codes) <= {grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT}
+            assert codes.count(grpc.StatusCode.INVALID_ARGUMENT) >= 6
+            streamed = [inference_pb2.PredictStreamRequest(key=str(number), request=request) for number, request in enumerate(requests)]
+            answers = list(stub.PredictStream(iter(streamed), timeout=120))
+            assert {answer.key for answer in answers} == {item.key for item in streamed}
+            said += [part for answer in answers for part in (str(answer).encode(), answer.SerializeToString())]
+    logging.getLogger().removeHandler(lines)
+    lines.close()
+    said.append(prometheus_client.generate_latest())
+    told = capfd.readouterr()
+    said += [told.out.encode(), told.err.encode()]
+    assert {name for data in said for name in found_in(data, wanted)} == set()
+    assert search([home, tmp_path / "logs", tmp_path / "triton"], wanted) == {}
+    assert all(found_in(data, wanted) for data in files)
