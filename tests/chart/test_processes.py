@@ -81,6 +81,7 @@ def make_site(tmp_path: Path, postgres: Postgres, store: int) -> MakeSite:
         site = Site(tmp_path, objects, secrets, {("oteo-s3", 7070): store})
         site.write("/etc/oteo/token/token", f"{TOKEN}\n")
         site.write("/etc/oteo/audit/key", "ab" * 32)
+        site.write("/etc/oteo/deidentification/key", "cd" * 32)
         site.write("/etc/oteo/ray/auth_token", "ray-token")
         return site
 
