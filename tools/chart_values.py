@@ -604,7 +604,8 @@ def schema() -> dict[str, Any]:
     found = ChartValues.model_json_schema()
     found["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     found["$comment"] = "Written by tools/chart_values.py from Pydantic models; do not edit."
-    return _plain(found)
+    plain: dict[str, Any] = _plain(found)
+    return plain
 
 
 def _plain(node: Any, *, names: bool = False) -> Any:

@@ -204,6 +204,9 @@ def unknown(text: str) -> list[str]:
                 break
             node = child
             said.pop(0)
+        if node.context_settings.get("ignore_unknown_options"):
+            # It hands its words on to another program.
+            continue
         known = {option for parameter in node.params for option in parameter.opts}
         found += [f"oteo{words}: {word}" for word in said if word.startswith("--") and word not in known]
     return found
@@ -213,7 +216,7 @@ def test_what_is_taken_for_a_command() -> None:
     assert unknown("See oteo operations list, and the pods; (oteo deploy list).") == []
     assert unknown("See oteo deployments list.") == ["oteo deployments list"]
     assert unknown("oteo deploy lists") == ["oteo deploy lists"]
-    assert unknown("oteo audit verify --no-head") == ["oteo audit verify --no-head: --no-head"]
+    assert unknown("oteo deploy show skin --revision") == ["oteo deploy show skin --revision: --revision"]
     assert unknown("in oteo_core, deploy/k8s/oteo here") == []
 
 

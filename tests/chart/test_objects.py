@@ -296,18 +296,13 @@ def test_one_key_of_hashes_is_where_dicom_is_handled_and_a_job_finds_it_where_it
                 }
     assert set(found) == {"gateway", "augment", "ray-head", "ray-worker"}
     (place,) = set(found.values())
-    # What an import's job is given is the path that its pod has.
-    augment = named(objects, "StatefulSet", "oteo-augment")["spec"]["template"]["spec"]["containers"][0]
-    with monkeypatch.context() as patched:
-        for name, value in environment(augment, objects).items():
-            patched.setenv(name, "postgresql://u:p@h/d" if name == "OTEO_DATABASE_URL" else value)
-        assert job_environment(AugmentSettings())["OTEO_DEIDENTIFICATION_KEY_FILE"] == place
-    # What is started by a service that has no key does not take the pod's away: it is not given one of its own.
-    automl = named(objects, "StatefulSet", "oteo-automl")["spec"]["template"]["spec"]["containers"][0]
-    with monkeypatch.context() as patched:
-        for name, value in environment(automl, objects).items():
-            patched.setenv(name, "postgresql://u:p@h/d" if name == "OTEO_DATABASE_URL" else value)
-        assert "OTEO_DEIDENTIFICATION_KEY_FILE" not in job_environment(AutoMLSettings())
+    # What an import's job is given is the path that its pod has; a job of a service without the key is given none, and so keeps its pod's.
+    for part, expected in (("augment", place), ("automl", None), ("translate", None)):
+        container = named(objects, "StatefulSet", f"oteo-{part}")["spec"]["template"]["spec"]["containers"][0]
+        with monkeypatch.context() as patched:
+            for name, value in environment(container, objects).items():
+                patched.setenv(name, "postgresql://u:p@h/d" if name == "OTEO_DATABASE_URL" else value)
+            assert job_environment(SETTINGS[part]()).get("OTEO_DEIDENTIFICATION_KEY_FILE") == expected, part
 
 
 def test_an_upgrade_keeps_what_may_not_change(preset: str, tmp_path: Path) -> None:

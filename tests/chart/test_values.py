@@ -427,7 +427,9 @@ def test_the_notes_say_what_to_do_next(preset: str, says: list[str], silent: lis
     assert done.returncode == 0, done.stderr
     notes = done.stdout.partition("\nNOTES:\n")[2]
     # Every Secret that a pod wants is named.
-    wanted = {volume["secret"]["secretName"] for group in pods(render(preset)) for volume in group.spec.get("volumes", []) if "secret" in volume}
+    wanted = {
+        volume["secret"]["secretName"] for group in pods(render(preset)) for volume in group.spec.get("volumes", []) if "secret" in volume
+    }
     for group in pods(render(preset)):
         for container in group.containers():
             found = environment(container, render(preset)).values()
