@@ -8,7 +8,12 @@ a model that does next to nothing, so that what is left is the way there and bac
 - throughput and latency of `Predict` with a PNG, of Triton called directly with the decoded tensor, and of onnxruntime in this process
   with the same decoding, in turn within each repeat; median of the repeats and their range;
 - the gateway's own processor time a request, beyond decoding and resizing, and that of forwarding a 600 KB inference request;
-- where the time of one request goes.
+- where the time of one request goes;
+- bars (`predict_bars.py`): Predict against decoding here and Triton without a gateway, and against LitServe with the same model and decoding
+  (``--litserve PYTHON`` of an environment that has it, such as ``python -m venv .build/litserve && .build/litserve/bin/pip install litserve``);
+  open loop at 70 % load; every task; streams.
+
+``--image FILE`` measures with an image of one's own, of any format that the gateway reads, instead of the PNG.
 """
 
 from __future__ import annotations
@@ -24,20 +29,25 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import cv2
 import grpc
 import numpy as np
 import onnx
 import onnxruntime
+import predict_bars
 import psutil
 import uvloop
 from google.longrunning import operations_pb2, operations_pb2_grpc
+from judged_models import MODELS
+from judged_models import publish as publish_task
 
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.images import InputPolicy, decode, prepare
@@ -151,7 +161,7 @@ def publish(store: ArtifactStore, name: str, graph: bytes, side: int) -> ModelPa
 
 
 @contextmanager
-def running_gateway(home: Path, triton: str) -> Iterator[tuple[str, psutil.Process]]:
+def running_gateway(home: Path, triton: str, processes: int) -> Iterator[tuple[str, psutil.Process]]:
     """Run a gateway as a process of its own."""
     address = f"127.0.0.1:{ports.free_port()}"
     environment = {
@@ -161,6 +171,7 @@ def running_gateway(home: Path, triton: str) -> Iterator[tuple[str, psutil.Proce
         "OTEO_GATEWAY_ADDRESS": address,
         "OTEO_TRITON_URLS": triton,
         "OTEO_LOG_LEVEL": "info",
+        "OTEO_PROCESSES": str(processes),
         "OMP_NUM_THREADS": "1",
     }
     with open(home / "gateway.log", "wb") as log:
@@ -341,9 +352,9 @@ async def compare(systems: Systems, models: Sequence[str], concurrency: Sequence
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """Give a process's processor time so far."""
-    times = process.cpu_times()
-    return float(times.user + times.system)
+    """Give the processor time so far of a process and those below it."""
+    times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
+    return float(sum(one.user + one.system for one in times))
 
 
 def decoding_milliseconds(content: bytes, package: ModelPackage, repeats: int = 200) -> tuple[float, float]:
@@ -450,15 +461,29 @@ async def where_it_goes(systems: Systems, model: str, count: int = 200) -> None:
 
 async def measure(options: argparse.Namespace, addresses: Sequence[str], processes: Processes, made: dict[str, Any]) -> None:
     """Run all measurements."""
-    content = png()
+    content = options.image.read_bytes() if options.image else png()
+    cores = len(os.sched_getaffinity(0))
     systems = Systems(*addresses, content, made["packages"], made["graphs"])
+    ways = predict_bars.Ways(addresses[0], addresses[1], made["litserve"], TOKEN, content, made["packages"], cores)
     try:
-        await compare(systems, options.models, options.concurrency, options.seconds, options.repeats)
-        await own_cost(systems, processes, content, made["packages"]["tiny"], options.seconds, options.repeats)
-        for model in options.models:
-            await where_it_goes(systems, model)
+        if "compare" in options.parts:
+            await compare(systems, options.models, options.concurrency, options.seconds, options.repeats)
+        if "cost" in options.parts:
+            await own_cost(systems, processes, content, made["packages"]["tiny"], options.seconds, options.repeats)
+        if "stages" in options.parts:
+            for model in options.models:
+                await where_it_goes(systems, model)
+        if "bars" in options.parts:
+            await predict_bars.bars(
+                ways, "resnet18", options.concurrency, options.seconds, options.repeats, litserve=bool(made["litserve"])
+            )
+        if "open" in options.parts:
+            await predict_bars.at_70_percent(ways, "resnet18", options.seconds, options.repeats)
+        if "tasks" in options.parts:
+            await predict_bars.tasks_and_streams(ways, made["tasks"], options.seconds, options.repeats)
     finally:
         await systems.close()
+        await ways.close()
 
 
 def main() -> None:
@@ -468,6 +493,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--concurrency", type=lambda text: [int(part) for part in text.split(",")], default=[1, 8, 32])
     parser.add_argument("--models", type=lambda text: text.split(","), default=["tiny", "resnet18"], help="models to compare on")
+    parser.add_argument("--parts", type=lambda text: text.split(","), default=["compare", "cost", "stages", "bars", "open", "tasks"])
+    parser.add_argument("--processes", type=int, default=1, help="processes of the gateway")
+    parser.add_argument("--image", type=Path, help="image to send instead of the PNG")
+    parser.add_argument("--litserve", type=Path, help="interpreter of an environment that has LitServe")
     parser.add_argument("--hop", nargs=2, metavar=("LISTEN", "TARGET"), help="be the bare hop; used by the benchmark itself")
     options = parser.parse_args()
     if options.hop:
@@ -478,16 +507,23 @@ def main() -> None:
         store = ArtifactStore(f"file://{home}/artifacts")
         graphs = {"tiny": tiny_graph(), "resnet18": resnet_graph(home), "large": tiny_graph()}
         packages = {name: publish(store, name, graph, LARGE if name == "large" else SIDE) for name, graph in graphs.items()}
-        with (
-            start(home / "model-repository", threads=0) as triton,
-            running_gateway(home, triton.address) as (address, gateway),
-            running_hop(triton.address) as (hop_address, hop),
-        ):
-            deploy(address, list(graphs))
-            print(
-                f"{os.cpu_count()} cores; load average before: {os.getloadavg()[0]:.1f}; {options.repeats} repeats of {options.seconds:g} s"
-            )
-            made = {"packages": packages, "graphs": graphs}
+        tasks = {task: task.replace("_", "-") for task in MODELS}
+        for task, model in tasks.items():
+            # Objects are found by this watershed's settings; the other tasks have none.
+            publish_task(store, task, model, decoding={"score": 0.3} if task == "instance_segmentation" else {})
+        with ExitStack() as stack:
+            triton = stack.enter_context(start(home / "model-repository", threads=0))
+            address, gateway = stack.enter_context(running_gateway(home, triton.address, options.processes))
+            hop_address, hop = stack.enter_context(running_hop(triton.address))
+            peer = ""
+            if options.litserve:
+                cores = len(os.sched_getaffinity(0))
+                running = predict_bars.running_litserve(options.litserve, home / "resnet18.onnx", packages["resnet18"], cores)
+                peer = stack.enter_context(running)
+            deploy(address, [*graphs, *tasks.values()])
+            load = os.getloadavg()[0]
+            print(f"{os.cpu_count()} cores; load average before: {load:.1f}; {options.repeats} repeats of {options.seconds:g} s")
+            made = {"packages": packages, "graphs": graphs, "tasks": tasks, "litserve": peer}
             asyncio.run(measure(options, (address, triton.address, hop_address), Processes(gateway, hop), made))
 
 

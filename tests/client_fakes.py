@@ -22,6 +22,8 @@ from oteo_protos.automl.v1 import automl_pb2, automl_pb2_grpc
 from oteo_protos.gateway.v1 import (
     deployment_pb2,
     deployment_pb2_grpc,
+    feedback_pb2,
+    feedback_pb2_grpc,
     inference_pb2,
     inference_pb2_grpc,
     pipeline_pb2,
@@ -428,6 +430,32 @@ class Inference(inference_pb2_grpc.InferenceServiceServicer):
         return answer
 
 
+class Feedback(feedback_pb2_grpc.FeedbackServiceServicer):
+    """Takes every correction of a class that it knows."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.corrections: list[feedback_pb2.Correction] = []
+
+    def SubmitCorrection(self, request, context):
+        self.world.asked.append(request)
+        if any(item.class_name not in ("round", "long") for item in request.annotations):
+            raise InvalidArgument("models/cells knows the classes round, long", reason="CLASS_NOT_KNOWN", field="annotations")
+        name = f"{request.parent}/corrections/c{len(self.corrections)}"
+        right = [item.class_name for item in request.annotations] == ["round"]
+        made = feedback_pb2.Correction(name=name, model=request.answer.model, annotations=request.annotations, agreement=float(right))
+        if request.consent:
+            made.sample = "datasets/cells-corrections/samples/abc"
+        self.corrections.insert(0, made)
+        return made
+
+    def GetCorrection(self, request, context):
+        return next(one for one in self.corrections if one.name == request.name)
+
+    def ListCorrections(self, request, context):
+        return feedback_pb2.ListCorrectionsResponse(corrections=self.corrections)
+
+
 class Pipelines(pipeline_pb2_grpc.PipelineServiceServicer):
     """Runs all steps at once; a source named "fails" fails the first time."""
 
@@ -578,6 +606,7 @@ def register(world: World, server: Any) -> Sequence[str]:
     automl_pb2_grpc.add_AutoMLServiceServicer_to_server(AutoML(world), server)
     deployment_pb2_grpc.add_DeploymentServiceServicer_to_server(Deployments(world), server)
     inference_pb2_grpc.add_InferenceServiceServicer_to_server(Inference(world), server)
+    feedback_pb2_grpc.add_FeedbackServiceServicer_to_server(Feedback(world), server)
     pipeline_pb2_grpc.add_PipelineServiceServicer_to_server(Pipelines(world), server)
     translate_pb2_grpc.add_TranslateServiceServicer_to_server(Translate(world), server)
     operations_pb2_grpc.add_OperationsServicer_to_server(Operations(world), server)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
 from oteo.augmentations import Augmentations
 from oteo.connection import Endpoint, call, find_endpoint, open_channel
+from oteo.corrections import Corrections
 from oteo.credentials import TokenSource
 from oteo.datasets import Datasets
 from oteo.deployments import Deployments
@@ -18,6 +19,7 @@ from oteo.names import enum_name, resource, slug, source_uri
 from oteo.operations import OperationHandle, Operations
 from oteo.predictions import predict_request
 from oteo.shifts import Shifts
+from oteo.streaming import WINDOW, Image, Streamed, predict_many
 from oteo.translators import Translators
 from oteo_protos.augment.v1 import dataset_pb2
 from oteo_protos.automl.v1 import automl_pb2
@@ -48,6 +50,7 @@ class Client:
         self.shifts = Shifts(self.channel)
         self.translators = Translators(self.channel)
         self.deployments = Deployments(self.channel)
+        self.corrections = Corrections(self.channel)
         self.operations = Operations(self.channel)
         self._inference = inference_pb2_grpc.InferenceServiceStub(self.channel)
         self._pipelines = pipeline_pb2_grpc.PipelineServiceStub(self.channel)
@@ -99,6 +102,36 @@ class Client:
             ``tiling``, ``masks``, ``alias``, ``adapt``.
         """
         return call(self._inference.Predict, predict_request(deployment, image, **options), timeout=timeout)
+
+    def predict_many(
+        self, deployment: str, images: Iterable[Image], *, window: int = WINDOW, timeout: float | None = None, **options: Any
+    ) -> Iterator[Streamed]:
+        """Answer for many images through one stream, in order.
+
+        Parameters
+        ----------
+        deployment
+            Short or full name.
+        images
+            As for `predict`; read as there is room for them.
+        window
+            Images that are under way at a time.
+        timeout
+            Seconds for all of them together; None: no limit.
+        **options
+            As for `predict`.
+
+        Yields
+        ------
+        Streamed
+            Image by image, its answer or its error; an image's error ends nothing. A stream that breaks with UNAVAILABLE is taken up where it broke.
+
+        Raises
+        ------
+        OteoApiError
+            The stream itself failed.
+        """
+        return predict_many(self._inference, deployment, images, window=window, timeout=timeout, **options)
 
     def run_pipeline(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,26 +15,10 @@ import grpc
 
 from oteo.credentials import TokenSource, from_environment
 from oteo.errors import OteoApiError
+from oteo.retrying import POLICY, RetryPolicy, made_repeatable
 
 T = TypeVar("T")
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-# AIP-194: only UNAVAILABLE is tried again; every call that changes something carries a request_id, so that this is safe.
-SERVICE_CONFIG = json.dumps(
-    {
-        "methodConfig": [
-            {
-                "name": [{}],
-                "retryPolicy": {
-                    "maxAttempts": 5,
-                    "initialBackoff": "0.2s",
-                    "maxBackoff": "3s",
-                    "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
-                },
-            }
-        ]
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -112,7 +97,7 @@ def _path(text: str | None) -> Path | None:
     return Path(text).expanduser() if text else None
 
 
-def _credentials(endpoint: Endpoint) -> grpc.ChannelCredentials | None:
+def channel_credentials(endpoint: Endpoint) -> grpc.ChannelCredentials | None:
     """Give the TLS that an endpoint wants; None: none.
 
     Raises
@@ -163,17 +148,22 @@ class _Token(
         return continuation(self._with(client_call_details), request_iterator)
 
 
-def open_channel(endpoint: Endpoint) -> grpc.Channel:
-    """Open a channel to the gateway with token, retries, keep-alive and message limits."""
-    options = [
-        ("grpc.service_config", SERVICE_CONFIG),
+def channel_options(endpoint: Endpoint) -> list[tuple[str, Any]]:
+    """Give the options of channels to the gateway: message limits and keep-alive. Calls are made again by `call`, which knows RetryInfo."""
+    return [
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.keepalive_time_ms", 60_000),
         # A proxy for the web has no business with a gateway on this machine.
         ("grpc.enable_http_proxy", 0 if endpoint.is_local else 1),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
     ]
-    credentials = _credentials(endpoint)
+
+
+def open_channel(endpoint: Endpoint) -> grpc.Channel:
+    """Open a channel to the gateway, with the token on every call."""
+    options = channel_options(endpoint)
+    credentials = channel_credentials(endpoint)
     if credentials is not None:
         channel = grpc.secure_channel(endpoint.address, credentials, options)
     else:
@@ -181,12 +171,30 @@ def open_channel(endpoint: Endpoint) -> grpc.Channel:
     return grpc.intercept_channel(channel, _Token(endpoint.token)) if endpoint.token else channel
 
 
-def call(method: Callable[..., T], request: Any, timeout: float | None = None) -> T:
-    """Call a stub's method; turn a failed call into `OteoApiError`. ``timeout`` in seconds."""
-    try:
-        return method(request, timeout=timeout)
-    except grpc.RpcError as error:
-        raise OteoApiError.from_rpc(error) from None
+def call(method: Callable[..., T], request: Any, timeout: float | None = None, policy: RetryPolicy = POLICY) -> T:
+    """Call a stub's unary method, and again where AIP-194 has it; turn a failed call into `OteoApiError`.
+
+    Parameters
+    ----------
+    method, request
+        The stub's method and its request, which gets a ``request_id`` where it has that field and none is set.
+    timeout
+        Seconds for all attempts and the pauses between them together; None: no limit.
+    policy
+        How often and when it is made again.
+    """
+    until = None if timeout is None else time.monotonic() + timeout
+    request, attempt = made_repeatable(request), 0
+    while True:
+        attempt += 1
+        try:
+            return method(request, timeout=None if until is None else max(0.0, until - time.monotonic()))
+        except grpc.RpcError as error:
+            failed = OteoApiError.from_rpc(error)
+        pause = policy.pause(failed, attempt, None if until is None else until - time.monotonic())
+        if pause is None:
+            raise failed
+        time.sleep(pause)
 
 
 def pages(method: Callable[..., Any], request: Any, field: str, limit: int | None = None) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""A server's certificate, taken anew when its files are renewed, without a restart."""
+"""TLS: a server's certificate, taken anew when its files are renewed, without a restart, and what callers show."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import grpc
 
 from oteo_core import telemetry
 from oteo_core.errors import FailedPrecondition
+from oteo_core.settings import CoreSettings
 
 _LOG = telemetry.logger("oteo.certificates")
 
@@ -79,3 +80,24 @@ class CertificateFiles:
         if self._stamps() != stamp:
             raise ValueError("the files are being written")
         return stamp, pems
+
+
+def _read(path: Path | None) -> bytes | None:
+    return None if path is None else path.expanduser().read_bytes()
+
+
+def server_credentials(settings: CoreSettings) -> grpc.ServerCredentials | None:
+    """Give the server's TLS credentials; None where no certificate is set."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    asked = settings.tls_client_ca if settings.tls_client_auth else None
+    return CertificateFiles(settings.tls_cert, settings.tls_key, asked).credentials()
+
+
+def channel_credentials(settings: CoreSettings) -> grpc.ChannelCredentials | None:
+    """Give the TLS credentials for calls to other services; None where TLS is off."""
+    if settings.tls_cert is None:
+        return None
+    certificate, key = _read(settings.tls_cert), _read(settings.tls_key)
+    mutual = settings.tls_client_ca is not None
+    return grpc.ssl_channel_credentials(_read(settings.tls_ca), key if mutual else None, certificate if mutual else None)

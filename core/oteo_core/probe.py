@@ -13,7 +13,7 @@ import sys
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from oteo_core.security import channel_credentials
+from oteo_core.certificates import channel_credentials
 from oteo_core.settings import CoreSettings
 
 

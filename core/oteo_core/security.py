@@ -1,14 +1,10 @@
-"""The shared token, and TLS."""
+"""The shared token."""
 
 from __future__ import annotations
 
 import hmac
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
-import grpc
-
-from oteo_core.certificates import CertificateFiles
 from oteo_core.errors import FailedPrecondition, Unauthenticated
 from oteo_core.settings import CoreSettings
 
@@ -54,24 +50,3 @@ def required_token(settings: CoreSettings) -> str | None:
 def bearer(token: str | None) -> Iterable[tuple[str, str]]:
     """Give the metadata that carries a token."""
     return (("authorization", f"Bearer {token}"),) if token else ()
-
-
-def _read(path: Path | None) -> bytes | None:
-    return None if path is None else path.expanduser().read_bytes()
-
-
-def server_credentials(settings: CoreSettings) -> grpc.ServerCredentials | None:
-    """Give the server's TLS credentials; None where no certificate is set."""
-    if settings.tls_cert is None or settings.tls_key is None:
-        return None
-    asked = settings.tls_client_ca if settings.tls_client_auth else None
-    return CertificateFiles(settings.tls_cert, settings.tls_key, asked).credentials()
-
-
-def channel_credentials(settings: CoreSettings) -> grpc.ChannelCredentials | None:
-    """Give the TLS credentials for calls to other services; None where TLS is off."""
-    if settings.tls_cert is None:
-        return None
-    certificate, key = _read(settings.tls_cert), _read(settings.tls_key)
-    mutual = settings.tls_client_ca is not None
-    return grpc.ssl_channel_credentials(_read(settings.tls_ca), key if mutual else None, certificate if mutual else None)

@@ -40,6 +40,7 @@ class CoreSettings(BaseSettings):
     translate_address: str = Field(default="127.0.0.1:7003", description="host:port of translate.")
     gateway_address: str = Field(default="127.0.0.1:7000", description="host:port of the gateway.")
     listen: str = Field(default="", description="host:port to serve on; empty: the service's own address.")
+    reuse_port: bool = Field(default=False, description="Share the port with other processes; the gateway's own parent sets it for them.")
     metrics_port: int = Field(default=0, ge=0, le=65535, description="Port of Prometheus metrics over HTTP; 0: off.")
     token: SecretStr | None = Field(default=None, description="Token that every call must bear.")
     token_file: Path | None = Field(default=None, description="File that holds the token.")
@@ -52,10 +53,21 @@ class CoreSettings(BaseSettings):
         default=True,
         description="Whether callers must show a certificate where tls_client_ca is set; off where callers come from outside, and bear tokens.",
     )
+    max_concurrent_streams: int = Field(default=1024, ge=1, description="Calls at a time over one connection; more wait at the caller.")
     max_connection_age_seconds: float = Field(
         default=0.0,
         ge=0,
         description="Age at which a connection is ended, so that callers look again for replicas, seconds; 0: never. Calls in flight go on.",
+    )
+    otlp_endpoint: str = Field(
+        default="",
+        description="Address of an OTLP collector that traces are sent to over gRPC, http://HOST:4317 or https://…; empty: none.",
+    )
+    trace_ratio: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="Share of the traces begun here that are recorded; one begun by a caller is as the caller says.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least severity that is logged.")
     log_format: Literal["json", "console"] = Field(default="json", description="One JSON object a line, or text for a person.")

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import structlog
-from prometheus_client import Counter, Gauge, Histogram, start_http_server
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from oteo_core.settings import CoreSettings
 
@@ -18,7 +18,8 @@ SECONDS = Histogram(
     ["method"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
-IN_FLIGHT = Gauge("oteo_rpc_in_flight", "Calls that are being answered.", ["method"])
+# Each gauge says how those of several processes make one: see prometheus_client, "multiprocess mode".
+IN_FLIGHT = Gauge("oteo_rpc_in_flight", "Calls that are being answered.", ["method"], multiprocess_mode="livesum")
 
 AUDIT_RECORDS = Counter("oteo_audit_records_total", "Records of the audit log that were written, by kind.", ["kind"])
 AUDIT_FAILURES = Counter("oteo_audit_failures_total", "Records of the audit log that could not be written.")
@@ -27,11 +28,13 @@ UNFINISHED = Gauge(
     "oteo_operations_unfinished",
     "Operations that are not done and this replica's to bring forward, by service and state.",
     ["service", "state"],
+    multiprocess_mode="livesum",
 )
 SILENT = Gauge(
     "oteo_operations_silent_seconds",
     "Time since the last news of that operation which has been silent for longest, seconds; 0 where all are done.",
     ["service"],
+    multiprocess_mode="livemax",
 )
 
 
@@ -66,7 +69,7 @@ def configure_logging(settings: CoreSettings, service: str) -> None:
     )
     logging.basicConfig(handlers=[handler], level=level, force=True)
     # Chatty libraries say nothing below a warning.
-    for name in ("grpc", "urllib3", "asyncio", "botocore", "aiobotocore", "s3fs", "fsspec"):
+    for name in ("grpc", "urllib3", "asyncio", "botocore", "aiobotocore", "s3fs", "fsspec", "opentelemetry"):
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
 
 
@@ -75,7 +78,7 @@ def logger(name: str) -> Any:
     return structlog.get_logger(name)
 
 
-def serve_metrics(port: int, address: str = "127.0.0.1") -> None:
+def serve_metrics(port: int, address: str = "127.0.0.1", registry: CollectorRegistry = REGISTRY) -> None:
     """Serve Prometheus' metrics over HTTP in a thread of its own; port 0: not at all."""
     if port:
-        start_http_server(port, addr=address)
+        start_http_server(port, addr=address, registry=registry)

@@ -392,7 +392,9 @@ def test_an_import_of_series_that_was_stopped_goes_on_with_the_same_groups(tmp_p
         import_source(tmp_path / "in", split=apart, name="parts", hooks=Hooks(save=save, key=lambda: key))
     # What was scanned before and what is scanned now is hashed under one key.
     options = ImportOptions("parts", str(tmp_path / "in"), split=apart, keep_names=True)
-    import_dataset(options, store, "datasets/parts", limits=Limits(), hooks=Hooks(load=kept.get, save=lambda name, data: None, key=lambda: key))
+    import_dataset(
+        options, store, "datasets/parts", limits=Limits(), hooks=Hooks(load=kept.get, save=lambda name, data: None, key=lambda: key)
+    )
     parts = DatasetReader(store, "parts")
     assert {row.id: row.group for row in parts.samples()} == {row.id: row.group for row in whole.reader.samples()}
     assert parts.info.digest == whole.info.digest

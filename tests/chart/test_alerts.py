@@ -130,6 +130,20 @@ CASES: dict[str, tuple[list[dict[str, str]], str, dict[str, set[str]]]] = {
         "1h20m",
         {},
     ),
+    "the images of a deployment shift, as one of two gateways says": (
+        [
+            *OK,
+            {"series": f'oteo_shift_alarm{{{SERVING},deployment="cells",pod="a"}}', "values": "0x480"},
+            {"series": f'oteo_shift_alarm{{{SERVING},deployment="cells",pod="b"}}', "values": "0x30 1x450"},
+        ],
+        "1h",
+        {"OteoShift": {"ticket"}},
+    ),
+    "an alarm of a shift that ended at once": (
+        [*OK, {"series": f'oteo_shift_alarm{{{SERVING},deployment="cells",pod="a"}}', "values": "0x30 1x2 0x448"}],
+        "1h",
+        {},
+    ),
     "a certificate ends in ten days": (
         [*OK, {"series": f'certmanager_certificate_expiration_timestamp_seconds{{{SERVING},name="oteo-gateway"}}', "values": "864000x480"}],
         "2h",
@@ -193,7 +207,7 @@ def unknown(text: str) -> list[str]:
     """Give the commands in a text that ``oteo`` does not have; words after a command are the text's own or its arguments, options must be there."""
     found = []
     # Not the package `oteo_core`, the chart `deploy/k8s/oteo` or helm's release: a command begins a text, a code or a sentence's part.
-    for words in re.findall(r"(?<![\w./-])oteo((?: [a-zA-Z-]+\b(?!/))+)", text):
+    for words in re.findall(r"(?<![\w./-])oteo((?: (?!oteo )[a-zA-Z-]+\b(?!/))+)", text):
         node: Any = typer.main.get_command(app)
         said = words.split()
         while isinstance(node, typer.core.TyperGroup) and said:
@@ -214,6 +228,8 @@ def unknown(text: str) -> list[str]:
 
 def test_what_is_taken_for_a_command() -> None:
     assert unknown("See oteo operations list, and the pods; (oteo deploy list).") == []
+    assert unknown("so say oteo shift and oteo translate.") == []
+    assert unknown("oteo shift and oteo translation") == ["oteo translation"]
     assert unknown("See oteo deployments list.") == ["oteo deployments list"]
     assert unknown("oteo deploy lists") == ["oteo deploy lists"]
     assert unknown("oteo deploy show skin --revision") == ["oteo deploy show skin --revision: --revision"]
@@ -281,7 +297,14 @@ def test_every_metric_that_is_asked_for_exists() -> None:
         assert names <= known, (place, names - known)
         used |= names
     # What Oteo counts is looked at by somebody.
-    assert {"oteo_rpc_handled_total", "oteo_predict_waiting", "oteo_predict_refused_total", "oteo_operations_silent_seconds"} <= used
+    assert {
+        "oteo_rpc_handled_total",
+        "oteo_predict_waiting",
+        "oteo_predict_refused_total",
+        "oteo_operations_silent_seconds",
+        "oteo_shift_alarm",
+        "oteo_live_accuracy",
+    } <= used
 
 
 def test_dashboards_are_whole() -> None:

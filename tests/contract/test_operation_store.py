@@ -211,3 +211,18 @@ def test_ids_sort_by_time() -> None:
     assert ids == sorted(ids)
     assert all(len(identity) == len("toy-") + 20 for identity in ids)
     assert len({new_operation_id("toy", now=5.0) for _ in range(1000)}) == 1000
+
+
+def test_tables_of_the_release_before_are_raised_and_keep_their_rows(database_url: str) -> None:
+    from sqlalchemy import text
+
+    store = OperationStore(database_url)
+    row, _ = store.insert(new(traceparent="00-trace"))
+    with store.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE operations DROP COLUMN traceparent"))
+        connection.execute(text("UPDATE oteo_schema SET version = 1 WHERE part = 'operations'"))
+    store.close()
+    raised = OperationStore(database_url)
+    assert raised.get(row.id) == replace(row, traceparent="")
+    assert raised.insert(new(traceparent="00-trace"))[0].traceparent == "00-trace"
+    raised.close()

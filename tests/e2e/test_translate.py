@@ -92,12 +92,15 @@ def test_a_deployment_uses_it_if_it_passed_its_gate_and_says_so(served, calls, t
         source = image_pb2.ImageSource(content=encode_png(pixels))
         return calls.inference.Predict(inference_pb2.PredictRequest(deployment="deployments/adapted", image=source), timeout=60)
 
-    home = draw_cell(3, size=96)[0]
-    dark = np.rint(home * (0.45, 0.5, 0.65)).astype(np.uint8)
-    adapted = ask(dark)
-    assert (adapted.translator, adapted.alias) == (translator.name, "champion")
-    assert [finding.code for finding in adapted.findings] == ["TRANSLATED"]
-    assert adapted.shift.p_value < 0.05
-    usual = ask(home)
-    assert (usual.translator, usual.findings[0].code) == ("", "NOT_TRANSLATED")
+    # A test of single images at .05 errs on one in twenty of either kind.
+    home = [draw_cell(index, size=96)[0] for index in range(8)]
+    adapted = [ask(np.rint(image * (0.45, 0.5, 0.65)).astype(np.uint8)) for image in home]
+    usual = [ask(image) for image in home]
+    assert sum(answer.translator == translator.name for answer in adapted) >= 6
+    assert sum(answer.translator == "" for answer in usual) >= 6
+    for answer in (*adapted, *usual):
+        said = {finding.code for finding in answer.findings}
+        assert answer.alias == "champion"
+        assert ("TRANSLATED" in said) == (answer.translator != "")
+        assert ("NOT_TRANSLATED" in said) == (answer.translator == "")
     calls.deployments.DeleteDeployment(deployment_pb2.DeleteDeploymentRequest(name="deployments/adapted"))

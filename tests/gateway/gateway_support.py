@@ -59,7 +59,7 @@ max_batch_size: 8
 input [{{ name: "image" data_type: TYPE_UINT8 dims: [{height}, {width}, {channels}] }}]
 output [{{ name: "probabilities" data_type: TYPE_FP32 dims: [{classes}] }}, {{ name: "logits" data_type: TYPE_FP32 dims: [{classes}] }}]
 instance_group [{{ count: 1 kind: KIND_CPU }}]
-dynamic_batching {{ }}
+dynamic_batching {{ {batching} }}
 parameters {{ key: "oteo_digest" value {{ string_value: "{digest}" }} }}
 """
 
@@ -72,8 +72,9 @@ def publish_model(
     sharpness: float = 8.0,
     graph: bytes | None = None,
     classes: list[str] | None = None,
+    batching: str = "",
 ) -> ModelPackage:
-    """Put a model package into the store, as AutoML would."""
+    """Put a model package into the store, as AutoML would; `batching` is the inside of Triton's ``dynamic_batching``."""
     names = classes or CLASSES
     rows = np.stack([image_statistics(np.random.default_rng(seed).integers(0, 255, (size, size, 3), dtype=np.uint8)) for seed in range(20)])
     package = ModelPackage(
@@ -93,7 +94,7 @@ def publish_model(
     )
     data = colour_model(sharpness=sharpness) if graph is None else graph
     package.digest = package.serving_digest(str(hash(data)))
-    config = CONFIG.format(name=model_id, height=size, width=size, channels=3, classes=len(names), digest=package.digest)
+    config = CONFIG.format(name=model_id, height=size, width=size, channels=3, classes=len(names), digest=package.digest, batching=batching)
     prefix = f"models/{model_id}"
     store.write_bytes(f"{prefix}/triton/{model_id}/1/model.onnx", data)
     store.write_bytes(f"{prefix}/triton/{model_id}/config.pbtxt", config.encode())
@@ -230,6 +231,17 @@ def wait_for(what: Callable[[], T], seconds: float = 20.0) -> T:
         assert time.monotonic() < until, f"still {answer!r} after {seconds} s"
         time.sleep(0.05)
     return answer
+
+
+def deploy_model(channel: grpc.Channel, model_id: str, metadata: tuple[tuple[str, str], ...] = ()) -> None:
+    """Put a model into service as the deployment of its own name, and wait until it is."""
+    wanted = deployment_pb2.Deployment(models=[deployment_pb2.DeployedModel(model=f"models/{model_id}")])
+    request = deployment_pb2.CreateDeploymentRequest(deployment=wanted)
+    made = deployment_pb2_grpc.DeploymentServiceStub(channel).CreateDeployment(request, timeout=10, metadata=metadata)
+    operations, named = operations_pb2_grpc.OperationsStub(channel), operations_pb2.GetOperationRequest(name=made.name)
+    wait_for(lambda: operations.GetOperation(named, timeout=5, metadata=metadata).done, 60)
+    ended = operations.GetOperation(named, timeout=5, metadata=metadata)
+    assert ended.WhichOneof("result") == "response", ended.error.message
 
 
 def details_of(error: grpc.RpcError) -> tuple[str, dict[str, str], float | None]:

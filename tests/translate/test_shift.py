@@ -12,7 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from oteo_core.errors import InvalidArgument
-from oteo_translate.shift import mmd, power
+from oteo_core.shift import power
+from oteo_translate.shift import mmd
 from oteo_translate.shift.c2st import aurocs, tell_apart
 from oteo_translate.shift.extremes import find_extremes
 from oteo_translate.shift.features import Feature, pooled_outputs

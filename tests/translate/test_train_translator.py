@@ -20,7 +20,7 @@ from training_tools import RuntimeParity
 
 from oteo_core.artifacts import open_store
 from oteo_core.datasets import DatasetReader
-from oteo_core.images import decode, encode_png
+from oteo_core.images import decode, encode_png, prepare
 from oteo_core.packages.translators import TRANSLATION, read_translator
 from oteo_core.server import sync_channel
 from oteo_protos.translate.v1 import translate_pb2 as pb
@@ -126,6 +126,11 @@ def test_what_makes_the_model_right_again_is_accepted_and_published_with_its_evi
     assert {TRANSLATION, "evidence.json", "report.html", "sheet.png", "translator.onnx", "triton/translator_lighter/1/model.onnx"} <= set(
         package.files
     )
+    # What the gateway tells the shifted source by, and a third one from it.
+    policy = package.input
+    dark, other = (np.asarray(prepare(squares(1, 900, gain)[0][0], policy, 8)) for gain in (0.45, 1.0))
+    assert package.shifted_reference is not None
+    assert package.shifted_reference.score(dark)[1] > 0.05 > package.shifted_reference.score(other)[1]
     page = store.read_bytes("translators/lighter/report.html").decode()
     assert "recommended" in page
     assert "data:image/png" in page

@@ -11,6 +11,7 @@ from oteo.cli import (
     audit,
     augment,
     codes,
+    correct,
     datasets,
     deidentify,
     deployments,
@@ -44,6 +45,7 @@ app.add_typer(translate.app, name="translate")
 shift.add(app)
 app.add_typer(deployments.app, name="deploy")
 predict.add(app)
+correct.add(app)
 deidentify.add(app)
 app.add_typer(operations.app, name="operations")
 app.add_typer(audit.app, name="audit")

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from oteo.cli.session import table
-from oteo.cli.show import facts
-from oteo.cli.words import enum_word, moment, short
+from oteo.cli.show import facts, plural
+from oteo.cli.words import enum_word, metric_text, moment, short
 from oteo_protos.gateway.v1 import deployment_pb2, inference_pb2
 
 
@@ -47,8 +47,27 @@ def deployment_facts(deployment: deployment_pb2.Deployment) -> Text:
             ("made", moment(deployment.create_time)),
             ("changed", moment(deployment.update_time)),
             ("generation", str(deployment.generation)),
+            ("shift", shift_words(deployment.shift)),
+            ("accuracy in use", accuracy_words(deployment)),
         ]
     )
+
+
+def shift_words(shift: deployment_pb2.ShiftStatus) -> str:
+    """Say how the watch for shift stands."""
+    if not shift.HasField("update_time"):
+        return shift.message
+    figures = f"p {shift.p_value:.2g}, effect {shift.effect_size:.2f}, {shift.test}, {plural(shift.window_size, 'image')}"
+    begun = f"ALARM since {moment(shift.alarm_time)}: " if shift.alarm else ""
+    return f"{begun}{shift.message} ({figures})"
+
+
+def accuracy_words(deployment: deployment_pb2.Deployment) -> str:
+    """Give the accuracy on images that readers judged; empty without any."""
+    if not deployment.HasField("live_accuracy"):
+        return ""
+    found = deployment.live_accuracy
+    return f"{found.name} {metric_text(found)} on {plural(found.sample_count, 'image')} that readers judged"
 
 
 def comparisons_table(found: Iterable[deployment_pb2.ShadowComparison]) -> Table:
@@ -89,8 +108,10 @@ def deployment(given: deployment_pb2.Deployment) -> list[Text | Table]:
 
 def deployments_table(deployments: Iterable[deployment_pb2.Deployment]) -> Table:
     """Give many deployments."""
-    made = table("deployment", "state", "models", "replicas ready", "changed", right=("replicas ready",))
+    made = table("deployment", "state", "models", "replicas ready", "shift", "accuracy in use", "changed", right=("replicas ready",))
     for item in deployments:
         ready = f"{sum(r.ready for r in item.replicas)} of {len(item.replicas)}"
-        made.add_row(short(item.name), state_word(item), escape(parts(item.models)), ready, moment(item.update_time))
+        shift = "[red]alarm[/]" if item.shift.alarm else "none found" if item.shift.HasField("update_time") else ""
+        right = metric_text(item.live_accuracy) if item.HasField("live_accuracy") else ""
+        made.add_row(short(item.name), state_word(item), escape(parts(item.models)), ready, shift, right, moment(item.update_time))
     return made

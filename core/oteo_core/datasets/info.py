@@ -117,6 +117,9 @@ class DatasetInfo:
         The most bits that any sample's pixels fill: with it all images are scaled alike. Filled in by the writer; 0 where it is not known.
     skeletons
         The points of classes whose objects have key points.
+    table
+        File of the samples' table, beside `dataset.json`. One that grows has a new one with each change, so that whoever reads it sees it before
+        the change or after it.
     exact_duplicate_groups, near_duplicate_groups
         Groups of equal images, and of images that look alike, exact ones included.
     """
@@ -145,6 +148,7 @@ class DatasetInfo:
     sizes: SizeRange = SizeRange()
     bit_depth: int = 0
     skeletons: tuple[Skeleton, ...] = ()
+    table: str = "samples.parquet"
 
     def to_json(self) -> bytes:
         """Give `dataset.json`."""

@@ -16,7 +16,7 @@ from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets.columns import from_batch
 from oteo_core.datasets.info import DatasetInfo
 from oteo_core.datasets.sample import Sample
-from oteo_core.datasets.writer import MANIFEST, SAMPLES
+from oteo_core.datasets.writer import MANIFEST
 from oteo_core.errors import DataLoss, NotFound
 from oteo_core.images import Image, ImageLimits, decode, decode_labels
 
@@ -83,7 +83,7 @@ class DatasetReader:
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[Any]:
         """Give Arrow record batches of at most one row group, all rows, these columns."""
-        with self._store.open(f"{self._prefix}/{SAMPLES}") as stream:
+        with self._store.open(f"{self._prefix}/{self.info.table}") as stream:
             file = pq.ParquetFile(stream)
             for index in range(file.num_row_groups):
                 yield from file.read_row_group(index, columns=None if columns is None else list(columns)).to_batches()
@@ -102,7 +102,7 @@ class DatasetReader:
         only_findings
             True: only samples with at least one finding.
         """
-        with self._store.open(f"{self._prefix}/{SAMPLES}") as stream:
+        with self._store.open(f"{self._prefix}/{self.info.table}") as stream:
             file = pq.ParquetFile(stream)
             row = 0
             for index in range(file.num_row_groups):
@@ -123,7 +123,7 @@ class DatasetReader:
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Give the whole table, all rows, these columns."""
-        with self._store.open(f"{self._prefix}/{SAMPLES}") as stream:
+        with self._store.open(f"{self._prefix}/{self.info.table}") as stream:
             return pq.read_table(stream, columns=None if columns is None else list(columns))
 
     def sample(self, sample_id: str) -> Sample:
@@ -134,7 +134,7 @@ class DatasetReader:
         NotFound
             SAMPLE_NOT_FOUND.
         """
-        with self._store.open(f"{self._prefix}/{SAMPLES}") as stream:
+        with self._store.open(f"{self._prefix}/{self.info.table}") as stream:
             table = pq.read_table(stream, filters=[("id", "=", sample_id)])
         for batch in table.to_batches():
             for found in from_batch(batch):

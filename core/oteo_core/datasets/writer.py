@@ -62,12 +62,14 @@ class DatasetWriter:
         The dataset's folder there; while a job runs, its staging folder.
     info
         What is known of the dataset; counts, digest, uid and time are filled in by `finish`.
+    table
+        Name of the table's file; another than `SAMPLES` for a dataset that is written again while it is read.
     """
 
-    def __init__(self, store: ArtifactStore, prefix: str, info: DatasetInfo) -> None:
+    def __init__(self, store: ArtifactStore, prefix: str, info: DatasetInfo, *, table: str = SAMPLES) -> None:
         self._store = store
         self._prefix = prefix.rstrip("/")
-        self._info = info
+        self._info = replace(info, table=table)
         self._folder = tempfile.TemporaryDirectory(prefix="oteo-dataset-")
         self._file = Path(self._folder.name) / SAMPLES
         self._parquet = pq.ParquetWriter(self._file, SCHEMA, compression="zstd")
@@ -132,7 +134,7 @@ class DatasetWriter:
             media_bytes=sum(self._media.values()),
             digest=self._digest(info),
         )
-        self._store.put_file(self._file, f"{self._prefix}/{SAMPLES}")
+        self._store.put_file(self._file, f"{self._prefix}/{info.table}")
         self._store.write_bytes(f"{self._prefix}/{MANIFEST}", info.to_json())
         self.close()
         return info

@@ -15,6 +15,7 @@ from google.protobuf import any_pb2
 from google.protobuf.message import Message
 from google.rpc import status_pb2
 
+from oteo_core import tracing
 from oteo_core.artifacts import ArtifactStore, open_store
 from oteo_core.errors import Internal, NotFound, OteoError, ResourceExhausted, Unavailable, from_exception
 from oteo_core.jobs import files
@@ -71,7 +72,10 @@ def run_job(
         sys.exit(2)
     settings = settings_class()
     configure_logging(settings, "job")
+    # An operation's id begins with its service.
+    tracing.configure_tracing(settings, f"{given[0].partition('-')[0]}-job")
     status = execute(given[0], int(given[1]), settings, open_store(settings), handlers)
+    tracing.end_tracing()
     sys.stdout.flush()
     sys.stderr.flush()
     end_children()
@@ -132,7 +136,10 @@ def execute(
     )
     context.watch.start(signals=signals)
     try:
-        return _run(handler, context, attempt, folder)
+        with tracing.working(f"job {attempt.method}", os.environ, {"oteo.operation": operation_id, "oteo.attempt": number}) as entry:
+            if entry.here is not None:
+                structlog.contextvars.bind_contextvars(trace_id=entry.here.trace_id)
+            return _run(handler, context, attempt, folder)
     finally:
         context.watch.finish()
         shutil.rmtree(context.scratch, ignore_errors=True)

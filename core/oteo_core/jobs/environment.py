@@ -11,7 +11,7 @@ from pydantic_settings import NoDecode
 
 from oteo_core.settings import CoreSettings
 
-_NOT_FOR_JOBS = frozenset({"token", "database_url", "listen", "metrics_port", "tls_key", "tls_cert", "tls_client_ca"})
+_NOT_FOR_JOBS = frozenset({"token", "database_url", "listen", "reuse_port", "metrics_port", "tls_key", "tls_cert", "tls_client_ca"})
 """Secrets that jobs have no use for (a job's environment is shown by Ray's dashboard), and what concerns serving."""
 _PASSED_ON = ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_CA_BUNDLE", "AWS_PROFILE", "MLFLOW_TRACKING_TOKEN")
 

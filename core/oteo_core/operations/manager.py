@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2
 
 from oteo_core import context as call_context
+from oteo_core import tracing
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.errors import Cancelled, FailedPrecondition, NotFound, OteoError
 from oteo_core.jobs import files
@@ -173,6 +174,7 @@ class OperationManager:
             lease_owner=self.owner,
             lease_seconds=self.reconciler.lease_seconds,
             state=State.RUNNING if external else State.QUEUED,
+            traceparent=tracing.traceparent(),
         )
 
     # Looking.

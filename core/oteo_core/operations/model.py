@@ -71,6 +71,8 @@ class OperationRow:
     deadline: float | None
     sweep_time: float | None
     """When what a late writer may have left is deleted."""
+    traceparent: str
+    """Place in the trace of the call that began it, as W3C writes it; empty where it was in none."""
 
     @classmethod
     def from_mapping(cls, row: Mapping[Any, Any]) -> OperationRow:

@@ -12,6 +12,7 @@ import structlog
 from google.protobuf import any_pb2
 from google.rpc import status_pb2
 
+from oteo_core import tracing
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.errors import Cancelled, DeadlineExceeded, FailedPrecondition, Internal, NotFound, OteoError, ResourceExhausted, Unavailable
 from oteo_core.jobs import files
@@ -200,7 +201,7 @@ class Reconciler:
         )
         self._artifacts.write_bytes(f"{folder}/{files.ATTEMPT}", attempt.to_json())
         command = [self._settings.job_python, "-m", self._job_module, row.id, str(row.attempt)]
-        runner.submit(row.id, row.attempt, command, job_environment(self._settings))
+        runner.submit(row.id, row.attempt, command, {**job_environment(self._settings), **tracing.job_variables(row.traceparent)})
         if self._store.change(row.id, owner=self._owner, submitted=True) is not None:
             _LOG.info("job submitted", operation=row.id, attempt=row.attempt)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import (
     Boolean,
     Column,
+    Connection,
     Engine,
     Float,
     Index,
@@ -19,7 +20,7 @@ from sqlalchemy import (
 
 from oteo_core.operations.raising import Step, raise_tables
 
-VERSION = 1
+VERSION = 2
 """Version of the tables that this code reads and writes."""
 
 metadata = MetaData()
@@ -52,6 +53,7 @@ operations = Table(
     Column("end_time", Float),
     Column("deadline", Float),
     Column("sweep_time", Float),
+    Column("traceparent", String(128), nullable=False, server_default=""),
     # A replay of a call finds the first one.
     Index("operations_request", "service", "method", "caller", "request_id", unique=True),
     # At most one live operation on a resource: the database itself refuses the second.
@@ -66,7 +68,13 @@ operations = Table(
     Index("operations_live", "service", "end_time"),
 )
 """One row an operation. Times are seconds since 1970 by the database's clock."""
-_STEPS: dict[int, Step] = {}
+
+
+def _add_traceparent(connection: Connection) -> None:
+    connection.execute(text("ALTER TABLE operations ADD COLUMN traceparent VARCHAR(128) NOT NULL DEFAULT ''"))
+
+
+_STEPS: dict[int, Step] = {2: _add_traceparent}
 """What raises the tables to a version, by that version."""
 
 

@@ -40,6 +40,7 @@ class NewOperation:
     lease_owner: str = ""
     lease_seconds: float = 0.0
     state: State = State.QUEUED
+    traceparent: str = ""
 
 
 class OperationStore:
@@ -96,6 +97,7 @@ class OperationStore:
             "lease_expires": db_now() + new.lease_seconds,
             "cleanup": json.dumps(list(new.cleanup)),
             "metadata": new.metadata,
+            "traceparent": new.traceparent,
             "create_time": db_now(),
             "update_time": db_now(),
             "deadline": None if new.deadline_seconds is None else db_now() + new.deadline_seconds,

@@ -16,11 +16,11 @@ import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from oteo_core import telemetry
+from oteo_core import telemetry, tracing
 from oteo_core.access import Door, SharedTokenDoor
-from oteo_core.certificates import CertificateFiles
+from oteo_core.certificates import CertificateFiles, server_credentials
 from oteo_core.errors import Unavailable
-from oteo_core.security import required_token, server_credentials
+from oteo_core.security import required_token
 from oteo_core.server.calls import CallInterceptor
 from oteo_core.server.channels import server_options
 from oteo_core.server.hooks import CallHook
@@ -175,6 +175,7 @@ async def _run(
     LOG.info("draining", seconds=settings.drain_seconds)
     await server.stop(settings.drain_seconds)
     await _call(on_stop)
+    await asyncio.to_thread(tracing.end_tracing)
     LOG.info("stopped")
 
 
@@ -195,4 +196,5 @@ def serve(
     `build_server` says what ``door``, ``also`` and ``hook`` are.
     """
     telemetry.configure_logging(settings, service)
+    tracing.configure_tracing(settings, service)
     uvloop.run(_run(settings, service, register, on_start, on_stop, generic_handlers, door, also, hook))

@@ -19,7 +19,7 @@ import grpc
 import structlog
 from google.rpc import code_pb2
 
-from oteo_core import telemetry
+from oteo_core import telemetry, tracing
 from oteo_core.access import Admission, Door
 from oteo_core.context import CallContext, enter
 from oteo_core.errors import Cancelled, DeadlineExceeded, Internal, OteoError, Unimplemented, from_exception
@@ -70,6 +70,12 @@ async def _checked(source: AsyncIterator[Any], admission: Admission) -> AsyncIte
             await admission.took(request)
         validate(request)
         yield request
+
+
+def _name(code: Any) -> str:
+    """Give a status code's name, however grpc.aio keeps it."""
+    known = CODES.get(code, code)
+    return known.name if isinstance(known, grpc.StatusCode) else "UNKNOWN"
 
 
 _END = object()
@@ -219,9 +225,25 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             yield response
 
     async def _answer(self, method: str, context: Any, admission: Admission, run: Callable[[CallContext], Any], request: Any = None) -> Any:
+        """Answer a call in its place of a trace."""
+        metadata = _texts(context.invocation_metadata())
+        if method in _QUIET:
+            return await self._run(method, metadata, context, admission, run, request, None)
+        with tracing.answering(method, metadata) as entry:
+            return await self._run(method, metadata, context, admission, run, request, entry)
+
+    async def _run(
+        self,
+        method: str,
+        metadata: dict[str, str],
+        context: Any,
+        admission: Admission,
+        run: Callable[[CallContext], Any],
+        request: Any,
+        entry: tracing.Entry | None,
+    ) -> Any:
         """Run a handler; log and count how it ended, and turn errors into status with details."""
         began = time.perf_counter()
-        metadata = _texts(context.invocation_metadata())
         # gRPC gives the seconds that are left, or None, or a number beyond all time where the caller set no deadline.
         left = context.time_remaining()
         call = CallContext(
@@ -233,6 +255,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         )
         enter(call)
         structlog.contextvars.bind_contextvars(request_id=call.request_id)
+        if entry is not None and entry.here is not None:
+            structlog.contextvars.bind_contextvars(trace_id=entry.here.trace_id)
         # A handler that sets trailing metadata of its own, such as one that forwards, replaces it.
         context.set_trailing_metadata((("x-request-id", call.request_id),))
         error: OteoError | None = None
@@ -264,7 +288,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             name = method.rsplit("/", 1)[-1]
             error = Unimplemented(f"{name} is in the contract and not yet in this release of Oteo", metadata={"method": method})
         except grpc.aio.AbortError:
-            code = "ABORTED_BY_HANDLER"
+            # A handler that passes on another server's status has set it.
+            code = _name(context.code())
             raise
         except Exception as unexpected:  # noqa: BLE001 - whatever a handler raises must become a status
             error = self._unexpected(unexpected, method)
@@ -278,7 +303,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             telemetry.HANDLED.labels(method, code).inc()
             telemetry.SECONDS.labels(method).observe(seconds)
             await self._told(ending, code, error)
-            if method not in _QUIET:
+            if entry is not None:
+                entry.ended(code, error.reason if error else "")
                 LOG.info(
                     "call",
                     method=method,

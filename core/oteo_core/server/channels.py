@@ -6,8 +6,10 @@ from typing import Any
 
 import grpc
 
+from oteo_core import tracing
+from oteo_core.certificates import channel_credentials
 from oteo_core.context import current
-from oteo_core.security import bearer, channel_credentials
+from oteo_core.security import bearer
 from oteo_core.settings import CoreSettings
 
 _MOST_METADATA = 24 * 1024
@@ -27,8 +29,12 @@ def server_options(settings: CoreSettings) -> list[tuple[str, Any]]:
     """Give the options of servers."""
     chosen = [
         *options(settings),
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(settings.reuse_port)),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+        # Who connects and says nothing, or stays and asks nothing, does not keep a connection: a client opens another when it has a call.
+        ("grpc.server_handshake_timeout_ms", 20_000),
+        ("grpc.max_connection_idle_ms", 15 * 60_000),
         # Tokens of issuers that write many groups into them are larger than gRPC's 8 KiB; what is larger than this is refused before it is looked at.
         ("grpc.max_metadata_size", _MOST_METADATA),
         ("grpc.absolute_max_metadata_size", _MOST_METADATA),
@@ -48,9 +54,9 @@ def channel_options(address: str, settings: CoreSettings) -> list[tuple[str, Any
 
 
 def outgoing(token: str | None) -> list[tuple[str, str]]:
-    """Give the metadata of a call to another service: token, and the request id and caller of the call being answered."""
+    """Give the metadata of a call to another service: token, place in the trace, and the request id and caller of the call being answered."""
     call = current()
-    metadata = list(bearer(token))
+    metadata = [*bearer(token), *tracing.headers()]
     if call.request_id:
         metadata.append(("x-request-id", call.request_id))
     if call.caller:

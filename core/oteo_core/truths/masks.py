@@ -20,12 +20,15 @@ def outlines_of(sample: Sample) -> list[Polygons | Rle]:
     return [*sample.rle, *sample.polygons]
 
 
-def class_map(reader: DatasetReader, sample: Sample, classes: tuple[str, ...]) -> ClassMap:
-    """Give a sample's classes by pixel; numbers of a mask that are no class of `classes` are `IGNORED`, also those nobody knows."""
+def class_map(reader: DatasetReader | None, sample: Sample, classes: tuple[str, ...]) -> ClassMap:
+    """Give a sample's classes by pixel; numbers of a mask that are no class of `classes` are `IGNORED`, also those nobody knows.
+
+    `reader` gives the mask images; None where the sample has none.
+    """
     numbers = {name: place + 1 for place, name in enumerate(classes)}
     found = np.zeros((sample.height, sample.width), dtype=np.uint8)
-    encoding = reader.info.mask
-    if sample.mask_path and encoding is not None:
+    encoding = reader.info.mask if reader is not None else None
+    if sample.mask_path and reader is not None and encoding is not None:
         mask = _read(reader, sample)
         found = _by_class(mask, encoding, reader.info.classes, numbers) if encoding.kind == "class" else _all_of_one(mask, encoding)
     for thing, inside in _outlines(sample):
@@ -33,13 +36,16 @@ def class_map(reader: DatasetReader, sample: Sample, classes: tuple[str, ...]) -
     return ClassMap(found)
 
 
-def instance_map(reader: DatasetReader, sample: Sample, classes: tuple[str, ...]) -> Instances:
-    """Give a sample's objects by pixel; crowds and objects of other classes are -1. Of overlapping objects the smaller is on top."""
+def instance_map(reader: DatasetReader | None, sample: Sample, classes: tuple[str, ...]) -> Instances:
+    """Give a sample's objects by pixel; crowds and objects of other classes are -1. Of overlapping objects the smaller is on top.
+
+    `reader` gives the mask images; None where the sample has none.
+    """
     numbers = {name: place for place, name in enumerate(classes)}
     ids: NDArray[np.int32] = np.zeros((sample.height, sample.width), dtype=np.int32)
     labels: list[int] = []
-    encoding = reader.info.mask
-    if sample.mask_path and encoding is not None and encoding.kind == "instance":
+    encoding = reader.info.mask if reader is not None else None
+    if sample.mask_path and reader is not None and encoding is not None and encoding.kind == "instance":
         mask = _read(reader, sample)
         values, places = np.unique(mask, return_inverse=True)
         order = np.zeros(len(values), dtype=np.int32)

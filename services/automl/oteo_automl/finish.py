@@ -118,7 +118,15 @@ def finish(
         probabilities = served_probabilities.astype(np.float64)
         before = softmax(logits.astype(np.float64), 1.0 / calibration.temperature)
         judged = _judge(winner, labels, probabilities, before, conformal)
-        reference, statistics = reference_of(winner.training_images, winner.policy.channels)
+        known = np.arange(len(classes))
+        reference, statistics = reference_of(
+            winner.training_images,
+            winner.policy.channels,
+            groups=winner.training_groups,
+            truths=None if winner.training_labels is None else winner.training_labels[:, None] == known,
+            answers=probabilities.argmax(axis=1)[:, None] == known,
+            answer_groups=winner.test.groups,
+        )
 
     package = start_package(
         ctx,

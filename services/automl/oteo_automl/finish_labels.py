@@ -100,7 +100,14 @@ def finish_labels(
         probabilities = served_probabilities.astype(np.float64)
         before = sigmoid((logits.astype(np.float64) - settled.calibration.bias) / settled.calibration.scale)
         metrics = _judge(winner, labels, probabilities, before, settled)
-        reference, statistics = reference_of(winner.training_images, winner.policy.channels)
+        reference, statistics = reference_of(
+            winner.training_images,
+            winner.policy.channels,
+            groups=winner.training_groups,
+            truths=None if winner.training_labels is None else winner.training_labels.astype(np.bool_),
+            answers=probabilities >= settled.thresholds,
+            answer_groups=winner.test.groups,
+        )
 
     package = start_package(
         ctx,

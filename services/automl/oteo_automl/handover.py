@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -117,7 +117,9 @@ def make_winner(
     several = data.labels.ndim == 2
     train = data.part("train")
     derived = {sample.id for sample in reader.samples("train", columns=["derived_from"]) if sample.derived_from}
-    original = [int(place) for place in train if data.samples[place] not in derived]
+    original = [int(place) for place in train if data.samples[place] not in derived] or train.tolist()
+    # Evenly spread over the part where there are more than are looked at.
+    looked_at = [original[position] for position in spread_rows(len(original), REFERENCE_IMAGES)]
     return Winner(
         model_id=model_id,
         display_name=display_name or reader.info.display_name or model_id,
@@ -136,7 +138,9 @@ def make_winner(
             sequences=[data.sequences[place] for place in places],
             pixels=lambda index: reader.image(listed[ids[index]], limits).pixels,
         ),
-        training_images=_spread(data.images, original or train.tolist()),
+        training_images=(np.asarray(data.images[place]) for place in looked_at),
+        training_groups=[data.groups[place] for place in looked_at],
+        training_labels=data.labels[looked_at],
         training_counts=class_counts(data.labels[train], len(result.classes)).tolist(),
         rivals=_rivals(result, images),
         trials=result.trials,
@@ -169,12 +173,6 @@ def make_winner(
             "test_images_of_other_classes": 0 if several else sum(bool(sample.labels) for sample in listed.values()) - len(ids),
         },
     )
-
-
-def _spread(images: NDArray[Any], places: Sequence[int]) -> Iterator[NDArray[Any]]:
-    """Give training images, evenly spread over the part where there are more than are looked at."""
-    for position in spread_rows(len(places), REFERENCE_IMAGES):
-        yield np.asarray(images[places[position]])
 
 
 def _rivals(result: SearchResult, images: NDArray[Any]) -> list[Rival]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import itertools
 import json
 import logging
@@ -41,6 +40,7 @@ from oteo_core.packages import (
     read_model,
     statistic_names,
 )
+from oteo_core.packages.reference_sample import ReferenceSample
 from oteo_core.packages.versions import versions
 
 RESERVE_SECONDS = 20.0
@@ -308,8 +308,16 @@ def exporter_words(exported: Exported) -> str:
     return names[exported.exporter] + (f", because the other failed ({exported.fallback_reason})" if exported.fallback_reason else "")
 
 
-def reference_of(images: Iterable[NDArray[Any]], channels: int) -> tuple[ReferenceStatistics | None, bytes]:
-    """Measure training images, so that unusual ones can be told later.
+def reference_of(
+    images: Iterable[NDArray[Any]],
+    channels: int,
+    *,
+    groups: Sequence[str] = (),
+    truths: NDArray[np.bool_] | None = None,
+    answers: NDArray[np.bool_] | None = None,
+    answer_groups: Sequence[str] = (),
+) -> tuple[ReferenceStatistics | None, bytes]:
+    """Measure training images, so that unusual ones, and a shift of the stream, can be told later.
 
     Parameters
     ----------
@@ -317,20 +325,24 @@ def reference_of(images: Iterable[NDArray[Any]], channels: int) -> tuple[Referen
         Prepared training images ``(H, W, C)``, without augmentation; at most `REFERENCE_IMAGES` are looked at.
     channels
         C.
+    groups, truths
+        Of the same images: patient or slide; classes ``(N, K)``, None where they are not known.
+    answers, answer_groups
+        Classes that the model finds on held-out images, ``(M, K)``, and their groups.
 
     Returns
     -------
     reference, file
-        The statistics, None where there is no image; and every image's own as an ``.npz`` file: ``statistics`` ``(N, D)``, ``names`` ``(D,)``.
+        The statistics, None where there is no image; and every image's own, as `oteo_core.packages.reference_sample.ReferenceSample` writes them.
     """
     rows = [image_statistics(image) for image in itertools.islice(images, REFERENCE_IMAGES)]
     names = statistic_names(channels)
     statistics = np.stack(rows) if rows else np.empty((0, len(names)))
     reference = ReferenceStatistics.fit(statistics, names) if rows else None
-    buffer = io.BytesIO()
-    known = np.array(reference.names if reference else (), dtype=np.str_)
-    np.savez_compressed(buffer, statistics=statistics.astype(np.float32), names=known)
-    return reference, buffer.getvalue()
+    count = len(rows)
+    known = None if truths is None else truths[:count]
+    sample = ReferenceSample.of(names if reference else (), statistics, list(groups)[:count], known, answers, answer_groups)
+    return reference, sample.to_npz()
 
 
 def spare_seconds(deadline: float) -> float:

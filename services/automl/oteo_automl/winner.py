@@ -101,6 +101,8 @@ class Winner:
         The parts.
     training_images
         Prepared training images ``(H, W, C)``, without augmentation; at most `oteo_automl.publishing.REFERENCE_IMAGES` are looked at.
+    training_groups, training_labels
+        Of the same images: patient or slide, and classes as of `TestPart.labels`; empty and None where they are not known.
     training_counts
         Training images of each class.
     rivals
@@ -156,3 +158,5 @@ class Winner:
     details: Mapping[str, Any] = field(default_factory=dict)
     variants: VariantRequest | None = None
     tensorrt: str = ""
+    training_groups: Sequence[str] = ()
+    training_labels: Ints | None = None

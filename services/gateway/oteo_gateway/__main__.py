@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-import cv2
+import sys
 
-from oteo_core.jobs import RayJobRunner
-from oteo_core.server import serve
-from oteo_gateway.access.making import addresses_outside
-from oteo_gateway.service import Gateway
+from oteo_core import telemetry
+from oteo_core.server.processes import Supervisor, end_with_parent
 from oteo_gateway.settings import GatewaySettings
 
 
-def main() -> None:
-    """Read the settings, build, serve."""
+def main() -> int:
+    """Read the settings, then serve, or keep several processes that do."""
     settings = GatewaySettings()
+    if settings.processes > 1:
+        telemetry.configure_logging(settings, "gateway")
+        return Supervisor(settings, "gateway", [sys.executable, "-m", "oteo_gateway"], settings.processes).run()
+    end_with_parent()
+    serve_alone(settings)
+    return 0
+
+
+def serve_alone(settings: GatewaySettings) -> None:
+    """Serve in this process."""
+    # Imported here: the parent of several needs none of it.
+    import cv2
+
+    from oteo_core.jobs import RayJobRunner
+    from oteo_core.server import serve
+    from oteo_gateway.access.making import addresses_outside
+    from oteo_gateway.service import Gateway
+
     # Images are decoded side by side, each on one thread: OpenCV's own threads would only be in their way.
     cv2.setNumThreads(1)
     gateway = Gateway(settings, RayJobRunner(settings.ray_address, settings.ray_token_path))
@@ -30,4 +46,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -58,6 +58,8 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
         What shadows were found to answer.
     wake
         Has the reconciler look at once.
+    fill
+        Adds to a deployment's message what is known of it beside what it asks for.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
         adaptations: Adaptations,
         comparisons: ComparisonStore,
         wake: Callable[[], None],
+        fill: Callable[[deployment_pb2.Deployment, Deployment], deployment_pb2.Deployment] = lambda message, _: message,
     ) -> None:
         self._store = store
         self._operations = operations
@@ -77,6 +80,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
         self._adaptations = adaptations
         self._comparisons = comparisons
         self._wake = wake
+        self._fill = fill
 
     def CreateDeployment(self, request: deployment_pb2.CreateDeploymentRequest, context: Context) -> operations_pb2.Operation:
         """Put models into service."""
@@ -237,7 +241,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
 
     def _encoded(self, found: Sequence[Deployment]) -> list[deployment_pb2.Deployment]:
         sums = self._comparisons.of(found)
-        return [encode(deployment, sums.get(deployment.uid, {})) for deployment in found]
+        return [self._fill(encode(deployment, sums.get(deployment.uid, {})), deployment) for deployment in found]
 
     def _changed(self, current: Deployment, spec: deployment_pb2.Deployment, paths: list[str]) -> Deployment:
         unknown = sorted(set(paths) - set(_MASK))

@@ -18,6 +18,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
+from oteo_core import tracing
 from oteo_core.context import current
 from oteo_core.errors import OteoError, Unavailable, from_status
 
@@ -25,8 +26,11 @@ log = structlog.get_logger(__name__)
 
 STATUS_DETAILS = "grpc-status-details-bin"
 RETRY_SECONDS = 1.0
-# The hop's own: token, request id and caller (x-oteo-…) are set anew, and transport headers are not ours to copy.
-_NOT_FORWARDED = frozenset({"authorization", "user-agent", "content-type", "te", "host", "accept-encoding", "connection", "x-request-id"})
+# The hop's own: token, request id, caller (x-oteo-…) and place in the trace are set anew, and transport headers are not ours to copy.
+_NOT_FORWARDED = frozenset(
+    {"authorization", "user-agent", "content-type", "te", "host", "accept-encoding", "connection", "x-request-id"}
+    | {tracing.TRACEPARENT, tracing.TRACESTATE}
+)
 _NOT_RETURNED = frozenset({"content-type", "date", "server"})
 
 Metadata = tuple[tuple[str, str | bytes], ...]
@@ -125,7 +129,7 @@ def forwarded_metadata(context: grpc.aio.ServicerContext[Any, Any], backend: Bac
         if key not in _NOT_FORWARDED and not key.startswith(("grpc-", ":", "x-oteo-"))
     ]
     call = current()
-    return (*kept, *backend.credentials, ("x-request-id", call.request_id), ("x-oteo-caller", call.caller))
+    return (*kept, *backend.credentials, *tracing.headers(), ("x-request-id", call.request_id), ("x-oteo-caller", call.caller))
 
 
 def returned_metadata(metadata: Iterable[tuple[str, str | bytes]] | None) -> Metadata:

@@ -16,7 +16,9 @@ from oteo_core.operations import OperationStore
 from oteo_gateway.access.quota_store import QuotaStore
 from oteo_gateway.auditing import operation_ends
 from oteo_gateway.deployments.store import DeploymentStore
+from oteo_gateway.feedback.store import CorrectionStore
 from oteo_gateway.settings import GatewaySettings
+from oteo_gateway.watching.store import WatchStore
 
 _PATIENCE = 300.0
 _PAUSE = 2.0
@@ -24,7 +26,7 @@ _LOG = telemetry.logger("oteo.migrate")
 
 
 def migrate(database_url: str, *, patience: float = _PATIENCE) -> None:
-    """Make or raise the tables of operations, of deployments, of quotas and of what the audit log has of operations.
+    """Make or raise the tables of operations, deployments, watches, corrections, quotas and of what the audit log has of operations.
 
     Parameters
     ----------
@@ -45,6 +47,8 @@ def migrate(database_url: str, *, patience: float = _PATIENCE) -> None:
         try:
             OperationStore(database_url).close()
             DeploymentStore(database_url).close()
+            WatchStore(database_url).close()
+            CorrectionStore(database_url).close()
             QuotaStore(database_url).close()
             operation_ends.create_tables(database_url)
         except Unavailable as error:

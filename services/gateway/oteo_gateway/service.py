@@ -54,9 +54,11 @@ from oteo_gateway.prediction.predictor import Predictor
 from oteo_gateway.prediction.shadowing import Shadows
 from oteo_gateway.replicas import Replica, Replicas
 from oteo_gateway.settings import GatewaySettings
+from oteo_gateway.supervision import Supervision
 from oteo_gateway.triton_control import TritonControl
 from oteo_gateway.triton_health import TritonHealth
 from oteo_gateway.triton_inference import TritonCalls
+from oteo_gateway.triton_statistics import TritonStatistics
 from oteo_gateway.waiting_service import WaitingOperations
 from oteo_protos.augment.v1 import augment_pb2, dataset_pb2
 from oteo_protos.automl.v1 import automl_pb2
@@ -64,6 +66,7 @@ from oteo_protos.gateway.v1 import (
     deployment_pb2,
     deployment_pb2_grpc,
     feedback_pb2,
+    feedback_pb2_grpc,
     identity_pb2,
     identity_pb2_grpc,
     inference_pb2,
@@ -163,6 +166,7 @@ class Gateway:
         self._decoders = ThreadPoolExecutor(
             settings.decode_threads or min(_MOST_DECODERS, os.cpu_count() or 1), thread_name_prefix="decode"
         )
+        self._supervision = Supervision(settings, self._store, self._artifacts, self.read_package, self._owner)
         self._stop = threading.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._threads: list[threading.Thread] = []
@@ -239,8 +243,10 @@ class Gateway:
             self._comparisons.add, watcher, places=settings.shadow_queue, period=settings.shadow_write_seconds
         )
         watcher.watch(lambda: shadows.waiting)
-        admission = Admission(settings.predict_concurrency, settings.predict_queue)
-        observer = metrics.PrometheusObserver(lambda: admission.waiting)
+        admission = Admission(
+            settings.predict_concurrency, settings.predict_queue, queue_bytes=settings.predict_queue_bytes, changed=metrics.waiting
+        )
+        observer = metrics.PrometheusObserver()
         inputs = Inputs(ImageStore(self._artifacts, settings.max_image_bytes), _limits(settings))
         predictor = Predictor(
             self._directory.find,
@@ -252,16 +258,25 @@ class Gateway:
             observer=observer,
             shadows=shadows,
             adapt_below=settings.adapt_below,
+            watch=self._supervision.collector,
         )
         shadows.start(predictor.ask)
         noted = self.hook.item if self.hook is not None else None
         frames = Frames(self._directory.find, inputs, admission, self._decoders, observer)
         inference = InferenceService(predictor, frames, window=settings.predict_stream_window, noted=noted)
         deployments = DeploymentService(
-            self._store, self.operations, self._waiting, self.read_package, self._adaptations, self._comparisons, self.reconciler.wake
+            self._store,
+            self.operations,
+            self._waiting,
+            self.read_package,
+            self._adaptations,
+            self._comparisons,
+            self.reconciler.wake,
+            self._supervision.facts.fill,
         )
         operations_pb2_grpc.add_OperationsServicer_to_server(OperationsService(self.operations, backends), server)
         deployment_pb2_grpc.add_DeploymentServiceServicer_to_server(deployments, server)
+        feedback_pb2_grpc.add_FeedbackServiceServicer_to_server(self._supervision.servicer, server)
         pipeline_pb2_grpc.add_PipelineServiceServicer_to_server(PipelineService(self.operations, self.read_package), server)
         identity_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityService(self.door), server)
         forwarded = {
@@ -275,11 +290,15 @@ class Gateway:
         return (
             operations_pb2.DESCRIPTOR.services_by_name["Operations"].full_name,
             deployment_pb2.DESCRIPTOR.services_by_name["DeploymentService"].full_name,
+            feedback_pb2.DESCRIPTOR.services_by_name["FeedbackService"].full_name,
             pipeline_pb2.DESCRIPTOR.services_by_name["PipelineService"].full_name,
             identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].full_name,
             inference_service.SERVICE,
             *forwarding.names,
         )
+
+    def _backends(self) -> list[Backend]:
+        return [] if self._replicas is None else [replica.backend for replica in self._replicas.current()]
 
     async def start(self) -> None:
         """Start the loops beside: the audit log first, then health, deployments, operations."""
@@ -295,7 +314,12 @@ class Gateway:
         thread = threading.Thread(target=self.reconciler.run, args=(self._stop,), name="deployments", daemon=True)
         thread.start()
         self._threads.append(thread)
+        self._supervision.start()
         self._tasks.append(asyncio.create_task(self._directory.run(), name="directory"))
+        statistics = TritonStatistics(
+            self._backends, self._directory.triton_models, lambda: self.reconciler.leads, period=self._settings.statistics_seconds
+        )
+        self._tasks.append(asyncio.create_task(statistics.run(), name="triton-statistics"))
         self._tasks.append(asyncio.create_task(self.door.quotas.run(), name="quotas"))
         if self._health is not None:
             self._tasks.append(asyncio.create_task(self._health.run(), name="triton-health"))
@@ -311,6 +335,7 @@ class Gateway:
         self._quotas.close()
         for thread in self._threads:
             await asyncio.to_thread(thread.join, 5.0)
+        await asyncio.to_thread(self._supervision.stop)
         await asyncio.to_thread(self.operations.close)
         self.reconciler.close()
         self._decoders.shutdown(wait=False, cancel_futures=True)

@@ -11,9 +11,15 @@ from oteo_gateway.access.settings import AccessSettings
 class GatewaySettings(AccessSettings, AuditSettings):
     """What the gateway reads from ``OTEO_*`` environment variables, beside what every service, the door and the audit log read."""
 
+    processes: int = Field(
+        default=1, ge=1, le=64, description="Processes of this gateway that share its port; a caller's connection stays with one of them."
+    )
     predict_concurrency: int = Field(default=64, ge=1, description="Predictions that run at a time.")
     predict_queue: int = Field(
         default=256, ge=0, description="Predictions that wait at a time; one more is refused with RESOURCE_EXHAUSTED."
+    )
+    predict_queue_bytes: int = Field(
+        default=256 * 1024 * 1024, ge=1, description="Bytes of images that wait at a time; more are refused, but for one alone."
     )
     predict_stream_window: int = Field(default=8, ge=1, description="Images of one PredictStream that are worked on at a time.")
     decode_threads: int = Field(default=0, ge=0, description="Threads that decode images; 0: one for each CPU, four at most.")
@@ -49,8 +55,22 @@ class GatewaySettings(AccessSettings, AuditSettings):
     discover_seconds: float = Field(
         default=2.0, gt=0, description="Period in which DNS is asked for Triton replicas that are given as dns:///NAME:PORT, seconds."
     )
+    statistics_seconds: float = Field(
+        default=5.0, gt=0, description="Period in which Triton replicas are asked for what they counted, for the metrics, seconds."
+    )
     health_seconds: float = Field(
         default=1.0, gt=0, description="Period in which Triton replicas are asked whether they are there, seconds."
+    )
+    watch_seconds: float = Field(
+        default=5.0, gt=0, description="Period in which figures of answered images are written and tested for shift, seconds."
+    )
+    shift_look_images: int = Field(default=16, ge=1, description="A deployment is tested for shift again after so many new images.")
+    shift_look_seconds: float = Field(default=60.0, gt=0, description="It is tested after so long where fewer images are new, seconds.")
+    shift_false_alarms: float = Field(
+        default=0.01, gt=0, lt=1, description="False alarms of a shift that are accepted for each 10,000 images, 0 to 1."
+    )
+    shift_least_effect: float = Field(
+        default=0.15, ge=0, lt=1, description="Smaller shifts (distance of distributions, 0 to 1) raise no alarm, however sure they are."
     )
 
     @model_validator(mode="after")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import grpc
 import structlog
 
+from oteo_core import tracing
 from oteo_core.errors import DeadlineExceeded, Internal, OteoError
 from oteo_gateway.deployments.directory import not_ready
 from oteo_gateway.forward_service import Backend
@@ -37,9 +39,14 @@ class TritonCalls:
         """Have what a route names answer; see `oteo_gateway.prediction.predictor.ModelCalls`."""
         model = route.template.model
         error: OteoError | None = None
+        # One time limit for both tries. Triton takes a request whose call is over out of its queue.
+        until = time.monotonic() + seconds
         for backend in self._router.order(model)[:2]:
             try:
-                response: bytes = await backend.callable("unary_unary", _INFER)(request, timeout=seconds)
+                with tracing.calling(_INFER, {"oteo.model": model, "server.address": backend.address}):
+                    response: bytes = await backend.callable("unary_unary", _INFER)(
+                        request, timeout=max(0.0, until - time.monotonic()), metadata=tracing.headers()
+                    )
             except grpc.aio.AioRpcError as failed:
                 error = self._judge(route, backend, failed)
             else:

@@ -75,6 +75,14 @@ groups:
         annotations:
           summary: {{ `{{ $labels.model }} fails more than a tenth of its requests in Triton.` | quote }}
           description: See Triton's log; the gateway loads a model again that does not answer.
+      - alert: OteoShift
+        expr: max by (deployment) (oteo_shift_alarm{ {{- $in -}} }) > 0
+        for: 5m
+        labels:
+          severity: ticket
+        annotations:
+          summary: {{ `The images that {{ $labels.deployment }} sees differ from its model's training images.` | quote }}
+          description: Ask whether a scanner, stain or protocol was changed; oteo deploy show says what moved; what can be done about it say oteo shift and oteo translate.
       - alert: OteoGpuMemory
         expr: max by (gpu_uuid) (nv_gpu_memory_used_bytes{ {{- $in -}} } / nv_gpu_memory_total_bytes{ {{- $in -}} }) > {{ $rules.gpuMemoryShare }}
         for: 10m

@@ -5,7 +5,6 @@ A frame's file holds its pixels and nothing else: no header of the file that it 
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -22,6 +21,7 @@ from oteo_core.errors import InvalidArgument
 from oteo_core.images import ImageLimits, decode_labels, perceptual_hash, pixel_digest, significant_bits
 from oteo_core.images.probing import probe
 from oteo_core.images.sequences import Frame, Opened, open_labels
+from oteo_core.keyed import keyed_hash
 
 _MOST_VALUES = 4096
 _LOOKED_AT = 8
@@ -41,7 +41,7 @@ def scan_frames(plan: ScanPlan, target: Target, row: Scanned, opened: Opened, ch
     """
     header = opened.header
     row.media_kind, row.spacing, row.position = header.kind, header.spacing, header.position
-    row.series, row.patient = (_hashed(plan.secret, word) for word in (header.series, header.patient))
+    row.series, row.patient = (keyed_hash(plan.secret, word) for word in (header.series, header.patient))
     for code, words in header.notes:
         if code == BURNED_IN_TEXT:
             row.suspicion = words
@@ -117,10 +117,6 @@ def _store(row: Scanned, pixels: NDArray[Any], target: Target) -> None:
     row.media, encoded, row.sha256 = media_file(pixels)
     row.size = len(encoded)
     target.write(row.media, encoded)
-
-
-def _hashed(secret: bytes, word: str) -> str:
-    return hmac.digest(secret, word.encode(), "sha256").hex()[:24] if word and secret else ""
 
 
 def look_at_mask(row: Scanned, data: bytes, limits: ImageLimits) -> int:

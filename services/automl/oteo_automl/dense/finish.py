@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +46,7 @@ from oteo_core.graphs.running import batches, run_torch
 from oteo_core.images import ImageLimits, InputPolicy
 from oteo_core.images import place as find_place
 from oteo_core.packages import ClassMap, MetricValue, ModelPackage
+from oteo_core.packages.presence import classes_there
 
 _log = logging.getLogger(__name__)
 
@@ -189,7 +190,14 @@ def _finish(
     with step("evaluate", 0.15):
         truths = [data.truths(int(row)) for row in test]
         judged = judge(winner, served, test, truths, ctx.check)
-        reference, statistics = reference_of(_training_images(winner), winner.policy.channels)
+        rows = _training_rows(winner)
+        reference, statistics = reference_of(
+            (np.asarray(winner.images[row]) for row in rows),
+            winner.policy.channels,
+            groups=[data.groups[row] for row in rows],
+            answers=np.array([classes_there(one, len(data.classes), served.decoding) for one in judged.answers]),
+            answer_groups=[data.groups[row] for row in test],
+        )
 
     with step("compare with the others", 0.3):
         rivals: dict[str, tuple[FittedNetwork, Judged]] = {}
@@ -453,10 +461,8 @@ def _predictions(winner: DenseWinner, test: NDArray[np.int64], judged: Judged) -
     return {name: content for form in ("csv", "coco") for name, content in write_predictions(found, form).items()}
 
 
-def _training_images(winner: DenseWinner) -> Iterator[NDArray[Any]]:
-    for row in spread(winner.data.part("train"), REFERENCE_IMAGES):
-        if not winner.data.rows[row].derived_from:
-            yield np.asarray(winner.images[row])
+def _training_rows(winner: DenseWinner) -> list[int]:
+    return [int(row) for row in spread(winner.data.part("train"), REFERENCE_IMAGES) if not winner.data.rows[row].derived_from]
 
 
 def _package(ctx: FinishContext, winner: DenseWinner, judged: Judged) -> ModelPackage:

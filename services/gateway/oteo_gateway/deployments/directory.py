@@ -11,7 +11,7 @@ import structlog
 from oteo_core.errors import FailedPrecondition, NotFound, OteoError, Unavailable
 from oteo_core.packages import ModelPackage, ReferenceStatistics
 from oteo_core.packages.translators import TranslatorPackage
-from oteo_gateway.deployments.records import Deployment, ServingModel
+from oteo_gateway.deployments.records import Bridge, Deployment, ServingModel
 from oteo_gateway.prediction.outputs import OUTPUTS
 from oteo_gateway.prediction.routing import Answering, RoutedModel, Routes
 from oteo_gateway.prediction.tensors import InferTemplate
@@ -50,6 +50,7 @@ class Directory:
         self._period = period
         self._deployments: dict[str, Deployment] = {}
         self._packages: dict[tuple[str, str], ModelPackage] = {}
+        self._sources: dict[tuple[str, str], ReferenceStatistics | None] = {}
         self._routes: dict[str, tuple[Deployment, Routes]] = {}
         self._read_at = float("-inf")
         self._lock = asyncio.Lock()
@@ -76,20 +77,21 @@ class Directory:
             before = self._deployments
             self._deployments = {d.id: kept if (kept := before.get(d.id)) == d else d for d in found}
             self._read_at = began
-            used = {
-                key
-                for deployment in found
-                if deployment.serving is not None
-                for model in deployment.serving.models
-                for key in _packages(model)
-            }
+            serving = [model for deployment in found if deployment.serving is not None for model in deployment.serving.models]
+            used = {key for model in serving for key in _packages(model)}
+            bridged = {(model.bridge.translator_id, model.bridge.digest) for model in serving if model.bridge is not None}
             self._packages = {key: value for key, value in self._packages.items() if key in used}
+            self._sources = {key: value for key, value in self._sources.items() if key in bridged}
             self._routes = {key: value for key, value in self._routes.items() if key in self._deployments}
 
     def serving(self, unit: str) -> frozenset[str] | None:
         """Give the addresses of the replicas that answer with a name of the model server; None where no deployment has it."""
         found = [d for d in self._deployments.values() if d.serving is not None and any(name == unit for name, _ in d.serving.units())]
         return frozenset(found[0].answering_with(unit)) if found else None
+
+    def triton_models(self) -> tuple[str, ...]:
+        """Give the names on the model server of what is deployed."""
+        return tuple(sorted({name for d in self._deployments.values() if d.serving is not None for name, _ in d.serving.units()}))
 
     async def find(self, deployment_id: str) -> Routes:
         """Give the ways to a deployment that answers.
@@ -133,7 +135,13 @@ class Directory:
         if package is None:
             return None
         adapted: Answering | None = None
-        source = await self._source(bridge.translator_id) if bridge is not None else None
+        source: ReferenceStatistics | None = None
+        if bridge is not None:
+            try:
+                source = await self._source(bridge)
+            except NotFound:
+                # Deleted a moment ago: the deployment will say so.
+                bridge = None
         if bridge is not None and deployment.answering_with(bridge.unit):
             reader = await self._package(bridge.model_id, bridge.model_digest)
             adapted = _answering(reader, bridge.unit) if reader is not None else None
@@ -148,12 +156,12 @@ class Directory:
             source=source,
         )
 
-    async def _source(self, translator_id: str) -> ReferenceStatistics | None:
-        """Give the statistics of the images that a translator was judged on."""
-        try:
-            return (await asyncio.to_thread(self._read_translator, translator_id)).shifted_reference
-        except NotFound:
-            return None
+    async def _source(self, bridge: Bridge) -> ReferenceStatistics | None:
+        """Give the statistics of the images that a translator was judged on; raises NotFound where the translator is gone."""
+        key = bridge.translator_id, bridge.digest
+        if key not in self._sources:
+            self._sources[key] = (await asyncio.to_thread(self._read_translator, bridge.translator_id)).shifted_reference
+        return self._sources[key]
 
     async def _package(self, model_id: str, digest: str) -> ModelPackage | None:
         kept = self._packages.get((model_id, digest))

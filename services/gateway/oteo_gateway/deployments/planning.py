@@ -143,7 +143,7 @@ class Planner:
             try:
                 add(model, plan)
             except OteoError as error:
-                log.info("no_longer_there", model=model.part.model_id, error=error.message)
+                log.debug("no_longer_there", model=model.part.model_id, error=error.message)
 
     def _keep_model(self, model: ServingModel, plan: Plan) -> None:
         if model.part.model_id not in plan.units:

@@ -117,6 +117,8 @@ class Reconciler:
         self._cleared: frozenset[str] | None = None
         self._prepared = False
         self._wake = threading.Event()
+        self.leads = False
+        """Whether this process is the one that reconciles."""
 
     def replace_keepers(self, keepers: Sequence[ReplicaKeeper]) -> None:
         """Reconcile these replicas from now on."""
@@ -135,7 +137,8 @@ class Reconciler:
         while not stop.is_set():
             begin = time.monotonic()
             try:
-                if self._records.lease(LEASE, self._owner, self._lease_seconds):
+                self.leads = self._records.lease(LEASE, self._owner, self._lease_seconds)
+                if self.leads:
                     self.reconcile_once()
                 else:
                     # What was seen before is old news by the time the lease comes back.

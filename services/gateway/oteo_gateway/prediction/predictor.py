@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from oteo_core import tracing
+from oteo_core.context import current
 from oteo_core.datasets import Finding
 from oteo_core.errors import DeadlineExceeded, OteoError, Unimplemented
 from oteo_core.images import ImageHeader
@@ -108,8 +110,8 @@ class ModelCalls(Protocol):
 class Observer(Protocol):
     """Takes the figures of a prediction."""
 
-    def predicted(self, model: str, times: Times) -> None:
-        """One was answered."""
+    def predicted(self, model: str, times: Times, shift: tuple[float, float] | None) -> None:
+        """One was answered; `shift` is its distance from the training images and the p-value."""
 
     def refused(self, deployment: str, reason: str) -> None:
         """One was not."""
@@ -120,6 +122,13 @@ class ShadowTraffic(Protocol):
 
     def offer(self, routes: Routes, query: Query, answer: Answer, seconds: float) -> None:
         """Have the deployment's shadows answer too, later; returns at once and never fails."""
+
+
+class Watch(Protocol):
+    """Takes what the watch for shift needs of a prediction; must not block."""
+
+    def saw(self, routes: Routes, package: ModelPackage, sha256: str, statistics: NDArray[np.float64], answer: Answer) -> None:
+        """A model of a deployment, by its package, answered for an image."""
 
 
 class Predictor:
@@ -145,6 +154,8 @@ class Predictor:
         Takes copies of what was answered, for the models that are only compared; None: nobody does.
     adapt_below
         An image of which a smaller share of the training images lie farther out is taken for a shifted one, 0 to 1.
+    watch
+        Takes the images' statistics; None: nobody watches.
     """
 
     def __init__(
@@ -159,6 +170,7 @@ class Predictor:
         observer: Observer,
         shadows: ShadowTraffic | None = None,
         adapt_below: float = 0.05,
+        watch: Watch | None = None,
     ) -> None:
         self._find = find
         self._calls = calls
@@ -169,6 +181,7 @@ class Predictor:
         self._observer = observer
         self._shadows = shadows
         self._adapt_below = adapt_below
+        self._watch = watch
 
     async def predict(self, query: Query, remaining: Callable[[], float | None]) -> Prediction:
         """Answer for one image.
@@ -191,8 +204,10 @@ class Predictor:
             first = routes.first.plain.package
             if first.task not in OUTPUTS:
                 raise Unimplemented(f"{first.name} is for {first.task}, which is not served.", reason="TASK_NOT_SERVED")
-            async with self._admission.enter() as queued:
+            async with self._admission.enter(len(query.content), remaining) as queued:
+                tracing.past("queue", queued)
                 route, prepared = await asyncio.get_running_loop().run_in_executor(self._decoders, self._prepare, query, routes)
+                tracing.past("decode", prepared.seconds)
                 package = route.package
                 sent = time.perf_counter()
                 left = remaining()
@@ -211,9 +226,11 @@ class Predictor:
             self._observer.refused(query.deployment_id if error.reason != "DEPLOYMENT_NOT_FOUND" else "", error.reason)
             raise
         times = Times(queue=queued, decode=prepared.seconds, inference=answered - sent, total=time.perf_counter() - begin)
-        self._observer.predicted(package.id, times)
+        self._observer.predicted(package.id, times, prepared.shift)
         if self._shadows is not None and routes.shadows:
             self._shadows.offer(routes, query, answer, times.inference)
+        if self._watch is not None and prepared.statistics is not None:
+            self._watch.saw(routes, route.model.plain.package, prepared.sha256, prepared.statistics, answer)
         return Prediction(
             answer=answer,
             deployment=route.deployment,
@@ -258,13 +275,14 @@ class Predictor:
     async def _infer(self, route: Route, prepared: PreparedImage, query: Query, seconds: float) -> list[bytes]:
         """Have the model answer for the image, or for each of its windows, some at a time."""
         everything = query.explain or (query.draw and route.package.task in CLASSES)
+        build, identity = route.template.build, current().request_id
         if prepared.tiles is None:
-            return [await self._calls.infer(route, route.template.build(prepared.pixels, everything=everything), seconds)]
+            return [await self._calls.infer(route, build(prepared.pixels, everything=everything, request_id=identity), seconds)]
         places = asyncio.Semaphore(_TILES_AT_ONCE)
 
         async def one(part: NDArray[Any]) -> bytes:
             async with places:
-                return await self._calls.infer(route, route.template.build(part), seconds)
+                return await self._calls.infer(route, build(part, request_id=identity), seconds)
 
         tasks = [asyncio.ensure_future(one(part)) for part in prepared.parts]
         try:

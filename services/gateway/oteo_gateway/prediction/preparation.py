@@ -6,11 +6,12 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from oteo_core.datasets import Finding
 from oteo_core.images import ImageHeader, prepare
-from oteo_core.packages import ModelPackage
+from oteo_core.packages import ModelPackage, image_statistics
 from oteo_gateway.prediction.fitting import fit_findings
 from oteo_gateway.prediction.inputs import Picture
 from oteo_gateway.prediction.tiling import Tiles, cut_tiles, plan_tiles
@@ -30,6 +31,8 @@ class PreparedImage:
         Of the encoded bytes, lower-case hexadecimal.
     shift
         Distance from the training images and its p-value; None where the package has no reference statistics.
+    statistics
+        ``(D,)`` of `oteo_core.packages.image_statistics`; None likewise.
     seconds
         Time that decoding and resizing took.
     frame, frame_count
@@ -51,6 +54,7 @@ class PreparedImage:
     sha256: str
     shift: tuple[float, float] | None
     seconds: float
+    statistics: NDArray[np.float64] | None = None
     frame: int = 0
     frame_count: int = 1
     spacing: tuple[float, float] | None = None
@@ -88,12 +92,15 @@ def prepare_image(picture: Picture, package: ModelPackage, *, tiling: bool = Fal
     parts = tuple(cut_tiles(picture.pixels, tiles, depth)) if tiles is not None else ()
     reference = package.reference
     seconds = picture.seconds + time.perf_counter() - begin
+    statistics = image_statistics(pixels) if reference is not None else None
+    distance = reference.distance(statistics) if reference is not None and statistics is not None else 0.0
     return PreparedImage(
         pixels=pixels,
         header=picture.header,
         sha256=picture.sha256,
-        shift=reference.score(pixels) if reference is not None else None,
+        shift=(distance, reference.p_value(distance)) if reference is not None else None,
         seconds=seconds,
+        statistics=statistics,
         frame=picture.frame,
         frame_count=picture.frame_count,
         spacing=picture.spacing,

@@ -16,10 +16,11 @@ from tritonclient.grpc import service_pb2
 
 from oteo_core.errors import Internal
 from oteo_core.images import InputPolicy
-from oteo_gateway.wire import record_header
+from oteo_gateway.wire import record, record_header
 
 INPUT = "image"
 OUTPUT = "probabilities"
+_ID = 3
 _RAW_INPUT_CONTENTS = 7
 _DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 _FROM_DATATYPE: Mapping[str, type[np.generic]] = {
@@ -71,7 +72,7 @@ class InferTemplate:
         head: bytes = request.SerializeToString() + record_header(_RAW_INPUT_CONTENTS, size)
         return head
 
-    def build(self, prepared: NDArray[Any], *, everything: bool = False) -> bytes:
+    def build(self, prepared: NDArray[Any], *, everything: bool = False, request_id: str = "") -> bytes:
         """Give the request.
 
         Parameters
@@ -80,12 +81,14 @@ class InferTemplate:
             ``(height, width, channels)`` as `oteo_core.images.prepare` gives it for the policy; of several images ``(images, height, width, channels)``.
         everything
             True: ask for all outputs that the model has.
+        request_id
+            By which the model server's log and traces name the request.
         """
         head: bytes = self.__dict__["_heads"][int(everything)]
         pixels = np.ascontiguousarray(prepared)
         if pixels.nbytes != self.__dict__["_size"]:
             raise Internal(f"A prepared image of shape {prepared.shape} and {prepared.dtype}, not what {self.policy} asks for.")
-        return b"".join((head, pixels.data.cast("B")))
+        return b"".join((record(_ID, request_id.encode()) if request_id else b"", head, pixels.data.cast("B")))
 
 
 def read_outputs(response: bytes) -> tuple[dict[str, NDArray[Any]], str]:

@@ -10,7 +10,8 @@ import numpy as np
 from oteo_core.errors import InvalidArgument
 from oteo_core.evaluation.bootstrap import generator
 from oteo_core.evaluation.statistics import holm
-from oteo_translate.shift import mmd, power
+from oteo_core.shift import power
+from oteo_translate.shift import mmd
 from oteo_translate.shift.c2st import Told, tell_apart
 from oteo_translate.shift.extremes import Extreme, find_extremes
 from oteo_translate.shift.features import INTENSITY, Feature

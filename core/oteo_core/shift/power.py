@@ -1,4 +1,4 @@
-"""The smallest shift that so many images could have shown: effects that a test finds four times in five."""
+"""The smallest shift that so many images could have shown: effects that a test finds four times in five, or as often as is asked."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import math
 import numpy as np
 from scipy import stats
 
-from oteo_translate.shift.sides import Floats
+from oteo_core.evaluation.bootstrap import Floats
 
 POWER = 0.8
 _REACH = float(stats.norm.ppf(POWER))
 _EFFICIENCY = 0.64
 
 
-def detectable_distance(home: int, shifted: int, alpha: float) -> float:
-    """Give the distance of distribution functions that Kolmogorov-Smirnov's test finds.
+def detectable_distance(home: float, shifted: float, alpha: float, power: float = POWER) -> float:
+    """Give the distance of distribution functions that Kolmogorov-Smirnov's test finds, in a share `power` of all cases.
 
     The critical value (Smirnov's limit) plus what the estimate may fall short of the truth: its standard deviation is at most that of a share of
     one half, on both sides. 1 where no distance would be found for sure.
     """
     rate = math.sqrt(1.0 / home + 1.0 / shifted)
-    return float(min(1.0, float(stats.kstwobign.isf(alpha)) * rate + _REACH * 0.5 * rate))
+    return float(min(1.0, float(stats.kstwobign.isf(alpha)) * rate + float(stats.norm.ppf(power)) * 0.5 * rate))
 
 
 def detectable_auroc(null: Floats, home: int, shifted: int, alpha: float) -> float:

@@ -1,0 +1,257 @@
+"""What `predict.py` measures against a bar: the gateway against decoding and Triton without it, LitServe, open loop, streams, every task."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import grpc
+from measuring import ratio, spread
+
+from oteo_core.images import decode, prepare
+from oteo_core.packages import ModelPackage
+from oteo_gateway.prediction.tensors import InferTemplate, read_outputs
+from oteo_local import ports
+from oteo_protos.gateway.v1 import inference_pb2, inference_pb2_grpc
+from oteo_protos.type.v1 import image_pb2
+
+Call = Callable[[], Awaitable[Any]]
+INFER = "/inference.GRPCInferenceService/ModelInfer"
+CHANNELS = 8
+# A connection stays with one gateway process: several, as several callers have.
+APART = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", 1 << 26)]
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one run gave: answers a second, and latencies in milliseconds."""
+
+    rate: float
+    p50: float
+    p99: float
+
+
+def summed(latencies: Sequence[float], seconds: float) -> Load:
+    """Sum up a run."""
+    ordered = sorted(latencies)
+    return Load(len(ordered) / seconds, 1e3 * statistics.median(ordered), 1e3 * ordered[int(0.99 * (len(ordered) - 1))])
+
+
+async def closed_loop(call: Call, callers: int, seconds: float) -> Load:
+    """Have so many callers call one after another."""
+    latencies: list[float] = []
+    begin = time.perf_counter()
+
+    async def caller() -> None:
+        while (start := time.perf_counter()) < begin + seconds:
+            await call()
+            latencies.append(time.perf_counter() - start)
+
+    await asyncio.gather(*(caller() for _ in range(callers)))
+    return summed(latencies, time.perf_counter() - begin)
+
+
+async def open_loop(call: Call, rate: float, seconds: float, seed: int = 0) -> Load:
+    """Call at random moments (Poisson) whatever the answers; latencies count from the moment that was meant."""
+    draw = random.Random(seed)
+    latencies: list[float] = []
+    begin = time.perf_counter()
+
+    async def one(meant: float) -> None:
+        await call()
+        latencies.append(time.perf_counter() - meant)
+
+    tasks, at = [], begin
+    while (at := at + draw.expovariate(rate)) < begin + seconds:
+        await asyncio.sleep(max(0.0, at - time.perf_counter()))
+        tasks.append(asyncio.create_task(one(at)))
+    await asyncio.gather(*tasks)
+    return summed(latencies, time.perf_counter() - begin)
+
+
+@contextmanager
+def running_litserve(python: Path, graph: Path, package: ModelPackage, cores: int) -> Iterator[str]:
+    """Run the peer; gives its address."""
+    port = ports.free_port()
+    policy = graph.with_suffix(".json")
+    policy.write_text(json.dumps(asdict(package.input)))
+    command = [python, Path(__file__).with_name("litserve_peer.py"), str(port), graph, policy, sysconfig.get_paths()["purelib"], str(cores)]
+    with open(graph.with_suffix(".log"), "wb") as log:
+        process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log, start_new_session=True)
+    try:
+        until = time.monotonic() + 90
+        while not _listens(port):
+            if process.poll() is not None or time.monotonic() > until:
+                raise RuntimeError(f"LitServe did not start: {graph.with_suffix('.log').read_text()[-2000:]}")
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/predict"
+    finally:
+        # It has workers of its own in its process group.
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _listens(port: int) -> bool:
+    import socket
+
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+class Ways:
+    """The ways to an answer that are compared, each with the same image.
+
+    Parameters
+    ----------
+    gateway, triton, litserve
+        Addresses; the last is empty where it is not measured.
+    token
+        The gateway's.
+    content
+        The encoded image.
+    packages
+        By name.
+    cores
+        Threads that decode in this process.
+    """
+
+    def __init__(
+        self, gateway: str, triton: str, litserve: str, token: str, content: bytes, packages: dict[str, ModelPackage], cores: int
+    ) -> None:
+        self._metadata = (("authorization", f"Bearer {token}"),)
+        self._channels = [grpc.aio.insecure_channel(gateway, APART) for _ in range(CHANNELS)]
+        self._stubs = itertools.cycle([inference_pb2_grpc.InferenceServiceStub(channel) for channel in self._channels])
+        self._triton = [grpc.aio.insecure_channel(triton, APART) for _ in range(CHANNELS)]
+        self._infers = itertools.cycle([channel.unary_unary(INFER) for channel in self._triton])
+        self._litserve = litserve
+        self._http = aiohttp.ClientSession()
+        self._content = content
+        self._packages = packages
+        self._templates = {name: InferTemplate(name, "", package.input) for name, package in packages.items()}
+        self._threads = ThreadPoolExecutor(cores)
+
+    async def close(self) -> None:
+        """Close everything."""
+        for channel in (*self._channels, *self._triton):
+            await channel.close()
+        await self._http.close()
+        self._threads.shutdown()
+
+    def request(self, name: str) -> inference_pb2.PredictRequest:
+        """Give the gateway's request."""
+        return inference_pb2.PredictRequest(deployment=f"deployments/{name}", image=image_pb2.ImageSource(content=self._content))
+
+    async def predict(self, name: str) -> None:
+        """Through the gateway."""
+        await next(self._stubs).Predict(self.request(name), metadata=self._metadata)
+
+    async def decode_and_direct(self, name: str) -> None:
+        """Decode in threads of this process and ask Triton: what a caller would write who has no gateway."""
+        request = await asyncio.get_running_loop().run_in_executor(self._threads, self._prepare, name)
+        read_outputs(await next(self._infers)(request))
+
+    def _prepare(self, name: str) -> bytes:
+        return self._templates[name].build(prepare(decode(self._content).pixels, self._packages[name].input))
+
+    async def peer(self) -> None:
+        """Through LitServe."""
+        # Encoded for every call, as the gateway's request is.
+        async with self._http.post(self._litserve, json={"image": base64.b64encode(self._content).decode()}) as answer:
+            answer.raise_for_status()
+            await answer.json()
+
+    async def stream(self, name: str, count: int) -> float:
+        """Send so many images through one PredictStream; gives answers a second."""
+
+        async def requests() -> AsyncIterator[inference_pb2.PredictStreamRequest]:
+            for number in range(count):
+                yield inference_pb2.PredictStreamRequest(key=str(number), request=self.request(name))
+
+        begin = time.perf_counter()
+        answered = 0
+        async for answer in next(self._stubs).PredictStream(requests(), metadata=self._metadata):
+            if answer.HasField("error"):
+                raise RuntimeError(answer.error.message)
+            answered += 1
+        assert answered == count
+        return count / (time.perf_counter() - begin)
+
+
+async def bars(ways: Ways, model: str, concurrency: Sequence[int], seconds: float, repeats: int, *, litserve: bool) -> None:
+    """Print the gateway beside decoding and Triton without it, and beside LitServe, taken in turn."""
+    calls: dict[str, Call] = {
+        "Predict": lambda: ways.predict(model),
+        "decode + Triton direct": lambda: ways.decode_and_direct(model),
+        **({"LitServe": ways.peer} if litserve else {}),
+    }
+    for call in calls.values():
+        await closed_loop(call, 4, min(2.0, seconds))
+    print(
+        f"\n| {model}, callers | way | answers/s | p50 ms | p99 ms | Predict's rate to it | Predict's p99 to it |\n|---|---|---|---|---|---|---|"
+    )
+    for callers in concurrency:
+        found: dict[str, list[Load]] = {name: [] for name in calls}
+        for _ in range(repeats):
+            for name, call in calls.items():
+                found[name].append(await closed_loop(call, callers, seconds))
+        own = found["Predict"]
+        for name, loads in found.items():
+            figures = [spread([getattr(load, field) for load in loads]) for field in ("rate", "p50", "p99")]
+            rates = ratio([load.rate for load in own], [load.rate for load in loads])
+            tails = ratio([load.p99 for load in own], [load.p99 for load in loads])
+            print(f"| {callers} | {name} | {' | '.join(figures)} | {rates:.2f} | {tails:.2f} |")
+
+
+async def at_70_percent(ways: Ways, model: str, seconds: float, repeats: int) -> None:
+    """Print latencies at 70 % of what the gateway can answer, callers coming at random."""
+
+    async def call() -> None:
+        await ways.predict(model)
+
+    alone = (await closed_loop(call, 1, seconds)).p50
+    print("\n| 70 % load, open loop | rate/s | p50 ms | p99 ms | service time ms | p99 in service times |\n|---|---|---|---|---|---|")
+    for number in range(repeats):
+        able = (await closed_loop(call, 8, seconds)).rate
+        load = await open_loop(call, 0.7 * able, 3 * seconds, number)
+        print(f"| {model} | {0.7 * able:.1f} | {load.p50:.1f} | {load.p99:.1f} | {alone:.1f} | {load.p99 / alone:.1f} |")
+
+
+async def tasks_and_streams(ways: Ways, tasks: dict[str, str], seconds: float, repeats: int) -> None:
+    """Print the gateway's rate for every task with a network that costs nothing, called one by one and as a stream."""
+    print("\n| task | Predict, 8 callers, answers/s | p50 ms | one PredictStream, images/s |\n|---|---|---|---|")
+    for task, model in tasks.items():
+
+        async def call(model: str = model) -> None:
+            await ways.predict(model)
+
+        await closed_loop(call, 4, 1.0)
+        loads, streams = [], []
+        for _ in range(repeats):
+            loads.append(await closed_loop(call, 8, seconds))
+            streams.append(await ways.stream(model, max(20, int(loads[-1].rate * seconds))))
+        print(f"| {task} | {spread([load.rate for load in loads])} | {spread([load.p50 for load in loads])} | {spread(streams)} |")
+
+
+if __name__ == "__main__":
+    sys.exit("run predict.py")

@@ -1,0 +1,244 @@
+"""One trace from the caller through gateway, service and job, and to Triton; received by a real OTLP collector."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from gateway_support import TOKEN, Backend, Loop, deploy_model, picture, publish_model, running_gateway, settings_for, wait_for
+from google.longrunning import operations_pb2, operations_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from import_sources import class_folders
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+
+from oteo_core import tracing
+from oteo_core.artifacts import ArtifactStore
+from oteo_local import ports
+from oteo_local.triton import start
+from oteo_protos.augment.v1 import dataset_pb2, dataset_pb2_grpc
+from oteo_protos.gateway.v1 import inference_pb2, inference_pb2_grpc
+from oteo_protos.type.v1 import image_pb2
+
+METADATA = (("authorization", f"Bearer {TOKEN}"),)
+CALLER = "00f067aa0ba902b7"
+
+
+@dataclass(frozen=True)
+class Span:
+    """A span as the collector has it; identifiers in hexadecimal."""
+
+    service: str
+    name: str
+    trace: str
+    id: str
+    parent: str
+    attributes: dict[str, Any]
+    failed: bool
+    begin: int
+    end: int
+
+
+class Collector(trace_service_pb2_grpc.TraceServiceServicer):
+    """An OTLP collector that keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+        self._lock = threading.Lock()
+
+    def Export(self, request: Any, context: Any) -> Any:
+        with self._lock:
+            for resource in request.resource_spans:
+                service = next(one.value.string_value for one in resource.resource.attributes if one.key == "service.name")
+                for scope in resource.scope_spans:
+                    self.spans.extend(_span(service, span) for span in scope.spans)
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+    def of(self, trace: str) -> list[Span]:
+        with self._lock:
+            return [span for span in self.spans if span.trace == trace]
+
+
+def _span(service: str, span: Any) -> Span:
+    attributes = {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in span.attributes}
+    return Span(
+        service,
+        span.name,
+        span.trace_id.hex(),
+        span.span_id.hex(),
+        span.parent_span_id.hex(),
+        attributes,
+        span.status.code == 2,
+        span.start_time_unix_nano,
+        span.end_time_unix_nano,
+    )
+
+
+@dataclass
+class Site:
+    """A gateway and augment, each a process, a Triton, and the collector that they send to."""
+
+    collector: Collector
+    channel: grpc.Channel
+    home: Path
+    processes: list[subprocess.Popen[bytes]]
+
+    def end(self) -> None:
+        for process in self.processes:
+            process.send_signal(signal.SIGTERM)
+        for process in self.processes:
+            assert process.wait(30) == 0
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    home = tmp_path_factory.mktemp("traced")
+    collector = Collector()
+    receiver = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, receiver)
+    collected = receiver.add_insecure_port("127.0.0.1:0")
+    receiver.start()
+    addresses = {name: f"127.0.0.1:{ports.free_port()}" for name in ("gateway", "augment")}
+    with ExitStack() as stack:
+        triton = stack.enter_context(start(home / "model-repository"))
+        environment = {
+            **os.environ,
+            "OTEO_HOME": str(home),
+            "OTEO_TOKEN": TOKEN,
+            "OTEO_JOB_PYTHON": sys.executable,
+            "OTEO_TRITON_URLS": triton.address,
+            "OTEO_RECONCILE_SECONDS": "0.2",
+            "OTEO_OTLP_ENDPOINT": f"http://127.0.0.1:{collected}",
+            **{f"OTEO_{name.upper()}_ADDRESS": address for name, address in addresses.items()},
+        }
+        processes = []
+        script = Path(__file__).resolve().parent.parent / "served_by_processes.py"
+        for name, address in addresses.items():
+            log = stack.enter_context(open(home / f"{name}.log", "ab"))
+            variables = {**environment, "OTEO_LISTEN": address}
+            processes.append(subprocess.Popen([sys.executable, str(script), name], env=variables, stdout=log, stderr=log))
+        try:
+            for address, process in zip(addresses.values(), processes, strict=True):
+                wait_for(lambda address=address, process=process: process.poll() is not None or _healthy(address), 60)
+            channel = stack.enter_context(grpc.insecure_channel(addresses["gateway"]))
+            yield Site(collector, channel, home, processes)
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+            receiver.stop(0)
+
+
+def _healthy(address: str) -> bool:
+    with grpc.insecure_channel(address) as channel:
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=1)
+        except grpc.RpcError:
+            return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _traced(trace: str, sampled: bool = True) -> tuple[tuple[str, str], ...]:
+    return (*METADATA, ("traceparent", f"00-{trace}-{CALLER}-{'01' if sampled else '00'}"), ("tracestate", "hospital=pacs"))
+
+
+def test_one_trace_spans_gateway_service_job_and_triton(site: Site, tmp_path: Path) -> None:
+    secret = class_folders(tmp_path / "mueller-anna-1961", {"yes": 4, "no": 4})
+    datasets = dataset_pb2_grpc.DatasetServiceStub(site.channel)
+    operations = operations_pb2_grpc.OperationsStub(site.channel)
+    trace, silent, predicted, wrong = ("1" * 32, "2" * 32, "3" * 32, "4" * 32)
+    for number, (identity, sampled) in enumerate(((trace, True), (silent, False))):
+        request = dataset_pb2.ImportDatasetRequest(source_uri=str(secret), dataset_id=f"traced-{number}", display_name="Anna Mueller")
+        operation = datasets.ImportDataset(request, timeout=20, metadata=(*_traced(identity, sampled), ("x-request-id", "mueller 1961")))
+        named = operations_pb2.GetOperationRequest(name=operation.name)
+        wait_for(lambda named=named: operations.GetOperation(named, timeout=5, metadata=METADATA).done, 90)
+        assert not operations.GetOperation(named, timeout=5, metadata=METADATA).HasField("error")
+    publish_model(ArtifactStore(f"file://{site.home}/artifacts"), "colours")
+    deploy_model(site.channel, "colours", METADATA)
+    inference = inference_pb2_grpc.InferenceServiceStub(site.channel)
+    image = image_pb2.ImageSource(content=picture("red"))
+    inference.Predict(inference_pb2.PredictRequest(deployment="deployments/colours", image=image), timeout=20, metadata=_traced(predicted))
+    with pytest.raises(grpc.RpcError):
+        inference.Predict(inference_pb2.PredictRequest(deployment="deployments/none", image=image), timeout=20, metadata=_traced(wrong))
+    site.end()  # what is recorded is sent before a process ends
+
+    method = "oteo.augment.v1.DatasetService/ImportDataset"
+    spans = {(span.service, span.name): span for span in site.collector.of(trace)}
+    gateway, service, job = (
+        spans["oteo-gateway", method],
+        spans["oteo-augment", method],
+        spans["oteo-augment-job", "job ImportDataset"],
+    )
+    assert (gateway.parent, service.parent, job.parent) == (CALLER, gateway.id, service.id)
+    assert job.attributes["oteo.operation"].startswith("augment-")
+    assert not site.collector.of(silent), "a caller that records nothing is not recorded"
+    said = str([(span.name, span.attributes) for span in site.collector.spans]).lower()
+    assert not any(name in said for name in ("mueller", "anna", "1961", str(tmp_path)))
+
+    asked = {span.name: span for span in site.collector.of(predicted)}
+    root = asked["oteo.gateway.v1.InferenceService/Predict"]
+    parts = [asked["queue"], asked["decode"], asked["inference.GRPCInferenceService/ModelInfer"]]
+    assert all(part.parent == root.id for part in parts)
+    assert all(root.begin <= part.begin <= part.end <= root.end for part in parts)
+    assert parts[2].attributes["oteo.model"] == "colours"
+    (refused,) = site.collector.of(wrong)
+    assert refused.attributes["rpc.response.status_code"] == "NOT_FOUND"
+    assert refused.attributes["oteo.reason"] == "DEPLOYMENT_NOT_FOUND"
+    assert not refused.failed, "what a caller got wrong is no fault of the server"
+
+    logged = [json.loads(line) for line in (site.home / "augment.log").read_text().splitlines() if line.startswith("{")]
+    assert {line.get("trace_id") for line in logged if line.get("method") == method} <= {None, trace, silent}
+    assert any(line["event"] == "call" and line.get("trace_id") == trace and line["request_id"] == "mueller 1961" for line in logged)
+
+
+def test_a_trace_passes_a_gateway_that_records_nothing(loop: Loop, tmp_path: Path) -> None:
+    backend = Backend()
+
+    async def get(request: bytes, context: Any) -> bytes:
+        return b""
+
+    backend.methods["/oteo.augment.v1.DatasetService/GetDataset"] = grpc.unary_unary_rpc_method_handler(get)
+    loop.run(backend.start())
+    settings = settings_for(tmp_path, augment_address=f"127.0.0.1:{backend.port}")
+    with running_gateway(loop, settings, log_dir=tmp_path / "logs") as running:
+        stub = dataset_pb2_grpc.DatasetServiceStub(running.channel)
+        sent = ("traceparent", f"00-{'a' * 32}-{CALLER}-01"), ("tracestate", "hospital=pacs")
+        stub.GetDataset(dataset_pb2.GetDatasetRequest(name="datasets/x"), timeout=5, metadata=sent)
+        assert [(key, backend.metadata[key]) for key, _ in sent] == list(sent)
+        stub.GetDataset(dataset_pb2.GetDatasetRequest(name="datasets/x"), timeout=5, metadata=(("traceparent", "Anna Mueller"),))
+        assert "traceparent" not in backend.metadata, "what is no trace context is not passed on"
+    loop.run(backend.stop())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "00",
+        f"00-{'0' * 32}-{CALLER}-01",
+        f"00-{'a' * 32}-{'0' * 16}-01",
+        f"ff-{'a' * 32}-{CALLER}-01",
+        f"00-{'A' * 32}-{CALLER}-01",
+        f"00-{'a' * 32}-{CALLER}-01-" + "x" * 200,
+    ],
+)
+def test_broken_trace_context_is_none(text: str) -> None:
+    assert tracing.arrived({"traceparent": text}) is None
+
+
+def test_a_later_version_of_trace_context_is_read() -> None:
+    found = tracing.arrived({"traceparent": f"01-{'a' * 32}-{CALLER}-01-more", "tracestate": "x" * 600})
+    assert found is not None
+    assert found.trace_id == "a" * 32
+    assert found.headers() == (("traceparent", f"00-{'a' * 32}-{CALLER}-01"),)
