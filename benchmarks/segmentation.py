@@ -6,7 +6,8 @@
 
 Images come from the folder that `OTEO_TEST_DATA` names. The split is by image (30 % test; of `isbi` the last six slices), a fifth of the training
 part is held out for choices. `wbc` is trained on domain 1 and also judged on domain 2, which training never sees. Every row is one training on
-the threads asked for; the peer has the same images, input size, threads and seconds.
+the threads asked for; the peer has the same images, input size, threads and seconds. ``--clock cpu`` gives each training so many seconds of this
+process's processor time in place of wall-clock, for a machine that others use too.
 """
 
 from __future__ import annotations
@@ -331,11 +332,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300.0, help="of training")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="what --seconds counts")
     parser.add_argument("--largest", type=int, default=0, help="limit of the input's longer side, pixels")
     parser.add_argument("--peer", choices=["smp"], default="", help="train this instead of the candidate")
     parser.add_argument("--pictures", default="", help="folder for pictures of answers")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    if arguments.clock == "cpu":
+        # Every deadline, ours and the peer's, is asked of this one clock.
+        started, used = time.time(), time.process_time()
+        time.time = lambda: started + time.process_time() - used
     for seed in arguments.seeds:
         run(arguments, seed)
 

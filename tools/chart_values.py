@@ -30,6 +30,7 @@ MANAGED = frozenset(
         *("metrics_port", "token", "token_file", "allow_anonymous", "tls_cert", "tls_key", "tls_ca", "tls_client_ca", "tls_client_auth"),
         *("max_connection_age_seconds", "drain_seconds", "log_format", "log_level", "audit_folder", "audit_key_file", "audit_archive"),
         *("tokens_file", "oidc_ca", "certificates_listen", "certificates_ca", "callers_listen", "callers_cert", "callers_key"),
+        "deidentification_key_file",
     }
 )
 """Settings that the chart itself gives, from other values."""
@@ -148,6 +149,7 @@ class Secrets(Values):
 
     token: SecretKey
     audit: SecretKey
+    deidentification: SecretKey
     ray: SecretKey
     database: DatabaseSecret
     s3: S3Secret
@@ -602,7 +604,8 @@ def schema() -> dict[str, Any]:
     found = ChartValues.model_json_schema()
     found["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     found["$comment"] = "Written by tools/chart_values.py from Pydantic models; do not edit."
-    return _plain(found)
+    plain: dict[str, Any] = _plain(found)
+    return plain
 
 
 def _plain(node: Any, *, names: bool = False) -> Any:

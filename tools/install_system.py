@@ -1,7 +1,8 @@
-"""Install what the tests need from the operating system: PostgreSQL's server binaries, and what the examples in Java and C# are checked with.
+"""Install what the tests need from the operating system: PostgreSQL's server binaries, dcmtk's reader of DICOM, and
+what the examples in Java and C# are checked with.
 
 Debian and its kin are served by apt-get when this runs as root; elsewhere the message says what to install. PostgreSQL is needed; without
-the rest the tests of those examples are skipped and say so. No JDK is installed: Java's libraries are, where there is one.
+the rest, tests are skipped and say so. No JDK is installed: Java's libraries are, where there is one.
 """
 
 from __future__ import annotations
@@ -33,39 +34,43 @@ def has_postgres() -> bool:
     return bool(folders) or bool(shutil.which("initdb") and shutil.which("postgres"))
 
 
-def can_install() -> bool:
-    """Say whether packages can be installed here."""
-    return bool(shutil.which("apt-get")) and os.geteuid() == 0
+def has_dcmtk() -> bool:
+    """Say whether ``dcmdump`` can be found."""
+    return shutil.which("dcmdump") is not None
 
 
-def install(packages: list[str], *, check: bool) -> bool:
-    """Install Debian's packages; without `check`, say whether that went well instead of raising."""
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]):
-        if subprocess.run(command, check=check, env=environment).returncode:
-            return False
-    return True
+def missing() -> list[str]:
+    """Give the packages of Debian that are not there."""
+    there = {"postgresql": has_postgres(), "dcmtk": has_dcmtk()}
+    return [package for package, found in there.items() if not found]
 
 
-def install_callers() -> None:
-    """Install what the examples in other languages are checked with, where that can be done."""
+def missing_for_callers() -> list[str]:
+    """Give the packages of Debian that the examples in other languages are checked with and that are not there."""
     wanted = PROTOC | (JAVA if shutil.which("javac") else {})
-    missing = [package for file, package in wanted.items() if not Path(file).exists()]
-    if missing and can_install():
-        print("==> installing protoc, and Java's libraries where there is a JDK, for the tests of the examples", flush=True)
-        if not install(missing, check=False):
-            print("could not be installed; the tests of the examples in Java and C# will be skipped", file=sys.stderr)
+    return [package for file, package in wanted.items() if not Path(file).exists()]
 
 
 def main() -> int:
     """Install what is missing; give the exit status."""
-    install_callers()
-    if has_postgres():
+    groups = [group for group in (missing(), missing_for_callers()) if group]
+    if groups and shutil.which("apt-get") and os.geteuid() == 0:
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        subprocess.run(["apt-get", "update", "-qq"], check=False, env=environment)
+        # One by one, since a package that another Debian does not have stops its whole group. What comes of it is looked at below.
+        for group in groups:
+            print(f"==> installing {', '.join(group)} for the tests", flush=True)
+            subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *group], check=False, env=environment)
+    wanted = missing()
+    if callers := missing_for_callers():
+        print(f"Without {' '.join(callers)} (Debian) tests of the examples in Java and C# are skipped.", file=sys.stderr)
+    if "dcmtk" in wanted:
+        print(
+            "Without dcmtk (Debian: sudo apt-get install dcmtk) the test that reads de-identified files with dcmdump is skipped.",
+            file=sys.stderr,
+        )
+    if "postgresql" not in wanted:
         return 0
-    if can_install():
-        print("==> installing PostgreSQL for the tests", flush=True)
-        install(["postgresql"], check=True)
-        return 0 if has_postgres() else 1
     print(
         "The tests need PostgreSQL's server (Debian: sudo apt-get install postgresql). To leave those tests out: OTEO_TEST_NO_POSTGRES=1 make test",
         file=sys.stderr,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
 from oteo.credentials import TokenSource, from_environment
 from oteo.errors import OteoApiError
@@ -177,21 +178,23 @@ def call(method: Callable[..., T], request: Any, timeout: float | None = None, p
     Parameters
     ----------
     method, request
-        The stub's method and its request, which gets a ``request_id`` where it has that field and none is set.
+        The stub's method and its request, which gets a ``request_id`` where it has that field and none is set. A stream of messages is sent once:
+        what has been read of it cannot be sent again.
     timeout
         Seconds for all attempts and the pauses between them together; None: no limit.
     policy
         How often and when it is made again.
     """
     until = None if timeout is None else time.monotonic() + timeout
-    request, attempt = made_repeatable(request), 0
+    again = isinstance(request, Message)
+    request, attempt = made_repeatable(request) if again else request, 0
     while True:
         attempt += 1
         try:
             return method(request, timeout=None if until is None else max(0.0, until - time.monotonic()))
         except grpc.RpcError as error:
             failed = OteoApiError.from_rpc(error)
-        pause = policy.pause(failed, attempt, None if until is None else until - time.monotonic())
+        pause = policy.pause(failed, attempt, None if until is None else until - time.monotonic()) if again else None
         if pause is None:
             raise failed
         time.sleep(pause)

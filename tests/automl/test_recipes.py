@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -48,6 +49,19 @@ def test_changes_of_nothing_change_nothing():
     torch.testing.assert_close(restained(batch, none, draw), batch, atol=1e-4, rtol=0)
     torch.testing.assert_close(field(batch, none, draw), batch, atol=1e-5, rtol=0)
     torch.testing.assert_close(noisy(batch, none, draw, generator(2)), batch, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", sorted(STRENGTHS))
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_a_dim_image_shows_is_still_there(name, channels):
+    inside = torch.zeros(32, 32, dtype=torch.bool)
+    inside[12:20, 12:20] = True
+    dim = torch.where(inside, 0.05, 0.02).expand(64, channels, 32, 32)
+    # Where things lie is not asked here, nor what a rectangle covers.
+    look = replace(STRENGTHS[name], mirror=False, upright=True, degrees=0.0, scale=0.0, shift=0.0, erase=0.0)
+    changed = augment(dim, look, generator(3)).mean(dim=1)
+    contrast = changed[:, inside].mean(dim=1) - changed[:, ~inside].mean(dim=1)
+    assert float(contrast.min()) > 0.3 * 0.03
 
 
 def test_the_trivial_policy_changes_each_image_by_one_kind_at_most():

@@ -10,8 +10,12 @@ from typing import Any
 
 import oteo_metrics
 import pytest
+import typer.core
+import typer.main
 import yaml
-from charting import CHART, named, of_kind, render, tool
+from charting import CHART, ROOT, named, of_kind, render, tool
+
+from oteo.cli import app
 
 PREDICT = '{namespace="oteo-system",service="oteo-gateway-headless",method="/oteo.gateway.v1.InferenceService/Predict"'
 
@@ -32,7 +36,8 @@ def promtool(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPr
 def test_promtool_reads_the_rules(rules: Path) -> None:
     done = promtool("check", "rules", str(rules))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "18 rules found" in done.stdout, done.stdout
+    count = sum(len(group["rules"]) for group in yaml.safe_load(rules.read_text())["groups"])
+    assert f"{count} rules found" in done.stdout, done.stdout
 
 
 def series(bad: float, slow: float, *, until: int = 0) -> list[dict[str, str]]:
@@ -111,6 +116,20 @@ CASES: dict[str, tuple[list[dict[str, str]], str, dict[str, set[str]]]] = {
         "1h",
         {"OteoTritonModelFails": {"ticket"}},
     ),
+    "the audit log of one of two gateways cannot be written, and a caller noticed once": (
+        [
+            *OK,
+            {"series": f'oteo_audit_failures_total{{{SERVING},service="oteo-gateway-headless",pod="p"}}', "values": "0x64 1x416"},
+            {"series": f'oteo_audit_failures_total{{{SERVING},service="oteo-gateway-headless",pod="q"}}', "values": "0x480"},
+        ],
+        "1h6m",
+        {"OteoAuditLogFails": {"page"}},
+    ),
+    "the audit log could not be written an hour ago": (
+        [*OK, {"series": f'oteo_audit_failures_total{{{SERVING},service="oteo-gateway-headless",pod="p"}}', "values": "0x10 9x470"}],
+        "1h20m",
+        {},
+    ),
     "the images of a deployment shift, as one of two gateways says": (
         [
             *OK,
@@ -182,6 +201,51 @@ def test_each_alert_says_what_it_is_and_what_to_do(rules: Path) -> None:
             assert rule["labels"]["severity"] in ("page", "ticket")
             assert len(rule["annotations"]["summary"]) > 20
             assert len(rule["annotations"]["description"]) > 20
+
+
+def unknown(text: str) -> list[str]:
+    """Give the commands in a text that ``oteo`` does not have; words after a command are the text's own or its arguments, options must be there."""
+    found = []
+    # Not the package `oteo_core`, the chart `deploy/k8s/oteo` or helm's release: a command begins a text, a code or a sentence's part.
+    for words in re.findall(r"(?<![\w./-])oteo((?: (?!oteo )[a-zA-Z-]+\b(?!/))+)", text):
+        node: Any = typer.main.get_command(app)
+        said = words.split()
+        while isinstance(node, typer.core.TyperGroup) and said:
+            child = node.commands.get(said[0])
+            if child is None and not node.invoke_without_command:
+                found.append(f"oteo{words}")
+            if child is None:
+                break
+            node = child
+            said.pop(0)
+        if node.context_settings.get("ignore_unknown_options"):
+            # It hands its words on to another program.
+            continue
+        known = {option for parameter in node.params for option in parameter.opts}
+        found += [f"oteo{words}: {word}" for word in said if word.startswith("--") and word not in known]
+    return found
+
+
+def test_what_is_taken_for_a_command() -> None:
+    assert unknown("See oteo operations list, and the pods; (oteo deploy list).") == []
+    assert unknown("so say oteo shift and oteo translate.") == []
+    assert unknown("oteo shift and oteo translation") == ["oteo translation"]
+    assert unknown("See oteo deployments list.") == ["oteo deployments list"]
+    assert unknown("oteo deploy lists") == ["oteo deploy lists"]
+    assert unknown("oteo deploy show skin --revision") == ["oteo deploy show skin --revision: --revision"]
+    assert unknown("in oteo_core, deploy/k8s/oteo here") == []
+
+
+def test_commands_that_are_named_exist(rules: Path) -> None:
+    said = [text for found in alerts(rules).values() for rule in found for text in rule["annotations"].values()]
+    assert sum("oteo " in text for text in said) >= 6
+    assert [one for text in said for one in unknown(text)] == []
+    notes = (CHART / "templates/NOTES.txt").read_text()
+    pages = [(ROOT / page).read_text() for page in ("docs/operations.md", "docs/security.md", "deploy/k8s/README.md")]
+    # In pages only what is set as code: a line of its own, or between backticks.
+    codes = [code for page in pages for code in re.findall(r"^    (oteo .*)$|`(oteo [^`]+)`", page, re.MULTILINE)]
+    assert len(codes) >= 8
+    assert [one for text in [notes, *(first or second for first, second in codes)] for one in unknown(text)] == []
 
 
 def queries() -> dict[str, str]:

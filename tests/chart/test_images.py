@@ -14,6 +14,8 @@ from charting import ROOT, SERVICES, default_values, environment, named, render,
 
 from oteo_augment.settings import AugmentSettings
 from oteo_automl.settings import AutoMLSettings
+from oteo_core.auditlog.keys import load_keys
+from oteo_core.deidentification.keys import load_key
 from oteo_core.tokens import TokenFile
 from oteo_gateway.settings import GatewaySettings
 from oteo_translate.settings import TranslateSettings
@@ -114,14 +116,20 @@ def test_compose_runs_everything_in_either_profile_and_opens_one_port() -> None:
     assert compose()["networks"]["oteo"]["internal"] is True
 
 
-def test_the_secrets_that_compose_wants_are_made_once(tmp_path: Path) -> None:
-    script = tmp_path / "secrets.sh"
+def make_secrets(folder: Path) -> tuple[dict[str, str], str]:
+    """Run the script beside a folder of its own; gives what all files hold, and what it says."""
+    script = folder / "secrets.sh"
     script.write_text((COMPOSE.parent / "secrets.sh").read_text())
-    for _ in range(2):
-        done = subprocess.run(["sh", str(script)], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        made = {path.name: path.read_text() for folder in ("secrets", "access") for path in (tmp_path / folder).iterdir()}
-    assert "already" in done.stdout
+    done = subprocess.run(["sh", str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return {path.name: path.read_text() for part in ("secrets", "access") for path in (folder / part).iterdir()}, done.stdout
+
+
+def test_the_secrets_that_compose_wants_are_made_once(tmp_path: Path) -> None:
+    first, _ = make_secrets(tmp_path)
+    made, said = make_secrets(tmp_path)
+    assert made == first
+    assert "already" in said
     wanted = {Path(secret["file"]).name for secret in compose()["secrets"].values()}
     wanted |= {Path(file).name for service in compose()["services"].values() for file in service.get("env_file", [])}
     assert set(made) == wanted | {"tokens.json"}
@@ -129,3 +137,44 @@ def test_the_secrets_that_compose_wants_are_made_once(tmp_path: Path) -> None:
     assert len(made["token"]) == 48
     assert made["token"] != made["ray_token"]
     assert made["database_password"] in made["database.env"]
+    assert made["database_password"] in made["mlflow.env"]
+    assert re.findall("= (.*)", made["s3_credentials"]) == re.findall("=(.*)", made["s3.env"])
+    assert made["s3_credentials"].startswith("[default]\n")
+    # The containers' user may read what is mounted; nobody else of the machine comes into the folder.
+    assert all(path.stat().st_mode & 0o777 == 0o644 for path in (tmp_path / "secrets").iterdir())
+    assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
+
+
+def test_keys_that_compose_wants_are_keys_for_those_who_read_them(tmp_path: Path) -> None:
+    made, _ = make_secrets(tmp_path)
+    assert len(made["deidentification_key"]) == 64
+    assert made["deidentification_key"] != made["audit_key"]
+    assert load_key(tmp_path / "secrets/deidentification_key") == made["deidentification_key"].encode()
+    assert load_keys(tmp_path / "secrets/audit_key")
+
+
+def test_a_folder_of_secrets_from_before_gets_those_that_are_new(tmp_path: Path) -> None:
+    first, _ = make_secrets(tmp_path)
+    new = {"audit_key", "deidentification_key", "mlflow.env", "s3_credentials"}
+    for name in new:
+        (tmp_path / "secrets" / name).unlink()
+    # Where the machine stopped while one was written.
+    (tmp_path / "secrets/ray_token").write_text("")
+    made, said = make_secrets(tmp_path)
+    assert set(said.partition(":")[2].split()) == new | {"ray_token"}
+    changed = {name for name in made if made[name] != first[name]}
+    assert changed == {"audit_key", "deidentification_key", "ray_token"}
+    assert min(len(made[name]) for name in changed) >= 48
+    # Without the password that they are made of, the databases' addresses are made anew with it.
+    (tmp_path / "secrets/database_password").unlink()
+    made, _ = make_secrets(tmp_path)
+    assert made["database_password"] != first["database_password"]
+    assert all(made["database_password"] in made[name] for name in ("database.env", "mlflow.env"))
+
+
+def test_compose_gives_one_key_of_hashes_to_all_that_handle_dicom() -> None:
+    having = {name for name, service in compose()["services"].items() if "deidentification_key" in service.get("secrets", [])}
+    assert having == {"gateway", "augment", "ray-cpu", "ray-gpu"}
+    for name, service in compose()["services"].items():
+        setting = (service.get("environment") or {}).get("OTEO_DEIDENTIFICATION_KEY_FILE")
+        assert setting == ("/run/secrets/deidentification_key" if name in having else None), name

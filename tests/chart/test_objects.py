@@ -15,6 +15,7 @@ from custom_resources import KINDS
 
 from oteo_augment.settings import AugmentSettings
 from oteo_automl.settings import AutoMLSettings
+from oteo_core.jobs.environment import job_environment
 from oteo_core.settings import CoreSettings
 from oteo_gateway.settings import GatewaySettings
 from oteo_translate.settings import TranslateSettings
@@ -272,6 +273,36 @@ def test_secrets_are_references_alone(preset: str) -> None:
             for variable in container.get("env", []):
                 if any(word in variable["name"] for word in ("PASSWORD", "SECRET", "ACCESS_KEY", "DATABASE_URL", "STORE_URI")):
                     assert "valueFrom" in variable, (group.name, variable["name"])
+
+
+def test_one_key_of_hashes_is_where_dicom_is_handled_and_a_job_finds_it_where_its_service_does(
+    preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = render(preset, 'secrets.deidentification={"name": "hashes", "key": "of-dicom"}')
+    found: dict[str, str] = {}
+    for group in pods(objects):
+        volumes = {volume["name"]: volume for volume in group.spec.get("volumes", [])}
+        for container in group.containers():
+            mounts = [mount for mount in container.get("volumeMounts", []) if mount["name"] == "deidentification-key"]
+            file = environment(container, objects).get("OTEO_DEIDENTIFICATION_KEY_FILE")
+            assert bool(file) is bool(mounts) is ("deidentification-key" in volumes), group.name
+            if file:
+                found[group.part] = file
+                assert mounts == [{"name": "deidentification-key", "mountPath": str(Path(file).parent), "readOnly": True}]
+                assert volumes["deidentification-key"]["secret"] == {
+                    "secretName": "hashes",
+                    "defaultMode": 0o440,
+                    "items": [{"key": "of-dicom", "path": Path(file).name}],
+                }
+    assert set(found) == {"gateway", "augment", "ray-head", "ray-worker"}
+    (place,) = set(found.values())
+    # What an import's job is given is the path that its pod has; a job of a service without the key is given none, and so keeps its pod's.
+    for part, expected in (("augment", place), ("automl", None), ("translate", None)):
+        container = named(objects, "StatefulSet", f"oteo-{part}")["spec"]["template"]["spec"]["containers"][0]
+        with monkeypatch.context() as patched:
+            for name, value in environment(container, objects).items():
+                patched.setenv(name, "postgresql://u:p@h/d" if name == "OTEO_DATABASE_URL" else value)
+            assert job_environment(SETTINGS[part]()).get("OTEO_DEIDENTIFICATION_KEY_FILE") == expected, part
 
 
 def test_an_upgrade_keeps_what_may_not_change(preset: str, tmp_path: Path) -> None:

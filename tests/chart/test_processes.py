@@ -81,6 +81,7 @@ def make_site(tmp_path: Path, postgres: Postgres, store: int) -> MakeSite:
         site = Site(tmp_path, objects, secrets, {("oteo-s3", 7070): store})
         site.write("/etc/oteo/token/token", f"{TOKEN}\n")
         site.write("/etc/oteo/audit/key", "ab" * 32)
+        site.write("/etc/oteo/deidentification/key", "cd" * 32)
         site.write("/etc/oteo/ray/auth_token", "ray-token")
         return site
 
@@ -107,6 +108,14 @@ def test_gateway_and_augment_start_as_rendered_and_answer_together(make_site: Ma
         with pytest.raises(grpc.RpcError) as refused:
             datasets(address, token=False)
         assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        # The key of DICOM's hashes is read from where the Secret is mounted, and none is made.
+        for part, kind in (
+            ("augment", "oteo_augment.settings import AugmentSettings"),
+            ("gateway", "oteo_gateway.settings import GatewaySettings"),
+        ):
+            ask = f"from {kind} as Settings; print(Settings().deidentification_key().decode())"
+            done = subprocess.run([sys.executable, "-c", ask], env=site.environment(part), capture_output=True, text=True, check=True)
+            assert done.stdout.strip() == "cd" * 32
         # The figures are where the ServiceMonitor looks, under the names that alerts and autoscalers ask for.
         with urllib.request.urlopen(f"http://127.0.0.1:{site.port('oteo-gateway', 9100)}/metrics", timeout=10) as answer:
             text = answer.read().decode()

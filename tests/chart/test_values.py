@@ -12,7 +12,7 @@ import chart_values
 import jsonschema
 import pytest
 import yaml
-from charting import CHART, PRESETS, Object, default_values, environment, helm, named, refusal, render, schema
+from charting import CHART, PRESETS, Object, default_values, environment, helm, named, of_kind, pods, refusal, render, schema
 
 from oteo_core.access import Role
 from oteo_gateway.settings import GatewaySettings
@@ -196,6 +196,7 @@ def test_each_unknown_key_is_refused() -> None:
         ("gateway.replica=3", "replica"),
         ("gateway.settings.predict_que=3", "predict_que"),
         ('gateway.settings.triton_urls="a:1"', "triton_urls"),
+        ('augment.settings.deidentification_key_file="/tmp/key"', "deidentification_key_file"),
         ('triton.gpu.resource=["nvidia.com/gpu"]', "resource"),
         ('augment.resources.limits.memory="4 GB"', "memory"),
         ("triton.autoscaling.maxReplicas=0", "maxReplicas"),
@@ -230,6 +231,7 @@ def test_helm_itself_refuses_what_the_schema_refuses(value: str, says: str) -> N
         ("production", ["monitoring.serviceMonitors.enabled=false"], "alerts would see nothing"),
         ("mig", ["monitoring.serviceMonitors.enabled=false"], "which asks Prometheus"),
         ("single-node-cpu", ["access.certificates.enabled=true"], "turn traffic.tls on"),
+        ("single-node-cpu", ['secrets.deidentification.name="oteo-audit-key"'], "name the same key: give two"),
         ("production", ['access.certificates.caConfigMap=""'], "that callers' certificates are checked against"),
         ("production", ["networkPolicies.issuer=[]"], "could not fetch the issuer's keys"),
     ],
@@ -424,7 +426,17 @@ def test_the_notes_say_what_to_do_next(preset: str, says: list[str], silent: lis
     done = helm("install", "oteo", str(CHART), "--namespace=oteo-system", "--dry-run=client", f"--values={CHART}/ci/{preset}.yaml")
     assert done.returncode == 0, done.stderr
     notes = done.stdout.partition("\nNOTES:\n")[2]
-    assert "get secret oteo-token" in notes
+    # Every Secret that a pod wants is named.
+    wanted = {
+        volume["secret"]["secretName"] for group in pods(render(preset)) for volume in group.spec.get("volumes", []) if "secret" in volume
+    }
+    for group in pods(render(preset)):
+        for container in group.containers():
+            found = environment(container, render(preset)).values()
+            wanted |= {value.partition(":")[2].partition("/")[0] for value in found if value.startswith("secret:")}
+    certificates = {found["spec"]["secretName"] for found in of_kind(render(preset), "Certificate")}
+    assert wanted - certificates == set(re.findall(r"get secret (\S+)$", notes, re.MULTILINE)) - {"oteo-redis"}
+    assert ("get secret oteo-redis" in notes) is (preset == "production")
     for one in says:
         assert one in notes
     for one in silent:

@@ -200,6 +200,29 @@ s3://{{ trimPrefix "http://" $endpoint }}{{ if not (regexMatch ":[0-9]+$" $endpo
 {{- end }}
 {{- end -}}
 
+{{/* The key under which identifiers of DICOM are hashed, for the parts that handle DICOM: one key and one path for all, so that a service's setting holds for its
+jobs on Ray, wherever they run. */}}
+{{- define "oteo.deidentification.setting" -}}
+- name: OTEO_DEIDENTIFICATION_KEY_FILE
+  value: /etc/oteo/deidentification/key
+{{- end -}}
+
+{{- define "oteo.deidentification.mount" -}}
+- name: deidentification-key
+  mountPath: /etc/oteo/deidentification
+  readOnly: true
+{{- end -}}
+
+{{- define "oteo.deidentification.volume" -}}
+- name: deidentification-key
+  secret:
+    secretName: {{ .Values.secrets.deidentification.name }}
+    defaultMode: 0440
+    items:
+      - key: {{ .Values.secrets.deidentification.key }}
+        path: key
+{{- end -}}
+
 {{/* What the gateway's door reads. Whole volumes, not single files: those are followed when they change. */}}
 {{- define "oteo.accessMounts" -}}
 {{- if .Values.secrets.tokens.name }}
@@ -295,6 +318,7 @@ priorityClassName: {{ . }}
 {{- define "oteo.service.pod" -}}
 {{- $root := .root -}}
 {{- $values := index $root.Values .part -}}
+{{- $dicom := list "gateway" "augment" -}}
 metadata:
   labels:
     {{- include "oteo.labels" . | nindent 4 }}
@@ -356,6 +380,7 @@ spec:
           value: /etc/oteo/callers-ca/ca.crt
         {{- end }}
         {{- end }}
+        {{- if has .part $dicom }}{{ include "oteo.deidentification.setting" $root | nindent 8 }}{{ end }}
         {{- include "oteo.database" $root | nindent 8 }}
         {{- include "oteo.s3.credentials" $root | nindent 8 }}
         {{- include "oteo.settings" $values.settings | nindent 8 }}
@@ -381,6 +406,7 @@ spec:
       volumeMounts:
         {{- include "oteo.secretMounts" $root | nindent 8 }}
         {{- if eq .part "gateway" }}{{ include "oteo.accessMounts" $root | nindent 8 }}{{ end }}
+        {{- if has .part $dicom }}{{ include "oteo.deidentification.mount" $root | nindent 8 }}{{ end }}
         {{- include "oteo.scratchMounts" $root | nindent 8 }}
         {{- if eq .part "gateway" }}
         - name: audit
@@ -392,6 +418,7 @@ spec:
   volumes:
     {{- include "oteo.secretVolumes" . | nindent 4 }}
     {{- if eq .part "gateway" }}{{ include "oteo.accessVolumes" $root | nindent 4 }}{{ end }}
+    {{- if has .part $dicom }}{{ include "oteo.deidentification.volume" $root | nindent 4 }}{{ end }}
     {{- if eq .part "gateway" }}
     - name: audit-key
       secret:

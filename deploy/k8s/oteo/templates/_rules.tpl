@@ -31,7 +31,7 @@ groups:
           severity: page
         annotations:
           summary: {{ printf "{{ $value | humanizePercentage }} %s; at this rate the budget of 30 days is gone in two days." $what | quote }}
-          description: Look at the gateway's log for what it answers, at Triton's replicas (oteo deployments list), and at the dashboard Oteo serving.
+          description: Look at the gateway's log for what it answers, at Triton's replicas (oteo deploy list), and at the dashboard Oteo serving.
       - alert: {{ $alert }}
         expr: oteo:predict_{{ $kind }}:ratio_rate6h{ {{- $of -}} } > {{ mulf 6 $budget }} and oteo:predict_{{ $kind }}:ratio_rate30m{ {{- $of -}} } > {{ mulf 6 $budget }}
         for: 15m
@@ -39,7 +39,7 @@ groups:
           severity: ticket
         annotations:
           summary: {{ printf "{{ $value | humanizePercentage }} %s over six hours; at this rate the budget of 30 days is gone in five days." $what | quote }}
-          description: Look at the gateway's log for what it answers, at Triton's replicas (oteo deployments list), and at the dashboard Oteo serving.
+          description: Look at the gateway's log for what it answers, at Triton's replicas (oteo deploy list), and at the dashboard Oteo serving.
       {{- end }}
   - name: {{ $name }}-states
     rules:
@@ -59,6 +59,14 @@ groups:
         annotations:
           summary: {{ `No replica of {{ $labels.service }} answers.` | quote }}
           description: Its pods do not run or cannot be reached by Prometheus.
+      # At once: as the chart is set, whatever cannot be recorded is refused; and what was answered without a record gets none later.
+      - alert: OteoAuditLogFails
+        expr: sum by (pod) (increase(oteo_audit_failures_total{ {{- $in -}} }[10m])) > 0
+        labels:
+          severity: page
+        annotations:
+          summary: {{ `The audit log of {{ $labels.pod }} cannot be written.` | quote }}
+          description: Its folder is full, read-only or away; changes are refused, and predictions unless gateway.settings.audit_without is answer. See the gateway's log and gateway.audit; when it is well again, oteo audit verify says what is missing.
       - alert: OteoTritonModelFails
         expr: sum by (model) (rate(nv_inference_request_failure{ {{- $in -}} }[10m])) > 0.1 * sum by (model) (rate(nv_inference_request_success{ {{- $in -}} }[10m]) + rate(nv_inference_request_failure{ {{- $in -}} }[10m]))
         for: 10m
@@ -74,7 +82,7 @@ groups:
           severity: ticket
         annotations:
           summary: {{ `The images that {{ $labels.deployment }} sees differ from its model's training images.` | quote }}
-          description: Ask whether a scanner, stain or protocol was changed; oteo deploy show says what moved, oteo shift and oteo translate what can be done.
+          description: Ask whether a scanner, stain or protocol was changed; oteo deploy show says what moved; what can be done about it say oteo shift and oteo translate.
       - alert: OteoGpuMemory
         expr: max by (gpu_uuid) (nv_gpu_memory_used_bytes{ {{- $in -}} } / nv_gpu_memory_total_bytes{ {{- $in -}} }) > {{ $rules.gpuMemoryShare }}
         for: 10m

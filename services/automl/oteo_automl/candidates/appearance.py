@@ -12,6 +12,39 @@ Draw = Callable[..., torch.Tensor]
 # Haematoxylin, eosin, DAB: optical density in red, green and blue (Ruifrok and Johnston, Analytical and Quantitative Cytology and Histology 23, 2001).
 _DYES = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
 _FLOOR = 1.0 / 255.0
+_SPREADS = 4.0
+
+
+def extent(planes: torch.Tensor) -> torch.Tensor:
+    """Give how much of the range of 0 to 1 each image takes up, ``(N, 1, 1, 1)``: four standard deviations, at most 1.
+
+    What is added to an image has to be in proportion to it: a shift that a bright-field image bears pushes all that a dim fluorescence image
+    shows below black.
+    """
+    return (_SPREADS * planes.std(dim=(1, 2, 3), keepdim=True, unbiased=False)).clamp(max=1.0)
+
+
+def relit(planes: torch.Tensor, far: torch.Tensor | float, draw: Draw) -> torch.Tensor:
+    """Change contrast, brightness and gamma.
+
+    Parameters
+    ----------
+    planes
+        ``(N, C, H, W)`` of 0 to 1.
+    far
+        ``(N, 1, 1, 1)`` or one for all: contrast and gamma change by up to this share, brightness by up to half of it, in shares of the image's
+        `extent`. Gamma is taken between black and the image's largest value.
+    draw
+        Gives numbers from -1 to 1.
+    """
+    count = planes.shape[0]
+    contrast = torch.exp(far * draw(count, 1, 1, 1))
+    brightness = 0.5 * far * draw(count, 1, 1, 1) * extent(planes)
+    gamma = torch.exp(far * draw(count, 1, 1, 1))
+    middle = planes.mean(dim=(1, 2, 3), keepdim=True)
+    planes = ((planes - middle) * contrast + middle + brightness).clamp(0.0, 1.0)
+    top = planes.amax(dim=(1, 2, 3), keepdim=True).clamp(min=_FLOOR)
+    return (planes / top + 1e-6).pow(gamma).clamp(max=1.0) * top
 
 
 def restained(planes: torch.Tensor, far: torch.Tensor, draw: Draw) -> torch.Tensor:
@@ -65,8 +98,8 @@ def coarsened(planes: torch.Tensor, draw: Draw) -> torch.Tensor:
 
 
 def noisy(planes: torch.Tensor, far: torch.Tensor, draw: Draw, generator: torch.Generator) -> torch.Tensor:
-    """Add normal noise of a standard deviation of up to `far` ``(N, 1, 1, 1)``."""
-    spread = far * draw(planes.shape[0], 1, 1, 1).abs()
+    """Add normal noise of a standard deviation of up to `far` ``(N, 1, 1, 1)``, in shares of the image's `extent`."""
+    spread = far * draw(planes.shape[0], 1, 1, 1).abs() * extent(planes)
     # Uniform numbers are drawn in a third of the time of normal ones; the sum of three is near enough.
     noise = torch.rand((3, *planes.shape), generator=generator).sum(dim=0).sub_(1.5).mul_(2.0).to(planes.device)
     return (planes + spread * noise).clamp(0.0, 1.0)

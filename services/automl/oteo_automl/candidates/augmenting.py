@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 
-from oteo_automl.candidates.appearance import blurred, coarsened, field, noisy, restained
+from oteo_automl.candidates.appearance import blurred, coarsened, field, noisy, relit, restained
 
 Draw = Callable[..., torch.Tensor]
 """Gives numbers from -1 to 1 of a shape."""
@@ -37,7 +37,7 @@ class Strength:
     shift
         Shifts by up to so much, a share of the side.
     light
-        Brightness, contrast and gamma, up to so much, a share.
+        Brightness, contrast and gamma, up to so much, a share of what the image itself takes up of the range.
     colour
         Saturation and the balance of channels, up to so much, a share.
     erase
@@ -49,7 +49,7 @@ class Strength:
     sharpness
         Chance that an image is blurred or loses resolution, as another device would have it.
     noise
-        Largest standard deviation of added noise, on the scale of 0 to 1.
+        Largest standard deviation of added noise, a share of what the image itself takes up of the range.
     single
         True: of all these each image gets one, at twice its strength at most (TrivialAugment; Müller and Hutter, ICCV 2021); mirrors come on top.
     """
@@ -117,7 +117,7 @@ def augment(planes: torch.Tensor, strength: Strength, generator: torch.Generator
     if strength.field > 0:
         planes = field(planes, strength.field * _column(share["field"]), uniform)
     if strength.light > 0:
-        planes = _lit(planes, strength.light * _column(share["light"]), uniform)
+        planes = relit(planes, strength.light * _column(share["light"]), uniform)
     if strength.colour > 0 and planes.shape[1] == 3:
         grey = planes.mean(dim=1, keepdim=True)
         far = strength.colour * _column(share["colour"])
@@ -151,16 +151,6 @@ def _shares(strength: Strength, count: int, generator: torch.Generator, device: 
 
 def _column(values: torch.Tensor) -> torch.Tensor:
     return values.view(-1, 1, 1, 1)
-
-
-def _lit(planes: torch.Tensor, far: torch.Tensor, uniform: Draw) -> torch.Tensor:
-    count = planes.shape[0]
-    contrast = 1.0 + far * uniform(count, 1, 1, 1)
-    brightness = 0.5 * far * uniform(count, 1, 1, 1)
-    middle = planes.mean(dim=(1, 2, 3), keepdim=True)
-    planes = ((planes - middle) * contrast + middle + brightness).clamp(0.0, 1.0)
-    gamma = torch.exp(far * uniform(count, 1, 1, 1))
-    return (planes + 1e-6).pow(gamma).clamp(0.0, 1.0)
 
 
 def _matrix(strength: Strength, share: dict[str, torch.Tensor], count: int, aspect: float, draw: Draw) -> torch.Tensor | None:

@@ -18,6 +18,8 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 
+from oteo_automl.candidates.appearance import extent, relit
+
 Draw = Callable[..., torch.Tensor]
 """Gives a tensor of a shape, uniform in -1 to 1."""
 
@@ -33,7 +35,7 @@ class Look:
     degrees, scale, bend
         Turned up to so much; scaled by up to so much, a share; bent by up to so much of a side (elastic, coarse grid).
     light
-        Brightness, contrast and gamma, up to so much, a share.
+        Brightness, contrast and gamma, up to so much, a share of what the image itself takes up of the range.
     curve
         Chance that intensities go through a drawn monotone curve of each channel.
     stain
@@ -43,7 +45,7 @@ class Look:
     blur
         Chance of being blurred or brought to a lower resolution and back.
     noise
-        Largest spread of added noise, a share of the range; half of the images.
+        Largest spread of added noise, a share of what the image itself takes up of the range; half of the images.
     chance
         Share of the images whose look is changed; the others are only moved, so that what is at home is not forgotten for what may come.
     """
@@ -198,21 +200,17 @@ def change_look(planes: torch.Tensor, look: Look, generator: torch.Generator) ->
         mixing = mixing / mixing.sum(dim=2, keepdim=True).clamp_min(0.25)
         flat = torch.bmm(mixing, planes.reshape(count, channels, -1))
         balance = 1.0 + 0.5 * look.stain * draw(count, channels, 1)
-        shift = 0.25 * look.stain * draw(count, channels, 1)
+        shift = 0.25 * look.stain * draw(count, channels, 1) * extent(planes)[:, :, 0]
         planes = (flat * balance + shift).view_as(planes).clamp(0.0, 1.0)
     if look.grey > 0 and channels > 1:
         chosen = (draw(count, 1, 1, 1) * 0.5 + 0.5) < look.grey
         planes = torch.where(chosen, planes.mean(dim=1, keepdim=True).expand_as(planes), planes)
     if look.light > 0:
-        contrast = torch.exp(look.light * draw(count, 1, 1, 1))
-        brightness = 0.5 * look.light * draw(count, 1, 1, 1)
-        middle = planes.mean(dim=(1, 2, 3), keepdim=True)
-        planes = ((planes - middle) * contrast + middle + brightness).clamp(0.0, 1.0)
-        planes = (planes + 1e-6).pow(torch.exp(look.light * draw(count, 1, 1, 1)))
+        planes = relit(planes, look.light, draw)
     if look.blur > 0:
         planes = _blurred(planes, look.blur, draw)
     if look.noise > 0:
-        spread = look.noise * draw(count, 1, 1, 1).clamp_min(0.0)
+        spread = look.noise * draw(count, 1, 1, 1).clamp_min(0.0) * extent(planes)
         planes = planes + spread * _noise(planes, generator)
     planes = planes.clamp(0.0, 1.0)
     if look.chance < 1.0:
@@ -235,7 +233,8 @@ def _curved(planes: torch.Tensor, chance: float, draw: Draw) -> torch.Tensor:
     steps = torch.exp(1.2 * draw(count, channels, 8))
     steps = 0.5 * steps + 0.5 * torch.exp(1.2 * draw(count, 1, 8))
     knots = F.pad(steps.cumsum(dim=2), (1, 0))
-    low, high = 0.15 * draw(count, channels, 1).clamp_min(0.0), 1.0 - 0.15 * draw(count, channels, 1).clamp_min(0.0)
+    low = 0.15 * draw(count, channels, 1).clamp_min(0.0) * extent(planes)[:, :, 0]
+    high = 1.0 - 0.15 * draw(count, channels, 1).clamp_min(0.0)
     knots = low + (high - low) * knots / knots[:, :, -1:]
     places = planes.reshape(count, channels, -1) * 8.0
     lower = places.floor().clamp(0, 7)
