@@ -1,5 +1,4 @@
-"""Install what the tests need from the operating system: PostgreSQL's server binaries, dcmtk's reader of DICOM, and
-what the examples in Java and C# are checked with.
+"""Install what the tests need from the operating system: PostgreSQL's server, dcmtk's reader of DICOM, and what checks the examples.
 
 Debian and its kin are served by apt-get when this runs as root; elsewhere the message says what to install. PostgreSQL is needed; without
 the rest, tests are skipped and say so. No JDK is installed: Java's libraries are, where there is one.
@@ -57,7 +56,7 @@ def main() -> int:
     if groups and shutil.which("apt-get") and os.geteuid() == 0:
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         subprocess.run(["apt-get", "update", "-qq"], check=False, env=environment)
-        # One by one, since a package that another Debian does not have stops its whole group. What comes of it is looked at below.
+        # Group by group, since a package that another Debian does not have stops its whole group. What comes of it is looked at below.
         for group in groups:
             print(f"==> installing {', '.join(group)} for the tests", flush=True)
             subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *group], check=False, env=environment)

@@ -80,9 +80,9 @@ def contract(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path
 @pytest.fixture(scope="module")
 def generated(project: ElementTree.Element, contract: Path, tmp_path_factory: pytest.TempPathFactory) -> Generated:
     protoc = shutil.which("protoc")
-    if protoc is None:
+    if protoc is None or not (Path(protoc).parent.parent / "include/google/protobuf/descriptor.proto").exists():
         pytest.skip(
-            "protoc is not here, and the one in grpcio-tools knows no C#; Debian: apt-get install protobuf-compiler libprotobuf-dev"
+            "protoc with its protos is not here, and the one in grpcio-tools knows no C#; Debian: apt-get install protobuf-compiler libprotobuf-dev"
         )
     folder = tmp_path_factory.mktemp("csharp")
     patterns = [entry.attrib["Include"].removeprefix("$(Contract)/") for entry in project.iter("Protobuf")]
