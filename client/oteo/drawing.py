@@ -12,7 +12,7 @@ from oteo.errors import OteoApiError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_IMAGE_HEIGHT = 320
+_LEAST_HEIGHT, _MOST_HEIGHT = 320, 720
 _PANEL_WIDTH = 360
 _MARGIN = 16
 _INK, _PALE, _BAR, _BEST, _PAPER = (30, 34, 40), (110, 118, 128), (176, 196, 222), (31, 119, 180), (255, 255, 255)
@@ -76,10 +76,11 @@ def draw_prediction(
         picture = _eight_bit(images.open(io.BytesIO(content)))
     except (OSError, ValueError) as error:
         raise OteoApiError("INVALID_ARGUMENT", f"cannot draw this image: {error}", reason="UNREADABLE_IMAGE", field="image") from None
-    factor = _IMAGE_HEIGHT / picture.height
-    width = min(3 * _IMAGE_HEIGHT, max(40, round(picture.width * factor)))
-    shown = picture.resize((width, _IMAGE_HEIGHT), images.Resampling.NEAREST if factor > 3 else images.Resampling.LANCZOS)
-    canvas = images.new("RGB", (width + _PANEL_WIDTH + 3 * _MARGIN, _IMAGE_HEIGHT + 2 * _MARGIN), _PAPER)
+    height = min(max(picture.height, _LEAST_HEIGHT), _MOST_HEIGHT)
+    factor = height / picture.height
+    width = min(3 * height, max(40, round(picture.width * factor)))
+    shown = picture.resize((width, height), images.Resampling.NEAREST if factor > 3 else images.Resampling.LANCZOS)
+    canvas = images.new("RGB", (width + _PANEL_WIDTH + 3 * _MARGIN, height + 2 * _MARGIN), _PAPER)
     canvas.paste(shown, (_MARGIN, _MARGIN))
     draw = ImageDraw.Draw(canvas)
     large, small = ImageFont.load_default(18), ImageFont.load_default(13)
@@ -97,7 +98,7 @@ def draw_prediction(
             draw.rectangle((left, top + 17, left + length, top + 23), fill=_BEST if rank == 0 else _BAR)
         top += 32
     if note:
-        draw.text((left, _IMAGE_HEIGHT + _MARGIN), _fitting(note, small, _PANEL_WIDTH), font=small, fill=_PALE, anchor="ls")
+        draw.text((left, height + _MARGIN), _fitting(note, small, _PANEL_WIDTH), font=small, fill=_PALE, anchor="ls")
     return canvas
 
 

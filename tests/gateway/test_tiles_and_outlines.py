@@ -17,7 +17,7 @@ from oteo_core.packages import ModelPackage
 from oteo_gateway.prediction.drawing import draw_answer
 from oteo_gateway.prediction.outlines import outlines_of
 from oteo_gateway.prediction.regions import find_boxes, find_classes, find_instances
-from oteo_gateway.prediction.tiling import cut_tiles, join_tiles, plan_tiles, worth_tiling
+from oteo_gateway.prediction.tiling import cut_tiles, join_tiles, on_canvas, plan_tiles, worth_tiling
 
 # Left, top, width, height and colour; each crosses where some window ends, and no window of 64 original pixels sees two.
 SQUARES = ((10, 12, 30, 26, 0), (150, 10, 40, 34, 1), (44, 110, 38, 38, 1), (200, 120, 28, 44, 0))
@@ -42,13 +42,11 @@ def outputs_of(task: str, parts: list[np.ndarray]) -> list[dict[str, np.ndarray]
 
 
 def joined(package: ModelPackage, pixels: np.ndarray) -> tuple[dict[str, np.ndarray], ModelPackage]:
-    from dataclasses import replace
-
     tiles = plan_tiles((pixels.shape[1], pixels.shape[0]), package)
     assert tiles is not None
     parts = cut_tiles(pixels, tiles, 8)
     assert {part.shape for part in parts} == {(32, 32, 3)}
-    return join_tiles(outputs_of(package.task, parts), tiles), replace(package, input=tiles.canvas)
+    return join_tiles(outputs_of(package.task, parts), tiles), on_canvas(package, tiles)
 
 
 def test_every_pixel_is_seen_and_neighbours_overlap(tmp_path: Path) -> None:
@@ -68,7 +66,9 @@ def test_every_pixel_is_seen_and_neighbours_overlap(tmp_path: Path) -> None:
 
 def test_classes_of_a_large_image_are_those_of_its_pixels(tmp_path: Path) -> None:
     pixels = scene()
-    outputs, package = joined(package_of(tmp_path, "semantic_segmentation", {"smallest": [4, 4]}), pixels)
+    outputs, package = joined(
+        package_of(tmp_path, "semantic_segmentation", {"smallest": [4, 4], "largest_foreground": True, "largest": [True, True]}), pixels
+    )
     answer = find_classes(outputs, (256, 192), package, None)
     truth = np.where(pixels[..., 0] > 100, 1, np.where(pixels[..., 1] > 100, 2, 0))
     wrong = (answer.labels != truth).mean()

@@ -20,7 +20,7 @@ class Kind(enum.Enum):
     """What a call does."""
 
     PROBE = "probe"
-    """Asks whether somebody is there; not logged."""
+    """Asks whether somebody is there, or whether work has ended, again and again; not logged."""
     READ = "read"
     """Reads."""
     PREDICT = "predict"
@@ -29,7 +29,7 @@ class Kind(enum.Enum):
     """Anything else: logged before it is carried out, and on the disk before it is answered."""
 
 
-_PROBES = frozenset({"Check", "Watch", "ServerReflectionInfo", "ServerLive", "ServerReady", "ServerMetadata"})
+_PROBES = frozenset({"Check", "Watch", "ServerReflectionInfo", "ServerLive", "ServerReady", "ServerMetadata", "WaitOperation"})
 _PREDICTIONS = frozenset({"Predict", "PredictStream", "ModelInfer", "ModelStreamInfer", "AugmentImages", "TranslateImages"})
 _READS = frozenset(
     {
@@ -37,7 +37,7 @@ _READS = frozenset(
         *("PreviewAugmentation", "ReplayAugmentation", "WhoAmI"),
     }
 )
-_READ_VERBS = ("Get", "List", "Wait", "Compare")
+_READ_VERBS = ("Get", "List", "Compare")
 
 # Fields that name what a call is about, the nearest first, with the collection where the field has only the id.
 _TARGETS: tuple[tuple[str, str], ...] = (

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,7 +29,7 @@ from oteo_gateway.prediction.preparation import PreparedImage, prepare_image
 from oteo_gateway.prediction.regions import MaskForm, ObjectAnswer, RegionAnswer, find_boxes, find_classes, find_instances
 from oteo_gateway.prediction.routing import Route, RoutedModel, Routes, adapt
 from oteo_gateway.prediction.tensors import read_outputs
-from oteo_gateway.prediction.tiling import join_tiles
+from oteo_gateway.prediction.tiling import join_tiles, on_canvas
 
 _TILES_AT_ONCE = 4
 
@@ -303,7 +303,7 @@ class Predictor:
             check_outputs(package, part)
         if prepared.tiles is not None:
             outputs = join_tiles(parts, prepared.tiles)
-            package = replace(package, input=prepared.tiles.canvas)
+            package = on_canvas(package, prepared.tiles)
         picture = explain(package, outputs, (prepared.header.width, prepared.header.height)) if query.explain else b""
         answer = self._answer(query, package, outputs, prepared)
         return answer, picture, draw_answer(prepared.original, answer, package, outputs) if prepared.original is not None else b""

@@ -122,6 +122,15 @@ def _canvas(size: tuple[int, int], trained: tuple[int, int], policy: InputPolicy
     return max(1, round(size[0] * scale.scale_x)), max(1, round(size[1] * scale.scale_y))
 
 
+def on_canvas(package: ModelPackage, tiles: Tiles) -> ModelPackage:
+    """Give the package as the canvas is decoded by it.
+
+    That one piece is all there is of a class, as found on training images, holds for an image of their size: a large one has many.
+    """
+    decoding = {name: value for name, value in package.decoding.items() if name not in ("largest_foreground", "largest")}
+    return replace(package, input=tiles.canvas, decoding=decoding)
+
+
 def cut_tiles(pixels: NDArray[Any], tiles: Tiles, bit_depth: int) -> list[NDArray[Any]]:
     """Prepare an original ``(H, W, C)`` and give its windows, each as the model takes it."""
     whole = prepare(pixels, tiles.canvas, bit_depth)
