@@ -77,7 +77,7 @@ down: ## stop the stack
 	$(BIN)/oteo down
 
 test: setup system chart-tools ## the suite, under 25 minutes on 2 cores
-	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadscope $(PYTEST_ARGS)
 
 test-all: setup system chart-tools ## the long tests too
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

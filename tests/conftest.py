@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = ["stack_fixture"]
 
@@ -16,12 +18,21 @@ ENGINES = ("contract", "e2e", "faults", "local")
 """Folders whose tests start Ray, Triton, databases or the whole stack, and wait for them more than they work."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together, where several processes share the tests, what shares an engine: one stack and one Ray at a time; else a file's tests."""
-    for item in items:
-        folder = item.path.relative_to(ROOT / "tests").parts[0]
-        item.add_marker(pytest.mark.xdist_group("engines" if folder in ENGINES else str(item.path)))
+class EnginesTogether(LoadScopeScheduling):
+    """Keep together, where several processes share the tests, what shares an engine: one stack and one Ray at a time; else a file's tests.
+
+    Groups by marks (``--dist loadgroup``) do nothing: xdist 3.8 writes them into what pytest 9 no longer reads.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::", 1)[0]
+        return "engines" if Path(file).parts[1:2] and Path(file).parts[1] in ENGINES else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> EnginesTogether:
+    """Have tests shared by `EnginesTogether`, whatever ``--dist`` says."""
+    return EnginesTogether(config, log)
 
 
 @pytest.fixture(scope="session")
