@@ -111,8 +111,11 @@ def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateways]:
 
 
 @contextmanager
-def others_are_served(gateways: Gateways, growth: int) -> Iterator[None]:
-    """Assert that a caller who behaves is answered throughout, and that the processes' memory grows by no more."""
+def others_are_served(gateways: Gateways, growth: int, *, share: float = 1.0) -> Iterator[None]:
+    """Assert that a caller who behaves is answered throughout, and that the processes' memory grows by no more.
+
+    `share` below 1 lets the rest of the calls be told to come again: a queue that is full for a moment is no fault.
+    """
     with SteadyLoad(gateways.address, predict, callers=2) as load:
         load.wait_good(40)
         before = gateways.memory()
@@ -121,7 +124,9 @@ def others_are_served(gateways: Gateways, growth: int) -> Iterator[None]:
         load.wait_good(40)
     load.check()
     print(f"grown by {grown / MIB:.0f} MiB of {growth / MIB:.0f}; others: {dict(load.codes())}")
-    assert set(load.codes()) == {"OK"}
+    codes = load.codes()
+    assert set(codes) <= ({"OK"} if share == 1.0 else {"OK", "RESOURCE_EXHAUSTED"})
+    assert codes["OK"] >= share * sum(codes.values())
     assert grown < growth
 
 
@@ -224,7 +229,7 @@ def test_a_thousand_streams_are_opened_and_dropped(gateways: Gateways) -> None:
             await asyncio.gather(*(one(number) for number in range(begin, begin + 250)))
         await asyncio.gather(*(channel.close() for channel in channels))
 
-    with others_are_served(gateways, 100 * MIB):
+    with others_are_served(gateways, 100 * MIB, share=0.9):
         asyncio.run(scenario())
         wait_for(lambda: in_flight(gateways, "PredictStream") == 0, 60)
 

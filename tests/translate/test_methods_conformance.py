@@ -68,7 +68,9 @@ def test_size_and_range_stay_at_any_size_and_alone_as_in_a_batch(fitted, channel
         assert found.min() >= 0
         assert found.max() <= 1
         assert torch.equal(planes, before), "the input was written to"
-        assert torch.allclose(fitted(planes[1:]), found[1:], atol=ROUNDING)
+        # Convolutions of another batch are summed in another order, more or less alike by processor: a twentieth of a grey level is nothing.
+        alone = fitted(planes[1:])
+        assert torch.allclose(alone, found[1:], atol=2e-4), float((alone - found[1:]).abs().max())
         assert torch.equal(fitted(planes), found)
 
 
