@@ -83,7 +83,7 @@ def test_a_deployment_uses_it_if_it_passed_its_gate_and_says_so(served, calls, t
             "translator": translator.name,
         },
     )
-    if not translator.accepted:
+    if translator.verdict != pb.Translator.VERDICT_ACCEPTED:
         assert calls.refusal(lambda: calls.deployments.CreateDeployment(request)).reason == "TRANSLATOR_NOT_ACCEPTED"
         return
     assert calls.result(calls.deployments.CreateDeployment(request)).state == deployment_pb2.Deployment.STATE_READY
