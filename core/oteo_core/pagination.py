@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -11,17 +10,14 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from oteo_core.errors import InvalidArgument
+from oteo_core.operations.replays import request_digest
 
 T = TypeVar("T")
 
 
 def _query_digest(request: Message) -> str:
     """Give a digest of everything in a request but its page."""
-    copy = type(request)()
-    copy.CopyFrom(request)
-    copy.ClearField("page_token")
-    copy.ClearField("page_size")
-    return hashlib.sha256(copy.SerializeToString(deterministic=True)).hexdigest()[:12]
+    return request_digest(request, "page_token", "page_size")[:12]
 
 
 def encode_token(request: Message, position: str) -> str:

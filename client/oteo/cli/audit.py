@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from oteo.cli.local_parts import local_parts
 from oteo.cli.session import Session
 from oteo.errors import OteoApiError
 
@@ -19,17 +20,12 @@ _PASSED_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_op
 
 
 def _run(name: str, arguments: list[str]) -> None:
+    missing = "the stack of one machine (oteo-local) is not installed here; where the log lies, run `python -m oteo_core.auditlog` instead"
     try:
-        from oteo_local import audit_log
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "oteo_local":
-            raise
-        missing = OteoApiError(
-            "FAILED_PRECONDITION",
-            "the stack of one machine (oteo-local) is not installed here; where the log lies, run `python -m oteo_core.auditlog` instead",
-            reason="STACK_NOT_INSTALLED",
-        )
-        raise typer.Exit(Session("--json" in arguments, "").fail(missing)) from None
+        with local_parts(missing):
+            from oteo_local import audit_log
+    except OteoApiError as error:
+        raise typer.Exit(Session("--json" in arguments, "").fail(error)) from None
     sys.stdout.flush()
     raise typer.Exit(audit_log.run([name, *arguments]))
 

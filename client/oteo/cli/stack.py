@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from oteo.cli import codes
+from oteo.cli.local_parts import local_parts
 from oteo.cli.options import Timeout
 from oteo.cli.session import Session, command, table
 from oteo.cli.show import facts
@@ -26,16 +27,9 @@ def open_stack() -> Any:
     OteoApiError
         FAILED_PRECONDITION, reason STACK_NOT_INSTALLED.
     """
-    try:
+    missing = "the stack of one machine (oteo-local) is not installed here; install it, or name a gateway elsewhere with OTEO_ADDRESS and OTEO_TOKEN"
+    with local_parts(missing):
         from oteo_local.stack import Stack
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "oteo_local":
-            raise
-        raise OteoApiError(
-            "FAILED_PRECONDITION",
-            "the stack of one machine (oteo-local) is not installed here; install it, or name a gateway elsewhere with OTEO_ADDRESS and OTEO_TOKEN",
-            reason="STACK_NOT_INSTALLED",
-        ) from None
     return Stack(home())
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 from google.rpc import code_pb2
 
+from oteo.cli.local_parts import local_parts
 from oteo.cli.session import Session, command, table
 from oteo.cli.words import parse_duration
 from oteo.connection import home
@@ -27,16 +28,10 @@ File = Annotated[
 
 def _open(path: str) -> Any:
     """Give the file of tokens."""
-    try:
+    with local_parts(
+        "oteo-local, which writes files of tokens, is not installed here; install it, or make the token where the gateway runs"
+    ):
         from oteo_local.static_tokens import open_tokens
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "oteo_local":
-            raise
-        raise OteoApiError(
-            "FAILED_PRECONDITION",
-            "oteo-local, which writes files of tokens, is not installed here; install it, or make the token where the gateway runs",
-            reason="STACK_NOT_INSTALLED",
-        ) from None
     return open_tokens(home(), Path(path) if path else None)
 
 

@@ -66,41 +66,23 @@ class ImageStore:
         NotFound
             ``DATASET_NOT_FOUND`` or ``SAMPLE_NOT_FOUND``.
         """
-        _, dataset, _, sample = name.split("/", 3)
-        try:
-            table = self._table(dataset)
-            row = pc.index(table["id"], sample).as_py()
-            path = table["path"][row].as_py() if row >= 0 else ""
-        except NotFound as error:
-            raise _at_field(error, "image.sample") from error
+        path = self._value(name, "path")
         if not path:
             raise NotFound(
                 f"There is no sample {name}, or it was left out of the dataset.", reason="SAMPLE_NOT_FOUND", field="image.sample"
             )
-        return self._read(f"datasets/{dataset}/{path}", "image.sample")
+        return self._read(f"datasets/{name.split('/', 2)[1]}/{path}", "image.sample")
 
     def spacing(self, name: str) -> tuple[float, float] | None:
         """Give width and height of a sample's pixels in mm; None where not known. Errors as `sample`."""
-        _, dataset, _, sample = name.split("/", 3)
-        try:
-            table = self._table(dataset)
-        except NotFound as error:
-            raise _at_field(error, "image.sample") from error
-        row = pc.index(table["id"], sample).as_py()
-        values = table["spacing"][row].as_py() if row >= 0 else None
+        values = self._value(name, "spacing")
         if not values or len(values) < 2 or min(values[:2]) <= 0:
             return None
         return float(values[0]), float(values[1])
 
     def bit_depth(self, name: str) -> int:
         """Give the bits that a sample's 16-bit pixels fill, as its import found them; 0 where it says nothing. Errors as `sample`."""
-        _, dataset, _, sample = name.split("/", 3)
-        try:
-            table = self._table(dataset)
-        except NotFound as error:
-            raise _at_field(error, "image.sample") from error
-        row = pc.index(table["id"], sample).as_py()
-        return int(table["bit_depth"][row].as_py() or 0) if row >= 0 else 0
+        return int(self._value(name, "bit_depth") or 0)
 
     def object(self, uri: str) -> bytes:
         """Read an image of the artifact store.
@@ -126,6 +108,16 @@ class ImageStore:
                 field="image.uri",
             )
         return self._read(path, "image.uri")
+
+    def _value(self, name: str, column: str) -> Any:
+        """Give what the table says of a sample; None where it has no such sample. Errors as `sample`."""
+        _, dataset, _, sample = name.split("/", 3)
+        try:
+            table = self._table(dataset)
+        except NotFound as error:
+            raise _at_field(error, "image.sample") from error
+        row = pc.index(table["id"], sample).as_py()
+        return table[column][row].as_py() if row >= 0 else None
 
     def _read(self, path: str, field: str) -> bytes:
         try:

@@ -6,10 +6,21 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from google.protobuf.message import Message
+
 from oteo_core import context as call_context
 from oteo_core.artifacts import ArtifactStore
 
 _FOLDER = "requests"
+
+
+def request_digest(request: Message, *without: str) -> str:
+    """Give the SHA-256 (lower-case hexadecimal) of all that a request asks for, but for some of its fields: two calls of equal digests ask the same."""
+    bare = type(request)()
+    bare.CopyFrom(request)
+    for field in without:
+        bare.ClearField(field)
+    return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
 
 
 @contextmanager

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import json
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
 import grpc
 from google.longrunning import operations_pb2
@@ -19,6 +17,7 @@ from google.protobuf.message import Message
 
 from oteo_core.errors import AlreadyExists, Cancelled, FailedPrecondition, InvalidArgument, NotFound
 from oteo_core.operations import OperationManager
+from oteo_core.operations.replays import request_digest
 from oteo_core.packages import ModelPackage
 from oteo_gateway.deployments.adaptations import Adaptations
 from oteo_gateway.deployments.parts import check_alike, check_shares
@@ -103,7 +102,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
         if request.validate_only:
             return _done(encode(deployment))
         request_id = request.request_id or str(uuid.uuid4())
-        fingerprint = _fingerprint(request)
+        fingerprint = request_digest(request, "request_id")
         if not self._replayed(_CREATE, request_id, fingerprint):
             try:
                 self._store.create(deployment, request_id=request_id, fingerprint=fingerprint)
@@ -128,7 +127,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
         """Change a deployment: other models or shares, another name, translator or labels."""
         spec = request.deployment
         request_id = request.request_id or str(uuid.uuid4())
-        fingerprint = _fingerprint(request)
+        fingerprint = request_digest(request, "request_id")
         current = self._store.get(_id(spec.name))
         if self._replayed(_UPDATE, request_id, fingerprint):
             return self._wait_for(_UPDATE, request, current, request_id)
@@ -144,7 +143,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
     def RollbackDeployment(self, request: deployment_pb2.RollbackDeploymentRequest, context: Context) -> operations_pb2.Operation:
         """Put an earlier revision's models, shares and translator back; it is a change like any other, with a generation of its own."""
         request_id = request.request_id or str(uuid.uuid4())
-        fingerprint = _fingerprint(request)
+        fingerprint = request_digest(request, "request_id")
         current = self._store.get(_id(request.name))
         if self._replayed(_ROLLBACK, request_id, fingerprint):
             return self._wait_for(_ROLLBACK, request, current, request_id)
@@ -175,7 +174,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
 
     def DeleteDeployment(self, request: deployment_pb2.DeleteDeploymentRequest, context: Context) -> empty_pb2.Empty:
         """Take a deployment out of service."""
-        fingerprint = _fingerprint(request)
+        fingerprint = request_digest(request, "request_id")
         if self._replayed(_DELETE, request.request_id, fingerprint):
             return empty_pb2.Empty()
         try:
@@ -293,13 +292,6 @@ def _translator(spec: deployment_pb2.Deployment) -> str:
 
 def _id(name: str) -> str:
     return name.removeprefix("deployments/")
-
-
-def _fingerprint(request: Any) -> str:
-    bare = type(request)()
-    bare.CopyFrom(request)
-    bare.ClearField("request_id")
-    return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
 
 
 def _done(response: Message) -> operations_pb2.Operation:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import grpc
 
 from oteo_core.errors import InvalidArgument, NotFound
 from oteo_core.images import ImageLimits
 from oteo_core.operations.ids import new_operation_id
+from oteo_core.operations.replays import request_digest
 from oteo_core.packages import ModelPackage
+from oteo_core.pagination import decode_token, encode_token, page_size
 from oteo_gateway.deployments.store import DeploymentStore
 from oteo_gateway.feedback.keeper import Consented, CorrectionKeeper
 from oteo_gateway.feedback.keys import FeedbackKey
@@ -21,9 +21,6 @@ from oteo_gateway.feedback.reading import missing, read_correction
 from oteo_gateway.feedback.records import CorrectionRecord
 from oteo_gateway.feedback.store import CorrectionStore
 from oteo_protos.gateway.v1 import feedback_pb2, feedback_pb2_grpc
-
-_DEFAULT_PAGE = 50
-_MAX_PAGE = 1000
 
 Context = grpc.ServicerContext
 
@@ -66,7 +63,7 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
     def SubmitCorrection(self, request: feedback_pb2.SubmitCorrectionRequest, context: Context) -> feedback_pb2.Correction:
         """Take a correction or a confirmation."""
         deployment = self._deployments.get(_deployment_id(request.parent))
-        fingerprint = self._key.request(_digest(request))
+        fingerprint = self._key.request(request_digest(request, "request_id"))
         earlier = self._store.replayed(request.request_id, fingerprint)
         if earlier is not None:
             return encode(earlier)
@@ -113,12 +110,11 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
 
     def ListCorrections(self, request: feedback_pb2.ListCorrectionsRequest, context: Context) -> feedback_pb2.ListCorrectionsResponse:
         """Give a deployment's corrections, newest first."""
-        size = min(request.page_size or _DEFAULT_PAGE, _MAX_PAGE)
-        if request.page_token and not (request.page_token.isascii() and request.page_token.isalnum()):
-            raise InvalidArgument("page_token is not one that this list gave.", reason="BAD_PAGE_TOKEN", field="page_token")
+        size = page_size(request.page_size)
+        before = decode_token(request, request.page_token)
         uid = self._deployments.get(_deployment_id(request.parent)).uid
-        found = self._store.latest(uid, size + 1, before=request.page_token)
-        token = found[size - 1].id if len(found) > size else ""
+        found = self._store.latest(uid, size + 1, before=before)
+        token = encode_token(request, found[size - 1].id if len(found) > size else "")
         return feedback_pb2.ListCorrectionsResponse(corrections=[encode(one) for one in found[:size]], next_page_token=token)
 
 
@@ -134,10 +130,3 @@ def encode(record: CorrectionRecord) -> feedback_pb2.Correction:
 
 def _deployment_id(name: str) -> str:
     return name.removeprefix("deployments/")
-
-
-def _digest(request: Any) -> str:
-    bare = type(request)()
-    bare.CopyFrom(request)
-    bare.ClearField("request_id")
-    return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()

@@ -18,6 +18,7 @@ from oteo_core.auditlog import AuditLog, Event
 from oteo_core.errors import OteoError, from_status
 from oteo_core.operations import OperationRow, State, operation_name
 from oteo_core.operations.database import db_now, open_engine, reading, writing
+from oteo_core.operations.raising import raise_tables
 from oteo_core.operations.schema import operations
 from oteo_core.packages import ModelPackage
 
@@ -32,7 +33,8 @@ _noted = sa.Table(
 )
 _SINCE = ""
 """Key of the row that says since when ends are written: what ended before there was a log is none of it."""
-_LOCK = 7_304_117
+_PART, _VERSION = "audit", 1
+"""What the table is called among all, and its version."""
 _BATCH = 100
 
 
@@ -46,12 +48,16 @@ def create_tables(database_url: str) -> None:
 
 
 def _create(engine: sa.Engine) -> None:
-    with writing(engine) as connection:
-        if engine.dialect.name == "postgresql":
-            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-        _metadata.create_all(connection)
-        if connection.execute(sa.select(_noted.c.time).where(_noted.c.operation == _SINCE)).first() is None:
-            connection.execute(sa.insert(_noted).values(operation=_SINCE, time=db_now()))
+    raise_tables(engine, _PART, _VERSION, make=_make, steps={}, unversioned=_unversioned)
+
+
+def _make(connection: sa.Connection) -> None:
+    _metadata.create_all(connection)
+    connection.execute(sa.insert(_noted).values(operation=_SINCE, time=db_now()))
+
+
+def _unversioned(connection: sa.Connection) -> int | None:
+    return 1 if sa.inspect(connection).has_table(_noted.name) else None
 
 
 class OperationEnds:
