@@ -10,6 +10,7 @@ import pytest
 from gateway_support import publish_model
 
 from oteo_core.artifacts import ArtifactStore
+from oteo_core.datasets import Severity
 from oteo_core.errors import InvalidArgument
 from oteo_core.packages import ModelPackage, ReferenceStatistics, image_statistics, statistic_names
 from oteo_gateway.deployments.parts import check_alike, check_shares
@@ -111,7 +112,7 @@ def test_translated_is_what_looks_unlike_the_training_images(package: ModelPacka
     assert go(with_it, shifted, OFF) == ("m", "", "", [])
     assert go(replace(with_it, adapted=None), shifted, AUTO) == ("m", "", "", ["TRANSLATOR_AWAY"])
     route = adapt(Route("deployments/d", with_it, with_it.plain), shifted, AUTO, 0.05, tiled=True)
-    assert (route.template.model, route.translator, [(note.code, note.warning) for note in route.notes]) == (
+    assert (route.template.model, route.translator, [(note.code, note.severity is Severity.WARNING) for note in route.notes]) == (
         "m",
         "",
         [("NOT_TRANSLATED", True)],
@@ -127,7 +128,12 @@ def test_translated_is_what_looks_unlike_the_training_images(package: ModelPacka
     assert adapt(route, shifted, AUTO, 0.05, prepared=seen).translator == "translators/t"
     for mode in (AUTO, SUGGEST):
         third = adapt(route, shifted, mode, 0.05, prepared=np.full_like(dim, 240))
-        assert (third.translator, third.suggested, third.notes[0].code, third.notes[0].warning) == ("", "", "NOT_TRANSLATED", True)
+        assert (third.translator, third.suggested, third.notes[0].code, third.notes[0].severity is Severity.WARNING) == (
+            "",
+            "",
+            "NOT_TRANSLATED",
+            True,
+        )
         assert "third source" in third.notes[0].message
     assert go(model(package, "m", 100), shifted, AUTO) == ("m", "", "", ["NO_TRANSLATOR"])
 

@@ -222,9 +222,6 @@ def encode(prediction: Prediction) -> inference_pb2.PredictResponse:
         response.explanation.content, response.explanation.media_type = prediction.explanation, _PNG
     if prediction.drawing:
         response.drawing.content, response.drawing.media_type = prediction.drawing, _PNG
-    for note in prediction.notes:
-        severity = report_pb2.Finding.SEVERITY_WARNING if note.warning else report_pb2.Finding.SEVERITY_INFO
-        response.findings.add(severity=severity, code=note.code, message=note.message)
     return response
 
 

@@ -23,7 +23,7 @@ from oteo_gateway.prediction.answer import ClassAnswer, classify, label
 from oteo_gateway.prediction.attention import explain
 from oteo_gateway.prediction.drawing import draw_answer
 from oteo_gateway.prediction.inputs import Inputs, Picture, at_image
-from oteo_gateway.prediction.notes import Note, notes_of
+from oteo_gateway.prediction.notes import notes_of
 from oteo_gateway.prediction.outputs import CLASSES, OUTPUTS, check_outputs
 from oteo_gateway.prediction.preparation import PreparedImage, prepare_image
 from oteo_gateway.prediction.regions import MaskForm, ObjectAnswer, RegionAnswer, find_boxes, find_classes, find_instances
@@ -86,7 +86,6 @@ class Prediction:
     frame: int = 0
     frame_count: int = 1
     findings: tuple[Finding, ...] = ()
-    notes: tuple[Note, ...] = ()
     alias: str = ""
     translator: str = ""
     suggested: str = ""
@@ -244,8 +243,7 @@ class Predictor:
             drawing=drawing,
             frame=prepared.frame,
             frame_count=prepared.frame_count,
-            findings=prepared.findings,
-            notes=(*route.notes, *notes_of(prepared, package)),
+            findings=(*prepared.findings, *route.notes, *notes_of(prepared, package)),
             alias=route.model.alias,
             translator=route.translator,
             suggested=route.suggested,
@@ -299,9 +297,9 @@ class Predictor:
         self, query: Query, package: ModelPackage, parts: list[dict[str, NDArray[Any]]], prepared: PreparedImage
     ) -> tuple[Answer, bytes, bytes]:
         outputs = parts[0]
-        for part in parts:
-            check_outputs(package, part)
         if prepared.tiles is not None:
+            for part in parts:
+                check_outputs(package, part)
             outputs = join_tiles(parts, prepared.tiles)
             package = on_canvas(package, prepared.tiles)
         picture = explain(package, outputs, (prepared.header.width, prepared.header.height)) if query.explain else b""

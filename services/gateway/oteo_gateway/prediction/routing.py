@@ -17,9 +17,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from oteo_core.datasets import Finding, Severity
 from oteo_core.errors import InvalidArgument
 from oteo_core.packages import ModelPackage, ReferenceStatistics
-from oteo_gateway.prediction.notes import Note
 from oteo_gateway.prediction.tensors import InferTemplate
 
 UNSPECIFIED, OFF, SUGGEST, AUTO = 0, 1, 2, 3
@@ -89,7 +89,7 @@ class Route:
     answering: Answering
     translator: str = ""
     suggested: str = ""
-    notes: tuple[Note, ...] = ()
+    notes: tuple[Finding, ...] = ()
 
     @property
     def package(self) -> ModelPackage:
@@ -167,8 +167,8 @@ class Routes:
             # It may be back since.
             return Route(self.name, wanted, wanted.plain)
         chosen = _winner(self.uid, there, digest)
-        note = Note("MODEL_AWAY", f"{wanted.plain.package.name}, which this image falls to, does not answer at the moment.")
-        return Route(self.name, chosen, chosen.plain, notes=(note,))
+        words = f"{wanted.plain.package.name}, which this image falls to, does not answer at the moment."
+        return Route(self.name, chosen, chosen.plain, notes=(Finding(Severity.INFO, "MODEL_AWAY", words),))
 
 
 def _winner(uid: str, models: Sequence[RoutedModel], digest: str) -> RoutedModel:
@@ -256,4 +256,4 @@ def adapt(
 
 
 def _noted(route: Route, code: str, message: str, *, warning: bool = False) -> Route:
-    return replace(route, notes=(*route.notes, Note(code, message, warning=warning)))
+    return replace(route, notes=(*route.notes, Finding(Severity.WARNING if warning else Severity.INFO, code, message)))
