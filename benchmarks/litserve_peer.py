@@ -5,11 +5,12 @@
 
 import base64
 import json
+import site
 import sys
 from typing import Any
 
-# Behind LitServe's own: of what both have, each keeps its version.
-sys.path.append(sys.argv[4])
+# Behind LitServe's own: of what both have, each keeps its version. As a site folder, since Oteo's parts are found by its .pth files.
+site.addsitedir(sys.argv[4])
 
 import cv2
 import litserve

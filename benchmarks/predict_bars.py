@@ -16,7 +16,7 @@ import sysconfig
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,8 @@ def running_litserve(python: Path, graph: Path, package: ModelPackage, cores: in
         yield f"http://127.0.0.1:{port}/predict"
     finally:
         # It has workers of its own in its process group.
-        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:
