@@ -13,6 +13,7 @@ from oteo.connection import call, pages
 from oteo.errors import OteoApiError
 from oteo.names import enum_name, resource
 from oteo.operations import OperationHandle
+from oteo_protos.automl.v1 import automl_pb2
 from oteo_protos.gateway.v1 import deployment_pb2, deployment_pb2_grpc, inference_pb2
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -23,7 +24,7 @@ _PART = re.compile(r"(?P<model>[^=@]+)(=(?P<share>\d{1,3})%?)?(@(?P<alias>[^=@]+
 Models = str | deployment_pb2.DeployedModel | Sequence[str | deployment_pb2.DeployedModel]
 
 
-def deployed(text: str, *, shadow: bool = False) -> deployment_pb2.DeployedModel:
+def deployed(text: str, *, shadow: bool = False, variant: str = "") -> deployment_pb2.DeployedModel:
     """Read a model's part in a deployment: ``"cells"``, ``"cells=90"``, ``"cells@champion"`` or ``"cells=90@champion"``.
 
     Parameters
@@ -32,6 +33,8 @@ def deployed(text: str, *, shadow: bool = False) -> deployment_pb2.DeployedModel
         The model, its share of the traffic in percent, and its alias.
     shadow
         True: it gets a copy of the traffic, and its answers are only compared.
+    variant
+        ``"bf16"``, ``"int8"`` or ``"fp16"``: the form that answers, where the model's training kept it; empty: the model itself.
 
     Raises
     ------
@@ -47,7 +50,11 @@ def deployed(text: str, *, shadow: bool = False) -> deployment_pb2.DeployedModel
             field="models",
         )
     return deployment_pb2.DeployedModel(
-        model=resource("models", found["model"]), traffic_percent=int(found["share"] or 0), alias=found["alias"] or "", shadow=shadow
+        model=resource("models", found["model"]),
+        traffic_percent=int(found["share"] or 0),
+        alias=found["alias"] or "",
+        shadow=shadow,
+        variant=enum_name(automl_pb2.ModelVariant, "MODEL_VARIANT_", variant, "variant"),
     )
 
 
@@ -72,6 +79,7 @@ class Deployments:
         shadows: Sequence[str] = (),
         adapt: str = "",
         translator: str = "",
+        variant: str = "",
         request_id: str | None = None,
     ) -> OperationHandle[deployment_pb2.Deployment]:
         """Put models into service; the operation ends when every Triton replica has answered a probe of each.
@@ -90,13 +98,15 @@ class Deployments:
             ``"off"``, ``"suggest"`` or ``"auto"``: whether images that look shifted are translated first.
         translator
             The one to use; empty: the newest that was accepted for the model.
+        variant
+            Of all models that are named as text; see `deployed`.
         request_id
             A UUID; the same twice gives the first operation.
         """
         request = deployment_pb2.CreateDeploymentRequest(
             deployment_id=deployment_id,
             deployment=deployment_pb2.Deployment(
-                display_name=name, models=_parts(models, shadows), adapt=adapt_mode(adapt), translator=_translator(translator)
+                display_name=name, models=_parts(models, shadows, variant), adapt=adapt_mode(adapt), translator=_translator(translator)
             ),
             request_id=request_id or str(uuid.uuid4()),
         )
@@ -111,6 +121,7 @@ class Deployments:
         shadows: Sequence[str] = (),
         adapt: str = "",
         translator: str | None = None,
+        variant: str = "",
         etag: str = "",
         request_id: str | None = None,
     ) -> OperationHandle[deployment_pb2.Deployment]:
@@ -126,6 +137,8 @@ class Deployments:
             As of `create`; empty: as it is.
         translator
             As of `create`; None: as it is.
+        variant
+            As of `create`.
         etag
             Of the deployment as it was read: refused where somebody changed it since.
         request_id
@@ -134,7 +147,7 @@ class Deployments:
         request = deployment_pb2.UpdateDeploymentRequest(
             deployment=deployment_pb2.Deployment(
                 name=resource("deployments", name),
-                models=_parts(models, shadows),
+                models=_parts(models, shadows, variant),
                 adapt=adapt_mode(adapt),
                 translator=_translator(translator or ""),
                 etag=etag,
@@ -165,7 +178,7 @@ class Deployments:
             raise OteoApiError(
                 "NOT_FOUND", f"no model of {current.name} goes by {alias!r}; its aliases: {names}", reason="ALIAS_NOT_FOUND", field="alias"
             )
-        promoted = deployment_pb2.DeployedModel(model=found[0].model, traffic_percent=100, alias=CHAMPION)
+        promoted = deployment_pb2.DeployedModel(model=found[0].model, traffic_percent=100, alias=CHAMPION, variant=found[0].variant)
         others = [part for part in current.models if part.shadow and part.model != promoted.model]
         return self.update(name, [promoted, *others], etag=current.etag, request_id=request_id)
 
@@ -193,10 +206,10 @@ class Deployments:
         return call(self._stub.DeleteDeployment, request, timeout=120)
 
 
-def _parts(models: Models, shadows: Sequence[str]) -> Sequence[deployment_pb2.DeployedModel]:
+def _parts(models: Models, shadows: Sequence[str], variant: str) -> Sequence[deployment_pb2.DeployedModel]:
     given = [models] if isinstance(models, (str, deployment_pb2.DeployedModel)) else models
-    answering = [deployed(part) if isinstance(part, str) else part for part in given]
-    return [*answering, *(deployed(part, shadow=True) for part in shadows)]
+    answering = [deployed(part, variant=variant) if isinstance(part, str) else part for part in given]
+    return [*answering, *(deployed(part, shadow=True, variant=variant) for part in shadows)]
 
 
 def _translator(name: str) -> str:

@@ -24,6 +24,14 @@ Shadow = Annotated[
         "--shadow", metavar="MODEL[@ALIAS]", help="A model that gets a copy of the traffic and is only compared; may be repeated."
     ),
 ]
+Variant = Annotated[
+    str,
+    typer.Option(
+        "--variant",
+        metavar="bf16|int8|fp16",
+        help="The form of the models that answers, where their training kept it; default: the models.",
+    ),
+]
 
 
 def _done(session: Session, deployment: deployment_pb2.Deployment) -> None:
@@ -38,6 +46,7 @@ def create(
     shadow: Shadow = None,
     adapt: Adapt = "",
     translator: Annotated[str, typer.Option("--translator", help="The translator to use; default: the newest that was accepted.")] = "",
+    variant: Variant = "",
     request_id: RequestId = "",
     wait: Wait = True,
     timeout: Timeout = None,
@@ -53,6 +62,7 @@ def create(
         shadows=shadow or (),
         adapt=adapt,
         translator=translator,
+        variant=variant,
         request_id=request_id or None,
     )
     finish(session, handle, "deploy", wait, timeout, lambda response: _done(session, response))
@@ -70,15 +80,17 @@ def update(
     translator: Annotated[
         str | None, typer.Option("--translator", help='The translator to use; "": the newest that was accepted for the model.')
     ] = None,
+    variant: Variant = "",
     request_id: RequestId = "",
     wait: Wait = True,
     timeout: Timeout = None,
 ) -> None:
     """Let a deployment be served by other models, with other shares, or adapt images otherwise. What answers now goes on until then."""
-    if shadow and not models:
-        raise typer.BadParameter("name the models that answer, too: an update says all that there are to be", param_hint="--shadow")
+    for given, option in ((shadow, "--shadow"), (variant, "--variant")):
+        if given and not models:
+            raise typer.BadParameter("name the models that answer, too: an update says all that there are to be", param_hint=option)
     handle = session.client.deployments.update(
-        name, models or (), shadows=shadow or (), adapt=adapt, translator=translator, request_id=request_id or None
+        name, models or (), shadows=shadow or (), adapt=adapt, translator=translator, variant=variant, request_id=request_id or None
     )
     finish(session, handle, "deploy", wait, timeout, lambda response: _done(session, response))
 

@@ -98,7 +98,7 @@ def train(
     ] = None,
     unlabelled: Annotated[str, typer.Option("--unlabelled", help="A dataset of images without annotations to learn from too.")] = "",
     variant: Annotated[
-        list[str] | None, typer.Option("--variant", help="fp16 or int8: make this form beside the model; again for both.")
+        list[str] | None, typer.Option("--variant", help="bf16, int8 or fp16: make this form beside the model; again for more.")
     ] = None,
     max_variant_loss: Annotated[
         float, typer.Option("--max-variant-loss", help="What a variant may lose of the objective; default 0.01.")
@@ -273,7 +273,9 @@ def export(
     name: Name,
     destination: Annotated[str, typer.Argument(help="Folder or URI; default: in the artifact store.")] = "",
     format: Annotated[str, typer.Option("--format", help="onnx, torchscript, pytorch, triton, mlflow.")] = "onnx",
-    variant: Annotated[str, typer.Option("--variant", help="fp16 or int8 in the model's place, where its training has kept one.")] = "",
+    variant: Annotated[
+        str, typer.Option("--variant", help="bf16, int8 or fp16 in the model's place, where its training has kept one.")
+    ] = "",
     tensorrt: Annotated[bool, typer.Option("--tensorrt", help="For triton: TensorRT on GPUs.")] = False,
     request_id: RequestId = "",
     wait: Wait = True,

@@ -11,6 +11,7 @@ from rich.text import Text
 from oteo.cli.session import table
 from oteo.cli.show import facts, plural
 from oteo.cli.words import enum_word, metric_text, moment, short
+from oteo_protos.automl.v1 import automl_pb2
 from oteo_protos.gateway.v1 import deployment_pb2, inference_pb2
 
 
@@ -20,9 +21,10 @@ def state_word(deployment: deployment_pb2.Deployment) -> str:
 
 
 def part(model: deployment_pb2.DeployedModel) -> str:
-    """Give a model's part: ``"cells 90 % (champion)"``."""
+    """Give a model's part: ``"cells 90 % (champion)"``, ``"cells in bf16 100 %"``."""
     share = "shadow" if model.shadow else f"{model.traffic_percent} %"
-    return f"{short(model.model)} {share}{f' ({model.alias})' if model.alias else ''}"
+    form = f" in {enum_word(automl_pb2.ModelVariant.Name(model.variant), 'MODEL_VARIANT_')}" if model.variant else ""
+    return f"{short(model.model)}{form} {share}{f' ({model.alias})' if model.alias else ''}"
 
 
 def parts(models: Iterable[deployment_pb2.DeployedModel]) -> str:

@@ -56,34 +56,79 @@ def config_pbtxt(
         One instance on a GPU where Triton has one, else on the processor (``KIND_AUTO``), warmed up with one image and with a batch
         before it is called ready. FP32 throughout.
     """
-    dims = f"[ {policy.height}, {policy.width}, {policy.channels} ]"
-    kind = INPUT_TYPES[policy.dtype]
-    words = parameter_lines(parameters)
     sizes = [size for size in preferred if 1 < size <= max_batch]
     batching = (
         f"  preferred_batch_size: [ {', '.join(map(str, sizes))} ]\n" if sizes else ""
     ) + f"  max_queue_delay_microseconds: {queue_delay}\n"
-    warmups = "".join(
-        f'model_warmup {{\n  name: {json.dumps(f"batch of {size}")}\n  batch_size: {size}\n  inputs {{\n    key: "image"\n'
-        f"    value: {{ data_type: {kind} dims: {dims} zero_data: true }}\n  }}\n}}\n"
-        for size in sorted({1, *sizes[:1]})
-    )
-    given = "".join(
-        f'output {{\n  name: "{output.name}"\n  data_type: {OUTPUT_TYPES[output.datatype]}\n  dims: [ {", ".join(map(str, output.shape))} ]\n'
-        + (f'  label_filename: "{LABELS}"\n' if output.labelled else "")
-        + "}\n"
-        for output in outputs
-    )
+    warmups = "".join(_warmup(policy, size, f"batch_size: {size}", "") for size in sorted({1, *sizes[:1]}))
     return (
         f"name: {json.dumps(name)}\n"
         'backend: "onnxruntime"\n'
         f"max_batch_size: {max_batch}\n"
-        f'input {{\n  name: "image"\n  data_type: {kind}\n  dims: {dims}\n}}\n'
-        f"{given}"
+        f"{_tensors(policy, outputs, '')}"
         "version_policy { specific { versions: [ 1 ] } }\n"
         "instance_group {\n  count: 1\n  kind: KIND_AUTO\n}\n"
         f"dynamic_batching {{\n{batching}}}\n"
-        f"{words}{warmups}"
+        f"{parameter_lines(parameters)}{warmups}"
+    )
+
+
+def bf16_config_pbtxt(
+    name: str,
+    policy: InputPolicy,
+    outputs: Sequence[Output],
+    *,
+    parameters: Mapping[str, str],
+    warm: Sequence[int] = (1, PREFERRED_BATCHES[0]),
+) -> str:
+    """Write ``config.pbtxt`` of the same graph run in bfloat16 on the processor, by Triton's ``openvino`` backend.
+
+    Parameters
+    ----------
+    name, policy, outputs, parameters
+        As of `config_pbtxt`.
+    warm
+        Batches of these sizes are run before it is called ready.
+
+    Notes
+    -----
+    The batch is the first axis of the tensors, of any length, and ``max_batch_size`` is 0: NVIDIA's backend makes a model with a
+    ``max_batch_size`` for batches of just that size and fills smaller ones up. So requests share no batch, which costs little: a processor
+    that multiplies matrices is busy with one image. Instances are ``KIND_CPU``, which that backend asks for, also where there is a GPU. Names of
+    parameters: Triton's OpenVINO backend, "Parameters".
+    """
+    warmups = "".join(_warmup(policy, size, "batch_size: 1", f"{size}, ") for size in sorted(set(warm)))
+    return (
+        f"name: {json.dumps(name)}\n"
+        'backend: "openvino"\n'
+        'default_model_filename: "model.onnx"\n'
+        "max_batch_size: 0\n"
+        f"{_tensors(policy, outputs, '-1, ')}"
+        "version_policy { specific { versions: [ 1 ] } }\n"
+        "instance_group {\n  count: 1\n  kind: KIND_CPU\n}\n"
+        f"{parameter_lines({**parameters, 'HINT_BF16': 'YES', 'PERFORMANCE_HINT': 'LATENCY'})}{warmups}"
+    )
+
+
+def _dims(policy: InputPolicy, lead: str) -> str:
+    return f"[ {lead}{policy.height}, {policy.width}, {policy.channels} ]"
+
+
+def _tensors(policy: InputPolicy, outputs: Sequence[Output], lead: str) -> str:
+    """Write inputs and outputs; `lead` is the batch's axis where it is one of theirs."""
+    given = "".join(
+        f'output {{\n  name: "{output.name}"\n  data_type: {OUTPUT_TYPES[output.datatype]}\n  dims: [ {lead}{", ".join(map(str, output.shape))} ]\n'
+        + (f'  label_filename: "{LABELS}"\n' if output.labelled else "")
+        + "}\n"
+        for output in outputs
+    )
+    return f'input {{\n  name: "image"\n  data_type: {INPUT_TYPES[policy.dtype]}\n  dims: {_dims(policy, lead)}\n}}\n{given}'
+
+
+def _warmup(policy: InputPolicy, size: int, batch: str, lead: str) -> str:
+    return (
+        f'model_warmup {{\n  name: {json.dumps(f"batch of {size}")}\n  {batch}\n  inputs {{\n    key: "image"\n'
+        f"    value: {{ data_type: {INPUT_TYPES[policy.dtype]} dims: {_dims(policy, lead)} zero_data: true }}\n  }}\n}}\n"
     )
 
 

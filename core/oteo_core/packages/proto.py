@@ -5,14 +5,25 @@ from __future__ import annotations
 from datetime import UTC
 from typing import TYPE_CHECKING
 
+from oteo_core.packages.variants import KINDS
 from oteo_protos.automl.v1 import automl_pb2
 from oteo_protos.type.v1 import report_pb2, task_pb2
 
 if TYPE_CHECKING:
     from oteo_core.packages.manifest import MetricValue, ModelPackage, TrialRecord
 
-_VARIANTS = {"fp16": automl_pb2.MODEL_VARIANT_FP16, "int8": automl_pb2.MODEL_VARIANT_INT8}
+_VARIANTS = {kind: automl_pb2.ModelVariant.Value(f"MODEL_VARIANT_{kind.upper()}") for kind in KINDS}
 _PIXEL_TYPES = {"uint8": task_pb2.PIXEL_TYPE_UINT8, "float32": task_pb2.PIXEL_TYPE_FLOAT32}
+
+
+def variant_name(value: automl_pb2.ModelVariant) -> str:
+    """Name a variant: ``"fp16"``, ``"int8"``, ``"bf16"``; empty where none is asked for."""
+    return automl_pb2.ModelVariant.Name(value).removeprefix("MODEL_VARIANT_").lower() if value else ""
+
+
+def variant_value(kind: str) -> automl_pb2.ModelVariant:
+    """Give a variant's number in the contract; unspecified for none of `KINDS`."""
+    return _VARIANTS.get(kind, automl_pb2.MODEL_VARIANT_UNSPECIFIED)
 
 
 def metric_to_proto(metric: MetricValue) -> report_pb2.Metric:
@@ -97,7 +108,7 @@ def package_to_proto(package: ModelPackage) -> automl_pb2.Model:
         message.card_uri = f"{root}/README.md"
     for one in package.details.get("variants", []):
         entry = message.variants.add(
-            variant=_VARIANTS.get(one["kind"], automl_pb2.MODEL_VARIANT_UNSPECIFIED),
+            variant=variant_value(one["kind"]),
             kept=one["kept"],
             reason=one["reason"],
             size_bytes=one["size"],

@@ -1,6 +1,6 @@
 """The embedded Triton: tritonserver and what it needs, in a virtual environment of its own.
 
-``python -m oteo_local.triton_env --prefix .venv-triton`` builds it once (a 55 MB wheel, about 320 MB on disk, some ten seconds) and does nothing the next time.
+``python -m oteo_local.triton_env --prefix .venv-triton`` builds it once (wheels of 140 MB, about 500 MB on disk, some twenty seconds) and does nothing the next time.
 It is apart from Oteo's own environment because its NumPy must be older than 2.
 """
 
@@ -28,6 +28,8 @@ CONSTRAINTS = PACKAGE / "triton-constraints.txt"
 BACKENDS = PACKAGE / "backends"
 WHEEL = "nvidia-pytriton"
 PACKAGES = ("numpy", "onnxruntime")
+ALONE = "openvino"
+"""Installed without what it names: NumPy is there, and its telemetry, which would ask the internet, is not wanted."""
 STUB = "triton_python_backend_stub"
 STAMP = "oteo-triton.json"
 
@@ -122,6 +124,7 @@ class TritonEnvironment:
         _run([sys.executable, "-m", "venv", str(self.prefix)])
         python = str(self.prefix / "bin" / "python")
         _run([python, "-m", "pip", "install", "--quiet", "--constraint", str(CONSTRAINTS), *PACKAGES])
+        _run([python, "-m", "pip", "install", "--quiet", "--no-deps", _pinned(ALONE)])
         with tempfile.TemporaryDirectory(prefix="oteo-triton-") as folder:
             progress(f"{_pinned(WHEEL)} (55 MB)")
             _run([python, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", folder, _pinned(WHEEL)])
@@ -154,10 +157,12 @@ class TritonEnvironment:
         shutil.rmtree(target / "pytriton" / "tritonserver" / "python_backend_stubs")
 
     def _install_backends(self) -> bool:
-        """Copy our backends where they differ from what is installed; say whether any did."""
+        """Copy our backends, and the modules that they share, where they differ from what is installed; say whether any did."""
+        modules = self.prefix / "lib" / f"python{_python_version()}" / "site-packages" / PACKAGE.name / BACKENDS.name
+        targets = {source: self.backends / source.parent.name / source.name for source in sorted(BACKENDS.glob("*/model.py"))}
+        targets |= {source: modules / source.name for source in sorted(BACKENDS.glob("*.py"))}
         changed = False
-        for source in sorted(BACKENDS.glob("*/model.py")):
-            target = self.backends / source.parent.name / source.name
+        for source, target in targets.items():
             if not target.is_file() or target.read_bytes() != source.read_bytes():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 temporary = target.with_suffix(".new")

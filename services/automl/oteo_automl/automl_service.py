@@ -14,7 +14,7 @@ from oteo_automl.evaluations import evaluation_to_proto, list_evaluations
 from oteo_automl.exporting.catalogue import check_form
 from oteo_automl.judging.rows import check_pairing
 from oteo_automl.objectives import OBJECTIVES, choose_objective
-from oteo_automl.requests import parts_of, path_of, variant_name
+from oteo_automl.requests import parts_of, path_of
 from oteo_automl.settings import AutoMLSettings
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import DatasetInfo, DatasetReader, new_id
@@ -24,6 +24,7 @@ from oteo_core.exports import EXPORTS, parse_destination
 from oteo_core.operations import OperationManager
 from oteo_core.operations.replays import once
 from oteo_core.packages import MANIFEST, ModelPackage, TrialRecord, delete_model, list_models, model_prefix, read_model
+from oteo_core.packages.proto import variant_name
 from oteo_core.pagination import falling, page_size, paginate
 from oteo_protos.automl.v1 import automl_pb2, automl_pb2_grpc
 

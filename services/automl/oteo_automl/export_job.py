@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from oteo_automl.exporting.catalogue import check_form
 from oteo_automl.exporting.forms import WRITERS
 from oteo_automl.exporting.source import Source
-from oteo_automl.requests import variant_name
 from oteo_core.exports import Sink
 from oteo_core.exports.delivery import deliver
 from oteo_core.jobs import JobContext, JobHandler
 from oteo_core.packages import read_model
+from oteo_core.packages.proto import variant_name
 from oteo_protos.automl.v1 import automl_pb2
 
 Context = JobContext[automl_pb2.ExportModelRequest, automl_pb2.ExportModelMetadata]

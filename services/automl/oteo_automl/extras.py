@@ -9,11 +9,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from oteo_automl.packaging.bfloat16 import serve_bf16
 from oteo_automl.packaging.tensorrt import accelerated
-from oteo_automl.packaging.variants import VariantRequest, make_variants
-from oteo_automl.publishing import RESERVE_SECONDS, FinishContext, prove
+from oteo_automl.packaging.variants import Served, VariantRequest, make_variants
+from oteo_automl.publishing import RESERVE_SECONDS, FinishContext, prove, serving_parameters
+from oteo_core.graphs.config import PREFERRED_BATCHES, bf16_config_pbtxt
 from oteo_core.graphs.outputs import Output
-from oteo_core.graphs.parity import BATCH, Parity, ParityClient
+from oteo_core.graphs.parity import BATCH, Parity, ParityClient, parity_name
 from oteo_core.packages import ModelPackage
 
 
@@ -81,7 +83,14 @@ def add_extras(
 
         proof.config, package.details["tensorrt"] = accelerated(proven, proof.config, proof.outputs, tensorrt)
     ctx.check()
-    made = make_variants(variants, proof.files["1/model.onnx"], proof.outputs, deadline=deadline - 0.3 * RESERVE_SECONDS)
+    warm = (1, min(PREFERRED_BATCHES[0], proof.batch))
+    bfloat16 = bf16_config_pbtxt(package.triton_model, package.input, proof.outputs, parameters=serving_parameters(package), warm=warm)
+
+    def server(images: NDArray[Any]) -> Served:
+        name = parity_name(ctx.operation_id.removeprefix("operations/"))
+        return serve_bf16(client, name, proof.config, bfloat16, proof.files, proof.outputs, images, batch=proof.batch, check=ctx.check)
+
+    made = make_variants(variants, proof.files["1/model.onnx"], proof.outputs, deadline=deadline - 0.3 * RESERVE_SECONDS, server=server)
     if made.details:
         package.details["variants"] = made.details
     return made.files

@@ -198,9 +198,13 @@ def write_graph(
     words = {"oteo.model": package.name, "oteo.operation": package.operation, "oteo.classes": json.dumps(package.classes)}
     exported = export_onnx(served, package.input, outputs, images, metadata=words)
     package.digest = package.serving_digest(hashlib.sha256(exported.data).hexdigest())
-    parameters = {"oteo_digest": package.digest, "oteo_model": package.name}
-    config = config_pbtxt(package.triton_model, package.input, outputs, parameters=parameters, **batching)
+    config = config_pbtxt(package.triton_model, package.input, outputs, parameters=serving_parameters(package), **batching)
     return exported, config, {"1/model.onnx": exported.data, LABELS: labels_txt(package.classes).encode()}
+
+
+def serving_parameters(package: ModelPackage) -> dict[str, str]:
+    """Give the parameters of a package's Triton configuration: words for the gateway."""
+    return {"oteo_digest": package.digest, "oteo_model": package.name}
 
 
 def already_published(ctx: FinishContext, model_id: str) -> ModelPackage | None:

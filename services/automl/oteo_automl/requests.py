@@ -42,8 +42,3 @@ def path_of(store: ArtifactStore, uri: str) -> str:
     if not store.is_file(path):
         raise NotFound(f"there is no file {uri}", reason="PREDICTIONS_NOT_FOUND", field="inputs")
     return path
-
-
-def variant_name(value: automl_pb2.ModelVariant) -> str:
-    """Name a variant: ``"fp16"``, ``"int8"``; empty where none is asked for."""
-    return automl_pb2.ModelVariant.Name(value).removeprefix("MODEL_VARIANT_").lower() if value else ""

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oteo_automl.candidates.bank import spread
-from oteo_automl.packaging.variants import FP16, MAX_LOSS, VariantRequest
-from oteo_automl.requests import variant_name
+from oteo_automl.packaging.variants import MAX_LOSS, VariantRequest
 from oteo_automl.search.data import TrainingData
 from oteo_automl.search.result import SearchResult
 from oteo_automl.search.scoring import score
+from oteo_core.packages.proto import variant_name
+from oteo_core.packages.variants import FP16
 from oteo_protos.automl.v1 import automl_pb2
 
 _JUDGED = 400

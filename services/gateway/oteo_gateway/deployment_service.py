@@ -19,6 +19,8 @@ from oteo_core.errors import AlreadyExists, Cancelled, FailedPrecondition, Inval
 from oteo_core.operations import OperationManager
 from oteo_core.operations.replays import request_digest
 from oteo_core.packages import ModelPackage
+from oteo_core.packages.proto import variant_name
+from oteo_core.packages.variants import check_variant
 from oteo_gateway.deployments.adaptations import Adaptations
 from oteo_gateway.deployments.parts import check_alike, check_shares
 from oteo_gateway.deployments.records import Deployment, ModelPart
@@ -216,6 +218,8 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
             See `oteo_gateway.deployments.parts`.
         NotFound
             ``MODEL_NOT_FOUND``.
+        FailedPrecondition
+            ``NO_VARIANT``.
         """
         models = check_shares(asked)
         packages = []
@@ -225,6 +229,9 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
             except NotFound as error:
                 raise NotFound(error.message, reason="MODEL_NOT_FOUND", field=f"deployment.models[{place}].model") from error
         check_alike(packages)
+        for place, (part, package) in enumerate(zip(models, packages, strict=True)):
+            if part.variant:
+                check_variant(package, part.variant, field=f"deployment.models[{place}].variant")
         return models, packages
 
     def _check_adaptation(self, translator: str, packages: Sequence[ModelPackage]) -> None:
@@ -283,7 +290,10 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
 
 
 def _parts(spec: deployment_pb2.Deployment) -> list[ModelPart]:
-    return [ModelPart(one.model.removeprefix("models/"), one.alias, one.traffic_percent, one.shadow) for one in spec.models]
+    return [
+        ModelPart(one.model.removeprefix("models/"), one.alias, one.traffic_percent, one.shadow, variant_name(one.variant))
+        for one in spec.models
+    ]
 
 
 def _translator(spec: deployment_pb2.Deployment) -> str:

@@ -8,6 +8,7 @@ import structlog
 
 from oteo_core.errors import Cancelled, NotFound, OteoError
 from oteo_core.operations import OperationManager, OperationRow, State, operation_name
+from oteo_core.packages.proto import variant_value
 from oteo_gateway.deployments.records import Deployment, ModelPart
 from oteo_gateway.deployments.store import DeploymentStore
 from oteo_gateway.prediction.agreement import Sums
@@ -126,8 +127,9 @@ def _models(parts: Sequence[ModelPart]) -> list[deployment_pb2.DeployedModel]:
             traffic_percent=part.percent,
             shadow=part.shadow,
             alias=part.alias,
-            triton_model=part.model_id,
+            triton_model=part.unit,
             triton_version="1",
+            variant=variant_value(part.variant),
         )
         for part in parts
     ]

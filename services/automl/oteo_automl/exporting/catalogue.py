@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from oteo_core.errors import FailedPrecondition, InvalidArgument
 from oteo_core.packages import ModelPackage
+from oteo_core.packages.variants import check_variant
 
 NETWORK = "network.pt"
 """File of a package that holds its PyTorch network; see `oteo_automl.exporting.network_file`."""
 
 FORMS: dict[str, bool] = {"onnx": False, "torchscript": True, "pytorch": True, "triton": False, "mlflow": False}
 """Forms by the lower-case names of ``ModelFormat`` in the contract; true where one is made from the PyTorch network."""
-
-
-def variant_path(variant: str) -> str:
-    """Give the path of a variant's graph inside a package."""
-    return f"variants/{variant}.onnx"
 
 
 def check_form(package: ModelPackage, form: str, variant: str = "", *, tensorrt: bool = False) -> None:
@@ -27,7 +23,7 @@ def check_form(package: ModelPackage, form: str, variant: str = "", *, tensorrt:
     form
         Of `FORMS`.
     variant
-        ``"fp16"`` or ``"int8"`` in the place of the model; empty: the model.
+        Of `oteo_core.packages.variants.KINDS`, in the place of the model; empty: the model.
     tensorrt
         True where TensorRT is asked for.
 
@@ -42,19 +38,20 @@ def check_form(package: ModelPackage, form: str, variant: str = "", *, tensorrt:
         raise InvalidArgument(
             f"TensorRT is set in Triton's configuration, which {form} has not", reason="TENSORRT_NOT_FOR_FORM", field="tensorrt"
         )
+    if variant and variant not in GRAPHS and (form != "triton" or tensorrt):
+        raise InvalidArgument(
+            f"{variant} is the model's own graph, run otherwise by Triton on a processor: export it as triton, without TensorRT",
+            reason="VARIANT_NOT_FOR_FORM",
+            field="variant",
+        )
     if variant and FORMS[form]:
         raise InvalidArgument(
             f"{form} is made from the PyTorch network, and {variant} is a variant of the graph: export it as onnx, triton or mlflow",
             reason="VARIANT_NOT_FOR_FORM",
             field="variant",
         )
-    if variant and variant_path(variant) not in package.files:
-        said = next((one["reason"] for one in package.details.get("variants", []) if one["kind"] == variant), "")
-        raise FailedPrecondition(
-            f"{package.name} has no {variant} variant" + (f" ({said})" if said else ": none was asked for when it was trained"),
-            reason="NO_VARIANT",
-            field="variant",
-        )
+    if variant:
+        check_variant(package, variant)
     if FORMS[form] and NETWORK not in package.files:
         raise FailedPrecondition(
             f"{package.name} holds no PyTorch network ({NETWORK}), so that it cannot be written as {form}: it was made before packages kept "

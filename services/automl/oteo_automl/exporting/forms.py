@@ -23,6 +23,7 @@ from oteo_core.errors import Internal
 from oteo_core.exports import Sink
 from oteo_core.graphs.config import LABELS
 from oteo_core.graphs.export import session
+from oteo_core.packages.variants import GRAPHS
 
 TRACE_TOLERANCE = 1e-5
 """Largest difference between TorchScript and the network that it was traced from."""
@@ -169,17 +170,28 @@ def write_triton(source: Source, sink: Sink, check: Callable[[], None]) -> None:
     names = sorted(name for name in package.files if name.startswith(base))
     for name in names:
         check()
-        content = source.graph if name.endswith("/model.onnx") else source.read(name)
-        if source.tensorrt and name.endswith("/config.pbtxt") and b"gpu_execution_accelerator" not in content:
-            content = with_tensorrt(content.decode()).encode()
+        if name.endswith("/model.onnx"):
+            content = source.graph
+        elif name.endswith("/config.pbtxt"):
+            content = source.config
+            if source.tensorrt and b"gpu_execution_accelerator" not in content:
+                content = with_tensorrt(content.decode()).encode()
+        else:
+            content = source.read(name)
         sink.write(name.removeprefix("triton/"), content)
     sink.write(MODEL_JSON, source.described_json())
     sink.write("predict.py", _standalone("predict.py"))
     model = package.triton_model
+    if source.variant and source.variant not in GRAPHS:
+        engine = (
+            "by Triton's `openvino` backend in bfloat16, on the processor. Batches are the first axis of the tensors; requests share none."
+        )
+    else:
+        engine = "by Triton's `onnxruntime` backend, on a GPU where there is one."
     use = f"""
     tritonserver --model-repository=.
 
-It serves the model `{model}`, version 1, by Triton's `onnxruntime` backend, on a GPU where there is one. `predict.py` prepares images
+It serves the model `{model}`, version 1, {engine} `predict.py` prepares images
 (`read`, `prepare`); with `tritonclient`:
 
 ```python

@@ -13,11 +13,12 @@ import onnx
 from numpy.typing import NDArray
 from torch import nn
 
-from oteo_automl.exporting.catalogue import NETWORK, variant_path
+from oteo_automl.exporting.catalogue import NETWORK
 from oteo_automl.exporting.network_file import load_network, read_network
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.errors import DataLoss, NotFound
 from oteo_core.packages import ModelPackage, model_prefix
+from oteo_core.packages.variants import GRAPHS, variant_path
 
 
 class Source:
@@ -30,7 +31,7 @@ class Source:
     package
         Its manifest.
     variant
-        ``"fp16"`` or ``"int8"``: that variant's graph stands for the model's; empty: the model's own.
+        Of `oteo_core.packages.variants.KINDS`: it stands in the model's place; empty: the model's own.
     tensorrt
         True: a Triton configuration asks for TensorRT on GPUs.
     """
@@ -61,9 +62,16 @@ class Source:
     @cached_property
     def graph(self) -> bytes:
         """The ONNX graph."""
-        if self.variant:
+        if self.variant in GRAPHS:
             return self.read(variant_path(self.variant))
         return self.read(f"{self.package.triton_path}/1/model.onnx")
+
+    @property
+    def config(self) -> bytes:
+        """Triton's configuration."""
+        if self.variant and self.variant not in GRAPHS:
+            return self.read(variant_path(self.variant))
+        return self.read(f"{self.package.triton_path}/config.pbtxt")
 
     @cached_property
     def network(self) -> nn.Module:

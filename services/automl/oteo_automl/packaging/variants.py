@@ -1,7 +1,8 @@
-"""Smaller or faster forms of a graph, kept only where they lose little: half precision, and 8-bit integers.
+"""Smaller or faster forms of a graph, kept only where they lose little: half precision, 8-bit integers, and the graph itself run in bfloat16.
 
-Both take and give what the graph does: inputs and outputs keep their types, so that a variant can stand in its place. They are judged against
-the graph itself on held-out images, and measured on the processor that trains.
+All take and give what the graph does: inputs and outputs keep their types, so that a variant can stand in its place. They are judged against
+the graph itself on held-out images. Graphs are measured on the processor that trains; bfloat16 is a way of running one, and is judged and measured
+by the Triton that runs it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -20,15 +21,14 @@ from numpy.typing import NDArray
 
 from oteo_core.graphs.export import session
 from oteo_core.graphs.outputs import Output
-
-FP16, INT8 = "fp16", "int8"
-KINDS = (FP16, INT8)
-FOLDER = "variants"
-"""Folder of the package."""
+from oteo_core.packages.variants import BF16, FP16, INT8, variant_path
 
 MAX_LOSS = 0.01
 MEAN_DIFFERENCE = 0.05
 """Largest mean difference of probabilities and scores from the graph's that counts as the same model."""
+
+FASTER = 1.05
+"""So many times the graph's own speed is faster; less is the noise of a measurement."""
 
 _CALIBRATION_BATCH = 8
 _TIMED = 15
@@ -46,7 +46,7 @@ class VariantRequest:
     Parameters
     ----------
     kinds
-        Of `KINDS`.
+        Of `oteo_core.packages.variants.KINDS`.
     figure_name
         The objective.
     figure
@@ -74,7 +74,7 @@ class Variant:
     Parameters
     ----------
     kind
-        Of `KINDS`, or ``"fp32"`` for the graph itself.
+        Of `oteo_core.packages.variants.KINDS`, or ``"fp32"`` for the graph itself.
     kept
         True where it is in the package.
     reason
@@ -84,7 +84,7 @@ class Variant:
     size
         Bytes.
     latency
-        Median seconds of one image on one processor thread.
+        Median seconds of one image on one processor thread; of bfloat16 as Triton served it.
     figure_name, figure, loss
         The objective on held-out images and how much worse than the graph's it is.
     difference
@@ -114,7 +114,36 @@ class Variants:
     details: list[dict[str, Any]] = field(default_factory=list)
 
 
-def make_variants(request: VariantRequest | None, graph: bytes, outputs: Sequence[Output], *, deadline: float) -> Variants:
+@dataclass(slots=True)
+class Served:
+    """How a graph does under another configuration of Triton.
+
+    Parameters
+    ----------
+    config
+        That configuration.
+    outputs
+        By name, for all images.
+    latency, before
+        Median seconds of one image, under it and under the graph's own, taken turn about.
+    """
+
+    config: bytes
+    outputs: Mapping[str, NDArray[Any]]
+    latency: float
+    before: float
+
+
+class Server(Protocol):
+    """Has a Triton serve the graph in bfloat16."""
+
+    def __call__(self, images: NDArray[Any]) -> Served:
+        """Serve it for images ``(N, H, W, C)``; raises where no Triton does."""
+
+
+def make_variants(
+    request: VariantRequest | None, graph: bytes, outputs: Sequence[Output], *, deadline: float, server: Server | None = None
+) -> Variants:
     """Make, judge and measure the variants that are asked for.
 
     Parameters
@@ -127,6 +156,8 @@ def make_variants(request: VariantRequest | None, graph: bytes, outputs: Sequenc
         What it gives.
     deadline
         Seconds since 1970; a variant for which there is no time is left out, and it is said.
+    server
+        What bfloat16 is tried with; None: it is not.
 
     Returns
     -------
@@ -148,8 +179,8 @@ def make_variants(request: VariantRequest | None, graph: bytes, outputs: Sequenc
     made.details.append(asdict(base))
     seconds = 3.0 * (time.time() - began)
     light = heavy_bytes(graph) < _WORTH_BYTES
-    # The quick one first: it tells little of the time that the other takes, and should not wait for it.
-    for kind in sorted(request.kinds, key=KINDS.index):
+    # The quick ones first: they tell little of the time that 8-bit integers take, and should not wait for them.
+    for kind in sorted(request.kinds, key=(FP16, BF16, INT8).index):
         if light:
             made.details.append(asdict(Variant(kind, False, "not made: it has so few weights that another form would not help")))
             continue
@@ -158,49 +189,73 @@ def make_variants(request: VariantRequest | None, graph: bytes, outputs: Sequenc
             continue
         began = time.time()
         try:
-            data = half(graph) if kind == FP16 else integers(graph, request.calibration)
-            found = _run(data, names, request.held_out)
-        except Exception as error:  # noqa: BLE001 (converters raise whatever a graph provokes; the model itself stands)
+            tried = _served(server, names, request) if kind == BF16 else _converted(kind, graph, names, request)
+        except Exception as error:  # noqa: BLE001 (converters and servers raise whatever a graph provokes; the model itself stands)
             _log.warning("no %s variant: %s: %s", kind, type(error).__name__, error)
             said = str(error).splitlines()[0][:200] if str(error) else ""
-            made.details.append(asdict(Variant(kind, False, f"it cannot be made of this graph ({type(error).__name__}: {said})")))
+            what = "no Triton serves it" if kind == BF16 else "it cannot be made of this graph"
+            made.details.append(asdict(Variant(kind, False, f"{what} ({type(error).__name__}: {said})")))
             continue
-        variant = _judge(kind, data, request, base, found, expected, bounded)
+        variant = _judge(kind, tried, request, base, expected, bounded)
         if variant.kept:
-            variant.file = f"{FOLDER}/{kind}.onnx"
-            made.files[variant.file] = data
+            variant.file = variant_path(kind)
+            made.files[variant.file] = tried.data
         made.details.append(asdict(variant))
         seconds = max(seconds, time.time() - began)
     return made
 
 
+@dataclass(slots=True)
+class _Tried:
+    """A variant before it is judged: the file that it would be, its answers, and what one image takes with it (and takes the graph, measured alike)."""
+
+    data: bytes
+    outputs: Mapping[str, NDArray[Any]]
+    latency: float
+    before: float | None = None
+
+
+def _converted(kind: str, graph: bytes, names: Sequence[str], request: VariantRequest) -> _Tried:
+    data = half(graph) if kind == FP16 else integers(graph, request.calibration)
+    return _Tried(data, _run(data, names, request.held_out), _latency(data, request.held_out))
+
+
+def _served(server: Server | None, names: Sequence[str], request: VariantRequest) -> _Tried:
+    if server is None:
+        raise ValueError("there is no Triton to try it with")
+    found = server(request.held_out)
+    return _Tried(found.config, {name: found.outputs[name] for name in names}, found.latency, found.before)
+
+
 def _judge(
-    kind: str,
-    data: bytes,
-    request: VariantRequest,
-    base: Variant,
-    found: Mapping[str, NDArray[Any]],
-    expected: Mapping[str, NDArray[Any]],
-    bounded: Sequence[str],
+    kind: str, tried: _Tried, request: VariantRequest, base: Variant, expected: Mapping[str, NDArray[Any]], bounded: Sequence[str]
 ) -> Variant:
-    variant = Variant(kind, False, "", size=len(data), figure_name=request.figure_name, images=base.images)
+    size = base.size if kind == BF16 else len(tried.data)
+    variant = Variant(kind, False, "", size=size, figure_name=request.figure_name, images=base.images)
+    found = tried.outputs
     if not all(np.isfinite(value.astype(np.float64)).all() for value in found.values()):
         variant.reason = "not kept: it answers with numbers that are not finite"
         return variant
     variant.figure = request.figure(found)
     variant.loss = float(base.figure or 0.0) - variant.figure
     variant.difference = max((float(np.abs(found[name] - expected[name]).mean()) for name in bounded), default=0.0)
-    variant.latency = _latency(data, request.held_out)
+    variant.latency = tried.latency
+    before = base.latency if tried.before is None else tried.before
+    speed = before / variant.latency if variant.latency > 0 else 0.0
     if not variant.loss <= request.max_loss:
         variant.reason = f"not kept: it loses {variant.loss:.3g} of {request.figure_name}, more than {request.max_loss:g}"
     elif variant.difference > MEAN_DIFFERENCE:
         variant.reason = f"not kept: its answers differ by {variant.difference:.3g} on average, more than {MEAN_DIFFERENCE:g}"
-    elif variant.size > 0.9 * base.size and variant.latency > 0.95 * base.latency:
+    elif kind == BF16 and speed < FASTER:
+        variant.reason = f"not kept: {speed:.2g} times the speed as Triton serves it here; a processor without bfloat16 gains nothing by it"
+    elif kind != BF16 and size > 0.9 * base.size and speed < FASTER:
         variant.reason = "not kept: it is neither smaller nor faster"
+    elif kind == BF16:
+        variant.kept = True
+        variant.reason = f"kept: {speed:.2g} times the speed as Triton serves it here ({1000 * before:.3g} ms an image before)"
     else:
         variant.kept = True
-        speed = base.latency / variant.latency if variant.latency > 0 else 0.0
-        variant.reason = f"kept: {variant.size / base.size:.0%} of the size, {speed:.2g} times the speed on this processor"
+        variant.reason = f"kept: {size / base.size:.0%} of the size, {speed:.2g} times the speed on this processor"
         if kind == FP16:
             variant.reason += " (it is for GPUs)"
     return variant

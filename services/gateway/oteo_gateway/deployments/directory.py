@@ -146,11 +146,11 @@ class Directory:
             reader = await self._package(bridge.model_id, bridge.model_digest)
             adapted = _answering(reader, bridge.unit) if reader is not None else None
         return RoutedModel(
-            plain=_answering(package, package.triton_model),
+            plain=_answering(package, part.unit),
             alias=part.alias,
             percent=part.percent,
             shadow=part.shadow,
-            available=bool(deployment.answering_with(part.model_id)),
+            available=bool(deployment.answering_with(part.unit)),
             translator=f"translators/{bridge.translator_id}" if bridge is not None else "",
             adapted=adapted,
             source=source,

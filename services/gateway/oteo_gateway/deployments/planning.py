@@ -79,9 +79,9 @@ class Planner:
         for deployment in deployments:
             for model in deployment.serving.models if deployment.serving is not None else ():
                 self._keep(model, plan)
-        for kept in (self._written, self._packages):
-            for name in set(kept) - set(plan.units):
-                del kept[name]
+        packages = {unit.package.id for unit in plan.units.values() if unit.package is not None}
+        self._written = {name: kept for name, kept in self._written.items() if name in plan.units}
+        self._packages = {name: kept for name, kept in self._packages.items() if name in packages}
         return plan
 
     def _target(self, deployment: Deployment, plan: Plan) -> Target:
@@ -91,7 +91,7 @@ class Planner:
         for part in deployment.models:
             try:
                 packages.append(package := self._package(part.model_id))
-                self._add(plan, model_unit(package))
+                self._add(plan, model_unit(package, part.variant))
                 models.append(ServingModel(part, package.digest))
             except NotFound:
                 failure = FailedPrecondition(
@@ -116,7 +116,7 @@ class Planner:
         for package in packages:
             try:
                 found = self._adaptation(deployment.translator, package)
-                for unit in found.units if found is not None else ():
+                for unit in _bridging(package, found):
                     self._add(plan, unit)
                 bridges.append(found.bridge if found is not None else None)
             except OteoError as error:
@@ -146,15 +146,15 @@ class Planner:
                 log.debug("no_longer_there", model=model.part.model_id, error=error.message)
 
     def _keep_model(self, model: ServingModel, plan: Plan) -> None:
-        if model.part.model_id not in plan.units:
-            self._add(plan, model_unit(self._package(model.part.model_id)))
+        if model.part.unit not in plan.units:
+            self._add(plan, model_unit(self._package(model.part.model_id), model.part.variant))
 
     def _keep_bridge(self, model: ServingModel, plan: Plan) -> None:
         bridge = model.bridge
         if bridge is None or bridge.unit in plan.units:
             return
-        found = self._adaptation(f"translators/{bridge.translator_id}", self._package(model.part.model_id))
-        for unit in found.units if found is not None else ():
+        package = self._package(model.part.model_id)
+        for unit in _bridging(package, self._adaptation(f"translators/{bridge.translator_id}", package)):
             self._add(plan, unit)
 
     def _package(self, model_id: str) -> ModelPackage:
@@ -180,3 +180,8 @@ class Planner:
                 log.info("package_written", unit=unit.name, digest=unit.digest[:12])
             self._written[unit.name] = (now, unit.digest)
         plan.units[unit.name] = unit
+
+
+def _bridging(package: ModelPackage, found: Adaptation | None) -> tuple[Unit, ...]:
+    """Give all that an adaptation needs: the model itself too, which a deployment of a variant has not loaded. A translator was judged with the model, not with a variant."""
+    return (model_unit(package), *found.units) if found is not None else ()

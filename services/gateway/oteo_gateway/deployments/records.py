@@ -12,6 +12,11 @@ MOST_REVISIONS = 10
 """Earlier requests that are kept."""
 
 
+def variant_unit(model: str, variant: str) -> str:
+    """Name a model's variant on the model server: ids hold no underscore, so no other name is like it."""
+    return f"{model}_variant_{variant}" if variant else model
+
+
 @dataclass(frozen=True, slots=True)
 class ModelPart:
     """A model's part in a deployment, as it is asked for.
@@ -26,12 +31,20 @@ class ModelPart:
         Share of the traffic, 0 to 100; 0 of a shadow.
     shadow
         True: it gets a copy of the traffic, and its answers are only compared.
+    variant
+        The form that answers, of `oteo_core.packages.variants.KINDS`; empty: the model itself.
     """
 
     model_id: str
     alias: str = ""
     percent: int = 100
     shadow: bool = False
+    variant: str = ""
+
+    @property
+    def unit(self) -> str:
+        """Name on the model server."""
+        return variant_unit(self.model_id, self.variant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +84,7 @@ class ServingModel:
     def units(self) -> tuple[tuple[str, str], ...]:
         """Names and digests of what the model server has to have loaded."""
         bridge = self.bridge
-        return ((self.part.model_id, self.digest), *([(bridge.unit, bridge.digest)] if bridge is not None else []))
+        return ((self.part.unit, self.digest), *([(bridge.unit, bridge.digest)] if bridge is not None else []))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +98,7 @@ class Serving:
     def mark(self) -> str:
         """Changes with whatever a comparison of the models depends on: packages, shares, which are shadows, translators."""
         facts = [
-            (m.part.model_id, m.digest, m.part.percent, m.part.shadow, m.bridge.digest if m.bridge is not None else "") for m in self.models
+            (m.part.unit, m.digest, m.part.percent, m.part.shadow, m.bridge.digest if m.bridge is not None else "") for m in self.models
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
@@ -196,7 +209,7 @@ class Deployment:
         """Addresses of the replicas that answer with at least one of the models that serve now and are no shadows."""
         if self.serving is None:
             return ()
-        names = {model.part.model_id for model in self.serving.models if not model.part.shadow}
+        names = {model.part.unit for model in self.serving.models if not model.part.shadow}
         return tuple(replica.address for replica in self.replicas if names.intersection(replica.answers))
 
     def answering_with(self, unit: str) -> tuple[str, ...]:

@@ -80,14 +80,16 @@ class ModelRepository:
             config = _parse(self._artifacts.read_bytes(unit.config), name)
         except NotFound as error:
             raise FailedPrecondition(f"{unit.owner} has no {unit.config}.", reason="BROKEN_PACKAGE") from error
-        if config.name and config.name != name:
+        named = unit.package.triton_model if unit.package is not None and unit.source else name
+        if config.name and config.name != named:
             raise FailedPrecondition(
-                f"{unit.owner}'s configuration names another model, {config.name!r}, not {name!r}.", reason="BROKEN_PACKAGE"
+                f"{unit.owner}'s configuration names another model, {config.name!r}, not {named!r}.", reason="BROKEN_PACKAGE"
             )
+        config.name = name
         config.parameters[DIGEST].string_value = unit.digest
         written = [path for path in files if path != CONFIG]
         for path in written:
-            with self._artifacts.local(f"{unit.source}/{path}") as local:
+            with self._artifacts.local(unit.instead.get(path, f"{unit.source}/{path}")) as local:
                 self._repository.put_file(local, f"{name}/{path}")
         if not unit.source:
             # Triton wants a folder for the version, and an object store has none without a file.

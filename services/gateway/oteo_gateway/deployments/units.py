@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from oteo_core.images import InputPolicy
 from oteo_core.packages import ModelPackage, model_prefix
 from oteo_core.packages.translators import ENSEMBLE, TRANSLATED, TranslatorPackage, translator_prefix
+from oteo_core.packages.variants import GRAPHS, check_variant, variant_path
+from oteo_gateway.deployments.records import variant_unit
 from oteo_gateway.prediction.outputs import OUTPUTS
 
 CONFIG = "config.pbtxt"
@@ -38,6 +40,8 @@ class Unit:
         The package that its answers are checked by; None for a translator, which gives an image.
     needs
         Names of the units that have to be loaded before it.
+    instead
+        Places in the artifact store of files that stand in for some of `source`, by their path in it.
     """
 
     name: str
@@ -49,13 +53,29 @@ class Unit:
     source: str = ""
     package: ModelPackage | None = None
     needs: tuple[str, ...] = ()
+    instead: Mapping[str, str] = field(default_factory=dict)
 
 
-def model_unit(package: ModelPackage) -> Unit:
-    """Give the unit of a model."""
-    source = f"{model_prefix(package.id)}/{package.triton_path}"
-    outputs = OUTPUTS.get(package.task, ())
-    return Unit(package.triton_model, package.digest, package.name, package.input, outputs, f"{source}/{CONFIG}", source, package)
+def model_unit(package: ModelPackage, variant: str = "") -> Unit:
+    """Give the unit of a model, or of a variant that its package holds.
+
+    Raises
+    ------
+    FailedPrecondition
+        ``NO_VARIANT``.
+    """
+    prefix = model_prefix(package.id)
+    source = f"{prefix}/{package.triton_path}"
+    config, instead = f"{source}/{CONFIG}", {}
+    if variant:
+        check_variant(package, variant)
+        place = f"{prefix}/{variant_path(variant)}"
+        if variant in GRAPHS:
+            instead = {"1/model.onnx": place}
+        else:
+            config = place
+    name, outputs = variant_unit(package.triton_model, variant), OUTPUTS.get(package.task, ())
+    return Unit(name, package.digest, package.name, package.input, outputs, config, source, package, instead=instead)
 
 
 def translator_unit(translator: TranslatorPackage) -> Unit:
