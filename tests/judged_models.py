@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,11 +12,12 @@ import torch
 
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import Box, DatasetInfo, DatasetWriter, MaskEncoding, Sample
-from oteo_core.graphs.config import config_pbtxt
+from oteo_core.graphs.config import bf16_config_pbtxt, config_pbtxt
 from oteo_core.graphs.export import export_onnx
 from oteo_core.graphs.outputs import Output
 from oteo_core.images import InputPolicy, encode_png
 from oteo_core.packages import ModelPackage, PackageFile
+from oteo_core.packages.variants import BF16, variant_path
 
 POLICY = InputPolicy(width=32, height=32, channels=3, dtype="uint8", resize="stretch", interpolation="area")
 
@@ -109,8 +110,10 @@ MODELS: dict[str, tuple[type[torch.nn.Module], tuple[str, ...], tuple[Output, ..
 }
 
 
-def publish(store: ArtifactStore, task: str, model: str = "judged", **changes: Any) -> ModelPackage:
-    """Publish the task's model; "attentive" is a classifier with a map of attention."""
+def publish(
+    store: ArtifactStore, task: str, model: str = "judged", *, variants: Mapping[str, bytes] | None = None, **changes: Any
+) -> ModelPackage:
+    """Publish the task's model; "attentive" is a classifier with a map of attention. It holds bfloat16 and, by their kinds, the graphs of `variants`."""
     made, classes, outputs = MODELS[task]
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
@@ -132,6 +135,8 @@ def publish(store: ArtifactStore, task: str, model: str = "judged", **changes: A
     contents = {
         f"{package.triton_path}/1/model.onnx": graph,
         f"{package.triton_path}/config.pbtxt": config_pbtxt(model, POLICY, outputs, parameters={"oteo_digest": package.digest}).encode(),
+        variant_path(BF16): bf16_config_pbtxt(model, POLICY, outputs, parameters={"oteo_digest": package.digest}).encode(),
+        **{variant_path(kind): data for kind, data in (variants or {}).items()},
     }
     for name, content in contents.items():
         store.write_bytes(f"models/{model}/{name}", content)

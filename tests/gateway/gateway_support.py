@@ -259,13 +259,15 @@ def details_of(error: grpc.RpcError) -> tuple[str, dict[str, str], float | None]
     return reason, metadata, delay
 
 
-def deploy(channel: grpc.Channel, models: Sequence[str]) -> None:
-    """Put models into service, each as the deployment of its name, and wait until they answer."""
+def deploy(channel: grpc.Channel, models: Sequence[str], variant: str = "") -> None:
+    """Put models into service, each as the deployment of its name, and wait until they answer; of a variant, with ``-bf16`` behind the name."""
     deployments = deployment_pb2_grpc.DeploymentServiceStub(channel)
     operations = operations_pb2_grpc.OperationsStub(channel)
     for name in models:
-        wanted = deployment_pb2.Deployment(models=[deployment_pb2.DeployedModel(model=f"models/{name}")])
-        made = deployments.CreateDeployment(deployment_pb2.CreateDeploymentRequest(deployment=wanted), timeout=10)
+        part = deployment_pb2.DeployedModel(model=f"models/{name}", variant=variant or "MODEL_VARIANT_UNSPECIFIED")
+        chosen = f"{name}-{variant.removeprefix('MODEL_VARIANT_').lower()}" if variant else ""
+        asked = deployment_pb2.CreateDeploymentRequest(deployment_id=chosen, deployment=deployment_pb2.Deployment(models=[part]))
+        made = deployments.CreateDeployment(asked, timeout=10)
         request = operations_pb2.GetOperationRequest(name=made.name)
         wait_for(lambda request=request: operations.GetOperation(request, timeout=5).done, 60)
         assert operations.GetOperation(request, timeout=5).WhichOneof("result") == "response"

@@ -74,7 +74,9 @@ def served(
             dataset(store, task.replace("_", "-"), task, classes, lambda index, task=task: drawn(task, index), 10, mask=mask)
             publish(store, task, task.replace("_", "-"), decoding=decoding)
         with running_gateway(loop, settings, log_dir=home / "logs") as running:
-            deploy(running.channel, [task.replace("_", "-") for task in DECODING])
+            names = [task.replace("_", "-") for task in DECODING]
+            deploy(running.channel, names)
+            deploy(running.channel, names, variant="MODEL_VARIANT_BF16")
             yield store, home, inference_pb2_grpc.InferenceServiceStub(running.channel)
 
 
@@ -134,3 +136,29 @@ def test_predict_answers_as_the_package_does(
                     else:
                         (number,) = np.unique(there[inside])
                         assert classes[int(expected.labels[number - 1])] == region.class_name
+
+
+@pytest.mark.parametrize("task", list(DECODING))
+def test_a_deployment_of_the_bfloat16_variant_answers_nearly_as_the_model_does(
+    served: tuple[ArtifactStore, Path, inference_pb2_grpc.InferenceServiceStub], task: str
+) -> None:
+    store, _, stub = served
+    name = task.replace("_", "-")
+    for sample in list(DatasetReader(store, name).samples())[:4]:
+        image = {"sample": f"datasets/{name}/samples/{sample.id}"}
+        plain, rounded = (
+            stub.Predict(inference_pb2.PredictRequest(deployment=f"deployments/{name}{end}", image=image), timeout=20)
+            for end in ("", "-bf16")
+        )
+        assert rounded.model == plain.model == f"models/{name}"
+        if rounded.WhichOneof("result") == "classification":
+            pairs = [{score.class_name: score.probability for score in one.classification.scores} for one in (plain, rounded)]
+            assert pairs[0] == pytest.approx(pairs[1], abs=0.02)
+        elif rounded.WhichOneof("result") == "detection":
+            found = [[(one.class_name, one.box.x, one.box.width) for one in answer.detection.objects] for answer in (plain, rounded)]
+            assert [one[0] for one in found[0]] == [one[0] for one in found[1]]
+            # Eight bits of a place of up to 32 pixels, in an image of up to 150.
+            assert np.allclose([one[1:] for one in found[0]], [one[1:] for one in found[1]], atol=1.0)
+        else:
+            labels = [decode_labels(answer.segmentation.label_image.content) for answer in (plain, rounded)]
+            assert ((labels[0] > 0) == (labels[1] > 0)).mean() > 0.98

@@ -12,7 +12,7 @@ from oteo_protos.type.v1 import report_pb2, task_pb2
 if TYPE_CHECKING:
     from oteo_core.packages.manifest import MetricValue, ModelPackage, TrialRecord
 
-_VARIANTS = {kind: automl_pb2.ModelVariant.Value(f"MODEL_VARIANT_{kind.upper()}") for kind in KINDS}
+_VARIANTS: dict[str, automl_pb2.ModelVariant] = {kind: automl_pb2.ModelVariant.Value(f"MODEL_VARIANT_{kind.upper()}") for kind in KINDS}
 _PIXEL_TYPES = {"uint8": task_pb2.PIXEL_TYPE_UINT8, "float32": task_pb2.PIXEL_TYPE_FLOAT32}
 
 

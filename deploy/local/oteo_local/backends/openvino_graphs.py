@@ -40,8 +40,6 @@ class OpenvinoGraph:
     processor has it; nobody has asked for other answers than the graph's.
     """
 
-    strings: frozenset[str] = frozenset()
-
     def __init__(self, file: Path, config: dict[str, Any], say: Callable[[str], None]) -> None:
         parameters = parameters_of(config)
         settings: dict[str, Any] = {
@@ -63,9 +61,11 @@ class OpenvinoGraph:
             say("this processor has no instructions for bfloat16: run in full precision")
         settings["INFERENCE_PRECISION_HINT"] = "bf16" if wanted and has else "f32"
         compiled = core.compile_model(core.read_model(str(file)), "CPU", settings)
-        self.inputs = [value.any_name for value in compiled.inputs]
-        self._ports = {value.any_name: value for value in compiled.outputs}
-        self.outputs = list(self._ports)
+        self.strings: set[str] = set()  # it takes no texts
+        # A tensor may go by several names, inner ones among them: the configuration says which is meant.
+        self.inputs = [name for value in compiled.inputs for name in value.names]
+        self._ports = {name: value for value in compiled.outputs for name in value.names}
+        self.outputs = [item["name"] for item in config.get("output", []) if item["name"] in self._ports]
         self._request = compiled.create_infer_request()
 
     def run(self, names: list[str], feed: dict[str, np.ndarray]) -> list[Any]:

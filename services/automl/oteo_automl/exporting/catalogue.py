@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from oteo_core.errors import FailedPrecondition, InvalidArgument
 from oteo_core.packages import ModelPackage
-from oteo_core.packages.variants import check_variant
+from oteo_core.packages.variants import GRAPHS, check_variant
 
 NETWORK = "network.pt"
 """File of a package that holds its PyTorch network; see `oteo_automl.exporting.network_file`."""
