@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from model_packages import network
-from test_dense_export import CLASSES, POLICY, served
+from dense_models import FACTS, POLICY, served
+from model_packages import CLASSES, network
 
 from oteo_automl.dense.base import find_task
 from oteo_automl.dense.detect.serving import ServedDetector
@@ -22,7 +22,6 @@ from oteo_core.graphs.running import run_torch
 from oteo_core.graphs.triton import TritonParityClient
 
 COUNT = len(CLASSES)
-FACTS = {"side": [8.0, 10.0, 12.0], "short": [8.0], "aspect": [0.5, 1.0, 2.0], "limit": 20}
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +80,7 @@ def test_dense_networks(triton: TritonParityClient, task: str) -> None:
 @pytest.mark.parametrize("candidate", [one for one in find_task("detection").candidates if one.scratch], ids=lambda one: one.name)
 def test_all_detectors(triton: TritonParityClient, candidate) -> None:
     torch.manual_seed(3)
-    made = find_task("detection").network(candidate, COUNT, 3, [0.5] * 3, [0.25] * 3, FACTS).eval()
+    made = find_task("detection").network(candidate, COUNT, 3, [0.5] * 3, [0.25] * 3, FACTS | {"aspect": [0.5, 1.0, 2.0]}).eval()
     module = ServedDetector(made, 20, 1.2, (5.0, 5.5, 5.2)).eval()
     with torch.no_grad():
         count = int(module(torch.zeros((1, POLICY.height, POLICY.width, 3), dtype=torch.uint8))[1].shape[1])
