@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -335,9 +335,18 @@ def _made(data: ReportData) -> list[tuple[str, str]]:
         ("input", _input_words(data)),
         ("graph", f"ONNX, FP32; {data.exporter}; largest difference to PyTorch {data.graph_error:.1e}"),
         ("parity on Triton", f"largest difference to PyTorch {package.parity_error:.1e}"),
+        *((f"variant {one['kind']}", _variant(one)) for one in package.details.get("variants", ())[1:]),
         ("MLflow run", package.run_id),
     ]
     return [(name, value) for name, value in rows if value]
+
+
+def _variant(one: Mapping[str, Any]) -> str:
+    """Say what became of a variant: why it was kept or not, and what it loses."""
+    if one["loss"] is None or not one["kept"]:
+        return str(one["reason"])
+    loss = f"loses {one['loss']:.3g}" if one["loss"] > 0 else "loses nothing"
+    return f"{one['reason']}; {loss} of {one['figure_name']} on {words.plural(one['images'], 'held-out image')}"
 
 
 def _weights(said: str) -> str:
