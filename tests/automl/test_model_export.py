@@ -280,6 +280,22 @@ def test_a_variant_stands_in_the_models_place_and_tensorrt_in_tritons_configurat
         assert words in caught.value.message
 
 
+def test_bfloat16_is_the_models_own_graph_under_another_configuration_of_triton(store, export):
+    package = publish(store, "rounded", network())
+    config = b'backend: "openvino"'
+    package.files["variants/bf16.pbtxt"] = PackageFile(hashlib.sha256(config).hexdigest(), len(config))
+    store.write_bytes("models/rounded/variants/bf16.pbtxt", config)
+    store.write_bytes("models/rounded/package.json", package.to_json())
+    folder = Path(export("rounded", "triton", fields={"variant": pb.MODEL_VARIANT_BF16}))
+    assert (folder / "rounded" / "config.pbtxt").read_bytes() == config
+    assert (folder / "rounded" / "1" / "model.onnx").read_bytes() == store.read_bytes("models/rounded/triton/rounded/1/model.onnx")
+    assert "`openvino` backend in bfloat16" in (folder / "README.md").read_text()
+    for form, fields in (("onnx", {}), ("mlflow", {}), ("triton", {"tensorrt": True})):
+        with pytest.raises(OteoError) as caught:
+            export("rounded", form, f"{folder}-{form}", {"variant": pb.MODEL_VARIANT_BF16, **fields})
+        assert caught.value.reason == "VARIANT_NOT_FOR_FORM"
+
+
 def test_a_damaged_package_is_not_given_out(store, export, tmp_path):
     publish(store, "damaged", network())
     path = "models/damaged/triton/damaged/1/model.onnx"
