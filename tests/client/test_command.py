@@ -275,6 +275,16 @@ def test_several_models_are_deployed_promoted_and_rolled_back(command, world):
     assert command("deploy", "update", "cells", "--shadow", "x").code == 2
 
 
+def test_a_variant_is_deployed_shown_and_kept_when_it_is_promoted(command, world):
+    assert "cells in bf16 100 %" in command("deploy", "create", "cells", "--variant", "bf16").out
+    command("deploy", "update", "cells", "cells=90@champion", "cells-2=10@challenger", "--variant", "int8")
+    assert "cells-2 in int8 100 % (champion)" in command("deploy", "promote", "cells").out
+    assert command("deploy", "update", "cells", "--variant", "bf16").code == 2
+    ran = command("deploy", "create", "others", "--variant", "bf8")
+    assert ran.code == 3
+    assert "bf16" in ran.err
+
+
 def test_images_are_adapted_where_it_is_asked_for(command, image, world):
     ran = command("deploy", "create", "cells", "--adapt", "auto", "--translator", "lighter")
     assert "auto, translators/lighter" in ran.out
