@@ -5,14 +5,13 @@ from __future__ import annotations
 from datetime import UTC
 from typing import TYPE_CHECKING
 
-from oteo_core.packages.variants import KINDS
 from oteo_protos.automl.v1 import automl_pb2
 from oteo_protos.type.v1 import report_pb2, task_pb2
 
 if TYPE_CHECKING:
     from oteo_core.packages.manifest import MetricValue, ModelPackage, TrialRecord
 
-_VARIANTS: dict[str, automl_pb2.ModelVariant] = {kind: automl_pb2.ModelVariant.Value(f"MODEL_VARIANT_{kind.upper()}") for kind in KINDS}
+_VARIANTS = {"fp16": automl_pb2.MODEL_VARIANT_FP16, "int8": automl_pb2.MODEL_VARIANT_INT8, "bf16": automl_pb2.MODEL_VARIANT_BF16}
 _PIXEL_TYPES = {"uint8": task_pb2.PIXEL_TYPE_UINT8, "float32": task_pb2.PIXEL_TYPE_FLOAT32}
 
 
@@ -22,7 +21,7 @@ def variant_name(value: automl_pb2.ModelVariant) -> str:
 
 
 def variant_value(kind: str) -> automl_pb2.ModelVariant:
-    """Give a variant's number in the contract; unspecified for none of `KINDS`."""
+    """Give a variant's number in the contract; unspecified for a name that is none."""
     return _VARIANTS.get(kind, automl_pb2.MODEL_VARIANT_UNSPECIFIED)
 
 
