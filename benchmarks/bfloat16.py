@@ -30,7 +30,7 @@ from google.longrunning import operations_pb2, operations_pb2_grpc
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import DatasetReader
 from oteo_core.graphs.config import bf16_config_pbtxt
-from oteo_core.graphs.outputs import classification_outputs
+from oteo_core.graphs.outputs import Output
 from oteo_core.packages import PackageFile, read_model
 from oteo_core.packages.variants import BF16, variant_path
 from oteo_local.triton import start
@@ -38,13 +38,14 @@ from oteo_protos.gateway.v1 import deployment_pb2, deployment_pb2_grpc, inferenc
 
 FORMS = {"fp32": "MODEL_VARIANT_UNSPECIFIED", "bf16": "MODEL_VARIANT_BF16"}
 MODEL = "resnet18"
+OUTPUTS = (Output("probabilities", (3,)), Output("logits", (3,)))
 
 
 def made(home: Path) -> list[bytes]:
     """Publish a resnet18 that holds its variant, and give a PNG."""
     store = ArtifactStore(f"file://{home}/artifacts")
     package = predict.publish(store, MODEL, predict.resnet_graph(home), predict.SIDE)
-    config = bf16_config_pbtxt(MODEL, package.input, classification_outputs(3), parameters={"oteo_digest": package.digest}).encode()
+    config = bf16_config_pbtxt(MODEL, package.input, OUTPUTS, parameters={"oteo_digest": package.digest}).encode()
     package.files[variant_path(BF16)] = PackageFile(hashlib.sha256(config).hexdigest(), len(config))
     store.write_bytes(f"models/{MODEL}/{variant_path(BF16)}", config)
     store.write_bytes(f"models/{MODEL}/package.json", package.to_json())

@@ -11,10 +11,20 @@ from datetime import datetime
 MOST_REVISIONS = 10
 """Earlier requests that are kept."""
 
+_VARIANT = "_variant_"
+
 
 def variant_unit(model: str, variant: str) -> str:
     """Name a model's variant on the model server: ids hold no underscore, so no other name is like it."""
-    return f"{model}_variant_{variant}" if variant else model
+    return f"{model}{_VARIANT}{variant}" if variant else model
+
+
+def unit_words(name: str) -> str:
+    """Say to a person what a name on the model server is."""
+    model, _, variant = name.partition(_VARIANT)
+    if variant:
+        return f"models/{model} in {variant}"
+    return f"{name}, translator and model as one" if "_" in name else f"models/{name}"
 
 
 @dataclass(frozen=True, slots=True)
