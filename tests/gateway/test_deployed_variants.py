@@ -78,14 +78,15 @@ def test_a_deployment_changes_to_a_variant_and_back_and_one_that_is_not_there_is
     changed = done(stub.UpdateDeployment(deployment_pb2.UpdateDeploymentRequest(deployment=asked(BF16)), timeout=10))
     assert [one.variant for one in changed.models] == [BF16]
     assert [one.variant for one in changed.revisions[0].models] == [INT8]
-    assert likeliest(channel, "moving") == "dark"
+    # A gateway reads what serves every second.
+    wait_for(lambda: likeliest(channel, "moving") == "dark", 10)
     config = (server.repository / "shades_variant_bf16" / "config.pbtxt").read_text()
     assert 'backend: "openvino"' in config
     assert "HINT_BF16" in config
 
     back = done(stub.RollbackDeployment(deployment_pb2.RollbackDeploymentRequest(name="deployments/moving"), timeout=10))
     assert [one.variant for one in back.models] == [INT8]
-    assert likeliest(channel, "moving") == "light"
+    wait_for(lambda: likeliest(channel, "moving") == "light", 10)
 
 
 def test_what_is_not_wanted_any_more_is_unloaded(site: tuple[grpc.Channel, RunningTriton]) -> None:
