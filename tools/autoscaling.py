@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from chart_values import TritonScaling
+from chart_models.models import TritonScaling
 from numpy.typing import NDArray
 
 STEP = 0.25

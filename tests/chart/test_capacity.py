@@ -10,7 +10,7 @@ import capacity
 import numpy as np
 import pytest
 from autoscaling import STEP, Autoscaler, Day, Site, replicas_for, simulate
-from chart_values import TritonScaling
+from chart_models.models import TritonScaling
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SITE = Site(per_replica=50.0, running=8.0, start_seconds=60.0, places=64, queue=200)
