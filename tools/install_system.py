@@ -1,4 +1,4 @@
-"""Install what the tests need from the operating system: PostgreSQL's server, dcmtk's reader of DICOM, and what checks the examples.
+"""Install what the tests need from the operating system: PostgreSQL's server, dcmtk's reader of DICOM, what builds images, and what checks the examples.
 
 Debian and its kin are served by apt-get when this runs as root; elsewhere the message says what to install. PostgreSQL is needed; without
 the rest, tests are skipped and say so. No JDK is installed: Java's libraries are, where there is one.
@@ -50,9 +50,14 @@ def missing_for_callers() -> list[str]:
     return [package for file, package in wanted.items() if not Path(file).exists()]
 
 
+def missing_for_images() -> list[str]:
+    """Give the packages of Debian that container images are built with and that are not there."""
+    return [program for program in ("buildah", "debootstrap") if shutil.which(program) is None]
+
+
 def main() -> int:
     """Install what is missing; give the exit status."""
-    groups = [group for group in (missing(), missing_for_callers()) if group]
+    groups = [group for group in (missing(), missing_for_images(), missing_for_callers()) if group]
     if groups and shutil.which("apt-get") and os.geteuid() == 0:
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         subprocess.run(["apt-get", "update", "-qq"], check=False, env=environment)
@@ -63,6 +68,8 @@ def main() -> int:
     wanted = missing()
     if callers := missing_for_callers():
         print(f"Without {' '.join(callers)} (Debian) tests of the examples in Java and C# are skipped.", file=sys.stderr)
+    if images := missing_for_images():
+        print(f"Without {' '.join(images)} (Debian) the tests that build container images are skipped.", file=sys.stderr)
     if "dcmtk" in wanted:
         print(
             "Without dcmtk (Debian: sudo apt-get install dcmtk) the test that reads de-identified files with dcmdump is skipped.",
