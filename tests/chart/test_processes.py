@@ -18,7 +18,7 @@ import oteo_metrics
 import psycopg
 import pytest
 import yaml
-from charting import NAMESPACE, ROOT, environment, of_kind, render, tool
+from charting import NAMESPACE, ROOT, SERVICES, environment, of_kind, render, tool
 from engines import Postgres
 from gateway_support import picture, publish_model
 from google.longrunning import operations_pb2, operations_pb2_grpc
@@ -30,7 +30,9 @@ from oteo_local import ports
 from oteo_local.triton import TritonServer
 from oteo_local.triton_env import TritonEnvironment, default_prefix
 from oteo_protos.augment.v1 import dataset_pb2, dataset_pb2_grpc
+from oteo_protos.automl.v1 import automl_pb2, automl_pb2_grpc
 from oteo_protos.gateway.v1 import deployment_pb2, deployment_pb2_grpc, inference_pb2, inference_pb2_grpc
+from oteo_protos.translate.v1 import translate_pb2, translate_pb2_grpc
 from oteo_protos.type.v1 import image_pb2
 
 
@@ -71,6 +73,24 @@ def test_gateway_and_augment_start_as_rendered_and_answer_together(make_site: Ma
         for process in reversed(started):
             assert process.end() == 0, process.log.read_text()[-2000:]
             assert '"event": "draining"' in process.log.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_every_service_starts_as_rendered_and_the_gateway_reaches_each(make_site: MakeSite) -> None:
+    with make_site(render("single-node-cpu")) as site:
+        started = [site.start(part) for part in SERVICES]
+        for process in started:
+            process.wait(300)
+            assert process.probe("livenessProbe"), process.part
+        with grpc.insecure_channel(f"127.0.0.1:{site.port('oteo-gateway', 7000)}") as channel:
+            models = automl_pb2_grpc.AutoMLServiceStub(channel).ListModels(automl_pb2.ListModelsRequest(), timeout=60, metadata=METADATA)
+            assert not models.models
+            ask = translate_pb2.ListTranslatorsRequest()
+            translators = translate_pb2_grpc.TranslateServiceStub(channel).ListTranslators(ask, timeout=60, metadata=METADATA)
+            assert not translators.translators
+        for process in started:
+            assert process.end() == 0, process.log.read_text()[-2000:]
 
 
 @pytest.mark.slow
