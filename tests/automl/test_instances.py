@@ -18,7 +18,8 @@ from oteo_core.evaluation.instances import instance_scores
 from oteo_core.images import InputPolicy
 from oteo_core.images.geometry import place
 from oteo_core.packages.answers import Instances
-from oteo_core.packages.decoding.instances import WATERSHED, decode_instances, watershed_objects
+from oteo_core.packages.decoding.instances import decode_instances
+from oteo_core.packages.decoding.watershed import WATERSHED, watershed_objects
 
 TASK = find_task("instance_segmentation")
 

@@ -29,7 +29,8 @@ from oteo_core.evaluation.instances import evaluate_instances, instance_scores
 from oteo_core.images import InputPolicy
 from oteo_core.packages import MetricValue
 from oteo_core.packages.answers import Instances
-from oteo_core.packages.decoding.instances import WATERSHED, decode_instances, described, watershed_objects
+from oteo_core.packages.decoding.instances import decode_instances, described
+from oteo_core.packages.decoding.watershed import WATERSHED, watershed_objects
 from oteo_core.truths.masks import instance_map
 
 _TUNED_ON = 20

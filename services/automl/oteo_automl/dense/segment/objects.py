@@ -18,7 +18,8 @@ from oteo_automl.dense.segment.serving import judged_rows
 from oteo_automl.dense.segment.targets import InstanceTargets
 from oteo_core.evaluation.instances import instance_scores
 from oteo_core.packages.answers import IGNORED, Instances
-from oteo_core.packages.decoding.instances import WATERSHED, described, watershed_objects
+from oteo_core.packages.decoding.instances import described
+from oteo_core.packages.decoding.watershed import WATERSHED, watershed_objects
 from oteo_core.truths.masks import renumbered
 
 if TYPE_CHECKING:
