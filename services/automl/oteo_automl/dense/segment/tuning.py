@@ -18,13 +18,30 @@ Choices = tuple[tuple[str, tuple[float, ...]], ...]
 
 _LEAST_GAIN = 0.002
 
-FLOODS: tuple[dict[str, float], ...] = (
-    {"distance": 0.3, "prominence": 0.08, "marker": 0.2},
-    {"distance": 0.6, "prominence": 0.05, "marker": 0.2},
-    {"distance": 0.6, "prominence": 0.05, "marker": 0.2, "smooth": 1.0},
+_FLOODS: tuple[dict[str, float], ...] = (
+    {"distance": 0.0, "prominence": 0.15, "marker": 0.4},
+    {"distance": 0.3, "prominence": 0.08},
+    {"distance": 0.6, "smooth": 1.0},
     {"distance": 1.0, "prominence": 0.02, "marker": 0.1, "smooth": 1.0},
 )
-"""What is tried beside learnt heights alone: with a share of the foreground's distances, or these alone, smoothed as the classic way has them."""
+"""What is tried beside `usual_watershed`: learnt heights alone, another mixture, distances alone as the classic way has them."""
+
+
+def usual_watershed(median_area: float) -> dict[str, Any]:
+    """Give the settings that networks are compared by before any are tuned: learnt heights and the foreground's distances, both of weight.
+
+    Parameters
+    ----------
+    median_area
+        Of an object, prepared pixels.
+    """
+    return WATERSHED | {
+        "distance": 0.6,
+        "radius": max(1.0, float(np.sqrt(median_area / np.pi))),
+        "prominence": 0.05,
+        "marker": 0.2,
+        "smallest": max(3.0, 0.05 * median_area),
+    }
 
 
 def tune_watershed(
@@ -63,10 +80,10 @@ def tune_watershed(
         found = [described(watershed_objects(1.0 - p[0], h, tried), p) for p, h in zip(probabilities, heights, strict=True)]
         return [selected(one, one.scores >= tried["score"]) for one in found]
 
-    usual = WATERSHED | {"smallest": max(3.0, 0.05 * median_area), "radius": max(1.0, float(np.sqrt(median_area / np.pi)))}
+    usual = usual_watershed(median_area)
     best, figure = usual, _worth(truths, find(usual), classes)
-    for begin in FLOODS:
-        tried = usual | begin
+    for flood in _FLOODS:
+        tried = usual | flood
         if (gained := _worth(truths, find(tried), classes)) > figure + _LEAST_GAIN:
             best, figure = tried, gained
     prominence, marker = float(best["prominence"]), float(best["marker"])
