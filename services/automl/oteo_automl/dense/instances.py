@@ -19,7 +19,7 @@ from oteo_automl.dense.segment.mixing import MapMixing
 from oteo_automl.dense.segment.networks import NARROW, WIDE, SegmentationNetwork
 from oteo_automl.dense.segment.objects import WatershedLesson, class_maps, prepared_truth
 from oteo_automl.dense.segment.serving import ServedWatershed, choose_mirrors, choosing_rows, pixel_temperature, uncovered
-from oteo_automl.dense.segment.targets import InstanceTargets, build_instances, instance_facts, open_instances
+from oteo_automl.dense.segment.targets import InstanceTargets, build_instances, instance_facts, level_facts, open_instances
 from oteo_automl.dense.segment.task import SegmentationTask
 from oteo_automl.dense.segment.truths import read_rows
 from oteo_automl.dense.segment.tuning import pq_by_image, tune_masks, tune_watershed, usual_watershed
@@ -65,7 +65,7 @@ class InstanceTask(SegmentationTask):
 
     def facts(self, targets: Any, rows: NDArray[np.int64], policy: InputPolicy, classes: int) -> Facts:
         """Look at objects; see `instance_facts`."""
-        return instance_facts(targets, rows, classes)
+        return instance_facts(targets, rows, classes) | level_facts(policy)
 
     def network(
         self, candidate: DenseCandidate, classes: int, channels: int, mean: Sequence[float], spread: Sequence[float], facts: Facts
@@ -74,7 +74,9 @@ class InstanceTask(SegmentationTask):
         if candidate.head == "mask":
             return MaskNetwork(candidate.architecture, classes, channels, mean, spread)
         widths = WIDE if candidate.large else NARROW
-        return SegmentationNetwork(candidate.architecture, "unet", classes + 2, channels, mean, spread, widths=widths)
+        return SegmentationNetwork(
+            candidate.architecture, "unet", classes + 2, channels, mean, spread, widths=widths, relative=bool(facts.get("relative"))
+        )
 
     def lesson(
         self,
