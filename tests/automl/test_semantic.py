@@ -338,10 +338,10 @@ def test_another_lamp_or_white_balance_changes_nothing_that_the_network_sees():
 def test_levels_that_may_be_measured_are_kept():
     maps = np.zeros((4, 32, 32), np.uint8)
     maps[:, 8:20, 8:20] = 1
-    for dtype, relative in (("uint8", True), ("float32", False)):
-        facts = TASK.facts(maps, np.arange(4), InputPolicy(32, 32, 1, dtype=dtype), 1)
-        network = TASK.network(TASK.candidates[0], 1, 1, [0.3], [0.1], facts).eval()
-        image = np.random.default_rng(0).uniform(60, 120, (1, 32, 32, 1)).astype(np.uint8)
+    for dtype, channels, relative in (("uint8", 1, True), ("float32", 1, False), ("uint8", 3, False)):
+        facts = TASK.facts(maps, np.arange(4), InputPolicy(32, 32, channels, dtype=dtype), 1)
+        network = TASK.network(TASK.candidates[0], 1, channels, [0.3] * channels, [0.1] * channels, facts).eval()
+        image = np.random.default_rng(0).uniform(60, 120, (1, 32, 32, channels)).astype(np.uint8)
         brighter = torch.from_numpy(image + 40)
         with torch.inference_mode():
             same = torch.allclose(network(torch.from_numpy(image)), network(brighter), atol=1e-3)

@@ -199,10 +199,10 @@ def level_facts(policy: InputPolicy) -> Facts:
     Returns
     -------
     dict
-        ``relative``: True where only differences within an image count, as in 8-bit pictures, whose levels are a lamp's, a dye's or a camera's; in
-        16-bit and float images they may be measured (Hounsfield units), and are kept.
+        ``relative``: True where only differences within an image count, as in grey 8-bit pictures, whose levels are a lamp's or a camera's. In 16-bit
+        and float images levels may be measured (Hounsfield units), and in colour ones they tell dyes apart whatever lies around: both are kept.
     """
-    return {"relative": policy.dtype == "uint8"}
+    return {"relative": policy.dtype == "uint8" and policy.channels == 1}
 
 
 def _middle(inside: NDArray[np.bool_]) -> tuple[float, float]:
