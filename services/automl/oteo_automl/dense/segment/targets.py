@@ -200,7 +200,7 @@ def level_facts(policy: InputPolicy) -> Facts:
     -------
     dict
         ``relative``: True where only differences within an image count, as in grey 8-bit pictures, whose levels are a lamp's or a camera's. In 16-bit
-        and float images levels may be measured (Hounsfield units), and in colour ones they tell dyes apart whatever lies around: both are kept.
+        and float images levels may be measured (Hounsfield units), and in colour ones they may tell dyes apart whatever lies around: both are kept.
     """
     return {"relative": policy.dtype == "uint8" and policy.channels == 1}
 
