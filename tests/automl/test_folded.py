@@ -16,13 +16,15 @@ from oteo_automl.candidates.training import Diverged, Recipe
 from oteo_automl.search import search as searching
 from oteo_automl.search.budget import Budget
 from oteo_automl.search.choosing import choose_result
-from oteo_automl.search.classification_pieces import Problem, StoredModel, refit, train_network
+from oteo_automl.search.classification_pieces import Problem, StoredModel, judging_interval, refit, train_network
 from oteo_automl.search.classification_work import Settings
 from oteo_automl.search.data import ArrayCache
 from oteo_automl.search.distillation import without_held_out
 from oteo_automl.search.folded import gather_folds, rotated, train_fold
+from oteo_automl.search.folds_queue import Folds
 from oteo_automl.search.pieces import FOLDS_OF, PieceResult, fold_name, model_name, result_name
 from oteo_automl.search.result import EpochRecord, Plan
+from oteo_automl.search.schedule import plan_rungs
 from oteo_automl.search.scoring import score
 from oteo_automl.search.search import Search
 from oteo_automl.search.tracker import NoTracker
@@ -204,7 +206,7 @@ def test_a_fold_is_trained_on_what_the_others_hold_out() -> None:
     assert set(rotated(problem, 2).held_out.tolist()) == set(np.flatnonzero(folds == 2).tolist())
     # Rows without a fold are always learnt from.
     assert set(range(6)) <= set(rotated(problem, 2).learnt_from.tolist())
-    recipe, until = Recipe(batch=16, rate=3e-3), time.time() + 60.0
+    recipe, until = Recipe(batch=16, rate=3e-3), time.time() + 600.0
     first = train_network(problem, "t000-timm-resnet10t", 0, "resnet10t", recipe, 2, 2, until)
     trial = Trial("t000-timm-resnet10t", "timm-resnet10t", recipe=recipe, rungs=[2], state=FINISHED, results=[first])
     name = fold_name(trial.id, 2)
@@ -318,3 +320,40 @@ def test_without_time_for_all_folds_none_is_begun(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(searching.Speeds, "epoch", lambda *_: 2.0)
     run(work, monkeypatch)
     assert not [name for name in work.begun if "fold" in name]
+
+
+def test_a_plan_is_as_long_as_leaves_time_for_the_other_folds() -> None:
+    alone = plan_rungs(200, budget=600.0, pretrained=False, epoch_seconds=1.5)
+    folded = plan_rungs(200, budget=600.0, pretrained=False, epoch_seconds=1.5, waves=4)
+    assert alone[-1] == 60
+    # The network itself and its four folds, and something left for others.
+    assert 0.4 * 600.0 < 5 * folded[-1] * 1.5 < 0.6 * 600.0
+    # Side by side they take half of the time.
+    assert plan_rungs(200, budget=600.0, pretrained=False, epoch_seconds=1.5, waves=2)[-1] == 60
+
+
+def test_where_a_fold_would_learn_too_little_one_network_gets_the_time() -> None:
+    assert plan_rungs(200, budget=30.0, pretrained=False, epoch_seconds=1.5, waves=4) == plan_rungs(
+        200, budget=30.0, pretrained=False, epoch_seconds=1.5
+    )
+
+
+def test_half_of_the_folds_are_begun_where_there_is_no_time_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = Foldable()
+    folds = Folds(work)
+    parent = Trial("t000-net", "net", recipe=Recipe(), rungs=[10], rung=0, state="finished", results=[work._result("", 10, 0.3)])
+    needed = 10 * 1.15
+    assert folds.next([parent], lambda _: 1.0, 1.9 * needed, 1) is None
+    begun = folds.next([parent], lambda _: 1.0, 2.1 * needed, 1)
+    assert begun is not None
+    assert begun.fold == 1
+    # The second still fits, the third does not.
+    assert folds.next([parent], lambda _: 1.0, 1.1 * needed, 1) is not None
+    assert folds.next([parent], lambda _: 1.0, 0.1 * needed, 1) is None
+
+
+def test_judging_takes_an_eighth_of_the_time_of_learning() -> None:
+    # 250 images at a third of the price of one that is learnt from.
+    assert judging_interval(200, 50) == 3
+    assert judging_interval(50_000, 1_000) == 1
+    assert judging_interval(200, 5_000) == 69

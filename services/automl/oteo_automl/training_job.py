@@ -20,7 +20,7 @@ from oteo_automl.search.data import ImageCache
 from oteo_automl.search.planner import Speeds, make_plan
 from oteo_automl.search.probing import Probing
 from oteo_automl.search.result import Plan
-from oteo_automl.search.search import Search, Snapshot, predicted_end
+from oteo_automl.search.search import Search, Snapshot, network_slots, predicted_end
 from oteo_automl.search.tracker import BackgroundTracker
 from oteo_automl.search.work import Work
 from oteo_automl.tracking import MLflowTracker
@@ -177,7 +177,7 @@ class Training:
                 probing.run(executor)
         plan = make_plan(
             work,
-            Speeds(work, probing.found, {}),
+            Speeds(work, probing.found, {}, network_slots(work, executor)),
             reasons,
             self.budget,
             fingerprint=fingerprint,

@@ -9,6 +9,7 @@ from typing import Any
 from oteo_automl.candidates.training import Recipe
 from oteo_automl.search.guards import check_folds
 from oteo_automl.search.pieces import fold_name
+from oteo_automl.search.schedule import SPARE
 from oteo_automl.search.trial import FAILED, FINISHED, RUNNING, Trial
 from oteo_automl.search.work import Work
 
@@ -17,9 +18,6 @@ _BEHIND = 0.25
 
 _SHARE = 0.5
 """Part of a search that the folds of a network may take."""
-
-_SPARE = 1.15
-"""Times the seconds of the epochs: data, judging, a slower machine."""
 
 
 class Folds:
@@ -59,8 +57,8 @@ class Folds:
             return None
         begun = {trial.fold for trial in self.trials if trial.parent == leader.id}
         missing = [number for number in self._work.other_folds if number not in begun]
-        # All or nothing at the beginning; later what still fits.
-        waves = 1 if begun else math.ceil(len(missing) / slots)
+        # Half of them at the beginning, or none; later what still fits.
+        waves = 1 if begun else math.ceil(0.5 * len(missing) / slots)
         if not missing or waves * self._training(leader, epoch) > left:
             return None
         trial = Trial(
@@ -102,7 +100,7 @@ class Folds:
 
     @staticmethod
     def _training(leader: Trial, epoch: Callable[[Trial], float]) -> float:
-        return _SPARE * leader.rungs[-1] * epoch(leader)
+        return SPARE * leader.rungs[-1] * epoch(leader)
 
     def far_below(self, trial: Trial, trials: Sequence[Trial]) -> str:
         """Say why a fold that has ended should be begun again: it has collapsed, or lies far below its siblings; empty where it need not, or was once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,11 +28,14 @@ class Speeds:
         What was measured, by `Entry.model`; grows.
     trained
         Mean seconds of the epochs that were trained, by `Entry.model`; grows.
+    slots
+        Networks that are trained side by side.
     """
 
     work: Work[Any]
     probes: Mapping[str, Probe]
     trained: dict[str, float]
+    slots: int = 1
 
     def epoch(self, entry: Entry) -> float:
         """Give the seconds of an epoch."""
@@ -115,7 +119,7 @@ def refresh(plan: Plan, work: Work[Any], speeds: Speeds, budget: Budget, message
         line.step_seconds = speeds.step(entry)
         line.peak_memory = probe.peak_bytes if probe else 0
         line.epoch_seconds = speeds.epoch(entry)
-        line.epochs = rungs_of(work, entry, line.epoch_seconds, budget)[-1]
+        line.epochs = rungs_of(speeds, entry, budget)[-1]
         line.measured = speeds.measured(entry)
         line.initial_weights = "pretrained" if work.pretrained(entry) and line.initial_weights == "scratch" else line.initial_weights
         said = [line.reason.split(" | ")[0]]
@@ -129,16 +133,18 @@ def refresh(plan: Plan, work: Work[Any], speeds: Speeds, budget: Budget, message
     plan.summary = _words(work, speeds, budget, plan)
 
 
-def rungs_of(work: Work[Any], entry: Entry, epoch_seconds: float, budget: Budget) -> list[int]:
+def rungs_of(speeds: Speeds, entry: Entry, budget: Budget) -> list[int]:
     """Give the epochs at which a network is compared with others; the last is its whole plan."""
+    work = speeds.work
     return plan_rungs(
         work.train_count,
         budget=budget.total - budget.reserve,
         pretrained=work.pretrained(entry),
-        epoch_seconds=epoch_seconds,
+        epoch_seconds=speeds.epoch(entry),
         images=work.images_wanted,
         most=work.most_epochs,
         share=work.whole_share,
+        waves=math.ceil(len(work.other_folds) / max(1, speeds.slots)),
     )
 
 
@@ -153,7 +159,7 @@ def _words(work: Work[Any], speeds: Speeds, budget: Budget, plan: Plan) -> str:
         listed = []
         for one in networks:
             epoch = speeds.epoch(one)
-            epochs = rungs_of(work, one, epoch, budget)[-1]
+            epochs = rungs_of(speeds, one, budget)[-1]
             how = "" if speeds.measured(one) else " by a guess"
             listed.append(f"{one.name} ({epochs} epochs of {_seconds(epoch)}{how})")
         sentences.append(

@@ -44,6 +44,7 @@ _LATE_SECONDS = 4.0
 _SHORTEST = 8.0
 _MOST_TRIALS = 200
 _SETTLED = 3
+_CHEAP, _CHEAP_ALONE = 0.1, 0.04
 
 _log = logging.getLogger(__name__)
 
@@ -123,10 +124,10 @@ class Search(Generic[R]):
         self._running: dict[str, tuple[Task[PieceResult], Trial]] = {}
         self._proposals = Proposals(work.seed, work.strengths, work.searched)
         self._probing = probing or Probing(work, budget)
-        self._speeds = Speeds(work, self._probing.found, {})
         self._gpu = work.gpu_share > 0
         self._slots = max(1, int(executor.cpus))
-        self._network_slots = max(1, int(executor.gpus / work.gpu_share)) if self._gpu else self._slots
+        self._network_slots = network_slots(work, executor)
+        self._speeds = Speeds(work, self._probing.found, {}, self._network_slots)
         self._kept = 0.0
 
     # The loop.
@@ -305,7 +306,7 @@ class Search(Generic[R]):
             probe = self._probing.found.get(entry.model)
             if probe is not None and probe.batch < trial.recipe.batch:
                 trial.recipe = replace(trial.recipe, batch=probe.batch)
-            trial.rungs = rungs_of(self._work, entry, self._speeds.epoch(entry), self._budget)
+            trial.rungs = rungs_of(self._speeds, entry, self._budget)
         self._trials.append(trial)
         return trial
 
@@ -317,8 +318,9 @@ class Search(Generic[R]):
         self._running[trial.id] = (None, trial)  # type: ignore[assignment]
         self._remember()
         if trial.recipe is None:
-            # A tenth of the time for each family, so that none keeps the others from their turn.
-            share = 0.1 * (self._budget.total - self._budget.reserve)
+            # Little time for each family, so that none keeps the others from their turn, nor the networks where all take turns on one processor.
+            alone = self._slots == 1 and not self._gpu and any(not one.cheap for one in self._work.entries)
+            share = (_CHEAP_ALONE if alone else _CHEAP) * (self._budget.total - self._budget.reserve)
             limit = min(deadline, time.time() + max(3.0, share))
             task = self._work.fit(self._executor, trial.id, entry, limit)
         elif trial.fold:
@@ -519,6 +521,11 @@ class Search(Generic[R]):
             if entry is not None and trial.results:
                 entry.initial_weights = trial.results[-1].initial_weights
         refresh(self._plan, self._work, self._speeds, self._budget, self._probing.messages)
+
+
+def network_slots(work: Work[Any], executor: Executor) -> int:
+    """Say how many networks are trained side by side."""
+    return max(1, int(executor.gpus / work.gpu_share)) if work.gpu_share > 0 else max(1, int(executor.cpus))
 
 
 def predicted_end(budget: Budget) -> datetime:
