@@ -180,6 +180,26 @@ def test_networks_of_all_folds_are_mixed_with_classifiers_on_all_rows(world: Wor
     assert [part.kind for part in teacher.parts].count("test-fixed") == len(teacher.parts)
 
 
+def test_luck_on_the_first_fold_does_not_hide_what_all_folds_are_together(world: World) -> None:
+    for number, name in enumerate(("classical-logistic", "classical-svm")):
+        world.classifier(name, 1.0, 10 + number)
+    world.network(dict.fromkeys(range(FOLDS), 1.2))
+    lucky = world.network({0: 1.3})
+    lucky.candidate = "timm-resnet10t"
+    assert lucky.loss("log_loss") < min(trial.loss("log_loss") for trial in world.trials[:-1])
+    result, _ = world.choose()
+    assert "timm-resnet18" in result.best.parameters["candidates"]
+    assert lucky.id not in result.best.parameters["parts"]
+    assert len(result.best.validation.labels) == COUNT
+
+
+def test_a_network_of_all_folds_is_looked_at_however_many_classifiers_are_ahead_of_it(world: World) -> None:
+    for number in range(12):
+        world.classifier(f"classical-{number}", 1.3, 10)
+    world.network(dict.fromkeys(range(FOLDS), 1.2))
+    assert "timm-resnet18" in world.choose()[0].best.parameters["candidates"]
+
+
 def test_alone_it_takes_the_place_of_the_first_folds_network_within_the_time_for_an_image(world: World) -> None:
     parent = world.network(dict.fromkeys(range(FOLDS), 1.2))
     result, _ = world.choose()
