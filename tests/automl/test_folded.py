@@ -335,9 +335,9 @@ def test_a_fold_that_diverges_or_is_far_below_its_siblings_is_begun_again_once(m
     assert all("begun after" in one.notes[0] for one in again)
 
 
-def test_without_time_for_all_folds_none_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_time_for_half_of_the_folds_none_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     work = Foldable()
-    monkeypatch.setattr(searching.Speeds, "epoch", lambda *_: 2.0)
+    monkeypatch.setattr(searching.Speeds, "epoch", lambda *_: 4.0)
     run(work, monkeypatch)
     assert not [name for name in work.begun if "fold" in name]
 
@@ -377,3 +377,33 @@ def test_judging_takes_an_eighth_of_the_time_of_learning() -> None:
     assert judging_interval(200, 50) == 3
     assert judging_interval(50_000, 1_000) == 1
     assert judging_interval(200, 5_000) == 69
+
+
+def test_time_for_the_folds_of_the_best_network_is_not_for_others() -> None:
+    folds = Folds(Foldable())
+    paused = Trial("t000-net", "net", recipe=Recipe(), rungs=[2, 10], rung=0, state="paused", results=[Foldable()._result("", 2, 0.3)])
+    # Eight epochs to its end, and four folds of ten with something to spare.
+    assert folds.spoken_for([paused], lambda _: 1.0, 4, lambda _: True) == pytest.approx(8.0 + 4 * 1.15 * 10)
+    assert folds.spoken_for([paused], lambda _: 1.0, 4, lambda _: False) == 0.0
+    assert folds.spoken_for([], lambda _: 1.0, 4, lambda _: True) == 0.0
+
+
+class Ranked(Foldable):
+    """Networks of which the first is too slow for its folds; each has its own cost."""
+
+    def __init__(self, costs: dict[str, float]) -> None:
+        super().__init__()
+        self.entries = [Entry(name, model=name) for name in costs]
+        self.costs, self.train_count = costs, 200
+
+    def cost(self, entry: Entry) -> float:
+        return self.costs[entry.name]
+
+
+def test_networks_that_can_be_trained_on_all_folds_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = Ranked({"slow": 2.0, "quick": 0.5})
+    run(work, monkeypatch)
+    assert work.begun[0].startswith("t000-quick")
+    work = Ranked({"slow": 0.6, "quick": 0.5})
+    run(work, monkeypatch)
+    assert work.begun[0].startswith("t000-slow")

@@ -17,10 +17,10 @@ from oteo_automl.publishing import RESERVE_SECONDS
 from oteo_automl.search.budget import Budget
 from oteo_automl.search.checkpoints import StoredCheckpoints
 from oteo_automl.search.data import ImageCache
-from oteo_automl.search.planner import Speeds, make_plan
+from oteo_automl.search.planner import Speeds, make_plan, network_slots
 from oteo_automl.search.probing import Probing
 from oteo_automl.search.result import Plan
-from oteo_automl.search.search import Search, Snapshot, network_slots, predicted_end
+from oteo_automl.search.search import Search, Snapshot, predicted_end
 from oteo_automl.search.tracker import BackgroundTracker
 from oteo_automl.search.work import Work
 from oteo_automl.tracking import MLflowTracker

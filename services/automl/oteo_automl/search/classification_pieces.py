@@ -45,6 +45,7 @@ from oteo_core.evaluation.label_calibration import label_log_loss, level
 
 PATCH_CENTRES = 160
 _FEATURE_BATCH = 8
+_WHOLE = 3.0
 _SAME = 1e-4
 _PATCH_IMAGES = 1024
 _GROWTH_HELD_OUT = 30
@@ -135,8 +136,14 @@ class StoredModel:
 # Classifiers on fixed features.
 
 
-def fit_classifier(problem: Problem, trial: str, candidate: Candidate, tries: int, deadline: float) -> PieceResult:
-    """Search a family of classifiers on one kind of features; the piece of a classical trial."""
+def fit_classifier(
+    problem: Problem, trial: str, candidate: Candidate, tries: int, deadline: float, seconds: float = math.inf
+) -> PieceResult:
+    """Search a family of classifiers on one kind of features; the piece of a classical trial.
+
+    Settings are tried for `seconds` from when the features are there, the first of them on all folds in up to `_WHOLE` times as long; nothing goes on after
+    the `deadline`.
+    """
     earlier = problem.checkpoints.load(result_name(trial, 0))
     if earlier is not None:
         return PieceResult.from_json(earlier)
@@ -145,8 +152,17 @@ def fit_classifier(problem: Problem, trial: str, candidate: Candidate, tries: in
     extractor, initial = _extractor(problem, candidate.features, images)
     features = _features(problem, candidate.features, extractor, images)
     labels = problem.labels[problem.rows]
+    ready = time.time()
     found = classical.search_family(
-        candidate.family, features, labels, problem.folds, classes=problem.classes, seed=problem.seed, tries=tries, deadline=deadline
+        candidate.family,
+        features,
+        labels,
+        problem.folds,
+        classes=problem.classes,
+        seed=problem.seed,
+        tries=tries,
+        deadline=min(deadline, ready + seconds),
+        last=min(deadline, ready + _WHOLE * seconds),
     )
     known = np.isfinite(found.logits).all(axis=1)
     compared = known & (problem.folds == 0)

@@ -10,7 +10,7 @@ from oteo_automl.candidates.training import Recipe
 from oteo_automl.search.guards import check_folds
 from oteo_automl.search.pieces import fold_name
 from oteo_automl.search.schedule import SPARE
-from oteo_automl.search.trial import FAILED, FINISHED, RUNNING, Trial
+from oteo_automl.search.trial import FAILED, FINISHED, PAUSED, RUNNING, Trial
 from oteo_automl.search.work import Work
 
 _BEHIND = 1.5
@@ -83,6 +83,15 @@ class Folds:
         waves = math.ceil(sum(number not in begun for number in self._work.other_folds) / slots)
         needed = waves * self._training(leader, epoch)
         return needed if needed <= _SHARE * whole else 0.0
+
+    def spoken_for(self, trials: Sequence[Trial], epoch: Callable[[Trial], float], waves: int, planned: Callable[[Trial], bool]) -> float:
+        """Give the seconds that the best network so far needs to come to its end and for its other folds, where its plan left time for them (`planned`)."""
+        networks = [trial for trial in trials if trial.recipe is not None and trial.results and trial.state in (PAUSED, FINISHED)]
+        best = min(networks, key=lambda trial: trial.loss(self._work.objective), default=None)
+        if best is None or self.trials or not planned(best):
+            return 0.0
+        missing = best.rungs[-1] - (best.last.epochs if best.last else 0)
+        return missing * epoch(best) + waves * self._training(best, epoch)
 
     def _leader(self, trials: Sequence[Trial]) -> Trial | None:
         """Give the network whose folds are trained: the one that was begun with, else the best that has come to its end."""

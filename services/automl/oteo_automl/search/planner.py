@@ -10,8 +10,9 @@ from typing import Any
 from oteo_automl.search.budget import Budget
 from oteo_automl.search.probe import Probe
 from oteo_automl.search.result import Plan, PlannedCandidate
-from oteo_automl.search.schedule import plan_rungs
+from oteo_automl.search.schedule import folded_epochs, plan_rungs
 from oteo_automl.search.work import Entry, Work
+from oteo_core.jobs.executor import Executor
 
 _LEAST_EPOCHS = 3
 
@@ -37,6 +38,11 @@ class Speeds:
     trained: dict[str, float]
     slots: int = 1
 
+    @property
+    def waves(self) -> int:
+        """Trainings one after the other that a network's other folds take."""
+        return math.ceil(len(self.work.other_folds) / max(1, self.slots))
+
     def epoch(self, entry: Entry) -> float:
         """Give the seconds of an epoch."""
         if entry.model in self.trained:
@@ -60,6 +66,11 @@ class Speeds:
             if not one.cheap and self.measured(one):
                 ratios.append(self.epoch(one) / max(1e-9, self.work.cost(one)))
         return sum(ratios) / len(ratios) if ratios else 1.0
+
+
+def network_slots(work: Work[Any], executor: Executor) -> int:
+    """Say how many networks are trained side by side."""
+    return max(1, int(executor.gpus / work.gpu_share)) if work.gpu_share > 0 else max(1, int(executor.cpus))
 
 
 def make_plan(
@@ -144,8 +155,15 @@ def rungs_of(speeds: Speeds, entry: Entry, budget: Budget) -> list[int]:
         images=work.images_wanted,
         most=work.most_epochs,
         share=work.whole_share,
-        waves=math.ceil(len(work.other_folds) / max(1, speeds.slots)),
+        waves=speeds.waves,
     )
+
+
+def has_folds(speeds: Speeds, entry: Entry, budget: Budget) -> bool:
+    """Say whether the plan of a network leaves time for its other folds."""
+    work, seconds = speeds.work, speeds.epoch(entry)
+    search = budget.total - budget.reserve
+    return folded_epochs(work.train_count, budget=search, pretrained=work.pretrained(entry), epoch_seconds=seconds, waves=speeds.waves) > 0
 
 
 def _words(work: Work[Any], speeds: Speeds, budget: Budget, plan: Plan) -> str:

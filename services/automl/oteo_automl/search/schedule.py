@@ -61,13 +61,26 @@ def plan_rungs(
     """
     wanted = images / max(1, train_count) * (0.5 if pretrained else 1.0)
     affordable = share * budget / max(epoch_seconds, 1e-3)
-    if waves:
-        each = FOLDS_SHARE * budget / (waves * SPARE * max(epoch_seconds, 1e-3))
-        if each * train_count >= _FOLDED_IMAGES * (0.5 if pretrained else 1.0):
-            affordable = min(affordable, each)
+    each = folded_epochs(train_count, budget=budget, pretrained=pretrained, epoch_seconds=epoch_seconds, waves=waves)
+    if each:
+        affordable = min(affordable, each)
     whole = int(np.clip(min(wanted, affordable), 5, most))
     rungs = [whole // 9, whole // 3, whole] if budget > 1200 and whole >= 27 else [whole // 5, whole]
     return sorted({max(2, rung) for rung in rungs})
+
+
+def folded_epochs(train_count: int, *, budget: float, pretrained: bool, epoch_seconds: float, waves: int) -> float:
+    """Give the epochs of a network's plan that leave time for training it with each of the other folds held out; 0 where a fold would learn too little, or there are none.
+
+    Parameters
+    ----------
+    train_count, budget, pretrained, epoch_seconds, waves
+        See `plan_rungs`.
+    """
+    if not waves:
+        return 0.0
+    each = FOLDS_SHARE * budget / (waves * SPARE * max(epoch_seconds, 1e-3))
+    return each if each * train_count >= _FOLDED_IMAGES * (0.5 if pretrained else 1.0) else 0.0
 
 
 def promoted(losses: Sequence[Sequence[float]], waiting: Sequence[int], *, growing: bool) -> int | None:
