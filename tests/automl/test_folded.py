@@ -400,10 +400,22 @@ class Ranked(Foldable):
         return self.costs[entry.name]
 
 
-def test_networks_that_can_be_trained_on_all_folds_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    work = Ranked({"slow": 2.0, "quick": 0.5})
-    run(work, monkeypatch)
-    assert work.begun[0].startswith("t000-quick")
-    work = Ranked({"slow": 0.6, "quick": 0.5})
-    run(work, monkeypatch)
-    assert work.begun[0].startswith("t000-slow")
+def ranked(slow: float) -> tuple[Ranked, Search[list[Trial]]]:
+    work = Ranked({"slow": slow, "quick": 0.5})
+    return work, Search(work, InlineExecutor(), Budget.resume(work.checkpoints, 60.0, 0.0), Plan(), NoTracker())
+
+
+@pytest.mark.parametrize(("slow", "first"), [(2.0, "quick"), (0.6, "slow")])
+def test_networks_that_can_be_trained_on_all_folds_come_first(slow: float, first: str) -> None:
+    _, found = ranked(slow)
+    assert next(one.name for one in found._unstarted([])) == first
+
+
+def test_another_network_is_not_begun_in_the_time_for_the_folds_of_the_best() -> None:
+    work, found = ranked(2.0)
+    begun = Trial("t000-quick", "quick", recipe=Recipe(), rungs=[2, 10], rung=0, state="paused", results=[work._result("", 2, 0.3)])
+    found._trials.append(begun)
+    assert [one.name for one in found._unstarted([begun])] == ["slow"]
+    # Of 30 seconds the quick one needs 27; the slow one's first look would take 4.
+    found._budget.spent_before = 30.0
+    assert found._unstarted([begun]) == []
