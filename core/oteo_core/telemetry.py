@@ -21,6 +21,49 @@ SECONDS = Histogram(
 # Each gauge says how those of several processes make one: see prometheus_client, "multiprocess mode".
 IN_FLIGHT = Gauge("oteo_rpc_in_flight", "Calls that are being answered.", ["method"], multiprocess_mode="livesum")
 
+_MOST_METHODS = 1000
+_MADE_UP = "other"
+
+
+class MethodFigures:
+    """The metrics of one method's calls, found once: looking labels up costs more than counting.
+
+    Parameters
+    ----------
+    method
+        Full method.
+    """
+
+    __slots__ = ("_handled", "_method", "_seconds", "in_flight")
+
+    def __init__(self, method: str) -> None:
+        self._method = method
+        self._handled: dict[str, Counter] = {}
+        self._seconds = SECONDS.labels(method)
+        self.in_flight = IN_FLIGHT.labels(method)
+        """Calls that are being answered."""
+
+    def ended(self, code: str, seconds: float) -> None:
+        """Count a call that ended with a code after so many seconds."""
+        handled = self._handled.get(code)
+        if handled is None:
+            handled = self._handled[code] = HANDLED.labels(self._method, code)
+        handled.inc()
+        self._seconds.observe(seconds)
+
+
+_METHODS: dict[str, MethodFigures] = {}
+
+
+def figures_of(method: str) -> MethodFigures:
+    """Give the metrics of a method. Beyond a thousand of them a name is made up by somebody, and all such share one."""
+    found = _METHODS.get(method)
+    if found is None:
+        name = method if len(_METHODS) < _MOST_METHODS else _MADE_UP
+        found = _METHODS.get(name) or _METHODS.setdefault(name, MethodFigures(name))
+    return found
+
+
 AUDIT_RECORDS = Counter("oteo_audit_records_total", "Records of the audit log that were written, by kind.", ["kind"])
 AUDIT_FAILURES = Counter("oteo_audit_failures_total", "Records of the audit log that could not be written.")
 

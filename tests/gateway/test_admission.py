@@ -62,7 +62,7 @@ def test_one_who_cannot_be_answered_in_time_is_refused_at_once() -> None:
         places = Places(1, 100)
         await places.take(left=0.001)  # a free place is given whatever the deadline: nothing says that it is too short
         await places.take()
-        foretold = places.admission.expected_wait
+        foretold = places.admission.expected_wait()
         refused = await places.refusal(left=foretold / 2)
         assert refused.reason == "NOT_IN_TIME"
         assert refused.retry_after
@@ -70,7 +70,7 @@ def test_one_who_cannot_be_answered_in_time_is_refused_at_once() -> None:
         assert places.admission.waiting == 2
         assert not patient.done()
         await places.end()
-        assert places.admission.expected_wait == 0
+        assert places.admission.expected_wait() == 0
 
     asyncio.run(scenario())
 

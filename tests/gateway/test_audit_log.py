@@ -25,8 +25,8 @@ from oteo_core.auditlog import HeadStore, load_keys, verify
 from oteo_core.auditlog.segments import chains_of, segments_of
 from oteo_core.context import CallContext
 from oteo_core.errors import FailedPrecondition
+from oteo_core.refusals import RefusalLimit
 from oteo_core.tokens import TokenFile
-from oteo_gateway.auditing.hook import RefusalLimit
 from oteo_gateway.auditing.methods import Kind, Methods
 from oteo_gateway.service import _all_services
 from oteo_local.triton import start
