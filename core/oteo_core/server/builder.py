@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import signal
 from collections.abc import Callable, Sequence
@@ -171,6 +172,9 @@ async def _run(
     )
     await _call(on_start)
     await server.start()
+    # What there is now stays to the end: the collector need not look through it again and again while calls are answered.
+    gc.collect()
+    gc.freeze()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     # After on_start: a library that is started there may set handlers of its own.
