@@ -11,6 +11,7 @@ import asyncio
 import base64
 import itertools
 import json
+import math
 import os
 import random
 import signal
@@ -263,18 +264,41 @@ async def bars(ways: Ways, model: str, concurrency: Sequence[int], seconds: floa
             print(f"| {callers} | {name} | {' | '.join(figures)} | {rates:.2f} | {tails:.2f} |")
 
 
+def queueing_p99(load: float) -> float:
+    """Give the 99 % quantile of the wait before one server, in its service times, where calls come at random and all take alike (M/D/1), 0 < load < 1.
+
+    Source: the exponential tail of the wait, ``C exp(-t x)`` with ``load (exp(t) - 1) = t`` (Asmussen, "Applied Probability and Queues", chapter XIII).
+    """
+    low, high = 1e-6, 50.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if load * math.expm1(middle) < middle else (low, middle)
+    return math.log((1 - load) / (load * math.exp(low) - 1) / 0.01) / low
+
+
 async def at_70_percent(ways: Ways, model: str, seconds: float, repeats: int) -> None:
-    """Print latencies at 70 % of what the gateway can answer, callers coming at random."""
+    """Print latencies at 70 % of what the gateway can answer, callers coming at random.
+
+    The last column is what no server can be under that answers one after the other as fast as eight callers had it: its queue's own p99 and the time of one
+    call. Only answers that overlap better than with eight callers, or a lone caller who is answered slower, bring p99 below it.
+    """
 
     async def call() -> None:
         await ways.predict(model)
 
     alone = (await closed_loop(call, 1, seconds)).p50
-    print("\n| 70 % load, open loop | rate/s | p50 ms | p99 ms | service time ms | p99 in service times |\n|---|---|---|---|---|---|")
+    print(
+        "\n| 70 % load, open loop | rate/s | p50 ms | p99 ms | service time ms | p99 in service times | of a queue before one server |"
+        "\n|---|---|---|---|---|---|---|"
+    )
     for number in range(repeats):
         able = (await closed_loop(call, 8, seconds)).rate
-        load = await open_loop(call, 0.7 * able, 3 * seconds, number)
-        print(f"| {model} | {0.7 * able:.1f} | {load.p50:.1f} | {load.p99:.1f} | {alone:.1f} | {load.p99 / alone:.1f} |")
+        load = await open_loop(call, 0.7 * able, 5 * seconds, number)
+        least = 1 + queueing_p99(0.7) * 1e3 / able / alone
+        print(
+            f"| {model} | {0.7 * able:.1f} | {load.p50:.1f} | {load.p99:.1f} | {alone:.1f} | {load.p99 / alone:.1f} | {least:.1f} |",
+            flush=True,
+        )
 
 
 async def tasks_and_streams(ways: Ways, tasks: dict[str, str], seconds: float, repeats: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from typing import Any
@@ -81,6 +82,20 @@ SILENT = Gauge(
 )
 
 
+class _Lines:
+    """Writes lines to standard error, whatever that is at the moment. A line that cannot be written is lost, and nothing else with it."""
+
+    def __init__(self, *_: Any) -> None:
+        """Take the logger's name, which the line has or has not."""
+
+    def msg(self, line: str) -> None:
+        """Write a line in one piece; the stream is line-buffered."""
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"{line}\n")
+
+    debug = info = warning = error = critical = exception = msg
+
+
 def configure_logging(settings: CoreSettings, service: str) -> None:
     """Send the logs of structlog and of the standard library to standard error, in one form, with the service's name."""
     level = getattr(logging, settings.log_level.upper())
@@ -102,7 +117,7 @@ def configure_logging(settings: CoreSettings, service: str) -> None:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=_Lines,
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
