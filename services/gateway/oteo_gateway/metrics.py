@@ -126,21 +126,31 @@ class PrometheusObserver:
     """Takes the figures of predictions for Prometheus."""
 
     def __init__(self) -> None:
+        # Looked up once: that costs more than counting.
         self._stages: dict[str, tuple[Histogram, ...]] = {}
+        self._shifts: dict[str, Histogram] = {}
+        self._refused: dict[str, Counter] = {}
 
     def predicted(self, model: str, times: Times, shift: tuple[float, float] | None) -> None:
         """One was answered."""
-        if shift is not None:
-            _SHIFT.labels(model).observe(shift[1])
         stages = self._stages.get(model)
         if stages is None:
             stages = self._stages[model] = tuple(_STAGE.labels(model, stage) for stage in ("queue", "decode", "inference", "total"))
+            self._shifts[model] = _SHIFT.labels(model)
+        if shift is not None:
+            self._shifts[model].observe(shift[1])
         for stage, seconds in zip(stages, (times.queue, times.decode, times.inference, times.total), strict=True):
             stage.observe(seconds)
 
     def refused(self, deployment: str, reason: str) -> None:
-        """One was not; `deployment` is empty where there is none of that name, which anybody could make up."""
-        _REFUSED.labels(deployment, reason).inc()
+        """One was not; `deployment` is empty where there is none of that name, which anybody could make up, or it was not read."""
+        if deployment:
+            _REFUSED.labels(deployment, reason).inc()
+            return
+        counter = self._refused.get(reason)
+        if counter is None:
+            counter = self._refused[reason] = _REFUSED.labels("", reason)
+        counter.inc()
 
 
 class PrometheusShadowObserver:
