@@ -110,7 +110,7 @@ class Autoscaler:
         self._next_poll = 0.0
         self._active_at = float("-inf")
 
-    def look(self, now: float, *, inside: float, waiting: float, asked: float, busy: float, queue_seconds: float) -> int:
+    def look(self, now: float, *, inside: float, waiting: float, needed: float, busy: float, queue_seconds: float) -> int:
         """Give the replicas wanted now.
 
         Parameters
@@ -121,8 +121,8 @@ class Autoscaler:
             Requests that wait or run in Triton, the mean of the last minute or those that wait now.
         waiting
             Requests that wait at the gateways or find no replica.
-        asked
-            Requests that callers asked and got an answer to, lately; the gateway's probes are none.
+        needed
+            Deployments that wait to be served, trainings that run, and requests of callers that were answered lately; the gateway's probes are none.
         busy
             Share of the replicas' time that is used, 0 to 1.
         queue_seconds
@@ -133,7 +133,7 @@ class Autoscaler:
             return self.replicas
         if settings.mode == "keda" and settings.minReplicas == 0 and now >= self._next_poll:
             self._next_poll = now + settings.pollSeconds
-            if asked > 0 or waiting > settings.wakeOnWaiting:
+            if needed > 0 or waiting > settings.wakeOnWaiting:
                 self._active_at = now
                 self.replicas = max(1, self.replicas)
             elif now - self._active_at >= settings.scaleDownSeconds:
@@ -238,7 +238,7 @@ def simulate(
             now,
             inside=max(sum(minute) / len(minute), pending),
             waiting=load - held + sum(turned_away),
-            asked=sum(given),
+            needed=sum(given),
             busy=busy,
             queue_seconds=pending / (there * site.per_replica) if there else 0.0,
         )

@@ -40,6 +40,8 @@ class TritonReplica:
     told_to_end: float = 0.0
     ended: float = 0.0
     status: int | None = None
+    asked: subprocess.Popen[bytes] | None = None
+    """The probe that is under way."""
     answered: dict[str, int] = field(default_factory=dict)
     """Requests that each model has answered, as it counted them itself when last asked."""
 
@@ -67,7 +69,7 @@ class TritonReplicas:
     def __init__(
         self, site: Site, names: Path, told: Callable[[list[Scraped]], None], on_ready: Callable[[TritonReplica], None] = lambda _: None
     ) -> None:
-        self._site, self._names, self._told, self._on_ready = site, names, told, on_ready
+        self._site, self._names, self._told, self.on_ready = site, names, told, on_ready
         self._environment = TritonEnvironment(default_prefix())
         self._environment.require()
         self._container = container_of(site.objects, "triton")
@@ -136,16 +138,28 @@ class TritonReplicas:
                 self._publish()
             elif not replica.ready and not replica.told_to_end and self._probe(replica):
                 replica.ready = time.monotonic()
-                self._on_ready(replica)
+                self.on_ready(replica)
 
     def _probe(self, replica: TritonReplica) -> bool:
-        """Run the rendered readiness probe, in the replica's own place."""
+        """Run the rendered readiness probe, in the replica's own place and beside the test; tells whether the last one succeeded."""
+        if replica.asked is not None:
+            status = replica.asked.poll()
+            if status is not None:
+                replica.asked = None
+            return status == 0
         name, url, *others = self._container["readinessProbe"]["exec"]["command"]
         assert (name, url) == ("oteo-triton-ready", "--url=http://127.0.0.1:8000")
         # Its folder is /tmp, which is each pod's own.
         state = self._site.folder / replica.process.part / "tmp/oteo-ready"
         command = [sys.executable, "-S", str(_READY), f"--url=http://{replica.address}:{self._here['http']}", f"--state={state}", *others]
-        return subprocess.run(command, capture_output=True, check=False, timeout=30).returncode == 0
+        replica.asked = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return False
+
+    def close(self) -> None:
+        """Wait for the probes that are under way."""
+        for replica in self.all:
+            if replica.asked is not None:
+                replica.asked.wait(30)
 
     def _publish(self) -> None:
         there = [replica for replica in self.all if not replica.ended]

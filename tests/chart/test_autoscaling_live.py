@@ -8,93 +8,118 @@ Stand-ins: processes for containers, a file for the cluster's DNS, `tools/autosc
 from __future__ import annotations
 
 import itertools
-import math
-import threading
+import re
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import autoscaling
+import capacity
 import cv2
 import grpc
 import numpy as np
-import onnx
-import psutil
 import pytest
 import yaml
 from chart_values import TritonScaling
-from charting import Object, named, of_kind, render
+from charting import CHART, NAMESPACE, Object, named, of_kind, render
 from engines import Postgres
-from gateway_support import CLASSES, picture, publish_model
+from gateway_support import CLASSES, picture, publish_model, wait_for
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from live_prometheus import Faster, Prometheus, Scraped, milliseconds
 from live_replicas import TritonReplica, TritonReplicas
 from running import Process, Site, container_of
 from sites import METADATA, STORE_SECRETS, artifacts_of, external_store, object_store, write_secrets
-from steady_load import SteadyLoad
+from steady_load import Ask, SteadyLoad
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from oteo_core.artifacts import ArtifactStore
+from oteo_core.packages import image_statistics, statistic_names
+from oteo_core.packages.reference_sample import ReferenceSample
 from oteo_protos.gateway.v1 import deployment_pb2, deployment_pb2_grpc, inference_pb2, inference_pb2_grpc
 from oteo_protos.type.v1 import image_pb2
 
 pytestmark = pytest.mark.slow
 
-FASTER = 10
+DEPLOYED = ("busy", "quick")
+FASTER = 8
 """So much faster than a cluster's does time run for Prometheus and the autoscaler."""
 PICTURES = {colour: picture(colour) for colour in CLASSES}
 SIZE = 16
+PATIENT = 30.0
+"""Seconds that a caller waits for an answer."""
 
 
-def busy_model(rounds: int = 4, width: int = 48) -> bytes:
-    """ONNX: as `gateway_support.colour_model`, and some ten milliseconds of a core for each image, so that one replica can be too few."""
-    helper, real = onnx.helper, onnx.TensorProto.FLOAT
-    rng = np.random.default_rng(5)
-    nodes = [
-        helper.make_node("Cast", ["image"], ["real"], to=real),
-        helper.make_node("ReduceMean", ["real"], ["mean"], axes=[1, 2], keepdims=0),
-        helper.make_node("Mul", ["mean", "scale"], ["seen"]),
-        helper.make_node("Transpose", ["real"], ["planes"], perm=[0, 3, 1, 2]),
-        helper.make_node("Tile", ["planes", "repeats"], ["work0"]),
-    ]
-    for number in range(rounds):
-        nodes += [
-            helper.make_node("Conv", [f"work{number}", "kernel"], [f"conv{number}"], pads=[1, 1, 1, 1]),
-            helper.make_node("Sigmoid", [f"conv{number}"], [f"work{number + 1}"]),
-        ]
-    nodes += [
-        helper.make_node("ReduceMean", [f"work{rounds}"], ["worked"], axes=[1, 2, 3], keepdims=0),
-        helper.make_node("Unsqueeze", ["worked", "last"], ["column"]),
-        helper.make_node("Mul", ["column", "nothing"], ["added"]),
-        helper.make_node("Add", ["seen", "added"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
-    ]
-    kernel = (rng.normal(size=(width, width, 3, 3)) / width).astype(np.float32)
-    graph = helper.make_graph(
-        nodes,
-        "busy",
-        [helper.make_tensor_value_info("image", onnx.TensorProto.UINT8, ["N", "H", "W", 3])],
-        [helper.make_tensor_value_info(name, real, ["N", 3]) for name in ("probabilities", "logits")],
-        [
-            helper.make_tensor("scale", real, [], [8.0 / 255.0]),
-            helper.make_tensor("nothing", real, [], [1e-9]),
-            helper.make_tensor("repeats", onnx.TensorProto.INT64, [4], [1, width // 3, 6, 6]),
-            helper.make_tensor("last", onnx.TensorProto.INT64, [1], [1]),
-            onnx.numpy_helper.from_array(kernel, "kernel"),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return bytes(model.SerializeToString())
+BUSY_SECONDS = 0.25
+"""For which a replica is taken up by one image of the model `busy`, alone: it answers 4 a second."""
+_BUSY = f"""
+import os
+import time
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
 
 
-async def predict(channel: grpc.aio.Channel, number: int) -> bool:
-    """Ask for one image whose class is known."""
-    colour = CLASSES[number % 3]
-    request = inference_pb2.PredictRequest(deployment="deployments/busy", image=image_pb2.ImageSource(content=PICTURES[colour]))
-    answer = await inference_pb2_grpc.InferenceServiceStub(channel).Predict(request, metadata=METADATA, timeout=30)
-    return bool(answer.classification.decision == colour)
+class TritonPythonModel:
+    def execute(self, requests):
+        if os.path.exists("{{broken}}"):
+            raise RuntimeError("the device has gone")
+        answers = []
+        for request in requests:
+            image = pb_utils.get_input_tensor_by_name(request, "image").as_numpy()
+            time.sleep({BUSY_SECONDS} * len(image))
+            logits = image.astype(np.float32).mean(axis=(1, 2)) * np.float32(8 / 255)
+            shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+            shares /= shares.sum(axis=1, keepdims=True)
+            tensors = [pb_utils.Tensor("probabilities", shares), pb_utils.Tensor("logits", logits)]
+            answers.append(pb_utils.InferenceResponse(output_tensors=tensors))
+        return answers
+"""
+_BUSY_CONFIG = """\
+name: "busy"
+backend: "python"
+max_batch_size: 8
+input [{ name: "image" data_type: TYPE_UINT8 dims: [16, 16, 3] }]
+output [{ name: "probabilities" data_type: TYPE_FP32 dims: [3] }, { name: "logits" data_type: TYPE_FP32 dims: [3] }]
+instance_group [{ count: 1 kind: KIND_CPU }]
+"""
+
+
+def publish_models(artifacts: ArtifactStore, broken: Path) -> None:
+    """Publish `busy`, whose replicas are full while the machine is not, as with a GPU in each, and which fails while the file `broken` is there; and `quick`, which knows what its training images looked like."""
+    publish_model(artifacts, "busy", size=SIZE)
+    folder = "models/busy/triton/busy"
+    artifacts.delete(f"{folder}/1/model.onnx")
+    artifacts.write_bytes(f"{folder}/1/model.py", _BUSY.replace("{broken}", str(broken)).encode())
+    artifacts.write_bytes(f"{folder}/config.pbtxt", _BUSY_CONFIG.encode())
+    publish_model(artifacts, "quick", size=SIZE)
+    rng = np.random.default_rng(7)
+    rows = np.stack([image_statistics(noise(rng)) for _ in range(200)])
+    answers = np.eye(3, dtype=bool)[rng.integers(0, 3, 200)]
+    sample = ReferenceSample.of(statistic_names(3), rows, truths=answers, answers=answers)
+    artifacts.write_bytes("models/quick/reference.npz", sample.to_npz())
+
+
+def noise(rng: np.random.Generator) -> np.ndarray:
+    """Make an image of the domain that `quick` was trained in."""
+    return rng.integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8)
+
+
+def asking(deployment: str) -> Ask:
+    """Give a call that asks a deployment for one image whose class is known."""
+
+    async def ask(channel: grpc.aio.Channel, number: int) -> bool:
+        colour = CLASSES[number % 3]
+        request = inference_pb2.PredictRequest(
+            deployment=f"deployments/{deployment}", image=image_pb2.ImageSource(content=PICTURES[colour])
+        )
+        answer = await inference_pb2_grpc.InferenceServiceStub(channel).Predict(request, metadata=METADATA, timeout=PATIENT)
+        return bool(answer.classification.decision == colour)
+
+    return ask
 
 
 def scaling_of(scaler: Object) -> TritonScaling:
@@ -122,7 +147,7 @@ def scaling_of(scaler: Object) -> TritonScaling:
 
 @dataclass(frozen=True)
 class Look:
-    """What the autoscaler saw and wanted at one moment of the wall's clock."""
+    """What the autoscaler saw and wanted at one moment of its own clock, seconds."""
 
     at: float
     figures: dict[str, float]
@@ -142,44 +167,73 @@ class Cluster:
     settings: TritonScaling
     queries: dict[str, str]
     channel: grpc.Channel
+    broken: Path
+    """While it is there, Triton says READY of `busy` and fails every request of it."""
     looks: list[Look] = field(default_factory=list)
-    failed_at_birth: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.scaler = autoscaling.Autoscaler(self.settings)
-        self.begin = time.monotonic()
+        self.clock = 0.0
+        self.looked = time.monotonic()
 
     def look(self) -> Look:
         """Ask the chart's queries, and do what the rules make of the answers."""
         now = time.monotonic()
+        # Where the machine keeps this process from its turn, the autoscaler's clock stands: it misses none of its own.
+        self.clock += min((now - self.looked) * FASTER, autoscaling.SYNC_SECONDS)
+        self.looked = now
         found = {name: self.prometheus.value(query) for name, query in self.queries.items()}
         wanted = self.scaler.look(
-            (now - self.begin) * FASTER, inside=found["inside"], waiting=found["wake"], asked=found["asked"], busy=0.0, queue_seconds=0.0
+            self.clock, inside=found["inside"], waiting=found["wake"], needed=found["needed"], busy=0.0, queue_seconds=0.0
         )
         self.replicas.scale(wanted)
         self.replicas.tend()
-        look = Look(now, found, wanted, sum(bool(replica.ready) for replica in self.replicas.running()))
+        look = Look(self.clock, found, wanted, sum(bool(replica.ready) for replica in self.replicas.running()))
         self.looks.append(look)
         return look
 
-    def until(self, condition: Callable[[], bool], seconds: float, what: str) -> float:
-        """Let the autoscaler work until something holds; gives the seconds of the wall's clock that it took."""
-        begin = time.monotonic()
+    def until(self, condition: Callable[[], bool], what: str) -> int:
+        """Let the autoscaler work until something holds; gives the turns that it had."""
+        begin, clock = time.monotonic(), self.clock
         while True:
             last = self.look()
             if condition():
-                return time.monotonic() - begin
-            if time.monotonic() - begin > seconds:
+                return self.turns(clock)
+            if time.monotonic() - begin > PATIENTLY:
                 logs = [replica.log.read_text()[-1500:] for replica in self.replicas.running()]
-                raise AssertionError((what, last, self.gateway.log.read_text()[-3000:], *logs))
+                raise AssertionError((what, last, self.counts(), self.gateway.log.read_text()[-3000:], *logs))
+            time.sleep(0.25)
+
+    def watch(self, seconds: float) -> None:
+        """Let the autoscaler work for a time of the wall's clock."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.look()
             time.sleep(0.25)
 
     def counts(self, since: float = 0.0) -> list[int]:
         """Give the counts that were wanted, each once for as long as it stood."""
         return [count for count, _ in itertools.groupby(look.wanted for look in self.looks if look.at >= since)]
 
+    def turns(self, since: float) -> int:
+        """Give how many turns the autoscaler had since a moment of its clock."""
+        return len({int(look.at / autoscaling.SYNC_SECONDS) for look in self.looks if look.at >= since})
+
+    def wants(self, count: int) -> Callable[[], bool]:
+        """Give what tells whether so many are wanted."""
+        return lambda: self.looks[-1].wanted == count
+
+    def has(self, count: int) -> Callable[[], bool]:
+        """Give what tells whether so many, and no more, are there and ready."""
+        return lambda: self.looks[-1].wanted == self.looks[-1].ready == count == sum(not replica.ended for replica in self.replicas.all)
+
+    @property
+    def address(self) -> str:
+        """The gateway's."""
+        return f"127.0.0.1:{self.site.port('oteo-gateway', 7000)}"
+
     def deploy(self, name: str) -> Callable[[], bool]:
-        """Ask for a deployment; gives what says whether its operation has ended."""
+        """Ask for a deployment; gives what tells whether its operation has ended."""
         request = deployment_pb2.CreateDeploymentRequest(deployment_id=name, deployment={"models": [{"model": f"models/{name}"}]})
         operation = deployment_pb2_grpc.DeploymentServiceStub(self.channel).CreateDeployment(request, timeout=20, metadata=METADATA)
         operations = operations_pb2_grpc.OperationsStub(self.channel)
@@ -191,12 +245,59 @@ class Cluster:
 
         return done
 
+    def serve(self) -> None:
+        """Have one replica serve both deployments, whatever ran before."""
+        stub = deployment_pb2_grpc.DeploymentServiceStub(self.channel)
+        if not stub.ListDeployments(deployment_pb2.ListDeploymentsRequest(), timeout=20, metadata=METADATA).deployments:
+            for name in DEPLOYED:
+                self.deploy(name)
+        self.replicas.scale(1)
+
+        def ready() -> bool:
+            self.replicas.tend()
+            found = stub.ListDeployments(deployment_pb2.ListDeploymentsRequest(), timeout=20, metadata=METADATA).deployments
+            return all(one.state == deployment_pb2.Deployment.STATE_READY for one in found)
+
+        wait_for(ready, PATIENTLY)
+
+    def queue_milliseconds(self) -> dict[str, float]:
+        """Ask prometheus-adapter's rule for the mean time in each pod's queue, as it would when the autoscaler asks for it."""
+        rule = yaml.safe_load(named(render("mig"), "ConfigMap", "oteo-prometheus-adapter-rule")["data"]["rule.yaml"])
+        pods = [replica.pod for replica in self.replicas.running()]
+        found = {labels["pod"] for labels, _ in self.prometheus.vector(rule["seriesQuery"])}
+        assert found >= set(pods), "the rule finds no series of a pod"
+        matchers = f'namespace="{NAMESPACE}",pod=~"{"|".join(pods)}"'
+        query = rule["metricsQuery"].replace("<<.LabelMatchers>>", matchers).replace("<<.GroupBy>>", "pod")
+        return {labels["pod"]: value for labels, value in self.prometheus.vector(query)}
+
+    def shares(self, seconds: float) -> list[int]:
+        """Give how many predictions each replica answers in a time of the wall's clock, as they count them themselves."""
+        self.replicas.count()
+        before = [replica.answered.get("busy", 0) for replica in self.replicas.running()]
+        self.watch(seconds)
+        self.replicas.count()
+        return [replica.answered["busy"] - earlier for replica, earlier in zip(self.replicas.running(), before, strict=True)]
+
+    def summary(self, name: str, severity: str) -> str:
+        """Give what an alert that fires says."""
+        wanted = {"alertname": name, "severity": severity}
+        (found,) = [one for one in self.prometheus.alerts() if wanted.items() <= one["labels"].items() and one["state"] == "firing"]
+        return str(found["annotations"]["summary"])
+
+    def alerts(self, name: str, **labels: str) -> list[str]:
+        """Give the states of an alert with these labels, pending or firing."""
+        return [
+            alert["state"]
+            for alert in self.prometheus.alerts()
+            if alert["labels"]["alertname"] == name and labels.items() <= alert["labels"].items()
+        ]
+
     def serves_everything(self, replica: TritonReplica) -> None:
         """Have a replica that Kubernetes takes for ready answer for every deployment, past the gateway."""
         pixels = np.zeros((SIZE, SIZE, 3), dtype=np.uint8)
         pixels[:, :, 1] = 255
         image = {"name": "image", "datatype": "UINT8", "shape": [1, SIZE, SIZE, 3], "data": pixels.reshape(-1).tolist()}
-        for model in ("busy", "quick"):
+        for model in DEPLOYED:
             answer = self.replicas.ask(replica, f"/v2/models/{model}/infer", {"inputs": [image]})
             probabilities = next(output["data"] for output in answer["outputs"] if output["name"] == "probabilities")
             assert int(np.argmax(probabilities)) == CLASSES.index("green"), (replica.pod, model)
@@ -216,25 +317,27 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> Ite
             'triton.autoscaling={"mode": "keda", "minReplicas": 0, "maxReplicas": 8}',
             "monitoring.serviceMonitors.enabled=true",
             "monitoring.rules.enabled=true",
+            'gateway.autoscaling={"enabled": true, "minReplicas": 1, "maxReplicas": 6}',
         )
         secrets = {"oteo-database/url": postgres.new_url(), **STORE_SECRETS}
         site = stack.enter_context(Site(folder, objects, secrets, {("oteo-s3", 7070): store}))
         write_secrets(site)
         artifacts = artifacts_of(store)
-        publish_model(artifacts, "busy", size=SIZE, graph=busy_model())
-        publish_model(artifacts, "quick", size=SIZE)
+        broken = folder / "broken"
+        publish_models(artifacts, broken)
         (scaler,) = of_kind(objects, "ScaledObject")
         assert scaler["spec"]["triggers"] == _triggers_of_production(), "what is asked here is what production asks"
         prometheus = Prometheus(objects, folder, Faster(FASTER))
         gateways = [Scraped("oteo-gateway-headless", "oteo-gateway-1", f"127.0.0.1:{site.port('oteo-gateway', 9100)}")]
         names = folder / "names.json"
         replicas = TritonReplicas(site, names, lambda tritons: prometheus.scrape([*gateways, *tritons]))
+        stack.callback(replicas.close)
         gateway = _start_gateway(site, replicas, names)
         stack.enter_context(prometheus)
         gateway.wait(90)
         channel = stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{site.port('oteo-gateway', 7000)}"))
         queries = {trigger["name"]: trigger["metadata"]["query"] for trigger in scaler["spec"]["triggers"]}
-        made = Cluster(objects, site, prometheus, replicas, gateway, scaling_of(scaler), queries, channel)
+        made = Cluster(objects, site, prometheus, replicas, gateway, scaling_of(scaler), queries, channel, broken)
         replicas.on_ready = made.serves_everything
         until = time.monotonic() + 30
         while not prometheus.is_up() or not prometheus.vector('up{service="oteo-gateway-headless"} == 1'):
@@ -261,30 +364,193 @@ def _start_gateway(site: Site, replicas: TritonReplicas, names: Path) -> Process
     }
     for folder in ("var/lib/oteo", "tmp"):
         (site.folder / "gateway" / folder).mkdir(parents=True, exist_ok=True)
-    import sys
-
     command = [sys.executable if word == "python" else word for word in container["command"]]
     process = Process(site, "gateway", container, command, variables)
     site.processes.append(process)
     return process
 
 
+RISE_TURNS = 12
+"""Of the autoscaler, 15 s of its time apart: a load that needs another replica is seen in full after the query's minute, and then waits for a scrape, the autoscaler's
+turn and its window (15 s each). The rest is for a machine that does other things beside."""
+SLACK_TURNS = 8
+"""Beyond what the windows make of a falling load."""
+PATIENTLY = 240.0
+"""Seconds of the wall's clock for what says nothing of time: processes that start and end."""
+
+
 def test_replicas_follow_the_load_from_zero_to_three_and_back_and_no_call_is_lost(cluster: Cluster) -> None:
-    address = f"127.0.0.1:{cluster.site.port('oteo-gateway', 7000)}"
-    replicas = cluster.replicas
-    # A deployment is asked for where no replica runs: it needs one.
-    for _ in range(8):
-        cluster.look()
-        time.sleep(0.25)
-    assert cluster.counts() == [0]
-    done = [cluster.deploy(name) for name in ("busy", "quick")]
-    print("deployed after", cluster.until(lambda: all(one() for one in done), 90, "a replica for the deployments"))
-    for callers in (1, 6, 11, 1):
-        with SteadyLoad(address, predict, callers=callers) as load:
-            begin = time.monotonic()
-            while time.monotonic() - begin < 25:
-                look = cluster.look()
-                print(callers, {k: round(v, 3) for k, v in look.figures.items()}, look.wanted, look.ready)
-                time.sleep(0.5)
+    replicas, settings = cluster.replicas, cluster.settings
+    by_queue = capacity.scaling_of(CHART / "ci/mig.yaml", [])[0]
+    took: dict[str, int] = {}
+    cluster.watch(2)
+    assert cluster.counts() == [0], "nobody asks for anything"
+    # Deployments are asked for where no replica runs: that starts one.
+    done = [cluster.deploy(name) for name in DEPLOYED]
+    took["1, as deployments wait"] = cluster.until(cluster.wants(1), "a replica for deployments that wait")
+    cluster.until(lambda: all(one() for one in done) and cluster.has(1)(), "deployments that one replica serves")
+    with ExitStack() as most, ExitStack() as base:
+        loads = [base.enter_context(SteadyLoad(cluster.address, asking("busy"), callers=1))]
+        cluster.watch(15)
+        assert max(cluster.queue_milliseconds().values()) < by_queue.queueMilliseconds, "who is alone does not wait"
+        loads.append(base.enter_context(SteadyLoad(cluster.address, asking("busy"), callers=2)))
+        cluster.watch(10)
+        assert cluster.counts() == [0, 1], "three callers are within what one replica is for"
+        for count in (2, 3):
+            # Seven callers, then eleven: four for each replica.
+            loads.append(most.enter_context(SteadyLoad(cluster.address, asking("busy"), callers=4)))
+            took[f"{count}, as callers come"] = cluster.until(cluster.wants(count), f"{count} replicas wanted")
+            cluster.until(cluster.has(count), f"{count} replicas ready")
+            cluster.watch(8)
+        queues = cluster.queue_milliseconds()
+        assert len(queues) == 3
+        assert sum(queues.values()) / 3 > by_queue.queueMilliseconds, "the alternative would add replicas, too"
+        shares = cluster.shares(5)
+        begin = cluster.clock
+        most.close()
+        took["2 again"] = cluster.until(cluster.wants(2), "one replica leaves")
+        fell = cluster.clock - begin
+        took["1 again"] = cluster.until(cluster.wants(1), "another leaves")
+        cluster.until(cluster.has(1), "both have gone")
+        cluster.watch(2)
+    quiet = cluster.clock
+    took["0 again"] = cluster.until(cluster.wants(0), "the last one leaves")
+    emptied = cluster.clock - quiet
+    cluster.until(cluster.has(0), "it has gone")
+    print(
+        "turns of the autoscaler until so many were wanted:", took, f"; fell after {fell:.0f} s, to none after {emptied:.0f} s of its time"
+    )
+    print("answered in 5 s by each:", shares, "queue, ms:", queues, [dict(load.codes()) for load in loads])
+    # The counts follow, and nothing else.
+    assert cluster.counts() == [0, 1, 2, 3, 2, 1, 0]
+    assert max(took["2, as callers come"], took["3, as callers come"]) <= RISE_TURNS
+    assert fell >= settings.scaleDownSeconds
+    turns = settings.scaleDownSeconds / autoscaling.SYNC_SECONDS
+    minute = 60 / autoscaling.SYNC_SECONDS
+    assert took["2 again"] <= turns + minute + SLACK_TURNS
+    assert took["1 again"] <= minute + SLACK_TURNS
+    assert emptied >= settings.scaleDownSeconds
+    assert took["0 again"] <= turns + 2 * minute + SLACK_TURNS
+    # Nobody noticed.
+    for load in loads:
         load.check()
-        print(load.codes())
+        assert set(load.codes()) == {"OK"}
+    # Each took its share, and left of itself within its time.
+    assert min(shares) > 0.5 * sum(shares) / 3, shares
+    drain = int(re.findall(r"--exit-timeout-secs=(\d+)", " ".join(container_of(cluster.objects, "triton")["args"]))[0])
+    assert len(replicas.all) == 3
+    for replica in replicas.all:
+        assert replica.status == 0, replica.log.read_text()[-2000:]
+        assert replica.ended - replica.told_to_end < drain
+    # Who speaks the Open Inference Protocol wakes one, too.
+    with pytest.raises(grpc.RpcError) as refused:
+        service_pb2_grpc.GRPCInferenceServiceStub(cluster.channel).ModelInfer(
+            service_pb2.ModelInferRequest(model_name="quick"), timeout=20, metadata=METADATA
+        )
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    cluster.until(cluster.wants(1), "a replica for who calls Triton through the gateway")
+
+
+def test_the_gateways_autoscaler_sees_what_predictions_cost_it(cluster: Cluster) -> None:
+    """By the CPU that the gateway itself tells Prometheus, which is what metrics-server sees of its container."""
+    cluster.serve()
+    scaler = named(cluster.objects, "HorizontalPodAutoscaler", "oteo-gateway")["spec"]
+    (metric,) = scaler["metrics"]
+    request = container_of(cluster.objects, "gateway")["resources"]["requests"]["cpu"]
+    assert request.endswith("m")
+    query = f'sum(rate(process_cpu_seconds_total{{namespace="{NAMESPACE}",service="oteo-gateway-headless"}}[1m]))'
+    settings = cluster.settings.model_copy(
+        update={
+            "mode": "hpa-cpu",
+            "minReplicas": scaler["minReplicas"],
+            "maxReplicas": scaler["maxReplicas"],
+            "cpuPercent": metric["resource"]["target"]["averageUtilization"],
+        }
+    )
+
+    def wish() -> int:
+        busy = cluster.prometheus.value(query) / (int(request.removesuffix("m")) / 1000)
+        return autoscaling.Autoscaler(settings).look(0.0, inside=0, waiting=0, needed=0, busy=busy, queue_seconds=0)
+
+    wait_for(lambda: wish() == scaler["minReplicas"], 30)
+    with SteadyLoad(cluster.address, asking("quick"), callers=8, pause=0.0) as load:
+        wait_for(lambda: wish() > scaler["minReplicas"], 60)
+    load.check()
+    assert set(load.codes()) == {"OK"}
+    wait_for(lambda: wish() == scaler["minReplicas"], 60)
+
+
+def test_the_burn_rate_alert_fires_while_triton_is_broken_and_ends_when_it_is_mended(cluster: Cluster) -> None:
+    cluster.serve()
+    (triton,) = cluster.replicas.running()
+    (page,) = [
+        rule
+        for group in of_kind(cluster.objects, "PrometheusRule")[0]["spec"]["groups"]
+        for rule in group["rules"]
+        if rule.get("alert") == "OteoPredictErrors" and rule["labels"]["severity"] == "page"
+    ]
+    patience = milliseconds(page["for"]) / 1000
+
+    def states() -> list[str]:
+        return cluster.alerts("OteoPredictErrors", severity="page")
+
+    def share(window: str) -> float:
+        return cluster.prometheus.value(f"oteo:predict_errors:ratio_rate{window}")
+
+    with SteadyLoad(cluster.address, asking("busy"), callers=2) as load:
+        load.wait_good()
+        end = time.monotonic() + 1.5 * patience / FASTER
+        while time.monotonic() < end:
+            assert states() == []
+            time.sleep(0.5)
+        assert share("5m") == 0.0
+        broken = time.monotonic()
+        cluster.broken.touch()
+        wait_for(lambda: states() == ["pending"], PATIENTLY)
+        # Kubernetes' questions are answered as if nothing were wrong: no probe restarts it.
+        cluster.replicas.ask(triton, "/v2/health/live")
+        wait_for(lambda: states() == ["firing"], PATIENTLY)
+        fired = FASTER * (time.monotonic() - broken)
+        failed = [outcome for outcome in load.since(broken) if outcome.code != "OK"]
+        text = cluster.summary("OteoPredictErrors", "page")
+        cluster.broken.unlink()
+        mended = time.monotonic()
+        load.wait_good(seconds=PATIENTLY)
+        good = FASTER * (time.monotonic() - mended)
+        wait_for(lambda: states() == [], 90)
+        ended = FASTER * (time.monotonic() - mended)
+        long = share("1h")
+    load.check()
+    print(
+        f"fired after {fired:.0f} s, ended {ended:.0f} s after the repair ({good:.0f} s until all was good); {text}; {dict(load.codes())}; 1h {long:.3f}"
+    )
+    assert {outcome.code for outcome in failed} == {"UNAVAILABLE"}
+    assert patience <= fired <= patience + 180
+    # The long window would have it ring for the better part of an hour: it is the short one that ends it.
+    assert long > float(re.findall(r"> ([0-9.]+) and", page["expr"])[0])
+    assert ended <= good + 300 + 120
+    assert re.match(r"\d+(\.\d+)?% of the predictions fail; ", text)
+
+
+def test_the_shift_alarm_fires_for_a_stream_that_moved_and_for_no_other(cluster: Cluster) -> None:
+    cluster.serve()
+    predict = inference_pb2_grpc.InferenceServiceStub(cluster.channel).Predict
+    rng = np.random.default_rng(8)
+
+    def see(images: Iterable[np.ndarray]) -> None:
+        for image in images:
+            content = bytes(cv2.imencode(".png", image)[1].tobytes())
+            source = image_pb2.ImageSource(content=content)
+            predict(inference_pb2.PredictRequest(deployment="deployments/quick", image=source), timeout=PATIENT, metadata=METADATA)
+
+    def gauge(name: str) -> float:
+        return cluster.prometheus.value(f'{name}{{namespace="{NAMESPACE}",deployment="quick"}}')
+
+    see(noise(rng) for _ in range(48))
+    wait_for(lambda: gauge("oteo_shift_window_images") >= 48, 30)
+    assert gauge("oteo_shift_alarm") == 0
+    assert cluster.alerts("OteoShift") == []
+    see(noise(rng) // 2 for _ in range(64))
+    wait_for(lambda: cluster.alerts("OteoShift", deployment="quick") == ["pending"], 60)
+    wait_for(lambda: cluster.alerts("OteoShift", deployment="quick") == ["firing"], 90)
+    assert cluster.alerts("OteoShift", deployment="busy") == []

@@ -213,7 +213,7 @@ def test_each_way_of_scaling_triton_is_one_autoscaler_or_a_number(mode: str) -> 
     (scaler,) = scalers
     assert "replicas" not in deployment["spec"]
     if mode == "keda":
-        assert [trigger["name"] for trigger in scaler["spec"]["triggers"]] == ["inside", "wake", "asked"]
+        assert [trigger["name"] for trigger in scaler["spec"]["triggers"]] == ["inside", "wake", "needed"]
         assert scaler["spec"]["minReplicaCount"] == 0
         (bare,) = [
             found

@@ -12,9 +12,14 @@ import uvloop
 _ask_the_system = uvloop.Loop.getaddrinfo
 
 
-async def _getaddrinfo(loop: Any, host: Any, port: Any, **options: Any) -> Any:
+def _names() -> dict[str, list[str]]:
     with open(os.environ["OTEO_TEST_NAMES"]) as file:
-        names = json.load(file)
+        found: dict[str, list[str]] = json.load(file)
+    return found
+
+
+async def _getaddrinfo(loop: Any, host: Any, port: Any, **options: Any) -> Any:
+    names = _names()
     if host not in names:
         return await _ask_the_system(loop, host, port, **options)
     if not names[host]:
