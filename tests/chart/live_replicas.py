@@ -24,6 +24,7 @@ from oteo_local.triton_env import TritonEnvironment, default_prefix
 NAME = f"oteo-triton-all.{NAMESPACE}.svc.cluster.local"
 """By which the gateway finds them, ready or not."""
 _PORTS = ("grpc", "http", "metrics")
+_PROBE_SECONDS = 1.0
 _READY = ROOT / "deploy/k8s/images/triton/oteo_triton_ready.py"
 
 
@@ -42,6 +43,7 @@ class TritonReplica:
     status: int | None = None
     asked: subprocess.Popen[bytes] | None = None
     """The probe that is under way."""
+    asked_at: float = 0.0
     answered: dict[str, int] = field(default_factory=dict)
     """Requests that each model has answered, as it counted them itself when last asked."""
 
@@ -147,6 +149,9 @@ class TritonReplicas:
             if status is not None:
                 replica.asked = None
             return status == 0
+        if time.monotonic() < replica.asked_at + _PROBE_SECONDS:
+            return False
+        replica.asked_at = time.monotonic()
         name, url, *others = self._container["readinessProbe"]["exec"]["command"]
         assert (name, url) == ("oteo-triton-ready", "--url=http://127.0.0.1:8000")
         # Its folder is /tmp, which is each pod's own.
