@@ -324,6 +324,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> Ite
             "monitoring.serviceMonitors.enabled=true",
             "monitoring.rules.enabled=true",
             'gateway.autoscaling={"enabled": true, "minReplicas": 1, "maxReplicas": 6}',
+            # So little that a busy machine can show what is more.
+            'gateway.resources.requests.cpu="100m"',
         )
         secrets = {"oteo-database/url": postgres.new_url(), **STORE_SECRETS}
         site = stack.enter_context(Site(folder, objects, secrets, {("oteo-s3", 7070): store}))
@@ -381,7 +383,7 @@ RISE_TURNS = 12
 turn and its window (15 s each). The rest is for a machine that does other things beside."""
 SLACK_TURNS = 8
 """Beyond what the windows make of a falling load."""
-PATIENTLY = 240.0
+PATIENTLY = 600.0
 """Seconds of the wall's clock for what says nothing of time: processes that start and end."""
 
 
