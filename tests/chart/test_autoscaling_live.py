@@ -47,9 +47,11 @@ pytestmark = pytest.mark.slow
 DEPLOYED = ("busy", "quick")
 FASTER = 8
 """So much faster than a cluster's does time run for Prometheus and the autoscaler."""
+PATIENTLY = 600.0
+"""Seconds of the wall's clock for what says nothing of time: processes that start and end."""
 PICTURES = {colour: picture(colour) for colour in CLASSES}
 SIZE = 16
-PATIENT = 30.0
+PATIENT = 60.0
 """Seconds that a caller waits for an answer."""
 
 
@@ -235,11 +237,11 @@ class Cluster:
     def deploy(self, name: str) -> Callable[[], bool]:
         """Ask for a deployment; gives what tells whether its operation has ended."""
         request = deployment_pb2.CreateDeploymentRequest(deployment_id=name, deployment={"models": [{"model": f"models/{name}"}]})
-        operation = deployment_pb2_grpc.DeploymentServiceStub(self.channel).CreateDeployment(request, timeout=20, metadata=METADATA)
+        operation = deployment_pb2_grpc.DeploymentServiceStub(self.channel).CreateDeployment(request, timeout=PATIENTLY, metadata=METADATA)
         operations = operations_pb2_grpc.OperationsStub(self.channel)
 
         def done() -> bool:
-            found = operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=20, metadata=METADATA)
+            found = operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=PATIENTLY, metadata=METADATA)
             assert not found.HasField("error"), found.error
             return bool(found.done)
 
@@ -248,14 +250,14 @@ class Cluster:
     def serve(self) -> None:
         """Have one replica serve both deployments, whatever ran before."""
         stub = deployment_pb2_grpc.DeploymentServiceStub(self.channel)
-        if not stub.ListDeployments(deployment_pb2.ListDeploymentsRequest(), timeout=20, metadata=METADATA).deployments:
+        if not stub.ListDeployments(deployment_pb2.ListDeploymentsRequest(), timeout=PATIENTLY, metadata=METADATA).deployments:
             for name in DEPLOYED:
                 self.deploy(name)
         self.replicas.scale(1)
 
         def ready() -> bool:
             self.replicas.tend()
-            found = stub.ListDeployments(deployment_pb2.ListDeploymentsRequest(), timeout=20, metadata=METADATA).deployments
+            found = stub.ListDeployments(deployment_pb2.ListDeploymentsRequest(), timeout=PATIENTLY, metadata=METADATA).deployments
             return all(one.state == deployment_pb2.Deployment.STATE_READY for one in found)
 
         wait_for(ready, PATIENTLY)
@@ -342,12 +344,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> Ite
         stack.callback(replicas.close)
         gateway = _start_gateway(site, replicas, names)
         stack.enter_context(prometheus)
-        gateway.wait(90)
+        gateway.wait(PATIENTLY)
         channel = stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{site.port('oteo-gateway', 7000)}"))
         queries = {trigger["name"]: trigger["metadata"]["query"] for trigger in scaler["spec"]["triggers"]}
         made = Cluster(objects, site, prometheus, replicas, gateway, scaling_of(scaler), queries, channel, broken)
         replicas.on_ready = made.serves_everything
-        until = time.monotonic() + 30
+        until = time.monotonic() + PATIENTLY
         while not prometheus.is_up() or not prometheus.vector('up{service="oteo-gateway-headless"} == 1'):
             assert time.monotonic() < until, prometheus.log.read_text()[-2000:]
             time.sleep(0.3)
@@ -383,8 +385,6 @@ RISE_TURNS = 12
 turn and its window (15 s each). The rest is for a machine that does other things beside."""
 SLACK_TURNS = 8
 """Beyond what the windows make of a falling load."""
-PATIENTLY = 600.0
-"""Seconds of the wall's clock for what says nothing of time: processes that start and end."""
 
 
 def test_replicas_follow_the_load_from_zero_to_three_and_back_and_no_call_is_lost(cluster: Cluster) -> None:
@@ -452,7 +452,7 @@ def test_replicas_follow_the_load_from_zero_to_three_and_back_and_no_call_is_los
     # Who speaks the Open Inference Protocol wakes one, too.
     with pytest.raises(grpc.RpcError) as refused:
         service_pb2_grpc.GRPCInferenceServiceStub(cluster.channel).ModelInfer(
-            service_pb2.ModelInferRequest(model_name="quick"), timeout=20, metadata=METADATA
+            service_pb2.ModelInferRequest(model_name="quick"), timeout=PATIENTLY, metadata=METADATA
         )
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
     cluster.until(cluster.wants(1), "a replica for who calls Triton through the gateway")
