@@ -213,14 +213,14 @@ def test_each_way_of_scaling_triton_is_one_autoscaler_or_a_number(mode: str) -> 
     (scaler,) = scalers
     assert "replicas" not in deployment["spec"]
     if mode == "keda":
-        assert [trigger["name"] for trigger in scaler["spec"]["triggers"]] == ["inside", "wake"]
+        assert [trigger["name"] for trigger in scaler["spec"]["triggers"]] == ["inside", "wake", "needed"]
         assert scaler["spec"]["minReplicaCount"] == 0
         (bare,) = [
             found
             for found in of_kind(render("production", "triton.gpu.enabled=false"), "ScaledObject")
             if found["metadata"]["name"] == "oteo-triton"
         ]
-        assert [trigger["type"] for trigger in bare["spec"]["triggers"]] == ["prometheus", "cpu", "prometheus"]
+        assert [trigger["type"] for trigger in bare["spec"]["triggers"]] == ["prometheus", "cpu", "prometheus", "prometheus"]
     else:
         (metric,) = scaler["spec"]["metrics"]
         assert metric["type"] == ("Pods" if mode == "hpa-queue" else "Resource")

@@ -25,7 +25,14 @@ _SHIFT = Histogram(
     buckets=(0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0),
 )
 _REFUSED = Counter("oteo_predict_refused_total", "Predictions that were not answered, by deployment and reason.", ["deployment", "reason"])
+# The autoscaler looks for an increase, so this one begins at 0: see `expect`.
+_REFUSED.labels("", "NO_REPLICA")
 _WAITING = Gauge("oteo_predict_waiting", "Predictions that wait for a place.", multiprocess_mode="livesum")
+_DEPLOYMENTS_WAITING = Gauge(
+    "oteo_deployments_waiting",
+    "Deployments whose creation or change waits until replicas serve it; every gateway shows all of them.",
+    multiprocess_mode="livemax",
+)
 _SHADOW_AGREEMENT = Histogram(
     "oteo_shadow_agreement",
     "How far a shadow's answer for an image agreed with the one that was given, 0 to 1.",
@@ -115,6 +122,16 @@ def expect(deployment: str) -> None:
     Prometheus sees no increase in a count that is 1 when it first sees it, and the autoscaler that starts the first replica looks for one.
     """
     _REFUSED.labels(deployment, "DEPLOYMENT_NOT_READY")
+
+
+def no_replica() -> None:
+    """Count a call of the Open Inference Protocol that found no replica at all."""
+    _REFUSED.labels("", "NO_REPLICA").inc()
+
+
+def deployments_waiting(count: int) -> None:
+    """Show how many deployments wait for replicas."""
+    _DEPLOYMENTS_WAITING.set(count)
 
 
 def waiting(count: int) -> None:

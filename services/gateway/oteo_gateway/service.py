@@ -207,6 +207,7 @@ class Gateway:
         found = self._store.list()
         for deployment in found:
             metrics.expect(deployment.id)
+        metrics.deployments_waiting(sum(bool(deployment.operation) for deployment in found))
         return found
 
     def _replica(self, address: str) -> Replica:
@@ -243,7 +244,11 @@ class Gateway:
         self.reconciler.replace_keepers([replica.keeper for replica in self._replicas.current()])
         health = self._health = TritonHealth(replicas, period=settings.health_seconds, changed=self.reconciler.wake)
         router = open_inference_service.TritonRouter(
-            replicas, healthy=health.healthy, serving=self._directory.serving, failed=health.failed
+            replicas,
+            healthy=health.healthy,
+            serving=self._directory.serving,
+            failed=health.failed,
+            nobody=metrics.no_replica,
         )
         watcher = metrics.PrometheusShadowObserver()
         shadows = self._shadows = Shadows(
