@@ -158,9 +158,14 @@ class Postgres:
                     parent.chmod(parent.stat().st_mode | 0o011)
         data = self.folder / "data"
         self._run(self._bin / "initdb", "-D", str(data), "-U", "oteo", "--auth=trust", "--no-sync", "--no-locale", "-E", "UTF8")
+        self.resume()
+
+    def resume(self) -> None:
+        """Start the server on the cluster that is there."""
         options = (
             f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.folder} -c fsync=off -c max_connections=100"
         )
+        data = self.folder / "data"
         self._run(self._bin / "pg_ctl", "-D", str(data), "-l", str(self.folder / "log"), "-w", "-o", options, "start")
 
     def new_url(self) -> str:
@@ -179,8 +184,9 @@ class Postgres:
         if file.exists():
             pid = int(file.read_text().splitlines()[0])
             os.kill(pid, signal.SIGINT)
-            limit = time.monotonic() + 10
-            while psutil.pid_exists(pid) and time.monotonic() < limit:
+            limit = time.monotonic() + 20
+            # Its file goes last; the process itself may stay as a zombie of whoever does not wait for it.
+            while file.exists() and time.monotonic() < limit:
                 time.sleep(0.1)
 
     def _run(self, *command: str | Path) -> None:
