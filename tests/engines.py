@@ -75,27 +75,37 @@ class RayHead:
             "RAY_memory_monitor_refresh_ms": "0",
         }
 
-    def start(self, timeout: float = 90.0) -> None:
-        """Start and wait until jobs can be submitted."""
+    def start(self, timeout: float = 90.0, tries: int = 4) -> None:
+        """Start and wait until jobs can be submitted and run; again where a starved machine takes longer than Ray's own half minute for a node."""
+        for _ in range(tries):
+            if self._begin(timeout):
+                return
+            self.stop()
+            self.temp = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+        raise RuntimeError(f"Ray's head did not come up:\n{(self.folder / 'ray.log').read_text()[-3000:]}")
+
+    def _begin(self, timeout: float) -> bool:
         command = ray_head.command(self.ports, cpus=self.cpus, object_store_bytes=200 * 1024 * 1024, temp=self.temp)
         with (self.folder / "ray.log").open("ab") as log:
             self._process = subprocess.Popen(
                 command, env=self.env, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
             )
         limit = time.monotonic() + timeout
-        while time.monotonic() < limit:
-            if self._process.poll() is not None:
-                break
-            request = urllib.request.Request(
-                f"{self.address}/api/jobs/", headers={"Authorization": f"Bearer {self.token_path.read_text()}"}
-            )
-            try:
-                with urllib.request.urlopen(request, timeout=5) as answer:
-                    if answer.status == 200:
-                        return
-            except (OSError, urllib.error.URLError):
-                time.sleep(0.2)
-        raise RuntimeError(f"Ray's head did not come up:\n{(self.folder / 'ray.log').read_text()[-3000:]}")
+        while time.monotonic() < limit and self._process.poll() is None:
+            # The dashboard answers before there is a node that anything could run on.
+            if b'"ALIVE"' in self._ask("/nodes?view=summary") and self._ask("/api/jobs/"):
+                return True
+            time.sleep(0.2)
+        return False
+
+    def _ask(self, path: str) -> bytes:
+        """Give what the dashboard answers; nothing where it does not."""
+        request = urllib.request.Request(f"{self.address}{path}", headers={"Authorization": f"Bearer {self.token_path.read_text()}"})
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                return bytes(answer.read())
+        except (OSError, urllib.error.URLError):
+            return b""
 
     def kill(self) -> None:
         """Kill the head's own processes at once, as a machine's failure would; jobs and workers are left to notice."""

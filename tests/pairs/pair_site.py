@@ -84,7 +84,7 @@ class Pair:
         identity = name.removeprefix("operations/")
         return sorted(str(job["submission_id"]) for job in listed if str(job["submission_id"] or "").startswith(f"{identity}-"))
 
-    def driver(self, name: str, attempt: int = 1, seconds: float = 90.0) -> psutil.Process:
+    def driver(self, name: str, attempt: int = 1, seconds: float = PATIENCE) -> psutil.Process:
         """Wait for the process of an attempt."""
         identity = name.removeprefix("operations/")
         marks = [f"oteo_{identity.partition('-')[0]}.job", identity, str(attempt)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import signal
 from collections.abc import Callable, Sequence
@@ -198,3 +199,6 @@ def serve(
     telemetry.configure_logging(settings, service)
     tracing.configure_tracing(settings, service)
     uvloop.run(_run(settings, service, register, on_start, on_stop, generic_handlers, door, also, hook))
+    # The interpreter would look through all that was imported for garbage before it ends: a second or two of work for nothing, out of the grace that a
+    # cluster gives.
+    gc.freeze()
