@@ -36,19 +36,23 @@ class User:
         self._client = oteo.Client(address, TOKEN)
         self._ask = ask
         self._pool = ThreadPoolExecutor(1)
-        self._stop = False
+        self._stop = threading.Event()
         self.answered = 0
         self._done = self._pool.submit(self._run)
 
     def _run(self) -> None:
-        while not self._stop:
+        while not self._stop.is_set():
             self._ask(self._client)
             self.answered += 1
             time.sleep(0.05)
 
+    def stop(self) -> None:
+        """Call no more."""
+        self._stop.set()
+
     def end(self) -> int:
         """Stop, and give the number of answers; raises what a call ended with."""
-        self._stop = True
+        self.stop()
         self._done.result(60)
         self._client.close()
         self._pool.shutdown()
@@ -96,9 +100,13 @@ class Streaming:
             assert found.response.classification.decision == expected
             self.answered += 1
 
+    def stop(self) -> None:
+        """Call no more."""
+        self._stop.set()
+
     def end(self) -> int:
         """Stop, and give the number of answers."""
-        self._stop.set()
+        self.stop()
         self._done.result(90)
         self._client.close()
         self._pool.shutdown()
@@ -140,9 +148,13 @@ class Augmenting:
             item = augment_pb2.AugmentImagesRequest.Item(key=f"i{number}", image=image_pb2.ImageSource(content=PICTURES["green"]))
             yield augment_pb2.AugmentImagesRequest(item=item)
 
+    def stop(self) -> None:
+        """Call no more."""
+        self._stop.set()
+
     def end(self) -> int:
         """Stop, and give the number of images that came back."""
-        self._stop.set()
+        self.stop()
         self._done.result(90)
         self._pool.shutdown()
         return len(self.answered)

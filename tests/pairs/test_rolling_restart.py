@@ -32,6 +32,8 @@ def test_a_rolling_restart_under_load_loses_nothing(pair: Pair, colours: str, tm
         }
         users = {"Predict": User(pair.cluster.address, answered), "List": User(pair.cluster.address, listed)}
         stream, augmenting = Streaming(pair.cluster.address), Augmenting(pair.cluster.address)
+        for caller in (*users.values(), stream, augmenting):
+            stack.callback(caller.stop)
         for load in bare.values():
             load.wait_good(10)
         for part in (*SERVICES, "gateway"):
