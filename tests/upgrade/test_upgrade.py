@@ -77,14 +77,14 @@ def check_operations(url: str) -> None:
         imported, trained, measured, waits = (
             store.get(f"{service}-{number:020d}") for number, service in enumerate(("augment", "automl", "translate", "gateway"), 1)
         )
-        assert (imported.state, imported.attempt, imported.caller, imported.resource) == (State.SUCCEEDED, 1, "radiology", "datasets/cells")
+        assert (imported.state, imported.attempt, imported.caller, imported.resource) == (State.SUCCEEDED, 1, "token:radiology", "datasets/cells")
         assert imported.response is not None
         assert (trained.state, trained.attempt) == (State.FAILED, 5)
         assert trained.error is not None
         assert measured.state is State.CANCELLED
         assert (waits.state, waits.external, waits.done) == (State.RUNNING, True, False)
-        assert store.find_request("augment", "ImportDataset", "radiology", REQUEST.format(1)) == imported
-        assert store.running("radiology") == 1
+        assert store.find_request("augment", "ImportDataset", "token:radiology", REQUEST.format(1)) == imported
+        assert store.running("token:radiology") == 1
     finally:
         store.close()
 
@@ -127,7 +127,7 @@ def test_rows_of_every_earlier_release_are_there_after_the_migration(url: str, t
     assert ends == ({"", *ended} if "audit_operations" in before else {""})
     if "quota_use" in before:
         quotas = QuotaStore(url)
-        assert quotas.add("2026-01-01", {}, ["radiology"]) == {"radiology": 41}
+        assert quotas.add("2026-01-01", {}, ["token:radiology"]) == {"token:radiology": 41}
         quotas.close()
     if "watch_batches" in before:
         watch = WatchStore(url)

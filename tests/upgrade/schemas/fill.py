@@ -59,7 +59,7 @@ def fill_operations(url: str) -> None:
             id=f"{service}-{number:020d}",
             service=service,
             method=method,
-            caller="radiology",
+            caller="token:radiology",
             request_id=REQUEST.format(number),
             request_digest=hashlib.sha256(data).hexdigest(),
             request=data,
@@ -158,7 +158,7 @@ def fill_quotas(url: str) -> None:
     from oteo_gateway.access.quota_store import QuotaStore
 
     store = QuotaStore(url)
-    store.add("2026-01-01", {"radiology": 41})
+    store.add("2026-01-01", {"token:radiology": 41})
     store.close()
 
 
