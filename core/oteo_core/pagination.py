@@ -39,13 +39,18 @@ def decode_token(request: Message, token: str) -> str:
         return ""
     try:
         digest, position = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-    except ValueError:
-        raise InvalidArgument("this page token was not made here", reason="BAD_PAGE_TOKEN", field="page_token") from None
+    except (ValueError, TypeError):
+        raise not_ours() from None
     if digest != _query_digest(request):
         raise InvalidArgument(
             "this page token belongs to a query with other settings; begin at the first page", reason="BAD_PAGE_TOKEN", field="page_token"
         )
     return str(position)
+
+
+def not_ours() -> InvalidArgument:
+    """Make the error for a token that no list gave; also for who finds no position of its own in what `decode_token` gave."""
+    return InvalidArgument("this page token was not made here", reason="BAD_PAGE_TOKEN", field="page_token")
 
 
 def page_size(asked: int, default: int = 50, most: int = 1000) -> int:

@@ -13,15 +13,22 @@ from access_support import GatewayProcess, bearing, gateway_process, known, who
 from gateway_support import TOKEN, details_of, wait_for
 from google.longrunning import operations_pb2
 from google.protobuf import descriptor_pb2
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tritonclient.grpc import service_pb2
 
 import oteo_protos
-from oteo_core.access import Role
+from oteo_core.access import Identity, Role
+from oteo_core.errors import PermissionDenied
 from oteo_core.tokens import TokenFile
+from oteo_gateway.access.named_images import image_names
 from oteo_gateway.access.table import OPEN, TABLE
 from oteo_gateway.access.table_page import put_in
+from oteo_gateway.wire import record
+from oteo_protos.gateway.v1 import inference_pb2
+from oteo_protos.translate.v1 import translate_pb2
+from oteo_protos.type.v1 import image_pb2
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +144,57 @@ def test_what_is_in_no_table_is_refused_to_everyone_but_parts(gateway: GatewayPr
         assert metadata == {"method": method, "roles": ""}
         # A part's call goes on to the service, which is away here.
         assert code_of(channel, method, TOKEN)[:2] == (grpc.StatusCode.UNAVAILABLE, "SERVICE_UNAVAILABLE")
+
+
+NAMED = (image_pb2.ImageSource(sample="datasets/cells/samples/a"), image_pb2.ImageSource(uri="datasets/cells/media/a.png"))
+SENT = image_pb2.ImageSource(content=b"x")
+
+
+def asked_about(image: image_pb2.ImageSource) -> dict[str, Message]:
+    """Give, for each of the gateway's own methods that clinicians may call and that takes images, a message about this image."""
+    predict = inference_pb2.PredictRequest(deployment="deployments/none", image=image)
+    return {
+        "/oteo.gateway.v1.InferenceService/Predict": predict,
+        "/oteo.gateway.v1.InferenceService/PredictStream": inference_pb2.PredictStreamRequest(key="1", request=predict),
+    }
+
+
+def reason_of(channel: grpc.Channel, method: str, token: str, message: Message) -> str:
+    try:
+        list(channel.stream_stream(method)(iter([message.SerializeToString()]), metadata=bearing(token), timeout=10))
+    except grpc.RpcError as error:
+        return details_of(error)[0]
+    return ""
+
+
+@pytest.mark.parametrize("image", NAMED, ids=["sample", "uri"])
+def test_who_may_not_list_samples_sends_images_and_names_none(
+    gateway: GatewayProcess, tokens: dict[str, str], image: image_pb2.ImageSource
+) -> None:
+    with gateway.channel() as channel:
+        for method, message in asked_about(image).items():
+            assert reason_of(channel, method, tokens["clinician"], message) == "ROLE_MISSING", method
+            assert reason_of(channel, method, tokens["trainer"], message) != "ROLE_MISSING", method
+        for method, message in asked_about(SENT).items():
+            assert reason_of(channel, method, tokens["clinician"], message) != "ROLE_MISSING", method
+
+
+def test_nor_names_them_to_services_behind_the_gateway() -> None:
+    method, caller = "/oteo.translate.v1.TranslateService/TranslateImages", Identity("dr-ito", "token", frozenset({Role.CLINICIAN}))
+    names = image_names(method, caller)
+    assert names is not None
+    settings = translate_pb2.TranslateImagesRequest(settings={"translator": "translators/none"})
+    sent = translate_pb2.TranslateImagesRequest(item={"key": "1", "image": SENT})
+    for message in (settings, sent):
+        names.check(message.SerializeToString())
+    # On the wire a message may stand twice and is merged: the name in the first stays where the second is empty.
+    first = translate_pb2.TranslateImagesRequest.Item(image=NAMED[0]).SerializeToString()
+    for hidden in (record(2, first), record(2, first) + record(2, b""), record(2, first + record(2, b""))):
+        with pytest.raises(PermissionDenied) as caught:
+            names.check(hidden)
+        assert caught.value.reason == "ROLE_MISSING"
+    assert image_names(method, Identity("b", "token", frozenset({Role.TRAINER}))) is None
+    assert image_names("/inference.GRPCInferenceService/ModelInfer", caller) is None
 
 
 def test_who_am_i_says_what_a_caller_may(gateway: GatewayProcess, tokens: dict[str, str]) -> None:

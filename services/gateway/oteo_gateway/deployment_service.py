@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,6 +16,7 @@ from oteo_core.errors import AlreadyExists, Cancelled, FailedPrecondition, Inval
 from oteo_core.operations import OperationManager
 from oteo_core.operations.replays import request_digest
 from oteo_core.packages import ModelPackage
+from oteo_core.pagination import decode_token, encode_token, not_ours, page_size
 from oteo_gateway.deployments.adaptations import Adaptations
 from oteo_gateway.deployments.parts import check_alike, check_shares
 from oteo_gateway.deployments.records import Deployment, ModelPart
@@ -27,8 +25,6 @@ from oteo_gateway.deployments.store import DeploymentStore
 from oteo_gateway.waiting_service import WaitingOperations, encode
 from oteo_protos.gateway.v1 import deployment_pb2, deployment_pb2_grpc
 
-_DEFAULT_PAGE = 50
-_MAX_PAGE = 1000
 _MASK = ("models", "display_name", "adapt", "translator", "labels")
 _CREATE = "CreateDeployment"
 _UPDATE = "UpdateDeployment"
@@ -118,9 +114,9 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
 
     def ListDeployments(self, request: deployment_pb2.ListDeploymentsRequest, context: Context) -> deployment_pb2.ListDeploymentsResponse:
         """Give deployments, newest first."""
-        size = min(request.page_size or _DEFAULT_PAGE, _MAX_PAGE)
-        found = self._store.list(size + 1, before=_decode_token(request.page_token))
-        token = _encode_token(found[size - 1]) if len(found) > size else ""
+        size = page_size(request.page_size)
+        found = self._store.list(size + 1, before=_place(decode_token(request, request.page_token)))
+        token = encode_token(request, _position(found[size - 1]) if len(found) > size else "")
         return deployment_pb2.ListDeploymentsResponse(deployments=self._encoded(found[:size]), next_page_token=token)
 
     def UpdateDeployment(self, request: deployment_pb2.UpdateDeploymentRequest, context: Context) -> operations_pb2.Operation:
@@ -300,15 +296,15 @@ def _done(response: Message) -> operations_pb2.Operation:
     return operation
 
 
-def _encode_token(last: Deployment) -> str:
-    return base64.urlsafe_b64encode(json.dumps([last.create_time.timestamp(), last.id]).encode()).decode()
+def _position(last: Deployment) -> str:
+    return f"{last.create_time.timestamp()!r} {last.id}"
 
 
-def _decode_token(token: str) -> tuple[float, str] | None:
-    if not token:
+def _place(position: str) -> tuple[float, str] | None:
+    if not position:
         return None
+    made, _, last = position.partition(" ")
     try:
-        made, last = json.loads(base64.urlsafe_b64decode(token))
-        return float(made), str(last)
-    except (binascii.Error, ValueError, TypeError) as error:
-        raise InvalidArgument("page_token is not one that this list gave.", reason="BAD_PAGE_TOKEN", field="page_token") from error
+        return float(made), last
+    except ValueError:
+        raise not_ours() from None

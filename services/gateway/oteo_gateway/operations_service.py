@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -23,6 +21,7 @@ from oteo_core.context import current
 from oteo_core.errors import InvalidArgument, NotFound, OteoError, PermissionDenied
 from oteo_core.operations import OperationManager
 from oteo_core.operations.filters import OperationsFilter
+from oteo_core.pagination import decode_token, encode_token, not_ours, page_size
 from oteo_gateway.access.table import SEES_ALL_OPERATIONS
 from oteo_gateway.forward_service import Backend, abort_like, forwarded_metadata
 from oteo_gateway.wire import nested_string
@@ -30,7 +29,6 @@ from oteo_protos.gateway.v1 import pipeline_pb2
 from oteo_protos.type.v1 import report_pb2
 
 OWN = "gateway"
-_DEFAULT_PAGE = 50
 _MAX_PAGE = 1000
 _PREFIX = "operations/"
 _LIVE = (report_pb2.Progress.STATE_UNSPECIFIED, report_pb2.Progress.STATE_QUEUED, report_pb2.Progress.STATE_RUNNING)
@@ -140,8 +138,8 @@ class OperationsService(operations_pb2_grpc.OperationsServicer):  # type: ignore
         """
         services = self._services(request.name)
         wanted = seen_by(current().identity, request.filter)
-        size = min(request.page_size or _DEFAULT_PAGE, _MAX_PAGE)
-        places = _decode_token(request.page_token, services)
+        size = page_size(request.page_size, most=_MAX_PAGE)
+        places = _places(decode_token(request, request.page_token), services)
         answers = await asyncio.gather(
             *(self._page(service, place, size, wanted, context) for service, place in places.items()), return_exceptions=True
         )
@@ -167,13 +165,12 @@ class OperationsService(operations_pb2_grpc.OperationsServicer):  # type: ignore
         )[:size]
         response.operations.extend(operation for operation, _ in merged)
         taken = {service: sum(1 for _, owner in merged if owner == service) for service in pages}
-        response.next_page_token = _encode_token(
-            {
-                service: following
-                for service, page in pages.items()
-                if (following := _following(places[service], len(page.operations), taken[service], page.next_page_token)) is not None
-            }
-        )
+        going_on = {
+            service: following
+            for service, page in pages.items()
+            if (following := _following(places[service], len(page.operations), taken[service], page.next_page_token)) is not None
+        }
+        response.next_page_token = encode_token(request, _position(going_on))
         return response
 
     def _services(self, name: str) -> list[str]:
@@ -249,17 +246,17 @@ def _following(place: tuple[str, int], given: int, taken: int, next_token: str) 
     return (next_token, 0) if next_token else None
 
 
-def _encode_token(places: Mapping[str, tuple[str, int]]) -> str:
-    return base64.urlsafe_b64encode(json.dumps(places).encode()).decode() if places else ""
+def _position(places: Mapping[str, tuple[str, int]]) -> str:
+    return json.dumps(places) if places else ""
 
 
-def _decode_token(token: str, services: list[str]) -> dict[str, tuple[str, int]]:
-    if not token:
+def _places(position: str, services: list[str]) -> dict[str, tuple[str, int]]:
+    if not position:
         return dict.fromkeys(services, ("", 0))
     try:
-        places = {str(service): (str(place[0]), int(place[1])) for service, place in json.loads(base64.urlsafe_b64decode(token)).items()}
-    except (binascii.Error, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
-        raise InvalidArgument("page_token is not one that this list gave.", reason="BAD_PAGE_TOKEN", field="page_token") from error
+        places = {str(service): (str(place[0]), int(place[1])) for service, place in json.loads(position).items()}
+    except (ValueError, TypeError, AttributeError, IndexError, KeyError):
+        raise not_ours() from None
     if not set(places) <= set(services) or any(not 0 <= skip < _MAX_PAGE for _, skip in places.values()):
-        raise InvalidArgument("page_token belongs to another list.", reason="BAD_PAGE_TOKEN", field="page_token")
+        raise not_ours()
     return places

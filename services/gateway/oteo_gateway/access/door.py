@@ -21,6 +21,7 @@ from oteo_core.access import Admission, Certificate, Identity
 from oteo_core.errors import OteoError, PermissionDenied, ResourceExhausted, Unauthenticated
 from oteo_gateway.access.certificate_names import CertificateNames
 from oteo_gateway.access.limits import Gauge, Limits, limits_for
+from oteo_gateway.access.named_images import ImageNames, image_names
 from oteo_gateway.access.oidc import OidcTokens
 from oteo_gateway.access.quotas import Quotas
 from oteo_gateway.access.static_tokens import StaticTokens
@@ -161,7 +162,7 @@ class AccessDoor:
             _REFUSED.labels(error.reason).inc()
             return Admission(identity, error)
         _COUNTED[identity.kind].inc()
-        return Counted(self, identity, row, limits)
+        return Counted(self, identity, row, limits, image_names(method, identity))
 
     async def paced(self, name: str, limits: Limits) -> None:
         """Wait until a caller's rate has room for one more."""
@@ -212,13 +213,14 @@ def permitted(method: str, identity: Identity) -> Row:
 class Counted(Admission):
     """A call that was let in and is counted."""
 
-    __slots__ = ("_door", "_limits", "_row", "_skipped")
+    __slots__ = ("_door", "_images", "_limits", "_row", "_skipped")
 
-    def __init__(self, door: AccessDoor, identity: Identity, row: Row, limits: Limits) -> None:
+    def __init__(self, door: AccessDoor, identity: Identity, row: Row, limits: Limits, images: ImageNames | None) -> None:
         super().__init__(identity, None, row.counts is not Counts.NOTHING)
         self._door = door
         self._row = row
         self._limits = limits
+        self._images = images
         # The first image of a call was counted as a call already.
         self._skipped = False
 
@@ -241,10 +243,20 @@ class Counted(Admission):
             if not self._door.starting[name]:
                 del self._door.starting[name]
 
+    @staticmethod
+    def _check_names(images: ImageNames, message: Any) -> None:
+        try:
+            images.check(message)
+        except OteoError as error:
+            _REFUSED.labels(error.reason).inc()
+            raise
+
     async def took(self, message: Any) -> None:
-        """Count a message's images; a stream is slowed to the caller's rate, and ends with the day's quota or with the token."""
+        """Count a message's images; a stream is slowed to the caller's rate, and ends with the day's quota, with the token, or at an image not the caller's."""
         if self.identity.expires is not None and self._door.now() >= self.identity.expires:
             raise Unauthenticated("the token expired while the call went on; get a new one and call again", reason="TOKEN_EXPIRED")
+        if self._images is not None:
+            self._check_names(self._images, message)
         if not self._skipped:
             self._skipped = True
             if self._row.counts is Counts.MESSAGES_BUT_FIRST:

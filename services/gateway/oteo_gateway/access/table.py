@@ -171,5 +171,8 @@ TABLE: dict[str, Row] = {f"/{service}/{name}": row for service, rows in _SERVICE
 OPEN = OPEN_METHODS
 """Health checks: probes are nobody."""
 
+NAMES_IMAGES = frozenset({TRAINER, OPERATOR, ADMIN})
+"""Who may name an image of a dataset or of the artifact store where others must send theirs: those who may list samples."""
+
 SEES_ALL_OPERATIONS = frozenset({OPERATOR, ADMIN})
 """Who may see, cancel and delete what others began; everyone else only what they began themselves."""
