@@ -77,7 +77,12 @@ def check_operations(url: str) -> None:
         imported, trained, measured, waits = (
             store.get(f"{service}-{number:020d}") for number, service in enumerate(("augment", "automl", "translate", "gateway"), 1)
         )
-        assert (imported.state, imported.attempt, imported.caller, imported.resource) == (State.SUCCEEDED, 1, "token:radiology", "datasets/cells")
+        assert (imported.state, imported.attempt, imported.caller, imported.resource) == (
+            State.SUCCEEDED,
+            1,
+            "token:radiology",
+            "datasets/cells",
+        )
         assert imported.response is not None
         assert (trained.state, trained.attempt) == (State.FAILED, 5)
         assert trained.error is not None
