@@ -9,14 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from callers import User, answered, predict
 from gateway_calls import Calls
 from gateway_support import wait_for
 from google.longrunning import operations_pb2
 from google.protobuf import duration_pb2
-from pair_site import PATIENCE, Pair, begun_once, ended
+from pair_site import Pair, begun_once, ended
 from steady_load import SteadyLoad
 
 from oteo_core.operations.model import unpack
@@ -26,7 +25,7 @@ from oteo_protos.type.v1 import report_pb2
 
 pytestmark = pytest.mark.slow
 
-COUNT, MANY = 48, 300
+COUNT = 48
 """Images of an import."""
 
 
@@ -128,46 +127,6 @@ def test_an_operation_is_cancelled_by_the_replica_that_does_not_lead_it(pair: Pa
     wait_for(lambda: not driver.is_running() or driver.status() == "zombie", 15)
     assert not pair.store.exists(f"datasets/{request.dataset_id}")
     way.close()
-
-
-def stopped_while_publishing(pair: Pair, driver: psutil.Process, name: str, target: str) -> bool:
-    """Let a job go on step by step until some of what it publishes is there and its manifest is not; False where it was too quick."""
-    wait_for(lambda: pair.store.exists(f"{name}/staging"), PATIENCE)
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
-        driver.suspend()
-        if pair.store.is_file(f"{target}/dataset.json"):
-            driver.resume()
-            return False
-        if pair.store.exists(target):
-            return True
-        driver.resume()
-        time.sleep(0.001)
-    raise AssertionError(f"nothing is published: {pair.row(name)}")
-
-
-def test_a_job_is_killed_in_the_middle_of_publishing(pair: Pair, calls: Calls, tmp_path: Path) -> None:
-    many = draw_cells(tmp_path / "many", count=MANY, size=48, flaws=False).folder
-    calm = importing(many)
-    calls.result(calls.datasets.ImportDataset(calm, timeout=20), PATIENCE)
-    for _ in range(3):
-        request = importing(many)
-        name = calls.datasets.ImportDataset(request, timeout=20).name
-        driver = pair.driver(name)
-        target = f"datasets/{request.dataset_id}"
-        if stopped_while_publishing(pair, driver, name, target):
-            break
-    else:
-        raise AssertionError("no import could be stopped while it published")
-    driver.kill()
-    assert calls.refusal(lambda: calls.datasets.GetDataset(dataset_pb2.GetDatasetRequest(name=target), timeout=20)).code == "NOT_FOUND"
-    operation = ended(pair, calls, name)
-    assert not operation.HasField("error"), operation.error
-    assert attempt_of(operation) == 2
-    assert len(pair.jobs(name)) == 2
-    found, other = whole(calls, target, MANY), whole(calls, f"datasets/{calm.dataset_id}", MANY)
-    assert found.digest == other.digest
-    assert not pair.store.exists(f"{name}/staging")
 
 
 def test_a_gateway_is_killed_while_calls_run(pair: Pair, colours: str) -> None:
