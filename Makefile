@@ -58,7 +58,7 @@ $(BUILD)/protos.stamp: $(PROTO_FILES) tools/build_protos.py $(VENV)/.installed
 triton: $(VENV)/.installed ## the embedded Triton, in an environment of its own
 	$(BIN)/python -m oteo_local.triton_env --prefix .venv-triton
 
-system: $(VENV)/.installed ## what the tests need from the operating system (PostgreSQL, dcmtk, buildah)
+system: $(VENV)/.installed ## what the tests need from the operating system (PostgreSQL, dcmtk, rclone, buildah)
 	$(BIN)/python tools/install_system.py
 
 chart-tools: $(VENV)/.installed ## what the chart is checked with: helm, kubectl, hadolint, promtool

@@ -1,4 +1,4 @@
-"""Install what the tests need from the operating system: PostgreSQL's server, dcmtk's reader of DICOM, what builds images, and what checks the examples.
+"""Install what the tests need from the operating system: PostgreSQL's server, dcmtk's reader of DICOM, rclone, what builds images, and what checks the examples.
 
 Debian and its kin are served by apt-get when this runs as root; elsewhere the message says what to install. PostgreSQL is needed; without
 the rest, tests are skipped and say so. No JDK is installed: Java's libraries are, where there is one.
@@ -40,7 +40,7 @@ def has_dcmtk() -> bool:
 
 def missing() -> list[str]:
     """Give the packages of Debian that are not there."""
-    there = {"postgresql": has_postgres(), "dcmtk": has_dcmtk()}
+    there = {"postgresql": has_postgres(), "dcmtk": has_dcmtk(), "rclone": shutil.which("rclone") is not None}
     return [package for package, found in there.items() if not found]
 
 
@@ -73,6 +73,11 @@ def main() -> int:
     if "dcmtk" in wanted:
         print(
             "Without dcmtk (Debian: sudo apt-get install dcmtk) the test that reads de-identified files with dcmdump is skipped.",
+            file=sys.stderr,
+        )
+    if "rclone" in wanted:
+        print(
+            "Without rclone (Debian: sudo apt-get install rclone) the test that copies a bucket and brings it back is skipped.",
             file=sys.stderr,
         )
     if "postgresql" not in wanted:

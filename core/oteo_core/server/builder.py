@@ -172,7 +172,8 @@ async def _run(
     )
     await _call(on_start)
     await server.start()
-    # What there is now stays to the end: the collector need not look through it again and again while calls are answered.
+    # What there is now stays to the end: the collector need not look through it again and again while calls are answered, nor when the interpreter ends,
+    # which took a second or two out of the grace that a cluster gives.
     gc.collect()
     gc.freeze()
     stop = asyncio.Event()
