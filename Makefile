@@ -31,7 +31,7 @@ ON_BASES := $(addprefix image-,gateway augment automl translate ray)
 image = $(if $(REGISTRY),$(REGISTRY)/)oteo-$(1):$(VERSION)
 labels = --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD 2> /dev/null || echo unknown)
 
-.PHONY: help setup protos triton system chart-tools chart-schema images image-bases run up down test test-all lint format bench clean
+.PHONY: help setup protos triton system system-long chart-tools chart-schema images image-bases run up down test test-all lint format bench clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -58,8 +58,11 @@ $(BUILD)/protos.stamp: $(PROTO_FILES) tools/build_protos.py $(VENV)/.installed
 triton: $(VENV)/.installed ## the embedded Triton, in an environment of its own
 	$(BIN)/python -m oteo_local.triton_env --prefix .venv-triton
 
-system: $(VENV)/.installed ## what the tests need from the operating system (PostgreSQL, dcmtk, rclone, buildah)
+system: $(VENV)/.installed ## what the tests need from the operating system (PostgreSQL, dcmtk)
 	$(BIN)/python tools/install_system.py
+
+system-long: $(VENV)/.installed ## and what the long ones need beside that (buildah, debootstrap, rclone)
+	$(BIN)/python tools/install_system.py --long
 
 chart-tools: $(VENV)/.installed ## what the chart is checked with: helm, kubectl, hadolint, promtool
 	$(BIN)/python tools/chart_tools.py --prefix $(BUILD)/chart-tools
@@ -92,7 +95,7 @@ down: ## stop the stack
 test: setup system chart-tools ## the suite, under 25 minutes on 2 cores
 	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadscope $(PYTEST_ARGS)
 
-test-all: setup system chart-tools ## the long tests too
+test-all: setup system-long chart-tools ## the long tests too
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: setup $(BUILD)/buf/node_modules/.bin/buf ## ruff, mypy --strict, import-linter, buf

@@ -29,7 +29,7 @@ def why_not() -> str | None:
     """Say why no image can be built here; nothing where one can."""
     lacking = [name for name in TOOLS if shutil.which(name) is None]
     if lacking:
-        return f"IMAGES ARE NOT BUILT: {', '.join(lacking)} not found (`make system`, or Debian: apt-get install buildah debootstrap)"
+        return f"IMAGES ARE NOT BUILT: {', '.join(lacking)} not found (`make system-long`, or Debian: apt-get install buildah debootstrap)"
     return None if os.geteuid() == 0 else "IMAGES ARE NOT BUILT: this needs root, since debootstrap does"
 
 

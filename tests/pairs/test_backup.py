@@ -97,7 +97,7 @@ class Bucket:
 @pytest.fixture
 def bucket(tmp_path: Path) -> Iterator[Bucket]:
     if shutil.which("rclone") is None:
-        pytest.skip("rclone is not installed (Debian: apt-get install rclone; `make system` does so as root)")
+        pytest.skip("rclone is not installed (Debian: apt-get install rclone; `make system-long` does so as root)")
     found = Bucket(tmp_path)
     yield found
     found.process.terminate()
