@@ -224,7 +224,6 @@ def broken(count: int) -> list[np.ndarray]:
         ("three", squares(3, 700, 0.45)[0], "TOO_FEW_IMAGES"),
         ("holes", broken(12), "TOO_FEW_IMAGES"),
         ("five-channels", [np.repeat(image[:, :, :1], 5, axis=2) for image in squares(12, 720, 0.45)[0]], "TOO_FEW_IMAGES"),
-        ("copy", squares(20, 0)[0], "SAME_DATASET"),
     ],
 )
 def test_sets_that_say_nothing_are_refused_with_the_reason(world, name, images, reason):
@@ -233,6 +232,15 @@ def test_sets_that_say_nothing_are_refused_with_the_reason(world, name, images, 
     told, message = _refusal(channel, request_of(name, label_free=True))
     assert told == reason
     assert name in message
+
+
+def test_a_copy_of_home_under_another_name_is_refused(world):
+    channel, store = world
+    images, masks = squares(20)
+    write(store, "copy", images, task="semantic_segmentation", classes=CLASSES, masks=masks, splits=["train"] * 10 + ["test"] * 10)
+    told, message = _refusal(channel, request_of("copy", label_free=True))
+    assert told == "SAME_DATASET"
+    assert "copy" in message
 
 
 def _refusal(channel: grpc.Channel, request: pb.TrainTranslatorRequest) -> tuple[str, str]:
