@@ -20,13 +20,18 @@ NAME ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-# Images: the engine that builds them (docker or podman), what goes before their names, and their version.
+# Images: the engine that builds them (docker, podman or buildah) and more of its flags, what goes before their names, and their version.
 ENGINE ?= docker
+IMAGE_FLAGS ?=
 REGISTRY ?=
 VERSION ?= 0.1.0
 IMAGES := gateway augment automl translate ray mlflow triton
+# Those that stand on the images of deploy/k8s/images/base.
+ON_BASES := $(addprefix image-,gateway augment automl translate ray)
+image = $(if $(REGISTRY),$(REGISTRY)/)oteo-$(1):$(VERSION)
+labels = --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD 2> /dev/null || echo unknown)
 
-.PHONY: help setup protos triton system chart-tools chart-schema images run up down test test-all lint format bench clean
+.PHONY: help setup protos triton system system-long chart-tools chart-schema images image-bases run up down test test-all lint format bench clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -56,6 +61,9 @@ triton: $(VENV)/.installed ## the embedded Triton, in an environment of its own
 system: $(VENV)/.installed ## what the tests need from the operating system (PostgreSQL, dcmtk)
 	$(BIN)/python tools/install_system.py
 
+system-long: $(VENV)/.installed ## and what the long ones need beside that (buildah, debootstrap, rclone)
+	$(BIN)/python tools/install_system.py --long
+
 chart-tools: $(VENV)/.installed ## what the chart is checked with: helm, kubectl, hadolint, promtool
 	$(BIN)/python tools/chart_tools.py --prefix $(BUILD)/chart-tools
 
@@ -65,7 +73,15 @@ chart-schema: setup ## the schema of the chart's values, from its Pydantic model
 images: $(addprefix image-,$(IMAGES)) ## container images of all services, with ENGINE, as REGISTRY/oteo-NAME:VERSION
 
 image-%:
-	$(ENGINE) build --file $(firstword $(wildcard services/$*/Dockerfile deploy/k8s/images/$*/Dockerfile)) --tag $(if $(REGISTRY),$(REGISTRY)/)oteo-$*:$(VERSION) --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD 2> /dev/null || echo unknown) .
+	$(ENGINE) build $(IMAGE_FLAGS) --file $(firstword $(wildcard services/$*/Dockerfile deploy/k8s/images/$*/Dockerfile)) --tag $(call image,$*) $(IMAGE_ARGS) .
+
+image-mlflow image-triton: IMAGE_ARGS = $(labels)
+$(ON_BASES): IMAGE_ARGS = --build-arg BUILD=$(call image,build) --build-arg RUNTIME=$(call image,runtime)
+$(ON_BASES): image-bases
+
+image-bases:
+	$(ENGINE) build $(IMAGE_FLAGS) --file deploy/k8s/images/base/Dockerfile --target build --tag $(call image,build) .
+	$(ENGINE) build $(IMAGE_FLAGS) --file deploy/k8s/images/base/Dockerfile --target runtime --tag $(call image,runtime) $(labels) .
 
 run: setup ## set up and go: images in, a served prediction out
 	$(BIN)/oteo run $(if $(DATA),"$(DATA)",--sample) --budget $(BUDGET) $(if $(NAME),--name $(NAME))
@@ -79,7 +95,7 @@ down: ## stop the stack
 test: setup system chart-tools ## the suite, under 25 minutes on 2 cores
 	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadscope $(PYTEST_ARGS)
 
-test-all: setup system chart-tools ## the long tests too
+test-all: setup system-long chart-tools ## the long tests too
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: setup $(BUILD)/buf/node_modules/.bin/buf ## ruff, mypy --strict, import-linter, buf

@@ -1,42 +1,34 @@
 """A LitServe server with the same model and the same decoding as the gateway's, for `predict.py`; run by an environment that has LitServe.
 
-``python litserve_peer.py PORT MODEL.onnx POLICY.json SITE_PACKAGES CORES``; SITE_PACKAGES is where onnxruntime, OpenCV and the rest of Oteo's decoding are.
+``python litserve_peer.py PORT``; the rest stands in ``PEER_GRAPH``, ``PEER_POLICY``, ``PEER_SITE`` (where onnxruntime, OpenCV and the rest of Oteo's decoding are),
+``PEER_CORES`` and ``PEER_SPIN``.
 """
 
-import base64
-import json
+import os
 import site
 import sys
 from typing import Any
 
 # Behind LitServe's own: of what both have, each keeps its version. As a site folder, since Oteo's parts are found by its .pth files.
-site.addsitedir(sys.argv[4])
+site.addsitedir(os.environ["PEER_SITE"])
 
-import cv2
 import litserve
 import numpy as np
-import onnxruntime
+from peer_model import BATCH, PeerModel
 
-from oteo_core.images import InputPolicy, decode, prepare
-
-BATCH, WAIT = 16, 0.0005
+WAIT = 0.0005
 
 
 class Served(litserve.LitAPI):
     """An image as base64 in JSON, as LitServe's documentation sends them; answers the probabilities."""
 
     def setup(self, device: str) -> None:
-        """Load the model, its threads on all cores, as Triton's instance."""
-        cv2.setNumThreads(1)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = int(sys.argv[5])
-        self.session = onnxruntime.InferenceSession(sys.argv[2], options, providers=["CPUExecutionProvider"])
-        with open(sys.argv[3]) as file:
-            self.policy = InputPolicy(**json.load(file))
+        """Load the model."""
+        self.model = PeerModel.of_environment()
 
     def decode_request(self, request) -> Any:
         """Decode and resize."""
-        return prepare(decode(base64.b64decode(request["image"])).pixels, self.policy)
+        return self.model.decode(request["image"])
 
     def batch(self, inputs: Any) -> Any:
         """Lay images one behind the other."""
@@ -44,7 +36,7 @@ class Served(litserve.LitAPI):
 
     def predict(self, batch: Any) -> Any:
         """Run the model."""
-        return self.session.run(["probabilities"], {"image": batch})[0]
+        return self.model.run(batch)
 
     def unbatch(self, output: Any) -> Any:
         """Take them apart."""

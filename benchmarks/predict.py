@@ -9,9 +9,9 @@ a model that does next to nothing, so that what is left is the way there and bac
   with the same decoding, in turn within each repeat; median of the repeats and their range;
 - the gateway's own processor time a request, beyond decoding and resizing, and that of forwarding a 600 KB inference request;
 - where the time of one request goes;
-- bars (`predict_bars.py`): Predict against decoding here and Triton without a gateway, and against LitServe with the same model and decoding
-  (``--litserve PYTHON`` of an environment that has it, such as ``python -m venv .build/litserve && .build/litserve/bin/pip install litserve``);
-  open loop at 70 % load; every task; streams.
+- bars (`predict_bars.py`), for each of ``--models``: Predict against decoding here and Triton without a gateway, and against LitServe and BentoML with the same
+  model and decoding (``--litserve PYTHON``, ``--bentoml PYTHON`` of environments that have them, such as
+  ``python -m venv .build/bentoml && .build/bentoml/bin/pip install bentoml``); open loop at 70 % load; every task; streams.
 
 ``--image FILE`` measures with an image of one's own, of any format that the gateway reads, instead of the PNG.
 """
@@ -464,7 +464,7 @@ async def measure(options: argparse.Namespace, addresses: Sequence[str], process
     content = options.image.read_bytes() if options.image else png()
     cores = len(os.sched_getaffinity(0))
     systems = Systems(*addresses, content, made["packages"], made["graphs"])
-    ways = predict_bars.Ways(addresses[0], addresses[1], made["litserve"], TOKEN, content, made["packages"], cores)
+    ways = predict_bars.Ways(addresses[0], addresses[1], TOKEN, content, made["packages"], cores)
     try:
         if "compare" in options.parts:
             await compare(systems, options.models, options.concurrency, options.seconds, options.repeats)
@@ -474,11 +474,20 @@ async def measure(options: argparse.Namespace, addresses: Sequence[str], process
             for model in options.models:
                 await where_it_goes(systems, model)
         if "bars" in options.parts:
-            await predict_bars.bars(
-                ways, "resnet18", options.concurrency, options.seconds, options.repeats, litserve=bool(made["litserve"])
-            )
+            for model in options.models:
+                with ExitStack() as stack:
+                    package, graph = made["packages"][model], made["folder"] / f"{model}.onnx"
+                    peers = {
+                        name: stack.enter_context(
+                            predict_bars.running_peer(name, python, graph, package, cores, spin=not options.peers_still)
+                        )
+                        for name, python in (("LitServe", options.litserve), ("BentoML", options.bentoml))
+                        if python
+                    }
+                    await predict_bars.bars(ways, model, options.concurrency, options.seconds, options.repeats, peers)
         if "open" in options.parts:
-            await predict_bars.at_70_percent(ways, "resnet18", options.seconds, options.repeats)
+            for model in options.models:
+                await predict_bars.at_70_percent(ways, model, options.seconds, options.repeats)
         if "tasks" in options.parts:
             await predict_bars.tasks_and_streams(ways, made["tasks"], options.seconds, options.repeats)
     finally:
@@ -497,6 +506,10 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1, help="processes of the gateway")
     parser.add_argument("--image", type=Path, help="image to send instead of the PNG")
     parser.add_argument("--litserve", type=Path, help="interpreter of an environment that has LitServe")
+    parser.add_argument("--bentoml", type=Path, help="interpreter of an environment that has BentoML")
+    parser.add_argument(
+        "--peers-still", action="store_true", help="have the peers' onnxruntime not spin while it waits, as Oteo's does not"
+    )
     parser.add_argument("--hop", nargs=2, metavar=("LISTEN", "TARGET"), help="be the bare hop; used by the benchmark itself")
     options = parser.parse_args()
     if options.hop:
@@ -506,6 +519,7 @@ def main() -> None:
         home = Path(folder)
         store = ArtifactStore(f"file://{home}/artifacts")
         graphs = {"tiny": tiny_graph(), "resnet18": resnet_graph(home), "large": tiny_graph()}
+        (home / "tiny.onnx").write_bytes(graphs["tiny"])
         packages = {name: publish(store, name, graph, LARGE if name == "large" else SIDE) for name, graph in graphs.items()}
         tasks = {task: task.replace("_", "-") for task in MODELS}
         for task, model in tasks.items():
@@ -515,15 +529,10 @@ def main() -> None:
             triton = stack.enter_context(start(home / "model-repository", threads=0))
             address, gateway = stack.enter_context(running_gateway(home, triton.address, options.processes))
             hop_address, hop = stack.enter_context(running_hop(triton.address))
-            peer = ""
-            if options.litserve:
-                cores = len(os.sched_getaffinity(0))
-                running = predict_bars.running_litserve(options.litserve, home / "resnet18.onnx", packages["resnet18"], cores)
-                peer = stack.enter_context(running)
             deploy(address, [*graphs, *tasks.values()])
             load = os.getloadavg()[0]
             print(f"{os.cpu_count()} cores; load average before: {load:.1f}; {options.repeats} repeats of {options.seconds:g} s")
-            made = {"packages": packages, "graphs": graphs, "tasks": tasks, "litserve": peer}
+            made = {"packages": packages, "graphs": graphs, "tasks": tasks, "folder": home}
             asyncio.run(measure(options, (address, triton.address, hop_address), Processes(gateway, hop), made))
 
 

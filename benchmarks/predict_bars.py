@@ -1,4 +1,9 @@
-"""What `predict.py` measures against a bar: the gateway against decoding and Triton without it, LitServe, open loop, streams, every task."""
+"""What `predict.py` measures against a bar: the gateway against decoding and Triton without it, LitServe and BentoML, open loop, streams, every task.
+
+Each way has the same image, the same decoding and the same model on the same cores, and answers a caller over loopback. What differs is said in
+`peer_model.py`: the peers' onnxruntime spins while it waits, unless ``--peers-still`` takes that from them. With "tiny", a model that costs nothing, the way
+there and back is compared; with resnet18 it is mostly onnxruntime with itself.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ import asyncio
 import base64
 import itertools
 import json
+import math
 import os
 import random
 import signal
@@ -14,10 +20,11 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,20 +93,39 @@ async def open_loop(call: Call, rate: float, seconds: float, seed: int = 0) -> L
     return summed(latencies, time.perf_counter() - begin)
 
 
+_HERE = Path(__file__).resolve().parent
+PEERS = {
+    "LitServe": (str(_HERE / "litserve_peer.py"),),
+    "BentoML": ("-m", "bentoml", "serve", "bentoml_peer:Served", "--working-dir", str(_HERE), "--host", "127.0.0.1", "--port"),
+}
+"""What a peer's interpreter is given, the port behind it."""
+
+
 @contextmanager
-def running_litserve(python: Path, graph: Path, package: ModelPackage, cores: int) -> Iterator[str]:
-    """Run the peer; gives its address."""
+def running_peer(name: str, python: Path, graph: Path, package: ModelPackage, cores: int, *, spin: bool) -> Iterator[str]:
+    """Run a peer of `PEERS` with one model; gives its address."""
     port = ports.free_port()
-    policy = graph.with_suffix(".json")
+    policy, written = graph.with_suffix(".json"), graph.with_suffix(f".{name}.log")
     policy.write_text(json.dumps(asdict(package.input)))
-    command = [python, Path(__file__).with_name("litserve_peer.py"), str(port), graph, policy, sysconfig.get_paths()["purelib"], str(cores)]
-    with open(graph.with_suffix(".log"), "wb") as log:
-        process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log, start_new_session=True)
+    environment = {
+        **os.environ,
+        "PEER_GRAPH": str(graph),
+        "PEER_POLICY": str(policy),
+        "PEER_SITE": sysconfig.get_paths()["purelib"],
+        "PEER_CORES": str(cores),
+        "PEER_SPIN": str(int(spin)),
+        # BentoML's own folder, and that it is not to tell its makers of its use.
+        "BENTOML_HOME": str(graph.parent / "bentoml"),
+        "BENTOML_DO_NOT_TRACK": "True",
+    }
+    with open(written, "wb") as log:
+        command = [str(python), *PEERS[name], str(port)]
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        until = time.monotonic() + 90
+        until = time.monotonic() + 180
         while not _listens(port):
             if process.poll() is not None or time.monotonic() > until:
-                raise RuntimeError(f"LitServe did not start: {graph.with_suffix('.log').read_text()[-2000:]}")
+                raise RuntimeError(f"{name} did not start: {written.read_text()[-2000:]}")
             time.sleep(0.2)
         yield f"http://127.0.0.1:{port}/predict"
     finally:
@@ -109,7 +135,8 @@ def running_litserve(python: Path, graph: Path, package: ModelPackage, cores: in
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
@@ -125,8 +152,8 @@ class Ways:
 
     Parameters
     ----------
-    gateway, triton, litserve
-        Addresses; the last is empty where it is not measured.
+    gateway, triton
+        Addresses.
     token
         The gateway's.
     content
@@ -137,15 +164,12 @@ class Ways:
         Threads that decode in this process.
     """
 
-    def __init__(
-        self, gateway: str, triton: str, litserve: str, token: str, content: bytes, packages: dict[str, ModelPackage], cores: int
-    ) -> None:
+    def __init__(self, gateway: str, triton: str, token: str, content: bytes, packages: dict[str, ModelPackage], cores: int) -> None:
         self._metadata = (("authorization", f"Bearer {token}"),)
         self._channels = [grpc.aio.insecure_channel(gateway, APART) for _ in range(CHANNELS)]
         self._stubs = itertools.cycle([inference_pb2_grpc.InferenceServiceStub(channel) for channel in self._channels])
         self._triton = [grpc.aio.insecure_channel(triton, APART) for _ in range(CHANNELS)]
         self._infers = itertools.cycle([channel.unary_unary(INFER) for channel in self._triton])
-        self._litserve = litserve
         self._http = aiohttp.ClientSession()
         self._content = content
         self._packages = packages
@@ -175,12 +199,26 @@ class Ways:
     def _prepare(self, name: str) -> bytes:
         return self._templates[name].build(prepare(decode(self._content).pixels, self._packages[name].input))
 
-    async def peer(self) -> None:
-        """Through LitServe."""
+    async def peer(self, name: str, address: str) -> None:
+        """Through a peer."""
         # Encoded for every call, as the gateway's request is.
-        async with self._http.post(self._litserve, json={"image": base64.b64encode(self._content).decode()}) as answer:
+        image = base64.b64encode(self._content).decode()
+        async with self._http.post(address, json={"image": image} if name == "LitServe" else {"images": [image]}) as answer:
             answer.raise_for_status()
             await answer.json()
+
+    async def ready(self, name: str, address: str, seconds: float = 120.0) -> None:
+        """Wait until a peer answers: BentoML listens before its worker has the model."""
+        until = time.monotonic() + seconds
+        while True:
+            try:
+                await self.peer(name, address)
+            except aiohttp.ClientError:
+                if time.monotonic() > until:
+                    raise
+                await asyncio.sleep(0.5)
+            else:
+                return
 
     async def stream(self, name: str, count: int) -> float:
         """Send so many images through one PredictStream; gives answers a second."""
@@ -199,13 +237,15 @@ class Ways:
         return count / (time.perf_counter() - begin)
 
 
-async def bars(ways: Ways, model: str, concurrency: Sequence[int], seconds: float, repeats: int, *, litserve: bool) -> None:
-    """Print the gateway beside decoding and Triton without it, and beside LitServe, taken in turn."""
+async def bars(ways: Ways, model: str, concurrency: Sequence[int], seconds: float, repeats: int, peers: Mapping[str, str]) -> None:
+    """Print the gateway beside decoding and Triton without it, and beside peers (addresses by name), taken in turn."""
     calls: dict[str, Call] = {
         "Predict": lambda: ways.predict(model),
         "decode + Triton direct": lambda: ways.decode_and_direct(model),
-        **({"LitServe": ways.peer} if litserve else {}),
+        **{name: partial(ways.peer, name, address) for name, address in peers.items()},
     }
+    for name, address in peers.items():
+        await ways.ready(name, address)
     for call in calls.values():
         await closed_loop(call, 4, min(2.0, seconds))
     print(
@@ -224,18 +264,41 @@ async def bars(ways: Ways, model: str, concurrency: Sequence[int], seconds: floa
             print(f"| {callers} | {name} | {' | '.join(figures)} | {rates:.2f} | {tails:.2f} |")
 
 
+def queueing_p99(load: float) -> float:
+    """Give the 99 % quantile of the wait before one server, in its service times, where calls come at random and all take alike (M/D/1), 0 < load < 1.
+
+    Source: the exponential tail of the wait, ``C exp(-t x)`` with ``load (exp(t) - 1) = t`` (Asmussen, "Applied Probability and Queues", chapter XIII).
+    """
+    low, high = 1e-6, 50.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if load * math.expm1(middle) < middle else (low, middle)
+    return math.log((1 - load) / (load * math.exp(low) - 1) / 0.01) / low
+
+
 async def at_70_percent(ways: Ways, model: str, seconds: float, repeats: int) -> None:
-    """Print latencies at 70 % of what the gateway can answer, callers coming at random."""
+    """Print latencies at 70 % of what the gateway can answer, callers coming at random.
+
+    The last column is what no server can be under that answers one after the other as fast as eight callers had it: its queue's own p99 and the time of one
+    call. Only answers that overlap better than with eight callers, or a lone caller who is answered slower, bring p99 below it.
+    """
 
     async def call() -> None:
         await ways.predict(model)
 
     alone = (await closed_loop(call, 1, seconds)).p50
-    print("\n| 70 % load, open loop | rate/s | p50 ms | p99 ms | service time ms | p99 in service times |\n|---|---|---|---|---|---|")
+    print(
+        "\n| 70 % load, open loop | rate/s | p50 ms | p99 ms | service time ms | p99 in service times | of a queue before one server |"
+        "\n|---|---|---|---|---|---|---|"
+    )
     for number in range(repeats):
         able = (await closed_loop(call, 8, seconds)).rate
-        load = await open_loop(call, 0.7 * able, 3 * seconds, number)
-        print(f"| {model} | {0.7 * able:.1f} | {load.p50:.1f} | {load.p99:.1f} | {alone:.1f} | {load.p99 / alone:.1f} |")
+        load = await open_loop(call, 0.7 * able, 5 * seconds, number)
+        least = 1 + queueing_p99(0.7) * 1e3 / able / alone
+        print(
+            f"| {model} | {0.7 * able:.1f} | {load.p50:.1f} | {load.p99:.1f} | {alone:.1f} | {load.p99 / alone:.1f} | {least:.1f} |",
+            flush=True,
+        )
 
 
 async def tasks_and_streams(ways: Ways, tasks: dict[str, str], seconds: float, repeats: int) -> None:

@@ -14,7 +14,7 @@ pytest_plugins = ["stack_fixture"]
 ROOT = Path(__file__).resolve().parent.parent
 
 
-ENGINES = ("contract", "e2e", "faults", "local")
+ENGINES = ("contract", "e2e", "faults", "local", "pairs", "upgrade")
 """Folders whose tests start Ray, Triton, databases or the whole stack, and wait for them more than they work."""
 
 

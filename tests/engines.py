@@ -75,27 +75,37 @@ class RayHead:
             "RAY_memory_monitor_refresh_ms": "0",
         }
 
-    def start(self, timeout: float = 90.0) -> None:
-        """Start and wait until jobs can be submitted."""
+    def start(self, timeout: float = 90.0, tries: int = 4) -> None:
+        """Start and wait until jobs can be submitted and run; again where a starved machine takes longer than Ray's own half minute for a node."""
+        for _ in range(tries):
+            if self._begin(timeout):
+                return
+            self.stop()
+            self.temp = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+        raise RuntimeError(f"Ray's head did not come up:\n{(self.folder / 'ray.log').read_text()[-3000:]}")
+
+    def _begin(self, timeout: float) -> bool:
         command = ray_head.command(self.ports, cpus=self.cpus, object_store_bytes=200 * 1024 * 1024, temp=self.temp)
         with (self.folder / "ray.log").open("ab") as log:
             self._process = subprocess.Popen(
                 command, env=self.env, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
             )
         limit = time.monotonic() + timeout
-        while time.monotonic() < limit:
-            if self._process.poll() is not None:
-                break
-            request = urllib.request.Request(
-                f"{self.address}/api/jobs/", headers={"Authorization": f"Bearer {self.token_path.read_text()}"}
-            )
-            try:
-                with urllib.request.urlopen(request, timeout=5) as answer:
-                    if answer.status == 200:
-                        return
-            except (OSError, urllib.error.URLError):
-                time.sleep(0.2)
-        raise RuntimeError(f"Ray's head did not come up:\n{(self.folder / 'ray.log').read_text()[-3000:]}")
+        while time.monotonic() < limit and self._process.poll() is None:
+            # The dashboard answers before there is a node that anything could run on.
+            if b'"ALIVE"' in self._ask("/nodes?view=summary") and self._ask("/api/jobs/"):
+                return True
+            time.sleep(0.2)
+        return False
+
+    def _ask(self, path: str) -> bytes:
+        """Give what the dashboard answers; nothing where it does not."""
+        request = urllib.request.Request(f"{self.address}{path}", headers={"Authorization": f"Bearer {self.token_path.read_text()}"})
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                return bytes(answer.read())
+        except (OSError, urllib.error.URLError):
+            return b""
 
     def kill(self) -> None:
         """Kill the head's own processes at once, as a machine's failure would; jobs and workers are left to notice."""
@@ -158,9 +168,14 @@ class Postgres:
                     parent.chmod(parent.stat().st_mode | 0o011)
         data = self.folder / "data"
         self._run(self._bin / "initdb", "-D", str(data), "-U", "oteo", "--auth=trust", "--no-sync", "--no-locale", "-E", "UTF8")
+        self.resume()
+
+    def resume(self) -> None:
+        """Start the server on the cluster that is there."""
         options = (
             f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.folder} -c fsync=off -c max_connections=100"
         )
+        data = self.folder / "data"
         self._run(self._bin / "pg_ctl", "-D", str(data), "-l", str(self.folder / "log"), "-w", "-o", options, "start")
 
     def new_url(self) -> str:
@@ -179,8 +194,9 @@ class Postgres:
         if file.exists():
             pid = int(file.read_text().splitlines()[0])
             os.kill(pid, signal.SIGINT)
-            limit = time.monotonic() + 10
-            while psutil.pid_exists(pid) and time.monotonic() < limit:
+            limit = time.monotonic() + 20
+            # Its file goes last; the process itself may stay as a zombie of whoever does not wait for it.
+            while file.exists() and time.monotonic() < limit:
                 time.sleep(0.1)
 
     def _run(self, *command: str | Path) -> None:

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
+from oteo_core.access import Crowd
 from oteo_core.server import Server, build_server
 from oteo_core.settings import CoreSettings
 
@@ -16,14 +17,22 @@ from oteo_core.settings import CoreSettings
 class LiveServer:
     """A running server; `stop` drains it."""
 
-    def __init__(self, settings: CoreSettings, register: Callable[[Any], Sequence[str]], generic_handlers: Sequence[Any] = ()) -> None:
+    def __init__(
+        self,
+        settings: CoreSettings,
+        register: Callable[[Any], Sequence[str]],
+        generic_handlers: Sequence[Any] = (),
+        crowd: Crowd | None = None,
+    ) -> None:
         self.settings = settings
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
 
         async def start() -> Server:
-            server = build_server(settings, service="test", register=register, generic_handlers=generic_handlers, listen="127.0.0.1:0")
+            server = build_server(
+                settings, service="test", register=register, generic_handlers=generic_handlers, listen="127.0.0.1:0", crowd=crowd
+            )
             await server.start()
             return server
 
@@ -48,10 +57,10 @@ class LiveServer:
 
 @contextmanager
 def live_server(
-    settings: CoreSettings, register: Callable[[Any], Sequence[str]], generic_handlers: Sequence[Any] = ()
+    settings: CoreSettings, register: Callable[[Any], Sequence[str]], generic_handlers: Sequence[Any] = (), crowd: Crowd | None = None
 ) -> Iterator[LiveServer]:
     """Run a server for the length of a block."""
-    server = LiveServer(settings, register, generic_handlers)
+    server = LiveServer(settings, register, generic_handlers, crowd)
     try:
         yield server
     finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,9 @@ from oteo_core.operations import OperationManager, OperationStore
 from oteo_core.settings import CoreSettings
 from oteo_protos.augment.v1 import dataset_pb2
 
+SLOWER = float(os.environ.get("OTEO_TEST_SLOWER", "1"))
+"""How many times longer than on an idle machine is waited; a busy one may raise it."""
+
 
 class Toy:
     """A manager of toy operations, its log and what a test asks about them."""
@@ -32,18 +37,31 @@ class Toy:
         if reconcile:
             self.manager.start_reconciler()
 
+    @property
+    def any_manager(self) -> OperationManager:
+        """The manager that the next call is made of."""
+        return self.manager
+
     def start(self, method: str, /, request_id: str = "", resource: str = "", **fields: Any) -> str:
         """Begin an operation; give its name."""
         options = {name: fields.pop(name) for name in ("deadline", "on_cleanup") if name in fields}
         message = request(log=str(self.log), **fields)
-        operation = self.manager.start(
+        operation = self.any_manager.start(
             method, message, metadata=dataset_pb2.ImportDatasetMetadata(), request_id=request_id, resource=resource, **options
         )
         return str(operation.name)
 
     def get(self, name: str) -> operations_pb2.Operation:
         """Give the operation."""
-        return self.manager.get(name)
+        return self.any_manager.get(name)
+
+    def cancel(self, name: str) -> None:
+        """Ask the operation to stop."""
+        self.any_manager.cancel(name)
+
+    def give_up_after(self, seconds: float) -> None:
+        """Take a silent job for dead after so long."""
+        self.manager.reconciler.heartbeat_timeout = seconds
 
     def progress(self, name: str) -> Any:
         """Give the operation's progress."""
@@ -53,7 +71,7 @@ class Toy:
 
     def wait(self, name: str, timeout: float = 60.0) -> operations_pb2.Operation:
         """Wait until it has ended."""
-        limit = time.monotonic() + timeout
+        limit = time.monotonic() + SLOWER * timeout
         while time.monotonic() < limit:
             operation = self.get(name)
             if operation.done:
@@ -90,7 +108,7 @@ class Toy:
 
     def wait_line(self, word: str, timeout: float = 60.0) -> list[str]:
         """Wait for a line that begins with a word; give its parts."""
-        limit = time.monotonic() + timeout
+        limit = time.monotonic() + SLOWER * timeout
         while time.monotonic() < limit:
             found = self.lines(word)
             if found:
@@ -110,6 +128,30 @@ class Toy:
         """End the manager."""
         self.manager.close()
         self.store.close()
+
+
+class TwoToys(Toy):
+    """Two replicas on one database, both reconciling; calls go to one and the other in turn."""
+
+    def __init__(self, settings: CoreSettings, runner: JobRunner, other: JobRunner) -> None:
+        super().__init__(settings, runner)
+        self.second = Toy(settings, other)
+        self._managers = itertools.cycle((self.manager, self.second.manager))
+
+    @property
+    def any_manager(self) -> OperationManager:
+        """The manager whose turn it is."""
+        return next(self._managers)
+
+    def give_up_after(self, seconds: float) -> None:
+        """Have both take a silent job for dead after so long."""
+        super().give_up_after(seconds)
+        self.second.give_up_after(seconds)
+
+    def close(self) -> None:
+        """End both."""
+        self.second.close()
+        super().close()
 
 
 def alive(pid: int) -> bool:

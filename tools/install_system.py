@@ -1,6 +1,6 @@
 """Install what the tests need from the operating system: PostgreSQL's server, dcmtk's reader of DICOM, and what checks the examples.
 
-Debian and its kin are served by apt-get when this runs as root; elsewhere the message says what to install. PostgreSQL is needed; without
+With ``--long`` also what the long tests alone need: what builds images, and what copies buckets. Debian and its kin are served by apt-get when this runs as root; elsewhere the message says what to install. PostgreSQL is needed; without
 the rest, tests are skipped and say so. No JDK is installed: Java's libraries are, where there is one.
 """
 
@@ -50,9 +50,15 @@ def missing_for_callers() -> list[str]:
     return [package for file, package in wanted.items() if not Path(file).exists()]
 
 
+def missing_for_long_tests() -> list[str]:
+    """Give the packages of Debian that the long tests alone need and that are not there: to build container images, and to copy a bucket."""
+    return [program for program in ("buildah", "debootstrap", "rclone") if shutil.which(program) is None]
+
+
 def main() -> int:
-    """Install what is missing; give the exit status."""
-    groups = [group for group in (missing(), missing_for_callers()) if group]
+    """Install what is missing, with ``--long`` for the long tests too; give the exit status."""
+    for_long_tests = missing_for_long_tests if "--long" in sys.argv[1:] else list
+    groups = [group for group in (missing(), for_long_tests(), missing_for_callers()) if group]
     if groups and shutil.which("apt-get") and os.geteuid() == 0:
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         subprocess.run(["apt-get", "update", "-qq"], check=False, env=environment)
@@ -63,6 +69,8 @@ def main() -> int:
     wanted = missing()
     if callers := missing_for_callers():
         print(f"Without {' '.join(callers)} (Debian) tests of the examples in Java and C# are skipped.", file=sys.stderr)
+    if absent := for_long_tests():
+        print(f"Without {' '.join(absent)} (Debian) tests that build container images or copy a bucket are skipped.", file=sys.stderr)
     if "dcmtk" in wanted:
         print(
             "Without dcmtk (Debian: sudo apt-get install dcmtk) the test that reads de-identified files with dcmdump is skipped.",

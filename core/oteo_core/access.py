@@ -104,6 +104,31 @@ class Door(Protocol):
         """
 
 
+class Crowd(Protocol):
+    """Knows of calls that would be refused for want of room or of time, so that their messages need not be read first."""
+
+    def waits(self, method: str) -> bool:
+        """Say whether calls of a method have to wait at the moment, so that its callers are to be checked."""
+
+    def check(self, method: str, caller: str, remaining: float | None) -> None:
+        """Refuse a call that would be refused anyway.
+
+        Parameters
+        ----------
+        method
+            Full method, ``/package.Service/Method``.
+        caller
+            The identity's name.
+        remaining
+            Seconds that the caller still waits; None: for ever.
+
+        Raises
+        ------
+        ResourceExhausted
+            With the time after which to try again.
+        """
+
+
 class SharedTokenDoor:
     """The door of a service that answers only Oteo's own parts.
 

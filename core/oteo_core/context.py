@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -13,7 +12,24 @@ from oteo_core.access import NOBODY, Identity
 from oteo_core.errors import Cancelled, DeadlineExceeded
 
 
-@dataclass
+class Flag:
+    """Is set once. A `threading.Event` for which nobody waits, at a tenth of its price: every call has one."""
+
+    __slots__ = ("_on",)
+
+    def __init__(self) -> None:
+        self._on = False
+
+    def set(self) -> None:
+        """Set it."""
+        self._on = True
+
+    def is_set(self) -> bool:
+        """Tell whether it is set."""
+        return self._on
+
+
+@dataclass(slots=True)
 class CallContext:
     """One call.
 
@@ -43,7 +59,7 @@ class CallContext:
     caller: str = ""
     identity: Identity = NOBODY
     deadline: float | None = None
-    cancelled: threading.Event = field(default_factory=threading.Event)
+    cancelled: Flag = field(default_factory=Flag)
     settle: Callable[[str, str], Awaitable[None]] | None = None
     notes: dict[str, Any] = field(default_factory=dict)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from typing import Any
@@ -21,6 +22,49 @@ SECONDS = Histogram(
 # Each gauge says how those of several processes make one: see prometheus_client, "multiprocess mode".
 IN_FLIGHT = Gauge("oteo_rpc_in_flight", "Calls that are being answered.", ["method"], multiprocess_mode="livesum")
 
+_MOST_METHODS = 1000
+_MADE_UP = "other"
+
+
+class MethodFigures:
+    """The metrics of one method's calls, found once: looking labels up costs more than counting.
+
+    Parameters
+    ----------
+    method
+        Full method.
+    """
+
+    __slots__ = ("_handled", "_method", "_seconds", "in_flight")
+
+    def __init__(self, method: str) -> None:
+        self._method = method
+        self._handled: dict[str, Counter] = {}
+        self._seconds = SECONDS.labels(method)
+        self.in_flight = IN_FLIGHT.labels(method)
+        """Calls that are being answered."""
+
+    def ended(self, code: str, seconds: float) -> None:
+        """Count a call that ended with a code after so many seconds."""
+        handled = self._handled.get(code)
+        if handled is None:
+            handled = self._handled[code] = HANDLED.labels(self._method, code)
+        handled.inc()
+        self._seconds.observe(seconds)
+
+
+_METHODS: dict[str, MethodFigures] = {}
+
+
+def figures_of(method: str) -> MethodFigures:
+    """Give the metrics of a method. Beyond a thousand of them a name is made up by somebody, and all such share one."""
+    found = _METHODS.get(method)
+    if found is None:
+        name = method if len(_METHODS) < _MOST_METHODS else _MADE_UP
+        found = _METHODS.get(name) or _METHODS.setdefault(name, MethodFigures(name))
+    return found
+
+
 AUDIT_RECORDS = Counter("oteo_audit_records_total", "Records of the audit log that were written, by kind.", ["kind"])
 AUDIT_FAILURES = Counter("oteo_audit_failures_total", "Records of the audit log that could not be written.")
 
@@ -36,6 +80,20 @@ SILENT = Gauge(
     ["service"],
     multiprocess_mode="livemax",
 )
+
+
+class _Lines:
+    """Writes lines to standard error, whatever that is at the moment. A line that cannot be written is lost, and nothing else with it."""
+
+    def __init__(self, *_: Any) -> None:
+        """Take the logger's name, which the line has or has not."""
+
+    def msg(self, line: str) -> None:
+        """Write a line in one piece; the stream is line-buffered."""
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"{line}\n")
+
+    debug = info = warning = error = critical = exception = msg
 
 
 def configure_logging(settings: CoreSettings, service: str) -> None:
@@ -55,10 +113,11 @@ def configure_logging(settings: CoreSettings, service: str) -> None:
         structlog.processors.format_exc_info,
     ]
     renderer: Any = structlog.processors.JSONRenderer() if settings.log_format == "json" else structlog.dev.ConsoleRenderer(colors=False)
+    # Ours are written without the standard library's records, which cost more than the lines: each call has one.
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        logger_factory=_Lines,
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)

@@ -16,13 +16,15 @@ from oteo_automl.candidates.training import Diverged, Recipe
 from oteo_automl.search import search as searching
 from oteo_automl.search.budget import Budget
 from oteo_automl.search.choosing import choose_result
-from oteo_automl.search.classification_pieces import Problem, StoredModel, refit, train_network
+from oteo_automl.search.classification_pieces import Problem, StoredModel, judging_interval, refit, train_network
 from oteo_automl.search.classification_work import Settings
 from oteo_automl.search.data import ArrayCache
 from oteo_automl.search.distillation import without_held_out
 from oteo_automl.search.folded import gather_folds, rotated, train_fold
+from oteo_automl.search.folds_queue import Folds
 from oteo_automl.search.pieces import FOLDS_OF, PieceResult, fold_name, model_name, result_name
 from oteo_automl.search.result import EpochRecord, Plan
+from oteo_automl.search.schedule import plan_rungs
 from oteo_automl.search.scoring import score
 from oteo_automl.search.search import Search
 from oteo_automl.search.tracker import NoTracker
@@ -178,6 +180,26 @@ def test_networks_of_all_folds_are_mixed_with_classifiers_on_all_rows(world: Wor
     assert [part.kind for part in teacher.parts].count("test-fixed") == len(teacher.parts)
 
 
+def test_luck_on_the_first_fold_does_not_hide_what_all_folds_are_together(world: World) -> None:
+    for number, name in enumerate(("classical-logistic", "classical-svm")):
+        world.classifier(name, 1.0, 10 + number)
+    world.network(dict.fromkeys(range(FOLDS), 1.2))
+    lucky = world.network({0: 1.3})
+    lucky.candidate = "timm-resnet10t"
+    assert lucky.loss("log_loss") < min(trial.loss("log_loss") for trial in world.trials[:-1])
+    result, _ = world.choose()
+    assert "timm-resnet18" in result.best.parameters["candidates"]
+    assert lucky.id not in result.best.parameters["parts"]
+    assert len(result.best.validation.labels) == COUNT
+
+
+def test_a_network_of_all_folds_is_looked_at_however_many_classifiers_are_ahead_of_it(world: World) -> None:
+    for number in range(12):
+        world.classifier(f"classical-{number}", 1.3, 10)
+    world.network(dict.fromkeys(range(FOLDS), 1.2))
+    assert "timm-resnet18" in world.choose()[0].best.parameters["candidates"]
+
+
 def test_alone_it_takes_the_place_of_the_first_folds_network_within_the_time_for_an_image(world: World) -> None:
     parent = world.network(dict.fromkeys(range(FOLDS), 1.2))
     result, _ = world.choose()
@@ -204,13 +226,13 @@ def test_a_fold_is_trained_on_what_the_others_hold_out() -> None:
     assert set(rotated(problem, 2).held_out.tolist()) == set(np.flatnonzero(folds == 2).tolist())
     # Rows without a fold are always learnt from.
     assert set(range(6)) <= set(rotated(problem, 2).learnt_from.tolist())
-    recipe, until = Recipe(batch=16, rate=3e-3), time.time() + 60.0
+    recipe, until = Recipe(batch=16, rate=3e-3), time.time() + 600.0
     first = train_network(problem, "t000-timm-resnet10t", 0, "resnet10t", recipe, 2, 2, until)
     trial = Trial("t000-timm-resnet10t", "timm-resnet10t", recipe=recipe, rungs=[2], state=FINISHED, results=[first])
     name = fold_name(trial.id, 2)
     once = train_fold(problem, name, 2, "resnet10t", recipe, 2, until)
     # A piece that is done gives its result at once.
-    assert train_fold(problem, name, 2, "resnet10t", recipe, 2, until) == once
+    assert train_fold(problem, name, 2, "resnet10t", recipe, 2, until).to_json() == once.to_json()
     [(_, folded)] = gather_folds([trial], problem)
     stored = StoredModel.from_bytes(kept.data[model_name(folded.id)])
     assert set(folds[stored.rows].tolist()) == {0, 2}
@@ -313,8 +335,87 @@ def test_a_fold_that_diverges_or_is_far_below_its_siblings_is_begun_again_once(m
     assert all("begun after" in one.notes[0] for one in again)
 
 
-def test_without_time_for_all_folds_none_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_time_for_half_of_the_folds_none_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     work = Foldable()
-    monkeypatch.setattr(searching.Speeds, "epoch", lambda *_: 2.0)
+    monkeypatch.setattr(searching.Speeds, "epoch", lambda *_: 4.0)
     run(work, monkeypatch)
     assert not [name for name in work.begun if "fold" in name]
+
+
+def test_a_plan_is_as_long_as_leaves_time_for_the_other_folds() -> None:
+    alone = plan_rungs(200, budget=600.0, pretrained=False, epoch_seconds=1.5)
+    folded = plan_rungs(200, budget=600.0, pretrained=False, epoch_seconds=1.5, waves=4)
+    assert alone[-1] == 60
+    # The network itself and its four folds, and something left for others.
+    assert 0.4 * 600.0 < 5 * folded[-1] * 1.5 < 0.6 * 600.0
+    # Side by side they take half of the time.
+    assert plan_rungs(200, budget=600.0, pretrained=False, epoch_seconds=1.5, waves=2)[-1] == 60
+
+
+def test_where_a_fold_would_learn_too_little_one_network_gets_the_time() -> None:
+    assert plan_rungs(200, budget=30.0, pretrained=False, epoch_seconds=1.5, waves=4) == plan_rungs(
+        200, budget=30.0, pretrained=False, epoch_seconds=1.5
+    )
+
+
+def test_half_of_the_folds_are_begun_where_there_is_no_time_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = Foldable()
+    folds = Folds(work)
+    parent = Trial("t000-net", "net", recipe=Recipe(), rungs=[10], rung=0, state="finished", results=[work._result("", 10, 0.3)])
+    needed = 10 * 1.15
+    assert folds.next([parent], lambda _: 1.0, 1.9 * needed, 1) is None
+    begun = folds.next([parent], lambda _: 1.0, 2.1 * needed, 1)
+    assert begun is not None
+    assert begun.fold == 1
+    # The second still fits, the third does not.
+    assert folds.next([parent], lambda _: 1.0, 1.1 * needed, 1) is not None
+    assert folds.next([parent], lambda _: 1.0, 0.1 * needed, 1) is None
+
+
+def test_judging_takes_an_eighth_of_the_time_of_learning() -> None:
+    # 250 images at a third of the price of one that is learnt from.
+    assert judging_interval(200, 50) == 3
+    assert judging_interval(50_000, 1_000) == 1
+    assert judging_interval(200, 5_000) == 69
+
+
+def test_time_for_the_folds_of_the_best_network_is_not_for_others() -> None:
+    folds = Folds(Foldable())
+    paused = Trial("t000-net", "net", recipe=Recipe(), rungs=[2, 10], rung=0, state="paused", results=[Foldable()._result("", 2, 0.3)])
+    # Eight epochs to its end, and four folds of ten with something to spare.
+    assert folds.spoken_for([paused], lambda _: 1.0, 4, lambda _: True) == pytest.approx(8.0 + 4 * 1.15 * 10)
+    assert folds.spoken_for([paused], lambda _: 1.0, 4, lambda _: False) == 0.0
+    assert folds.spoken_for([], lambda _: 1.0, 4, lambda _: True) == 0.0
+
+
+class Ranked(Foldable):
+    """Networks of which the first is too slow for its folds; each has its own cost."""
+
+    def __init__(self, costs: dict[str, float]) -> None:
+        super().__init__()
+        self.entries = [Entry(name, model=name) for name in costs]
+        self.costs, self.train_count = costs, 200
+
+    def cost(self, entry: Entry) -> float:
+        return self.costs[entry.name]
+
+
+def ranked(slow: float) -> tuple[Ranked, Search[list[Trial]]]:
+    work = Ranked({"slow": slow, "quick": 0.5})
+    return work, Search(work, InlineExecutor(), Budget.resume(work.checkpoints, 60.0, 0.0), Plan(), NoTracker())
+
+
+@pytest.mark.parametrize(("slow", "first"), [(2.0, "quick"), (0.6, "slow")])
+def test_networks_that_can_be_trained_on_all_folds_come_first(slow: float, first: str) -> None:
+    _, found = ranked(slow)
+    assert next(one.name for one in found._unstarted([])) == first
+
+
+def test_another_network_is_not_begun_in_the_time_for_the_folds_of_the_best() -> None:
+    work, found = ranked(2.0)
+    begun = Trial("t000-quick", "quick", recipe=Recipe(), rungs=[2, 10], rung=0, state="paused", results=[work._result("", 2, 0.3)])
+    found._trials.append(begun)
+    assert [one.name for one in found._unstarted([begun])] == ["slow"]
+    # Of 30 seconds the quick one needs 27; the slow one's first look would take 4.
+    found._budget.spent_before = 30.0
+    assert found._unstarted([begun]) == []

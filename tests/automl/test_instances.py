@@ -12,13 +12,15 @@ from oteo_automl.dense.base import find_task
 from oteo_automl.dense.segment.masks import EMBEDDING, mask_logits
 from oteo_automl.dense.segment.objects import class_maps, height_loss
 from oteo_automl.dense.segment.targets import normalised_distance
+from oteo_automl.dense.segment.tuning import tune_watershed
 from oteo_core.datasets import MaskEncoding
 from oteo_core.errors import InvalidArgument
 from oteo_core.evaluation.instances import instance_scores
 from oteo_core.images import InputPolicy
 from oteo_core.images.geometry import place
 from oteo_core.packages.answers import Instances
-from oteo_core.packages.decoding.instances import WATERSHED, decode_instances, watershed_objects
+from oteo_core.packages.decoding.instances import decode_instances
+from oteo_core.packages.decoding.watershed import WATERSHED, watershed_objects
 
 TASK = find_task("instance_segmentation")
 
@@ -83,6 +85,36 @@ def test_the_graph_answers_as_pytorch_and_its_answers_are_objects(learnt):
     truths = [made.data.truths(row) for row in made.held_out.tolist()]
     assert instance_scores(truths, answers, 1)["pq"] > 0.8
     assert all(one.ids.max(initial=0) == len(one.labels) == len(one.scores) for one in answers)
+
+
+def _rods(index: int, side: int = 64) -> np.ndarray:
+    """Draw a rod of two halves, side by side without a waist between them: only what is learnt tells them apart."""
+    ids = np.zeros((side, side), np.int32)
+    top = 8 + index
+    ids[top : top + 14, 6:32], ids[top : top + 14, 32:58] = 1, 2
+    return ids
+
+
+@pytest.mark.parametrize("knows", ["heights", "outlines"])
+def test_objects_are_told_apart_by_what_is_right_on_held_out_images(knows):
+    """Heights that say nothing: discs are split at their waists. A waist that is not there: rods are split by their heights."""
+    rng = np.random.default_rng(0)
+    found, heights, truths = [], [], []
+    for index in range(6):
+        ids = _rods(index) if knows == "heights" else touching(index)[1].astype(np.int32)
+        inside = (ids > 0).astype(np.float32)
+        found.append(np.stack([1 - inside, inside]))
+        learnt = normalised_distance(ids).astype(np.float32) / 255.0
+        heights.append(learnt if knows == "heights" else rng.uniform(0.3, 0.7, ids.shape).astype(np.float32) * inside)
+        truths.append(as_truth(ids))
+    settings = tune_watershed(found, heights, truths, 1, 120.0)
+    assert (settings["distance"] > 0.6) == (knows == "outlines")
+    outputs = {"probabilities": np.stack(found), "heights": np.stack(heights)}
+    answers = decode_instances(outputs, [(64, 64)] * 6, InputPolicy(64, 64, 3), settings)
+    assert [len(one.labels) for one in answers] == [len(one.labels) for one in truths]
+    assert instance_scores(truths, answers, 1)["pq"] > 0.9
+    alone = decode_instances(outputs, [(64, 64)] * 6, InputPolicy(64, 64, 3), {"distance": 0.0 if knows == "outlines" else 1.0})
+    assert instance_scores(truths, alone, 1)["pq"] < 0.7
 
 
 def test_maps_made_by_hand_decode_to_the_objects_they_came_from():

@@ -8,9 +8,10 @@ import torch
 from segment_sets import again, discs, exported, taught, write_set
 
 from oteo_automl.candidates.augmenting import STRENGTHS
-from oteo_automl.dense.base import find_task
+from oteo_automl.dense.base import DenseData, find_task
 from oteo_automl.dense.segment.augmenting import LOOKS, Look, change_look, move
 from oteo_automl.dense.segment.losses import cross_entropy_and_dice
+from oteo_automl.dense.segment.networks import standardised
 from oteo_automl.dense.segment.patches import Points
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import DatasetInfo, DatasetReader, DatasetWriter, MaskEncoding, Polygons, Rle, Sample
@@ -318,3 +319,46 @@ def test_large_images_are_learnt_from_patches_and_at_three_resolutions():
     assert seen == [(2, 1, 256, 256)]
     assert all(parameter.grad is not None for parameter in network.deep_heads.parameters())
     assert len(lesson.order(0)) >= 64
+
+
+def test_another_lamp_or_white_balance_changes_nothing_that_the_network_sees():
+    generator = torch.Generator().manual_seed(0)
+    planes = torch.rand((2, 3, 32, 48), generator=generator) * 0.5 + 0.2
+    gain, offset = torch.tensor([0.6, 0.9, 1.1]).view(1, 3, 1, 1), torch.tensor([0.1, 0.0, -0.05]).view(1, 3, 1, 1)
+    seen = standardised(planes)
+    assert torch.allclose(standardised(planes * gain + offset), seen, atol=0.1)
+    assert not torch.allclose(planes * gain + offset, planes, atol=0.1)
+    # The bars of letterboxing do not count, and an image of one colour is no division by zero.
+    boxed = torch.nn.functional.pad(planes, (0, 0, 8, 8))
+    assert torch.allclose(standardised(boxed)[:, :, 8:-8], seen, atol=1e-4)
+    for level in (0.0, 0.7):
+        assert standardised(torch.full((1, 3, 32, 32), level)).abs().max() < 1e-3
+
+
+def test_levels_that_may_be_measured_are_kept():
+    maps = np.zeros((4, 32, 32), np.uint8)
+    maps[:, 8:20, 8:20] = 1
+    for dtype, channels, relative in (("uint8", 1, True), ("float32", 1, False), ("uint8", 3, False)):
+        facts = TASK.facts(maps, np.arange(4), InputPolicy(32, 32, channels, dtype=dtype), 1)
+        network = TASK.network(TASK.candidates[0], 1, channels, [0.3] * channels, [0.1] * channels, facts).eval()
+        image = np.random.default_rng(0).uniform(60, 120, (1, 32, 32, channels)).astype(np.uint8)
+        brighter = torch.from_numpy(image + 40)
+        with torch.inference_mode():
+            same = torch.allclose(network(torch.from_numpy(image)), network(brighter), atol=1e-3)
+        assert same == relative
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shape", "resize"),
+    [
+        ([(256, 256)] * 8 + [(520, 696)] * 2, 1.0, "letterbox"),
+        ([(640, 480)] * 7 + [(480, 480)] * 3, 4 / 3, "letterbox"),
+        ([(640, 480)] * 10, 4 / 3, "stretch"),
+    ],
+)
+def test_images_of_several_shapes_get_an_input_that_most_of_them_fill(sizes, shape, resize):
+    names = [str(index) for index in range(len(sizes))]
+    data = DenseData(names, [], ("thing",), np.array(["train"] * len(sizes)), names, np.array(sizes), lambda _index: None)
+    policy = TASK.policy(data, gpu=False, budget=3000.0, channels=1)
+    assert policy.resize == resize
+    assert policy.width / policy.height == pytest.approx(shape, rel=0.12)

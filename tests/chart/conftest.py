@@ -14,8 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "gateway"))
 
 from charting import PRESETS
 from engine_fixtures import postgres
+from sites import make_site, store
 
-__all__ = ["postgres"]
+__all__ = ["make_site", "postgres", "store"]
 
 
 @pytest.fixture(params=PRESETS)

@@ -1,13 +1,39 @@
-"""The custom resources that the chart makes, as far as it uses them: a field that is not written here is refused.
+"""What custom resources are checked against.
 
-Written from the projects' API references: KubeRay 1.7 (``ray.io/v1``), KEDA 2 (``keda.sh/v1alpha1``), Gateway API 1.4, cert-manager 1, Prometheus operator.
+Those of KEDA, cert-manager, the Gateway API and the Prometheus operator: the projects' own types and schemas, which ``make chart-tools`` fetches. KubeRay
+publishes none in a package, so its RayCluster is a closed model here, written from its API reference (1.7), with the rules that its operator applies beside.
+What KEDA's schema leaves open, the metadata of triggers, is a model here too.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from charting import ROOT, Object
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+
+SCHEMAS = ROOT / ".build/chart-tools/custom-resources"
+PUBLISHED = ("cert-manager.io", "gateway.networking.k8s.io", "keda.sh", "monitoring.coreos.com")
+"""Groups whose projects' types and schemas are packages."""
+
+
+def is_published(found: Object) -> bool:
+    """Tell whether an object's own project publishes its schema."""
+    return str(found["apiVersion"]).partition("/")[0] in PUBLISHED
+
+
+def complaints(objects: Sequence[Object]) -> list[str]:
+    """Give what the schemas of their projects say against custom resources: fields that are not known, values of no right form, what is missing."""
+    assert (SCHEMAS / "there.txt").is_file(), f"the schemas of custom resources are not in {SCHEMAS}: run `make chart-tools`"
+    script = Path(__file__).with_suffix(".mjs")
+    done = subprocess.run(["node", str(script), str(SCHEMAS)], input=json.dumps(objects), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found: list[str] = json.loads(done.stdout)
+    return found
 
 
 class Closed(BaseModel):
@@ -89,16 +115,31 @@ class RayClusterSpec(Closed):
 
 
 class RayCluster(Closed):
+    """A cluster of Ray, with what KubeRay's operator refuses besides what its schema does."""
+
     apiVersion: Literal["ray.io/v1"]
     kind: Literal["RayCluster"]
     metadata: Meta
     spec: RayClusterSpec
 
-
-class Target(Closed):
-    apiVersion: str
-    kind: str
-    name: str
+    @model_validator(mode="after")
+    def _as_the_operator_says(self) -> Self:
+        # Longer ones do not leave room for the names of its Services.
+        assert len(self.metadata.name) <= 53, self.metadata.name
+        spec = self.spec
+        assert tuple(int(part) for part in spec.rayVersion.split(".")) >= (2, 52, 0), "an older Ray knows no tokens"
+        if spec.enableInTreeAutoscaling:
+            templates = [spec.headGroupSpec.template, *(group.template for group in spec.workerGroupSpecs)]
+            # The autoscaler's second version replaces pods, it does not restart them.
+            assert {template["spec"]["restartPolicy"] for template in templates} == {"Never"}
+        for group in spec.workerGroupSpecs:
+            assert 0 <= group.minReplicas <= group.maxReplicas, group.groupName
+        variables = {variable["name"] for variable in spec.headGroupSpec.template["spec"]["containers"][0].get("env", [])}
+        assert not {"RAY_REDIS_ADDRESS", "REDIS_PASSWORD", "REDIS_USERNAME", "RAY_enable_autoscaler_v2"} & variables
+        if options := spec.gcsFaultToleranceOptions:
+            assert bool(options.redisAddress) is (options.backend != "rocksdb"), "each backend has its own fields"
+            assert (options.storage is not None) is (options.backend == "rocksdb")
+        return self
 
 
 class PrometheusTrigger(Closed):
@@ -127,163 +168,4 @@ class CpuTrigger(Closed):
     metadata: Utilization
 
 
-class HpaConfig(Closed):
-    behavior: dict[str, Any]
-
-
-class Advanced(Closed):
-    horizontalPodAutoscalerConfig: HpaConfig
-
-
-class ScaledObjectSpec(Closed):
-    scaleTargetRef: Target
-    minReplicaCount: int
-    maxReplicaCount: int
-    pollingInterval: int
-    cooldownPeriod: int
-    advanced: Advanced
-    triggers: list[Trigger | CpuTrigger] = Field(min_length=1)
-
-
-class ScaledObject(Closed):
-    apiVersion: Literal["keda.sh/v1alpha1"]
-    kind: Literal["ScaledObject"]
-    metadata: Meta
-    spec: ScaledObjectSpec
-
-
-class Parent(Closed):
-    name: str
-    namespace: str | None = None
-    sectionName: str | None = None
-
-
-class Backend(Closed):
-    name: str
-    port: int
-
-
-class RouteRule(Closed):
-    backendRefs: list[Backend]
-
-
-class RouteSpec(Closed):
-    parentRefs: list[Parent] = Field(min_length=1)
-    hostnames: list[str] = []
-    rules: list[RouteRule]
-
-
-class GRPCRoute(Closed):
-    apiVersion: Literal["gateway.networking.k8s.io/v1"]
-    kind: Literal["GRPCRoute"]
-    metadata: Meta
-    spec: RouteSpec
-
-
-class Reference(Closed):
-    group: str
-    kind: str
-    name: str
-
-
-class TlsValidation(Closed):
-    hostname: str
-    caCertificateRefs: list[Reference]
-
-
-class BackendTlsSpec(Closed):
-    targetRefs: list[Reference]
-    validation: TlsValidation
-
-
-class BackendTLSPolicy(Closed):
-    apiVersion: Literal["gateway.networking.k8s.io/v1"]
-    kind: Literal["BackendTLSPolicy"]
-    metadata: Meta
-    spec: BackendTlsSpec
-
-
-class PrivateKey(Closed):
-    algorithm: Literal["ECDSA", "RSA", "Ed25519"]
-    size: int
-    rotationPolicy: Literal["Always", "Never"]
-
-
-class CertificateSpec(Closed):
-    secretName: str
-    duration: str | None = None
-    renewBefore: str | None = None
-    privateKey: PrivateKey | None = None
-    usages: list[Literal["server auth", "client auth"]] = []
-    dnsNames: list[str] = Field(min_length=1)
-    issuerRef: Reference
-
-
-class Certificate(Closed):
-    apiVersion: Literal["cert-manager.io/v1"]
-    kind: Literal["Certificate"]
-    metadata: Meta
-    spec: CertificateSpec
-
-
-class Endpoint(Closed):
-    port: str
-    interval: str
-
-
-class ServiceMonitorSpec(Closed):
-    selector: Selector
-    targetLabels: list[str]
-    endpoints: list[Endpoint]
-
-
-class ServiceMonitor(Closed):
-    apiVersion: Literal["monitoring.coreos.com/v1"]
-    kind: Literal["ServiceMonitor"]
-    metadata: Meta
-    spec: ServiceMonitorSpec
-
-
-class PodMonitorSpec(Closed):
-    selector: Selector
-    podMetricsEndpoints: list[Endpoint]
-
-
-class PodMonitor(Closed):
-    apiVersion: Literal["monitoring.coreos.com/v1"]
-    kind: Literal["PodMonitor"]
-    metadata: Meta
-    spec: PodMonitorSpec
-
-
-class Rule(Closed):
-    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
-
-    record: str | None = None
-    alert: str | None = None
-    expr: str
-    for_: str | None = Field(default=None, alias="for")
-    labels: dict[str, str] = {}
-    annotations: dict[str, str] = {}
-
-
-class RuleGroup(Closed):
-    name: str
-    rules: list[Rule]
-
-
-class RuleSpec(Closed):
-    groups: list[RuleGroup]
-
-
-class PrometheusRule(Closed):
-    apiVersion: Literal["monitoring.coreos.com/v1"]
-    kind: Literal["PrometheusRule"]
-    metadata: Meta
-    spec: RuleSpec
-
-
-KINDS: dict[str, type[BaseModel]] = {
-    kind.__name__: kind
-    for kind in (RayCluster, ScaledObject, GRPCRoute, BackendTLSPolicy, Certificate, ServiceMonitor, PodMonitor, PrometheusRule)
-}
+TRIGGERS = TypeAdapter(list[Trigger | CpuTrigger])

@@ -66,7 +66,10 @@ class Site:
             return self.secrets[value.removeprefix("secret:")]
         value = HOST.sub(lambda found: f"127.0.0.1:{self.port(found[1], int(found[2]))}", value)
         value = re.sub(r"^(?:0\.0\.0\.0|localhost):(\d+)$", lambda found: f"127.0.0.1:{self.port(f'oteo-{part}', int(found[1]))}", value)
-        # Volumes of each pod's own, then those that all share.
+        return self.path(value, part)
+
+    def path(self, value: str, part: str) -> str:
+        """Translate a path: volumes of each pod's own, then those that all share."""
         own = re.sub(r"^(/etc/oteo/tls|/var/lib/oteo|/tmp)(?=/|$)", rf"{self.folder}/{part}\1", value)
         return own if own != value else re.sub(r"^/etc/oteo(?=/|$)", f"{self.folder}/etc/oteo", value)
 

@@ -10,7 +10,7 @@ import capacity
 import numpy as np
 import pytest
 from autoscaling import STEP, Autoscaler, Day, Site, replicas_for, simulate
-from chart_values import TritonScaling
+from chart_models.models import TritonScaling
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SITE = Site(per_replica=50.0, running=8.0, start_seconds=60.0, places=64, queue=200)
@@ -89,8 +89,8 @@ def test_from_zero_the_first_caller_waits_for_a_start_and_at_the_end_none_is_lef
 def test_within_a_tenth_of_the_target_nothing_changes() -> None:
     scaler = Autoscaler(settings(mode="hpa-cpu", cpuPercent=70, scaleUpSeconds=0))
     for second in range(0, 600, 15):
-        assert scaler.look(float(second), inside=0, waiting=0, busy=0.76, queue_seconds=0) == 1
-    assert scaler.look(615.0, inside=0, waiting=0, busy=0.79, queue_seconds=0) == 2
+        assert scaler.look(float(second), inside=0, waiting=0, needed=0, busy=0.76, queue_seconds=0) == 1
+    assert scaler.look(615.0, inside=0, waiting=0, needed=0, busy=0.79, queue_seconds=0) == 2
 
 
 def test_waiting_alone_would_be_seen_too_late() -> None:

@@ -21,6 +21,9 @@ from oteo_gateway.settings import GatewaySettings
 from oteo_translate.settings import TranslateSettings
 
 DOCKERFILES = sorted([*ROOT.glob("services/*/Dockerfile"), *ROOT.glob("deploy/k8s/images/*/Dockerfile")])
+BASE = ROOT / "deploy/k8s/images/base/Dockerfile"
+"""What all but MLflow's and Triton's stand on."""
+INSTALL = BASE.parent / "oteo-install"
 COMPOSE = ROOT / "deploy/compose/compose.yaml"
 PARTS = {"gateway", "augment", "automl", "translate", "ray", "mlflow", "triton"}
 
@@ -37,29 +40,52 @@ def test_the_last_stage_is_not_root_and_has_no_tools_to_build_with(path: Path) -
     last = text[text.rindex("\nFROM ") :]
     assert re.findall(r"^USER (.*)$", last, re.MULTILINE) == ["10001:10001"]
     assert "\nHEALTHCHECK " in last
+    # What is not given here is in what the stage stands on.
+    labels = last + (BASE.read_text() if last.startswith("\nFROM ${RUNTIME}") else "")
     for label in ("title", "description", "licenses", "version", "revision"):
-        assert f"org.opencontainers.image.{label}=" in last
-    assert not re.search(r"pip install|pip wheel|build-essential|gcc|python3-pip|git\b", last)
-    installs = [line for line in text.replace("\\\n", " ").splitlines() if re.search(r"pip (\S+ \S+ )?(install|wheel)", line)]
-    assert all(
-        "--constraint constraints.txt" in part
-        for line in installs
-        for part in line.split("&&")
-        if re.search(r"pip (--python \S+ )?(install|wheel)", part)
-    )
-    assert path.parent.name == "triton" or installs
+        assert f"org.opencontainers.image.{label}=" in labels
+    assert "org.opencontainers.image.title=" in last
+    assert not re.search(r"pip install|pip wheel|oteo-install|build-essential|gcc|python3-pip|git\b", last)
 
 
-def test_there_is_an_image_of_every_part_and_make_builds_each() -> None:
-    assert {path.parent.name for path in DOCKERFILES} == PARTS
+def test_whatever_is_installed_is_locked() -> None:
+    texts = [path.read_text() for path in (*DOCKERFILES, INSTALL)]
+    commands = [part for text in texts for line in text.replace("\\\n", " ").splitlines() for part in line.split("&&")]
+    installing = [part for part in commands if re.search(r"\bpip (--python \S+ )?(install|wheel)\b", part)]
+    assert len(installing) >= 5
+    assert all("--constraint constraints.txt" in part for part in installing)
+    # Nobody but these installs.
+    on_bases = [text for text in texts if "\nFROM ${BUILD} " in text]
+    assert len(on_bases) == len(PARTS - {"mlflow", "triton"})
+    assert all(len(re.findall(r"^RUN oteo-install ", text, re.MULTILINE)) == 1 for text in on_bases)
+
+
+def test_there_is_an_image_of_every_part_and_make_builds_each_after_what_it_stands_on() -> None:
+    assert {path.parent.name for path in DOCKERFILES} == PARTS | {"base"}
     done = subprocess.run(
         ["make", "--dry-run", "images", "REGISTRY=r.example/x", "VERSION=7"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+    commands = done.stdout.splitlines()
+    bases = [f"--target {name} --tag r.example/x/oteo-{name}:7 " for name in ("build", "runtime")]
+    assert all(base in command for base, command in zip(bases, commands, strict=False))
     for path in DOCKERFILES:
-        assert f"--file {path.relative_to(ROOT)} --tag r.example/x/oteo-{path.parent.name}:7 " in done.stdout
+        if path == BASE:
+            continue
+        (command,) = [one for one in commands if f"--file {path.relative_to(ROOT)} --tag r.example/x/oteo-{path.parent.name}:7 " in one]
+        given = set(re.findall(r"--build-arg (\w+)=", command))
+        assert given == ({"BUILD", "RUNTIME"} if "${RUNTIME}" in path.read_text() else {"VERSION", "REVISION"})
+        assert all(f"\nARG {name}=" in path.read_text() for name in given)
     images = default_values()["images"]
     assert all(images[part] == f"oteo-{part}" for part in PARTS)
+
+
+def test_a_dockerfile_of_a_service_says_only_what_is_its_own() -> None:
+    """What two of them say alike is a form, not a step that could be mended in one and not in the other."""
+    for part in SERVICES:
+        text = (ROOT / f"services/{part}/Dockerfile").read_text()
+        assert len([line for line in text.splitlines() if line and not line.startswith("#")]) <= 14
+        assert not re.search(r"apt-get|pip |useradd|ENV ", text)
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)

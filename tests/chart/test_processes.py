@@ -9,9 +9,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlencode
 
 import grpc
@@ -19,73 +18,22 @@ import oteo_metrics
 import psycopg
 import pytest
 import yaml
-from charting import NAMESPACE, ROOT, Object, environment, of_kind, render, tool
+from charting import NAMESPACE, ROOT, SERVICES, environment, of_kind, render, tool
 from engines import Postgres
 from gateway_support import picture, publish_model
 from google.longrunning import operations_pb2, operations_pb2_grpc
-from moto.server import ThreadedMotoServer
 from running import Process, Site, container_of, issue, script
+from sites import METADATA, MakeSite
 
 from oteo_core.artifacts import ArtifactStore
 from oteo_local import ports
 from oteo_local.triton import TritonServer
 from oteo_local.triton_env import TritonEnvironment, default_prefix
 from oteo_protos.augment.v1 import dataset_pb2, dataset_pb2_grpc
+from oteo_protos.automl.v1 import automl_pb2, automl_pb2_grpc
 from oteo_protos.gateway.v1 import deployment_pb2, deployment_pb2_grpc, inference_pb2, inference_pb2_grpc
+from oteo_protos.translate.v1 import translate_pb2, translate_pb2_grpc
 from oteo_protos.type.v1 import image_pb2
-
-TOKEN = "a-token-of-the-charts-tests"
-METADATA = (("authorization", f"Bearer {TOKEN}"),)
-
-
-def s3_client(port: int) -> Any:
-    import boto3
-
-    return boto3.client(
-        "s3", endpoint_url=f"http://127.0.0.1:{port}", aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1"
-    )
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[int]:
-    """Give the port of an object store with the bucket."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    _, port = server.get_host_and_port()
-    s3_client(port).create_bucket(Bucket="oteo")
-    try:
-        yield port
-    finally:
-        server.stop()
-
-
-MakeSite = Callable[..., Site]
-
-
-@pytest.fixture
-def make_site(tmp_path: Path, postgres: Postgres, store: int) -> MakeSite:
-    """Make a site of rendered objects."""
-
-    def make(objects: tuple[Object, ...]) -> Site:
-        # As empty as a new bucket.
-        client = s3_client(store)
-        for entry in client.list_objects_v2(Bucket="oteo").get("Contents", []):
-            client.delete_object(Bucket="oteo", Key=entry["Key"])
-        url = postgres.new_url()
-        secrets = {
-            "oteo-database/url": url,
-            "oteo-database/mlflowUrl": postgres.new_url().replace("postgresql://", "postgresql+psycopg://"),
-            "oteo-s3/accessKey": "test",
-            "oteo-s3/secretKey": "test",
-        }
-        site = Site(tmp_path, objects, secrets, {("oteo-s3", 7070): store})
-        site.write("/etc/oteo/token/token", f"{TOKEN}\n")
-        site.write("/etc/oteo/audit/key", "ab" * 32)
-        site.write("/etc/oteo/deidentification/key", "cd" * 32)
-        site.write("/etc/oteo/ray/auth_token", "ray-token")
-        return site
-
-    return make
 
 
 def datasets(address: str, credentials: grpc.ChannelCredentials | None = None, token: bool = True) -> list[str]:
@@ -125,6 +73,24 @@ def test_gateway_and_augment_start_as_rendered_and_answer_together(make_site: Ma
         for process in reversed(started):
             assert process.end() == 0, process.log.read_text()[-2000:]
             assert '"event": "draining"' in process.log.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_every_service_starts_as_rendered_and_the_gateway_reaches_each(make_site: MakeSite) -> None:
+    with make_site(render("single-node-cpu")) as site:
+        started = [site.start(part) for part in SERVICES]
+        for process in started:
+            process.wait(300)
+            assert process.probe("livenessProbe"), process.part
+        with grpc.insecure_channel(f"127.0.0.1:{site.port('oteo-gateway', 7000)}") as channel:
+            models = automl_pb2_grpc.AutoMLServiceStub(channel).ListModels(automl_pb2.ListModelsRequest(), timeout=60, metadata=METADATA)
+            assert not models.models
+            ask = translate_pb2.ListTranslatorsRequest()
+            translators = translate_pb2_grpc.TranslateServiceStub(channel).ListTranslators(ask, timeout=60, metadata=METADATA)
+            assert not translators.translators
+        for process in started:
+            assert process.end() == 0, process.log.read_text()[-2000:]
 
 
 @pytest.mark.slow

@@ -13,73 +13,13 @@ import jsonschema
 import pytest
 import yaml
 from charting import CHART, PRESETS, Object, default_values, environment, helm, named, of_kind, pods, refusal, render, schema
+from whole_values import merged, rendered, whole
 
 from oteo_core.access import Role
 from oteo_gateway.settings import GatewaySettings
 
 Path_ = tuple[str | int, ...]
 VALIDATOR = jsonschema.Draft202012Validator(schema())
-
-# Everything on, so that every value has something to change.
-WHOLE: dict[str, Any] = {
-    "nameOverride": "whole",
-    "image": {"pullSecrets": ["a-secret"], "registry": "registry.example", "tag": "t"},
-    "secrets": {"redis": {"name": "redis-secret"}, "tokens": {"name": "tokens-secret"}},
-    "access": {"issuerCaConfigMap": "issuer-ca", "certificates": {"enabled": True, "caConfigMap": "callers-ca"}},
-    "gateway": {"settings": {"predict_queue": 111}},
-    "augment": {"settings": {"max_upload_files": 112}},
-    "automl": {"settings": {"tensorrt": "FP16"}},
-    "translate": {"settings": {"threads": 113}},
-    "triton": {"autoscaling": {"minReplicas": 0}, "extraArgs": ["--log-info=true"]},
-    "ray": {"head": {"faultTolerance": {"mode": "redis", "redisAddress": "redis:6379"}}},
-    "postgresql": {"mode": "bundled"},
-    "s3": {"mode": "bundled"},
-    "backup": {"enabled": True},
-    "traffic": {
-        "hosts": ["oteo.example"],
-        "grpcRoute": {"enabled": True, "parentRefs": [{"name": "g", "namespace": "n", "sectionName": "s"}], "backendCaConfigMap": "ca"},
-        "ingress": {"enabled": True, "className": "nginx", "annotations": {"a": "b"}, "issuer": {"name": "i"}},
-        "tls": {"enabled": True},
-    },
-    "networkPolicies": {
-        "redis": [{"cidr": "192.0.2.1/32", "port": 6379}],
-        "kubernetesApi": [{"cidr": "192.0.2.2/32", "port": 6443}],
-        "downloads": [{"cidr": "192.0.2.3/32", "port": 443}],
-        "issuer": [{"cidr": "192.0.2.4/32", "port": 8443}],
-    },
-    "prePull": {"enabled": True},
-    "monitoring": {
-        "serviceMonitors": {"enabled": True, "labels": {"x": "y"}},
-        "rules": {"enabled": True, "labels": {"x": "y"}},
-        "dashboards": {"enabled": True},
-    },
-}
-PLACING: dict[str, Any] = {
-    "nodeSelector": {"a-label": "a-node"},
-    "tolerations": [{"key": "a-taint", "operator": "Equal", "value": "a-value", "effect": "NoSchedule"}],
-}
-
-
-def merged(base: Any, over: Any) -> Any:
-    """Lay values over others as helm does."""
-    if isinstance(base, dict) and isinstance(over, dict):
-        return {**base, **{key: merged(base.get(key), value) for key, value in over.items()}}
-    return copy.deepcopy(over)
-
-
-def whole() -> dict[str, Any]:
-    """Give values with everything on."""
-    values: dict[str, Any] = merged(default_values(), WHOLE)
-    for part in ("gateway", "augment", "automl", "translate", "triton", "mlflow", "prePull"):
-        values[part].update(copy.deepcopy(PLACING))
-    values["ray"]["head"].update(copy.deepcopy(PLACING))
-    for group in values["ray"]["workerGroups"]:
-        group.update(copy.deepcopy(PLACING))
-        group["gpus"] = 1
-    values["networkPolicies"]["callers"][0] = {"namespaceLabels": {"a": "b"}, "podLabels": {"c": "d"}}
-    values["networkPolicies"]["monitoring"][0]["podLabels"] = {"e": "f"}
-    values["networkPolicies"]["operators"][0]["podLabels"] = {"g": "h"}
-    return values
 
 
 def leaves(node: Any, path: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
@@ -102,15 +42,6 @@ def put(values: Any, path: Path_, value: Any) -> Any:
         node = node[step]
     node[path[-1]] = value
     return changed
-
-
-def rendered(values: dict[str, Any], folder: Any) -> str:
-    """Render a whole set of values; gives the text."""
-    file = folder / "values.yaml"
-    file.write_text(json.dumps(values))
-    done = helm("template", "oteo", str(CHART), "--namespace=oteo-system", f"--values={file}")
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_the_schema_is_what_the_models_give() -> None:
@@ -217,6 +148,8 @@ def test_helm_itself_refuses_what_the_schema_refuses(value: str, says: str) -> N
         ("mig", ["networkPolicies.kubernetesApi=[]"], "Ray's autoscaler could not ask for workers"),
         ("production", ["networkPolicies.redis=[]"], "Ray's head could not reach Redis"),
         ("production", ['ray.head.faultTolerance.redisAddress=""'], "redisAddress is empty"),
+        ("production", ['secrets.ray.key="token"'], "under auth_token alone"),
+        ("production", ['ray.version="2.51.9"'], "since 2.52.0"),
         ("production", ["gateway.autoscaling.minReplicas=99"], "gateway.autoscaling.minReplicas is above"),
         ("production", ["triton.autoscaling.minReplicas=99"], "triton.autoscaling.minReplicas is above"),
         ("mig", ["triton.autoscaling.minReplicas=0"], "which only KEDA can"),
@@ -280,6 +213,7 @@ CONTEXTS: dict[str, dict[str, Any]] = {
     "triton.autoscaling.cpuPercent": HPA_CPU,
     "ray.head.faultTolerance.storage": {"ray": {"head": {"faultTolerance": {"mode": "rocksdb"}}}},
     "traffic.tls.enabled": {"access": {"certificates": {"enabled": False}}},
+    "secrets.ray.key": {"ray": {"enabled": False}},
     "s3.credentials": EXTERNAL_S3,
     "s3.mode": {"networkPolicies": EXTERNAL_S3["networkPolicies"]},
     "postgresql.mode": {"networkPolicies": EXTERNAL_SQL["networkPolicies"]},

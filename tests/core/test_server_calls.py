@@ -20,6 +20,7 @@ from live_server import LiveServer, live_server
 from oteo_core import telemetry
 from oteo_core.context import current
 from oteo_core.errors import FailedPrecondition, NotFound, ResourceExhausted
+from oteo_core.refusals import RefusalLimit, RefusalLines
 from oteo_core.server import sync_channel
 from oteo_core.settings import CoreSettings
 from oteo_protos.augment.v1 import dataset_pb2, dataset_pb2_grpc
@@ -371,3 +372,80 @@ def test_the_log_is_json_with_the_request_id_and_neither_token_nor_payload(serve
     error = next(line for line in lines if line["event"] == "unexpected error")
     assert error["incident"]
     assert TOKEN not in text
+
+
+class Full:
+    """There is room for calls that wait a minute at least."""
+
+    def waits(self, method: str) -> bool:
+        return method.endswith("/GetModel")
+
+    def check(self, method: str, caller: str, remaining: float | None) -> None:
+        if remaining is not None and remaining < 60:
+            raise ResourceExhausted("no room", reason="NOT_IN_TIME", retry_after=1.5)
+
+
+def test_a_call_that_there_is_no_room_for_is_refused_before_its_message_is_read(settings):
+    read: list[bytes] = []
+
+    def reading(data: bytes) -> automl_pb2.GetModelRequest:
+        read.append(data)
+        return automl_pb2.GetModelRequest.FromString(data)
+
+    def register(server):
+        handler = grpc.unary_unary_rpc_method_handler(
+            Models().GetModel, request_deserializer=reading, response_serializer=automl_pb2.Model.SerializeToString
+        )
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("oteo.automl.v1.AutoMLService", {"GetModel": handler}),))
+        return ("oteo.automl.v1.AutoMLService",)
+
+    request = automl_pb2.GetModelRequest(name="models/there")
+    with live_server(settings, register, crowd=Full()) as running, sync_channel(running.address, settings) as opened:
+        models = automl_pb2_grpc.AutoMLServiceStub(opened)
+        with pytest.raises(grpc.RpcError) as caught:
+            models.GetModel(request, timeout=10, metadata=(("x-request-id", "mine"),))
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert _details(caught.value, error_details_pb2.ErrorInfo).reason == "NOT_IN_TIME"
+        assert _details(caught.value, error_details_pb2.RetryInfo).retry_delay.ToMilliseconds() == 1500
+        assert ("x-request-id", "mine") in tuple(caught.value.trailing_metadata())
+        assert not read
+        # Whoever has the time is answered as ever, validation and all.
+        assert models.GetModel(request, timeout=100).name == "models/there"
+        with pytest.raises(grpc.RpcError) as invalid:
+            models.GetModel(automl_pb2.GetModelRequest(name="no model"), timeout=100)
+        assert invalid.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert len(read) == 2
+
+
+def test_refusals_by_the_thousand_are_summed_in_the_log():
+    lines: list[dict[str, object]] = []
+
+    class Log:
+        def warning(self, event: str, **values: object) -> None:
+            lines.append({"event": event, **values})
+
+    async def scenario() -> list[bool]:
+        refusals = RefusalLines(Log(), RefusalLimit(burst=2, rate=0.001))
+        found = [refusals.allow("/a.B/C", "RESOURCE_EXHAUSTED", "TOO_MANY_REQUESTS") for _ in range(5)]
+        for number in range(150):
+            refusals.allow(f"/a.B/made-up-{number}", "UNAUTHENTICATED", "TOKEN_MISSING")
+        refusals._tell()
+        return found
+
+    assert asyncio.run(scenario()) == [True, True, False, False, False]
+    assert lines[0] == {
+        "event": "calls refused",
+        "method": "/a.B/C",
+        "code": "RESOURCE_EXHAUSTED",
+        "reason": "TOO_MANY_REQUESTS",
+        "count": 3,
+    }
+    assert len(lines) <= 101, "names that somebody makes up are no lines without end"
+    assert sum(int(str(line["count"])) for line in lines) == 153
+
+
+def test_names_of_methods_that_somebody_makes_up_are_no_metrics_without_end():
+    for number in range(2000):
+        telemetry.figures_of(f"/made.Up/{number}").ended("UNAUTHENTICATED", 0.001)
+    assert telemetry.figures_of("/made.Up/1998") is telemetry.figures_of("/made.Up/1999")
+    assert len(telemetry._METHODS) <= telemetry._MOST_METHODS + 1

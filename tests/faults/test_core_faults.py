@@ -1,4 +1,7 @@
-"""kill -9 of what a job stands on, with a real Ray: the driver, a worker, the supervisor, the head, the service itself."""
+"""kill -9 of what a job stands on, with a real Ray: the driver, a worker, the supervisor, the head, the service itself.
+
+Each on one service with SQLite, and on two replicas that share a PostgreSQL.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +99,7 @@ def test_an_operation_begun_while_ray_is_away_runs_when_it_is_back(toy: Toy, mor
     gone = toy.start("Count", steps=2, seconds=0.1, request_id="other")
     time.sleep(3.0)
     assert not toy.get(name).done
-    toy.manager.cancel(gone)
+    toy.cancel(gone)
     mortal_head.start()
     assert toy.value(name)["total"] == 1
     assert toy.wait(gone, 15.0).error.code == 1
@@ -108,7 +111,7 @@ def test_cancelling_while_ray_is_away_stops_the_orphan(toy: Toy, mortal_head: Ra
     driver = toy.driver()
     mortal_head.kill()
     try:
-        toy.manager.cancel(name)
+        toy.cancel(name)
         wait_gone(driver, 5.0)
         assert toy.wait(name, 15.0).error.code == 1
         assert toy.files(name) == []
@@ -123,7 +126,7 @@ def test_a_dead_job_that_ray_calls_running_is_started_again(toy: Toy, monkeypatc
     toy.wait_line("begin 2")
     # A frozen process is as silent as a dead one, and Ray cannot tell.
     os.kill(driver, signal.SIGSTOP)
-    toy.manager.reconciler.heartbeat_timeout = 4.0
+    toy.give_up_after(4.0)
     assert toy.value(name)["total"] == 30
     assert toy.progress(name).attempt == 2
     wait_gone(driver, 15.0)
@@ -135,6 +138,7 @@ def start_service(settings: CoreSettings, head: RayHead, log: Path) -> subproces
     environment = {
         **os.environ,
         "OTEO_HOME": str(settings.home),
+        "OTEO_DATABASE_URL": settings.database_url,
         "OTEO_JOB_PYTHON": sys.executable,
         "OTEO_RECONCILE_SECONDS": "0.25",
         "PYTHONPATH": str(TESTS),

@@ -12,17 +12,21 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import grpc
 import numpy as np
 import onnx
 import pytest
+from flood_callers import Flood, Flooded
 from gateway_processes import TOKEN, Gateways
-from gateway_support import CLASSES, deploy_model, details_of, picture, publish_model, wait_for
+from gateway_support import CLASSES, deploy_model, picture, publish_model, wait_for
+from google.rpc import status_pb2
 from onnx import TensorProto, helper
 from steady_load import SteadyLoad
 
 from oteo_core.artifacts import ArtifactStore
+from oteo_core.errors import from_status
 from oteo_core.images import encode_png
 from oteo_local.triton import start
 from oteo_protos.gateway.v1 import inference_pb2, inference_pb2_grpc
@@ -32,6 +36,25 @@ METADATA = (("authorization", f"Bearer {TOKEN}"),)
 PICTURES = {colour: picture(colour) for colour in CLASSES}
 MIB = 1 << 20
 PREDICT = "/oteo.gateway.v1.InferenceService/Predict"
+TIMED_SECONDS = 0.02
+TIMED = f"""
+import time
+import numpy as np
+import triton_python_backend_utils as backend
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        answers = []
+        for request in requests:
+            mean = backend.get_input_tensor_by_name(request, "image").as_numpy().astype(np.float32).mean(axis=(1, 2))
+            time.sleep({TIMED_SECONDS} * len(mean))
+            logits = mean * np.float32(8 / 255)
+            odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+            odds /= odds.sum(axis=1, keepdims=True)
+            answers.append(backend.InferenceResponse([backend.Tensor("probabilities", odds), backend.Tensor("logits", logits)]))
+        return answers
+"""
 
 
 def slow_model(trips: int = 1500, width: int = 512) -> bytes:
@@ -84,6 +107,13 @@ def question(number: int, deployment: str = "colours") -> inference_pb2.PredictR
     return inference_pb2.PredictRequest(deployment=f"deployments/{deployment}", image=image)
 
 
+async def ask_slow(channel: grpc.aio.Channel, number: int, name: str) -> bool:
+    """Ask for what takes the processor, under a name."""
+    stub = inference_pb2_grpc.InferenceServiceStub(channel)
+    answer = await stub.Predict(question(number, "slow"), metadata=(*METADATA, ("x-oteo-caller", name)), timeout=30)
+    return answer.classification.decision == CLASSES[number % 3]
+
+
 async def predict(channel: grpc.aio.Channel, number: int) -> bool:
     """Ask as a well-behaved caller does."""
     answer = await inference_pb2_grpc.InferenceServiceStub(channel).Predict(question(number), metadata=METADATA, timeout=20)
@@ -92,11 +122,12 @@ async def predict(channel: grpc.aio.Channel, number: int) -> bool:
 
 @pytest.fixture(scope="module")
 def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateways]:
-    """Two gateway processes with a quick model and a slow one, whose images Triton takes one by one."""
+    """Two gateway processes with a quick model, a slow one, whose images Triton takes one by one, and one that takes time alone."""
     home = tmp_path_factory.mktemp("hostile")
     store = ArtifactStore(f"file://{home}/artifacts")
     publish_model(store, "colours")
     publish_model(store, "slow", graph=slow_model())
+    publish_timed(store, "timed")
     with ExitStack() as stack:
         triton = stack.enter_context(start(home / "model-repository"))
         running = Gateways(
@@ -105,7 +136,7 @@ def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateways]:
         stack.callback(running.kill)
         wait_for(lambda: len(running.listeners()) == 2, 60)
         with grpc.insecure_channel(running.address) as channel:
-            for name in ("colours", "slow"):
+            for name in ("colours", "slow", "timed"):
                 deploy_model(channel, name, METADATA)
         yield running
 
@@ -268,67 +299,95 @@ def test_a_caller_that_reads_no_answers_is_not_read_either(gateways: Gateways) -
     print(f"{sent} images of {len(noise) / MIB:.1f} MiB were taken")
 
 
-async def flood(address: str, deployment: str, rate: float, seconds: float, patience: float) -> list[tuple[str, str, bool]]:
-    """Ask at a fixed rate whatever the answers; gives for each call its code, reason and whether the answer was right."""
-    channels = [grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) for _ in range(8)]
-    stubs = [inference_pb2_grpc.InferenceServiceStub(channel) for channel in channels]
-
-    async def one(number: int) -> tuple[str, str, bool]:
-        try:
-            answer = await stubs[number % 8].Predict(question(number, deployment), metadata=METADATA, timeout=patience)
-        except grpc.aio.AioRpcError as error:
-            reason, _, retry = details_of(error)
-            return error.code().name, reason, retry is not None
-        return "OK", "", answer.classification.decision == CLASSES[number % 3]
-
-    tasks = []
-    begin = time.perf_counter()
-    for number in range(int(rate * seconds)):
-        await asyncio.sleep(max(0.0, begin + number / rate - time.perf_counter()))
-        tasks.append(asyncio.create_task(one(number)))
-    outcomes = await asyncio.gather(*tasks)
-    for channel in channels:
-        await channel.close()
-    return list(outcomes)
+def publish_timed(store: ArtifactStore, name: str) -> None:
+    """Publish what answers as the colour model does after `TIMED_SECONDS` of waiting: as a model on a graphics processor, it takes time and no processor."""
+    publish_model(store, name)
+    folder = f"models/{name}/triton/{name}"
+    store.delete(f"{folder}/1/model.onnx")
+    store.write_bytes(f"{folder}/1/model.py", TIMED.encode())
+    config = store.read_bytes(f"{folder}/config.pbtxt").decode()
+    store.write_bytes(f"{folder}/config.pbtxt", config.replace('backend: "onnxruntime"', 'backend: "python"').encode())
 
 
-async def capacity(address: str, deployment: str, seconds: float) -> float:
-    """Give the answers a second that callers get who wait for each answer, as many of them as there are places."""
-    answered = 0
-    until = time.perf_counter() + seconds
+async def ask_timed(channel: grpc.aio.Channel, number: int) -> bool:
+    """Ask as a ward does, whose name is not the flood's."""
+    stub = inference_pb2_grpc.InferenceServiceStub(channel)
+    answer = await stub.Predict(question(number, "timed"), metadata=(*METADATA, ("x-oteo-caller", "ward")), timeout=20)
+    return answer.classification.decision == CLASSES[number % 3]
 
-    async def caller(number: int) -> None:
-        nonlocal answered
-        async with grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
-            stub = inference_pb2_grpc.InferenceServiceStub(channel)
-            while time.perf_counter() < until:
-                await stub.Predict(question(number, deployment), metadata=METADATA, timeout=60)
-                answered += 1
 
-    await asyncio.gather(*(caller(number) for number in range(16)))
-    return answered / seconds
+def reason_of(flooded: Flooded) -> tuple[str, bool]:
+    """Give the reason of a status, and whether it says when to come again."""
+    status = from_status(status_pb2.Status.FromString(flooded.data))
+    return status.reason, bool(status.retry_after)
 
 
 def test_a_flood_of_ten_times_what_can_be_answered(gateways: Gateways) -> None:
-    able = asyncio.run(capacity(gateways.address, "slow", 4))
+    """Goodput is that of a model that takes time and no processor: one on these cores would have to share them with the flood and its callers.
+
+    The flood comes from a process of its own. Ninety percent is the bar; a twentieth is left to what else the machine does.
+    """
+    with SteadyLoad(gateways.address, ask_timed, callers=16, pause=0) as load:
+        load.wait_good(100)
+        begin = time.monotonic()
+        time.sleep(4)
+        able = len([outcome for outcome in load.since(begin) if outcome.code == "OK"]) / (time.monotonic() - begin)
     before = gateways.memory()
-    begin = time.perf_counter()
-    outcomes = asyncio.run(flood(gateways.address, "slow", 10 * able, 6, patience=3))
-    took = time.perf_counter() - begin
-    grown = gateways.memory() - before
-    codes = Counter(f"{code} {reason}".strip() for code, reason, _ in outcomes)
-    good = sum(code == "OK" for code, _, _ in outcomes)
+    requests = [question(number, "timed").SerializeToString() for number in range(3)]
+    # The ward's calls are a part of what can be answered, and as many as its two callers like.
+    with SteadyLoad(gateways.address, ask_timed, callers=2, pause=0.05) as ward:
+        ward.wait_good(10)
+        metadata = (*METADATA, ("x-oteo-caller", "flood"))
+        flood = Flood(gateways.address, PREDICT, requests, metadata, rate=10 * able, seconds=8, patience=5)
+        # By then the queue is full, and to the end it is.
+        begin = flood.begun() + 2
+        time.sleep(max(0.0, begin + 6 - time.monotonic()))
+        end, grown = time.monotonic(), gateways.memory() - before
+        flooded = flood.ended()
+    ward.check()
+    during = [outcome for outcome in ward.outcomes if begin <= outcome.end < end]
+    good = sum(one.code == "OK" and begin <= one.end < end for one in flooded)
+    share = (good + len(during)) / (end - begin) / able
+    codes = Counter(one.code for one in flooded)
     print(
-        f"able {able:.0f}/s; flooded with {len(outcomes) / 6:.0f}/s: {dict(codes)}; good {good / took:.0f}/s; grown by {grown / MIB:.0f} MiB"
+        f"able {able:.0f}/s; flooded with {len(flooded) / 8:.0f}/s: {dict(codes)}; "
+        f"goodput {100 * share:.0f} %, {len(during)} of it the ward's; grown by {grown / MIB:.0f} MiB"
     )
-    assert all(right for code, _, right in outcomes if code == "OK"), "a wrong answer"
-    assert {code for code, _, _ in outcomes} <= {"OK", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}
-    refused = [(reason, retry) for code, reason, retry in outcomes if code == "RESOURCE_EXHAUSTED"]
-    assert refused
+    rights = [inference_pb2.PredictResponse.FromString(one.data).classification.decision in CLASSES for one in flooded if one.code == "OK"]
+    assert all(rights)
+    refused = [reason_of(one) for one in flooded if one.code == "RESOURCE_EXHAUSTED"]
     assert {reason for reason, _ in refused} <= {"TOO_MANY_REQUESTS", "NOT_IN_TIME"}
     assert all(retry for _, retry in refused), "who is refused is told when to come again"
-    assert good > 0
+    assert len(refused) > len(flooded) / 2
+    assert set(codes) <= {"OK", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}
+    assert ward.codes().keys() == {"OK"}, "who asks little is served whatever others ask"
+    assert during
+    assert share > 0.85
     assert grown < 100 * MIB
-    with grpc.insecure_channel(gateways.address) as channel:
-        stub = inference_pb2_grpc.InferenceServiceStub(channel)
-        assert stub.Predict(question(1), metadata=METADATA, timeout=20).classification.decision == CLASSES[1]
+    refusals = sum(value for name, value in gateways.metrics().items() if name.startswith("oteo_predict_refused_total"))
+    assert refusals >= len(refused), "every refusal is counted"
+    log = (gateways.home / "gateway.log").read_text()
+    assert log.count('"TOO_MANY_REQUESTS"') + log.count('"NOT_IN_TIME"') < len(refused) / 2, "and few have lines of their own"
+    assert '"calls refused"' in log
+
+
+def test_a_flood_takes_turns_with_others_on_the_processor(gateways: Gateways) -> None:
+    """The same with a model that works on the cores that gateway, flood and test share: what is left is printed, not held against the bar."""
+    with SteadyLoad(gateways.address, partial(ask_slow, name="probe"), callers=16, pause=0) as load:
+        load.wait_good(40)
+        begin = time.monotonic()
+        time.sleep(3)
+        able = len([outcome for outcome in load.since(begin) if outcome.code == "OK"]) / (time.monotonic() - begin)
+    requests = [question(number, "slow").SerializeToString() for number in range(3)]
+    with SteadyLoad(gateways.address, partial(ask_slow, name="ward"), callers=2, pause=0.05) as ward:
+        ward.wait_good(4)
+        metadata = (*METADATA, ("x-oteo-caller", "flood"))
+        flood = Flood(gateways.address, PREDICT, requests, metadata, rate=10 * able, seconds=5, patience=5)
+        begin = flood.begun() + 1
+        flooded = flood.ended()
+        ward.wait_good(4)
+    ward.check()
+    good = sum(one.code == "OK" and begin <= one.end < begin + 4 for one in flooded) / 4
+    print(f"able {able:.0f}/s; flooded with {10 * able:.0f}/s: {dict(Counter(one.code for one in flooded))}; goodput {good:.0f}/s")
+    assert good > 0
+    assert ward.codes().keys() == {"OK"}, "who asks little is served whatever others ask"

@@ -175,7 +175,13 @@ def running_gateway(loop: Loop, settings: GatewaySettings, *, log_dir: Path) -> 
 
     async def start() -> Any:
         server = build_server(
-            settings, service="gateway", register=gateway.register, listen="127.0.0.1:0", door=gateway.door, hook=gateway.hook
+            settings,
+            service="gateway",
+            register=gateway.register,
+            listen="127.0.0.1:0",
+            door=gateway.door,
+            hook=gateway.hook,
+            crowd=gateway.crowd,
         )
         await gateway.start()
         await server.start()

@@ -36,11 +36,13 @@ class Places:
     def __init__(self, places: int, queue: int, **options: Any) -> None:
         self.admission = Admission(places, queue, **options)
         self.leave = asyncio.Event()
+        self.order: list[str] = []
         self.tasks: list[asyncio.Task[None]] = []
 
-    async def take(self, size: int = 0, left: float | None = None) -> asyncio.Task[None]:
+    async def take(self, size: int = 0, left: float | None = None, caller: str = "") -> asyncio.Task[None]:
         async def hold() -> None:
-            async with self.admission.enter(size, lambda: left):
+            async with self.admission.enter(size, lambda: left, caller):
+                self.order.append(caller)
                 await self.leave.wait()
 
         self.tasks.append(asyncio.create_task(hold()))
@@ -62,7 +64,7 @@ def test_one_who_cannot_be_answered_in_time_is_refused_at_once() -> None:
         places = Places(1, 100)
         await places.take(left=0.001)  # a free place is given whatever the deadline: nothing says that it is too short
         await places.take()
-        foretold = places.admission.expected_wait
+        foretold = places.admission.expected_wait()
         refused = await places.refusal(left=foretold / 2)
         assert refused.reason == "NOT_IN_TIME"
         assert refused.retry_after
@@ -70,7 +72,7 @@ def test_one_who_cannot_be_answered_in_time_is_refused_at_once() -> None:
         assert places.admission.waiting == 2
         assert not patient.done()
         await places.end()
-        assert places.admission.expected_wait == 0
+        assert places.admission.expected_wait() == 0
 
     asyncio.run(scenario())
 
@@ -89,6 +91,49 @@ def test_images_that_wait_are_bounded_in_bytes_but_one_always_may() -> None:
         await places.take(300)
         await places.end()
         assert (max(seen), seen[-1]) == (2, 0)
+
+    asyncio.run(scenario())
+
+
+def test_one_who_floods_the_queue_makes_room_for_others_and_takes_turns_with_them() -> None:
+    async def scenario() -> None:
+        places = Places(1, 4)
+        await places.take(caller="first")
+        floods = [await places.take(caller="flood") for _ in range(4)]
+        admission = places.admission
+        with pytest.raises(ResourceExhausted):
+            admission.check("flood", None)
+        admission.check("ward", None)
+        ward = [await places.take(caller="ward") for _ in range(2)]
+        # The flood's newest made room, for as many as it has itself.
+        assert [task.done() for task in floods] == [False, False, True, True]
+        refused = floods[3].exception()
+        assert isinstance(refused, ResourceExhausted)
+        assert (refused.reason, bool(refused.retry_after)) == ("TOO_MANY_REQUESTS", True)
+        with pytest.raises(ResourceExhausted):
+            admission.check("ward", None)
+        # One who comes anew waits for one turn of each, and not for the whole queue.
+        assert admission.expected_wait("another") == pytest.approx(admission.expected_wait("flood") * 3 / 5)
+        assert admission.waiting == 4
+        await places.end()
+        assert places.order == ["first", "flood", "ward", "flood", "ward"]
+        assert all(task.exception() is None for task in ward)
+        assert (admission.waiting, admission.crowded) == (0, False)
+
+    asyncio.run(scenario())
+
+
+def test_one_who_goes_as_its_turn_comes_leaves_the_place_to_the_next() -> None:
+    async def scenario() -> None:
+        places = Places(1, 4)
+        await places.take()
+        goes, stays = await places.take(), await places.take()
+        places.leave.set()
+        # In the same turn of the loop: the first leaves its place to one that is cancelled.
+        places.tasks[0].add_done_callback(lambda _: goes.cancel())
+        await asyncio.gather(*places.tasks, return_exceptions=True)
+        assert stays.exception() is None
+        assert not places.admission.crowded
 
     asyncio.run(scenario())
 

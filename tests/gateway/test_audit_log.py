@@ -25,8 +25,8 @@ from oteo_core.auditlog import HeadStore, load_keys, verify
 from oteo_core.auditlog.segments import chains_of, segments_of
 from oteo_core.context import CallContext
 from oteo_core.errors import FailedPrecondition
+from oteo_core.refusals import RefusalLimit
 from oteo_core.tokens import TokenFile
-from oteo_gateway.auditing.hook import RefusalLimit
 from oteo_gateway.auditing.methods import Kind, Methods
 from oteo_gateway.service import _all_services
 from oteo_local.triton import start
@@ -40,8 +40,8 @@ DATASETS = "/oteo.augment.v1.DatasetService"
 CANARY = "CANARY-Jane-Doe-1957"
 
 
-def records(home: Path) -> list[dict[str, Any]]:
-    """Give what the log holds, without its own records."""
+def records(home: Path, *, own: bool = False) -> list[dict[str, Any]]:
+    """Give what the log holds, without its own records, or these alone."""
     found = [
         json.loads(line)
         for chain in chains_of(home / "audit")
@@ -49,7 +49,7 @@ def records(home: Path) -> list[dict[str, Any]]:
         for line in path.read_bytes().splitlines(keepends=True)
         if line.endswith(b"\n")
     ]
-    return [record for record in found if record["kind"] != "log"]
+    return [record for record in found if (record["kind"] == "log") is own]
 
 
 def of(home: Path, method: str) -> list[dict[str, Any]]:
@@ -288,6 +288,32 @@ def test_a_flood_of_refusals_is_counted() -> None:
     assert (limit.counted(), limit.counted()) == (2, 0)
     now[0] = 1.0
     assert [limit.allows() for _ in range(2)] == [True, False]
+
+
+def test_a_flood_of_predictions_that_there_is_no_room_for_is_summed_and_a_change_is_not(door: Door) -> None:
+    hook = door.running.gateway.hook
+    assert hook is not None
+    hook._limits["RESOURCE_EXHAUSTED"] = hook._overload = RefusalLimit(burst=2, rate=0.001)
+    before = len(of(door.home, "Predict"))
+    for _ in range(5):
+        assert (
+            hook.after(
+                CallContext(method="/oteo.gateway.v1.InferenceService/Predict", caller="jo"),
+                "RESOURCE_EXHAUSTED",
+                "TOO_MANY_REQUESTS",
+                None,
+                _Peer(),
+            )
+            is None
+        )
+    assert len(of(door.home, "Predict")) == before + 2
+    hook.tell_counted()
+    summed = [record for record in records(door.home, own=True) if record["action"] == "log.refusals"][-1]
+    assert (summed["code"], summed["used"]) == ("RESOURCE_EXHAUSTED", {"count": 3})
+    # What was begun has its end written, whatever it is.
+    begun = CallContext(method=f"{AUTOML}/TrainModel", caller="jo", notes={"audit": ("", {})})
+    assert hook.after(begun, "RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED", None, _Peer()) is not None
+    assert of(door.home, "TrainModel")[-1]["reason"] == "QUOTA_EXCEEDED"
 
 
 def test_every_method_of_the_contract_that_changes_something_is_one_that_waits_for_the_disk() -> None:

@@ -83,9 +83,13 @@ def test_an_address_that_names_no_port_is_refused(url: str) -> None:
 
 
 def test_without_any_replica_a_call_is_told_that_none_runs_and_with_new_ones_they_take_turns() -> None:
-    router = TritonRouter([], healthy=lambda: {"a:1", "b:1"}, serving=lambda _: None, failed=lambda _: None)
+    counted: list[int] = []
+    router = TritonRouter(
+        [], healthy=lambda: {"a:1", "b:1"}, serving=lambda _: None, failed=lambda _: None, nobody=lambda: counted.append(1)
+    )
     with pytest.raises(Unavailable) as refused:
         router.candidates("/inference.GRPCInferenceService/ServerLive", b"")
     assert refused.value.reason == "NO_REPLICA"
+    assert counted == [1], "the autoscaler starts the first replica for such callers"
     router.replace([make("a:1").backend, make("b:1").backend])
     assert {router.order("")[0].address for _ in range(4)} == {"a:1", "b:1"}

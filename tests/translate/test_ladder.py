@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -21,6 +22,7 @@ from oteo_translate.domains import Domain
 from oteo_translate.ladder.anatomy import Anatomy, imitate, translate
 from oteo_translate.ladder.distance import HomeDistance
 from oteo_translate.ladder.ladder import climb, usual_candidates
+from oteo_translate.ladder.rare import HONEST_RATE, LEVEL, allowed, inspect_more, needed
 from oteo_translate.ladder.result import LABEL_FREE, WITH_LABELS, Candidate
 from oteo_translate.ladder.structure import compare_structure, local_residual
 from oteo_translate.methods.base import TRAINED, TRAINING_FREE, FitContext, Method, Translation
@@ -41,12 +43,19 @@ class Spoilt(Translation):
 
     kind = "spoilt-translation"
 
-    def __init__(self, how: str) -> None:
-        super().__init__(how=how)
-        self.how = how
+    def __init__(self, how: str, share: float = 1.0) -> None:
+        super().__init__(how=how, share=share)
+        self.how, self.share = how, share
 
     def forward(self, planes: torch.Tensor) -> torch.Tensor:
         right = planes.clamp_min(1e-6) ** (1.0 / GAMMA) if self.how != "identity" else planes
+        if self.share < 1.0:
+            # Which images are spoilt hangs on their content alone, as a translation's answer has to.
+            struck = [float(one.double().mean()) * 1e5 % 1 < self.share for one in planes]
+            return torch.stack([self._change(one[None])[0] if hit else one for one, hit in zip(right, struck, strict=True)])
+        return self._change(right)
+
+    def _change(self, right: torch.Tensor) -> torch.Tensor:
         if self.how == "mirrors":
             return right.flip(3)
         if self.how == "moves":
@@ -77,14 +86,14 @@ class Double(Method):
 
     kind, summary = TRAINING_FREE, "for tests"
 
-    def __init__(self, how: str, cost: float = 0.0, kind: str = TRAINING_FREE) -> None:
-        self.name, self.how, self.cost, self.kind = how, how, cost, kind  # type: ignore[misc]
+    def __init__(self, how: str, cost: float = 0.0, kind: str = TRAINING_FREE, share: float = 1.0) -> None:
+        self.name, self.how, self.cost, self.kind, self.share = how, how, cost, kind, share  # type: ignore[misc]
         self.contexts: list[FitContext] = []
 
     def fit(self, shifted: Domain, home: Domain, parameters: Mapping[str, Any], context: FitContext) -> Translation:
         self.contexts.append(context)
         assert not len(shifted.truths), "a method is not shown truths"
-        return Spoilt(self.how).eval()
+        return Spoilt(self.how, self.share).eval()
 
 
 def doubles(*names: str) -> dict[str, Method]:
@@ -143,6 +152,49 @@ def test_spoilt_translators_are_rejected_every_time(model, home):
             assert gate.inspect(way, translate(way, dark.images)).complaint, (how, seed)
         right = Spoilt("right").eval()
         assert gate.inspect(right, translate(right, dark.images)).complaint == ""
+
+
+@pytest.mark.parametrize("share", [0.02, 0.05, 0.1, 1.0])
+def test_rare_spoiling_is_seen_on_as_many_images_as_are_said_to_be_needed(share):
+    dark = darkened(domain(TASK, needed(share), 91, name="many"))
+    for how in ("mirrors", "erases", "adds"):
+        way = Spoilt(how, share).eval()
+        found = inspect_more(dark.images, dark.ids, lambda part, way=way: translate(way, part), lambda: True)
+        assert found.complaint, (how, share, found.ruined)
+        assert found.images == needed(share)
+        changed = [str(name) for name, image in zip(dark.ids, dark.images, strict=True) if _differs(way, image)]
+        assert set(found.lost) | set(found.invented) <= set(changed), "no image is blamed that was left alone"
+    right = Spoilt("right").eval()
+    assert inspect_more(dark.images, dark.ids, lambda part: translate(right, part), lambda: True).ruined == 0
+
+
+def _differs(way: Spoilt, image: np.ndarray) -> bool:
+    return bool((translate(way, image[None]) != translate(Spoilt("right").eval(), image[None])).any())
+
+
+@pytest.mark.parametrize("images", [1, 64, 105, 106, 400, 512])
+def test_honest_translations_are_rejected_for_rare_spoiling_seldom(images):
+    def more_than(count: int, rate: float) -> float:
+        return 1.0 - sum(math.comb(images, hits) * rate**hits * (1 - rate) ** (images - hits) for hits in range(count + 1))
+
+    assert more_than(allowed(images), HONEST_RATE) <= LEVEL
+    assert allowed(images) == 0 or more_than(allowed(images) - 1, HONEST_RATE) > LEVEL
+
+
+def test_what_is_recommended_is_inspected_on_the_images_that_were_not_judged(model, home):
+    """Sixty-four images are judged; of the others a few are spoilt."""
+    many = darkened(domain(TASK, 240, 95, name="many", labelled=False))
+    rarely = {"adds": Double("adds", share=0.03), "right": Double("right")}
+    found = climb(model, many, home, methods=rarely, adaptations={}, context=FitContext(seed=3))
+    by_name = {one.candidate.name: one for one in found.evidence}
+    assert by_name["adds"].reason.startswith("rejected: ")
+    assert "anatomy is ruined: in many-" in by_name["adds"].reason
+    assert found.choice is by_name["right"]
+    assert found.choice.figures["inspected_images"] == 240
+    assert found.choice.figures["ruined_images"] == 0
+    alone = climb(model, many, home, methods={"adds": Double("adds", share=0.03)}, adaptations={}, context=FitContext(seed=3))
+    assert not alone.accepted
+    assert "anatomy is ruined" in alone.reason
 
 
 def test_doing_the_same_as_nothing_is_never_better(climbed):

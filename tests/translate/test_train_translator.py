@@ -209,6 +209,75 @@ def test_what_cannot_be_tried_is_refused_at_once(world, changes, reason):
     assert reason_of(refused.value) == reason
 
 
+def broken(count: int) -> list[np.ndarray]:
+    """Draw squares of floats with a hole that is no number."""
+    images = [image.astype(np.float32) / 255 for image in squares(count, 900)[0]]
+    for image in images:
+        image[2:4, 2:4] = np.nan
+    return images
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "reason"),
+    [
+        ("empty", [], "EMPTY_DATASET"),
+        ("three", squares(3, 700, 0.45)[0], "TOO_FEW_IMAGES"),
+        ("holes", broken(12), "TOO_FEW_IMAGES"),
+        ("five-channels", [np.repeat(image[:, :, :1], 5, axis=2) for image in squares(12, 720, 0.45)[0]], "TOO_FEW_IMAGES"),
+    ],
+)
+def test_sets_that_say_nothing_are_refused_with_the_reason(world, name, images, reason):
+    channel, store = world
+    write(store, name, images, task="semantic_segmentation", classes=CLASSES)
+    told, message = _refusal(channel, request_of(name, label_free=True))
+    assert told == reason
+    assert name in message
+
+
+def test_a_copy_of_home_under_another_name_is_refused(world):
+    channel, store = world
+    images, masks = squares(20)
+    write(store, "copy", images, task="semantic_segmentation", classes=CLASSES, masks=masks, splits=["train"] * 10 + ["test"] * 10)
+    told, message = _refusal(channel, request_of("copy", label_free=True))
+    assert told == "SAME_DATASET"
+    assert "copy" in message
+
+
+def _refusal(channel: grpc.Channel, request: pb.TrainTranslatorRequest) -> tuple[str, str]:
+    """Give reason and message of a training that is refused at once, or fails."""
+    try:
+        operation = translate_pb2_grpc.TranslateServiceStub(channel).TrainTranslator(request, timeout=30)
+    except grpc.RpcError as refused:
+        return reason_of(refused), refused.details()
+    done = finished(channel, operation)
+    info = error_details_pb2.ErrorInfo()
+    assert any(detail.Unpack(info) for detail in done.error.details), done
+    return info.reason, done.error.message
+
+
+@pytest.mark.parametrize("name", ["flat", "half-shared", "grey"])
+def test_odd_sets_are_answered(world, name):
+    """Constant images, images that home holds too, and grey ones before a model of colours: a verdict, and no error."""
+    channel, store = world
+    images = {
+        "flat": [np.full((40, 40, 3), 5 + index, np.uint8) for index in range(12)],
+        "half-shared": squares(12, 0)[0] + squares(8, 800, 0.45)[0],
+        "grey": [image[:, :, :1] for image in squares(12, 740, 0.45)[0]],
+    }[name]
+    write(store, name, images, task="semantic_segmentation", classes=CLASSES)
+    request = request_of(name, label_free=True)
+    request.methods[:] = ["moments"]
+    done = finished(channel, translate_pb2_grpc.TranslateServiceStub(channel).TrainTranslator(request, timeout=30))
+    response = pb.TrainTranslatorResponse()
+    assert done.response.Unpack(response), done.error
+    translator = response.translator
+    assert translator.reason
+    if name != "grey":
+        assert translator.verdict == pb.Translator.VERDICT_REJECTED
+    if name == "half-shared":
+        assert "the same images" in translator.reason
+
+
 def reason_of(error: grpc.RpcError) -> str:
     info = error_details_pb2.ErrorInfo()
     assert any(detail.Unpack(info) for detail in rpc_status.from_call(error).details)

@@ -60,8 +60,10 @@ def image_statistics(prepared: NDArray[Any]) -> NDArray[np.float64]:
     shares /= shares[-1]
     low, middle, high = np.searchsorted(shares, (0.05, 0.5, 0.95)) / 255.0
     detail = (_mean_difference(grey[1:], grey[:-1]) + _mean_difference(grey[:, 1:], grey[:, :-1])) / 510.0
-    laplacian = np.minimum(np.abs(np.asarray(cv2.Laplacian(grey, cv2.CV_16S))), 1020).astype(np.uint16)
-    noise = float(np.searchsorted(np.cumsum(np.bincount(laplacian.ravel(), minlength=1021)), laplacian.size / 2)) / 1020.0
+    # At most 1020, four times 255. The median is the lower one of two, by selection: a third of what a histogram of so many steps costs.
+    laplacian = np.abs(np.asarray(cv2.Laplacian(grey, cv2.CV_16S))).ravel()
+    middlemost = (laplacian.size - 1) // 2
+    noise = float(np.partition(laplacian, middlemost)[middlemost]) / 1020.0
     return np.concatenate(
         [
             means.ravel() / 255.0,

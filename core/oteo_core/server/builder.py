@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import signal
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from oteo_core import telemetry, tracing
-from oteo_core.access import Door, SharedTokenDoor
+from oteo_core.access import Crowd, Door, SharedTokenDoor
 from oteo_core.certificates import CertificateFiles, server_credentials
 from oteo_core.errors import Unavailable
 from oteo_core.security import required_token
@@ -84,6 +85,7 @@ def build_server(
     door: Door | None = None,
     also: Sequence[TlsAddress] = (),
     hook: CallHook | None = None,
+    crowd: Crowd | None = None,
 ) -> Server:
     """Build a server with everything that each of Oteo's has: token, TLS, validation, health, reflection.
 
@@ -105,6 +107,8 @@ def build_server(
         More addresses, for callers from outside.
     hook
         Told of every call.
+    crowd
+        Knows what there is no room for.
 
     Raises
     ------
@@ -113,7 +117,7 @@ def build_server(
     """
     pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="handler")
     server = grpc.aio.server(
-        interceptors=[CallInterceptor(door or SharedTokenDoor(required_token(settings)), pool, hook)],
+        interceptors=[CallInterceptor(door or SharedTokenDoor(required_token(settings)), pool, hook, crowd)],
         options=server_options(settings),
     )
     names = tuple(register(server))
@@ -157,14 +161,21 @@ async def _run(
     door: Door | None,
     also: Sequence[TlsAddress],
     hook: CallHook | None,
+    crowd: Crowd | None,
 ) -> None:
-    server = build_server(settings, service=service, register=register, generic_handlers=handlers, door=door, also=also, hook=hook)
+    server = build_server(
+        settings, service=service, register=register, generic_handlers=handlers, door=door, also=also, hook=hook, crowd=crowd
+    )
     # On loopback where the calls are, else where a scraper reaches it.
     telemetry.serve_metrics(
         settings.metrics_port, (settings.listen or getattr(settings, f"{service}_address")).rpartition(":")[0].strip("[]")
     )
     await _call(on_start)
     await server.start()
+    # What there is now stays to the end: the collector need not look through it again and again while calls are answered, nor when the interpreter ends,
+    # which took a second or two out of the grace that a cluster gives.
+    gc.collect()
+    gc.freeze()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     # After on_start: a library that is started there may set handlers of its own.
@@ -190,11 +201,12 @@ def serve(
     door: Door | None = None,
     also: Sequence[TlsAddress] = (),
     hook: CallHook | None = None,
+    crowd: Crowd | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain. ``register``, ``on_start`` and ``on_stop`` (plain or coroutine functions) run inside the event loop.
 
-    `build_server` says what ``door``, ``also`` and ``hook`` are.
+    `build_server` says what ``door``, ``also``, ``hook`` and ``crowd`` are.
     """
     telemetry.configure_logging(settings, service)
     tracing.configure_tracing(settings, service)
-    uvloop.run(_run(settings, service, register, on_start, on_stop, generic_handlers, door, also, hook))
+    uvloop.run(_run(settings, service, register, on_start, on_stop, generic_handlers, door, also, hook, crowd))

@@ -1,7 +1,8 @@
 """What every call goes through: identity, request id, validation, deadline, errors, metrics, log.
 
 One interceptor wraps handlers; what the steps do is in modules of their own. Handlers may be coroutines or plain functions, which run in a thread of
-the pool. A call that the server's door does not let in is answered before its first message is read.
+the pool. A call that the server's door does not let in, or that there is no room for, is answered before its first message is read, and with as little work
+as a flood of such calls demands.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from typing import Any
 
 import grpc
 import structlog
-from google.rpc import code_pb2
+from google.rpc import code_pb2, status_pb2
 
 from oteo_core import telemetry, tracing
-from oteo_core.access import Admission, Door
+from oteo_core.access import Admission, Crowd, Door, Identity
 from oteo_core.context import CallContext, enter
-from oteo_core.errors import Cancelled, DeadlineExceeded, Internal, OteoError, Unimplemented, from_exception
+from oteo_core.errors import Cancelled, DeadlineExceeded, Internal, OteoError, ResourceExhausted, Unimplemented, from_exception
+from oteo_core.refusals import RefusalLines
 from oteo_core.security import OPEN_METHODS
 from oteo_core.server.hooks import CallHook, Ending
 from oteo_core.server.validation import validate
@@ -31,6 +33,7 @@ LOG = telemetry.logger("oteo.rpc")
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 # Calls as long as a client likes to watch: a deadline there is the client's own affair.
 _QUIET = OPEN_METHODS
+_LONGEST_MESSAGE = 2000
 
 
 def _to_thread(pool: ThreadPoolExecutor, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
@@ -60,6 +63,16 @@ class _ThreadIterator:
         return item
 
 
+def _time_left(context: Any) -> float | None:
+    """Give the seconds until a call's deadline: gRPC gives a number beyond all time where the caller set none."""
+    left: float | None = context.time_remaining()
+    return None if left is None or left > 10 * 365 * 86400 else left
+
+
+def _request_id(metadata: dict[str, str]) -> str:
+    return metadata.get("x-request-id", "")[:128] or uuid.uuid4().hex
+
+
 def _texts(metadata: Any) -> dict[str, str]:
     return {key.lower(): value for key, value in metadata or () if isinstance(value, str)}
 
@@ -70,6 +83,10 @@ async def _checked(source: AsyncIterator[Any], admission: Admission) -> AsyncIte
             await admission.took(request)
         validate(request)
         yield request
+
+
+def _trailing(status: status_pb2.Status, call: CallContext) -> tuple[tuple[str, str | bytes], ...]:
+    return (("grpc-status-details-bin", status.SerializeToString()), ("x-request-id", call.request_id))
 
 
 def _name(code: Any) -> str:
@@ -98,12 +115,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         Threads for handlers that are plain functions.
     hook
         Told of every call; None: nobody is.
+    crowd
+        Knows what there is no room for; None: there is always room.
     """
 
-    def __init__(self, door: Door, pool: ThreadPoolExecutor, hook: CallHook | None = None) -> None:
+    def __init__(self, door: Door, pool: ThreadPoolExecutor, hook: CallHook | None = None, crowd: Crowd | None = None) -> None:
         self._door = door
         self._hook = hook
         self._pool = pool
+        self._crowd = crowd
+        self._lines = RefusalLines(LOG)
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Give the wrapped handler of a call; unknown methods are left to gRPC."""
@@ -115,7 +136,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if self._door.waits_for_certificate(method, metadata):
             return self._late(handler, method, metadata)
         admission = await self._admit(method, metadata, {})
-        return self._refusal(method, admission) if admission.error is not None else self._wrap(handler, method, admission)
+        if admission.error is not None:
+            return self._refusal(method, metadata, admission)
+        if self._crowd is not None and self._crowd.waits(method):
+            return self._late(handler, method, metadata, admission)
+        return self._wrap(handler, method, admission)
 
     async def _admit(self, method: str, metadata: dict[str, str], certificate: Any) -> Admission:
         try:
@@ -125,34 +150,64 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         except Exception as unexpected:  # noqa: BLE001 - a door that fails stays shut
             return Admission(error=self._unexpected(unexpected, method))
 
-    def _refusal(self, method: str, admission: Admission) -> Any:
+    def _refusal(self, method: str, metadata: dict[str, str], admission: Admission) -> Any:
         """Give a handler that reads nothing of a call and answers with an error."""
 
         async def answer(request: Any, context: Any) -> None:
-            await self._refuse(method, context, admission)
+            await self._refuse(method, metadata, context, admission.identity, admission.error)
 
         return grpc.stream_stream_rpc_method_handler(answer)
 
-    async def _refuse(self, method: str, context: Any, admission: Admission) -> None:
-        async def nothing(call: CallContext) -> None:
-            """Stand in the place of a handler: a refused call comes to none."""
+    async def _refuse(self, method: str, metadata: dict[str, str], context: Any, identity: Identity, error: OteoError | None) -> None:
+        """Answer a call with an error, and nothing else: what `_run` does of a call that comes to no handler. Of a handler of streams."""
+        began = time.perf_counter()
+        error = error or Internal("refused without a reason")
+        call = CallContext(method=method, request_id=_request_id(metadata), caller=identity.name, identity=identity)
+        enter(call)
+        code = code_pb2.Code.Name(error.code)
+        with tracing.answering(method, metadata) as entry:
+            await self._told(Ending(self._hook, call, context), code, error)
+            entry.ended(code, error.reason)
+            seconds = time.perf_counter() - began
+            telemetry.figures_of(method).ended(code, seconds)
+            self._tell_refused(call, code, error, seconds, entry)
+        status = error.to_status()
+        # As `abort` does, without the exception that it raises: a third of a refusal's cost.
+        context.set_code(CODES.get(status.code, grpc.StatusCode.UNKNOWN))
+        context.set_details(status.message[:_LONGEST_MESSAGE])
+        context.set_trailing_metadata(_trailing(status, call))
 
-        await self._answer(method, context, admission, nothing)
+    def _tell_refused(self, call: CallContext, code: str, error: OteoError, seconds: float, entry: tracing.Entry) -> None:
+        if self._lines.allow(call.method, code, error.reason):
+            trace = {"trace_id": entry.here.trace_id} if entry.here is not None else {}
+            LOG.info(
+                "call",
+                method=call.method,
+                code=code,
+                reason=error.reason,
+                ms=round(seconds * 1000, 2),
+                caller=call.caller,
+                request_id=call.request_id,
+                **trace,
+            )
 
-    def _late(self, handler: Any, method: str, metadata: dict[str, str]) -> Any:
-        """Give a handler that asks for the caller's certificate first and reads the first message, if there is to be one, afterwards."""
+    def _late(self, handler: Any, method: str, metadata: dict[str, str], admitted: Admission | None = None) -> Any:
+        """Give a handler that decides about a call before it reads the first message, if there is to be one.
+
+        It asks for the caller's certificate, unless the caller is `admitted` already, and whether there is room.
+        """
 
         async def answer(requests: Any, context: Any) -> None:
-            admission = await self._admit(method, metadata, context.auth_context())
-            if admission.error is not None:
-                await self._refuse(method, context, admission)
+            admission = admitted or await self._admit(method, metadata, context.auth_context())
+            error = admission.error or self._no_room(method, admission.identity.name, context)
+            if error is not None:
+                await self._refuse(method, metadata, context, admission.identity, error)
                 return
             given = requests
             if not handler.request_streaming:
                 given = await anext(requests, None)
                 if given is None:
-                    admission.error = Cancelled("the caller has gone")
-                    await self._refuse(method, context, admission)
+                    await self._refuse(method, metadata, context, admission.identity, Cancelled("the caller has gone"))
                     return
             wrapped = self._wrap(handler, method, admission)
             if wrapped.response_streaming:
@@ -163,6 +218,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return grpc.stream_stream_rpc_method_handler(
             answer, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
         )
+
+    def _no_room(self, method: str, caller: str, context: Any) -> OteoError | None:
+        if self._crowd is None or not self._crowd.waits(method):
+            return None
+        try:
+            self._crowd.check(method, caller, _time_left(context))
+        except ResourceExhausted as full:
+            return full
+        return None
 
     def _wrap(self, handler: Any, method: str, admission: Admission) -> Any:
         function = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
@@ -244,12 +308,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> Any:
         """Run a handler; log and count how it ended, and turn errors into status with details."""
         began = time.perf_counter()
-        # gRPC gives the seconds that are left, or None, or a number beyond all time where the caller set no deadline.
-        left = context.time_remaining()
+        left = _time_left(context)
         call = CallContext(
             method=method,
-            request_id=metadata.get("x-request-id", "")[:128] or uuid.uuid4().hex,
-            deadline=None if left is None or left > 10 * 365 * 86400 else time.monotonic() + left,
+            request_id=_request_id(metadata),
+            deadline=None if left is None else time.monotonic() + left,
             caller=admission.identity.name,
             identity=admission.identity,
         )
@@ -262,7 +325,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         error: OteoError | None = None
         code = "OK"
         ending = Ending(self._hook, call, context)
-        telemetry.IN_FLIGHT.labels(method).inc()
+        figures = telemetry.figures_of(method)
+        figures.in_flight.inc()
         begun = False
         try:
             admission.begin()
@@ -299,12 +363,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             seconds = time.perf_counter() - began
             if error is not None:
                 code = code_pb2.Code.Name(error.code)
-            telemetry.IN_FLIGHT.labels(method).dec()
-            telemetry.HANDLED.labels(method, code).inc()
-            telemetry.SECONDS.labels(method).observe(seconds)
+            figures.in_flight.dec()
+            figures.ended(code, seconds)
             await self._told(ending, code, error)
             if entry is not None:
                 entry.ended(code, error.reason if error else "")
+            if entry is not None and (not isinstance(error, ResourceExhausted) or self._lines.allow(method, code, error.reason)):
                 LOG.info(
                     "call",
                     method=method,
@@ -316,8 +380,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         status = error.to_status()
         await context.abort(
             CODES.get(status.code, grpc.StatusCode.UNKNOWN),
-            status.message[:2000],
-            (("grpc-status-details-bin", status.SerializeToString()), ("x-request-id", call.request_id)),
+            status.message[:_LONGEST_MESSAGE],
+            _trailing(status, call),
         )
         return None
 

@@ -17,7 +17,7 @@ from oteo_automl.publishing import RESERVE_SECONDS
 from oteo_automl.search.budget import Budget
 from oteo_automl.search.checkpoints import StoredCheckpoints
 from oteo_automl.search.data import ImageCache
-from oteo_automl.search.planner import Speeds, make_plan
+from oteo_automl.search.planner import Speeds, make_plan, network_slots
 from oteo_automl.search.probing import Probing
 from oteo_automl.search.result import Plan
 from oteo_automl.search.search import Search, Snapshot, predicted_end
@@ -177,7 +177,7 @@ class Training:
                 probing.run(executor)
         plan = make_plan(
             work,
-            Speeds(work, probing.found, {}),
+            Speeds(work, probing.found, {}, network_slots(work, executor)),
             reasons,
             self.budget,
             fingerprint=fingerprint,

@@ -42,6 +42,7 @@ def serve_alone(settings: GatewaySettings) -> None:
         door=gateway.door,
         also=addresses_outside(settings),
         hook=gateway.hook,
+        crowd=gateway.crowd,
     )
 
 

@@ -31,6 +31,8 @@ _NOT_FORWARDED = frozenset(
     {"authorization", "user-agent", "content-type", "te", "host", "accept-encoding", "connection", "x-request-id"}
     | {tracing.TRACEPARENT, tracing.TRACESTATE}
 )
+# What gRPC itself says of a connection that broke, or of a server that ended before the call did.
+_GONE = ("socket closed", "connection reset", "broken pipe", "failed to connect", "goaway", "ping timeout", "cancelling all calls")
 _NOT_RETURNED = frozenset({"content-type", "date", "server"})
 
 Metadata = tuple[tuple[str, str | bytes], ...]
@@ -75,9 +77,7 @@ class Backend:
             return True
         # The channel may be connected again by the time we look.
         text = (error.details() or "").lower()
-        return any(
-            sign in text for sign in ("socket closed", "connection reset", "broken pipe", "failed to connect", "goaway", "ping timeout")
-        )
+        return any(sign in text for sign in _GONE)
 
     def away_error(self) -> OteoError:
         """Give the error that a caller sees while this backend is away."""

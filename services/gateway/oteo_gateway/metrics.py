@@ -25,7 +25,14 @@ _SHIFT = Histogram(
     buckets=(0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0),
 )
 _REFUSED = Counter("oteo_predict_refused_total", "Predictions that were not answered, by deployment and reason.", ["deployment", "reason"])
+# The autoscaler looks for an increase, so this one begins at 0: see `expect`.
+_REFUSED.labels("", "NO_REPLICA")
 _WAITING = Gauge("oteo_predict_waiting", "Predictions that wait for a place.", multiprocess_mode="livesum")
+_DEPLOYMENTS_WAITING = Gauge(
+    "oteo_deployments_waiting",
+    "Deployments whose creation or change waits until replicas serve it; every gateway shows all of them.",
+    multiprocess_mode="livemax",
+)
 _SHADOW_AGREEMENT = Histogram(
     "oteo_shadow_agreement",
     "How far a shadow's answer for an image agreed with the one that was given, 0 to 1.",
@@ -117,6 +124,16 @@ def expect(deployment: str) -> None:
     _REFUSED.labels(deployment, "DEPLOYMENT_NOT_READY")
 
 
+def no_replica() -> None:
+    """Count a call of the Open Inference Protocol that found no replica at all."""
+    _REFUSED.labels("", "NO_REPLICA").inc()
+
+
+def deployments_waiting(count: int) -> None:
+    """Show how many deployments wait for replicas."""
+    _DEPLOYMENTS_WAITING.set(count)
+
+
 def waiting(count: int) -> None:
     """Show how many predictions wait."""
     _WAITING.set(count)
@@ -126,21 +143,31 @@ class PrometheusObserver:
     """Takes the figures of predictions for Prometheus."""
 
     def __init__(self) -> None:
+        # Looked up once: that costs more than counting.
         self._stages: dict[str, tuple[Histogram, ...]] = {}
+        self._shifts: dict[str, Histogram] = {}
+        self._refused: dict[str, Counter] = {}
 
     def predicted(self, model: str, times: Times, shift: tuple[float, float] | None) -> None:
         """One was answered."""
-        if shift is not None:
-            _SHIFT.labels(model).observe(shift[1])
         stages = self._stages.get(model)
         if stages is None:
             stages = self._stages[model] = tuple(_STAGE.labels(model, stage) for stage in ("queue", "decode", "inference", "total"))
+            self._shifts[model] = _SHIFT.labels(model)
+        if shift is not None:
+            self._shifts[model].observe(shift[1])
         for stage, seconds in zip(stages, (times.queue, times.decode, times.inference, times.total), strict=True):
             stage.observe(seconds)
 
     def refused(self, deployment: str, reason: str) -> None:
-        """One was not; `deployment` is empty where there is none of that name, which anybody could make up."""
-        _REFUSED.labels(deployment, reason).inc()
+        """One was not; `deployment` is empty where there is none of that name, which anybody could make up, or it was not read."""
+        if deployment:
+            _REFUSED.labels(deployment, reason).inc()
+            return
+        counter = self._refused.get(reason)
+        if counter is None:
+            counter = self._refused[reason] = _REFUSED.labels("", reason)
+        counter.inc()
 
 
 class PrometheusShadowObserver:

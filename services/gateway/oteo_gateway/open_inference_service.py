@@ -69,6 +69,8 @@ class TritonRouter:
         Gives the addresses of the replicas that serve a Triton model; None where nothing is known of the model.
     failed
         Told the address of a replica that was away.
+    nobody
+        Called where there is no replica to be asked.
     """
 
     def __init__(
@@ -78,7 +80,9 @@ class TritonRouter:
         healthy: Callable[[], Collection[str]],
         serving: Callable[[str], Collection[str] | None],
         failed: Callable[[str], None],
+        nobody: Callable[[], None] = lambda: None,
     ) -> None:
+        self._nobody = nobody
         self._replicas = tuple(replicas)
         self._healthy = healthy
         self._serving = serving
@@ -98,6 +102,7 @@ class TritonRouter:
             ``NO_REPLICA``: there is none at all, as where the model server is scaled from zero.
         """
         if not self._replicas:
+            self._nobody()
             raise Unavailable("No model server runs at the moment; one may be starting.", reason="NO_REPLICA", retry_after=_RETRY_SECONDS)
         model = ""
         if request is not None and method.rpartition("/")[2] in _OF_A_MODEL:

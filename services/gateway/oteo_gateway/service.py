@@ -48,6 +48,7 @@ from oteo_gateway.inference_service import InferenceService
 from oteo_gateway.operations_service import OperationsService
 from oteo_gateway.pipeline_service import PipelineService
 from oteo_gateway.prediction.admission import Admission
+from oteo_gateway.prediction.crowd import PredictionCrowd
 from oteo_gateway.prediction.frames import Frames
 from oteo_gateway.prediction.inputs import Inputs
 from oteo_gateway.prediction.predictor import Predictor
@@ -166,6 +167,12 @@ class Gateway:
         self._decoders = ThreadPoolExecutor(
             settings.decode_threads or min(_MOST_DECODERS, os.cpu_count() or 1), thread_name_prefix="decode"
         )
+        self._admission = Admission(
+            settings.predict_concurrency, settings.predict_queue, queue_bytes=settings.predict_queue_bytes, changed=metrics.waiting
+        )
+        self._observer = metrics.PrometheusObserver()
+        self.crowd = PredictionCrowd(self._admission, self._observer)
+        """Who is turned away before anything is read: the server must be built with it."""
         self._supervision = Supervision(settings, self._store, self._artifacts, self.read_package, self._owner)
         self._stop = threading.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -200,6 +207,7 @@ class Gateway:
         found = self._store.list()
         for deployment in found:
             metrics.expect(deployment.id)
+        metrics.deployments_waiting(sum(bool(deployment.operation) for deployment in found))
         return found
 
     def _replica(self, address: str) -> Replica:
@@ -236,33 +244,33 @@ class Gateway:
         self.reconciler.replace_keepers([replica.keeper for replica in self._replicas.current()])
         health = self._health = TritonHealth(replicas, period=settings.health_seconds, changed=self.reconciler.wake)
         router = open_inference_service.TritonRouter(
-            replicas, healthy=health.healthy, serving=self._directory.serving, failed=health.failed
+            replicas,
+            healthy=health.healthy,
+            serving=self._directory.serving,
+            failed=health.failed,
+            nobody=metrics.no_replica,
         )
         watcher = metrics.PrometheusShadowObserver()
         shadows = self._shadows = Shadows(
             self._comparisons.add, watcher, places=settings.shadow_queue, period=settings.shadow_write_seconds
         )
         watcher.watch(lambda: shadows.waiting)
-        admission = Admission(
-            settings.predict_concurrency, settings.predict_queue, queue_bytes=settings.predict_queue_bytes, changed=metrics.waiting
-        )
-        observer = metrics.PrometheusObserver()
         inputs = Inputs(ImageStore(self._artifacts, settings.max_image_bytes), _limits(settings))
         predictor = Predictor(
             self._directory.find,
             TritonCalls(router, self.reconciler.wake),
             inputs,
-            admission,
+            self._admission,
             self._decoders,
             default_timeout=settings.predict_seconds,
-            observer=observer,
+            observer=self._observer,
             shadows=shadows,
             adapt_below=settings.adapt_below,
             watch=self._supervision.collector,
         )
         shadows.start(predictor.ask)
         noted = self.hook.item if self.hook is not None else None
-        frames = Frames(self._directory.find, inputs, admission, self._decoders, observer)
+        frames = Frames(self._directory.find, inputs, self._admission, self._decoders, self._observer)
         inference = InferenceService(predictor, frames, window=settings.predict_stream_window, noted=noted)
         deployments = DeploymentService(
             self._store,

@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 from oteo_core.images.geometry import Placement, place
 from oteo_core.images.policy import InputPolicy
 from oteo_core.packages.answers import Instances
+from oteo_core.packages.decoding.watershed import WATERSHED, watershed_objects
 
 Floats = NDArray[np.float32]
 
-WATERSHED = {"method": "watershed", "foreground": 0.5, "marker": 0.4, "prominence": 0.15, "smallest": 8.0, "smooth": 0.0, "score": 0.0}
-"""What `decode_instances` takes where ``decoding`` is silent, for outputs with ``heights``."""
-
 MASKS = {"method": "masks", "foreground": 0.5, "score": 0.3, "overlap": 0.5, "smallest": 8.0}
-"""The same for outputs with ``masks``."""
+"""What `decode_instances` takes where ``decoding`` is silent, for outputs with ``masks``; `WATERSHED` is the same for those with ``heights``."""
 
 
 def decode_instances(
@@ -37,9 +35,9 @@ def decode_instances(
     policy
         How the originals became inputs.
     decoding
-        ``method`` and thresholds; see `WATERSHED` and `MASKS`: ``foreground`` is the least probability of an object's pixel, ``marker`` the height
-        above which an object's core lies, ``prominence`` how far a core rises above the pass to a higher one, ``smooth`` the spread (prepared pixels) of a Gaussian over heights, ``smallest`` the fewest prepared
-        pixels of an object, ``score`` the least of an object, ``overlap`` the share of a mask that others with higher scores may have taken.
+        ``method`` and thresholds; see `WATERSHED` and `MASKS`: ``foreground`` is the least probability of an object's pixel, ``smallest`` the
+        fewest prepared pixels of an object, ``score`` the least of an object, ``overlap`` the share of a mask that others with higher scores may
+        have taken.
     """
     found = []
     for number, (width, height) in enumerate(sizes):
@@ -66,70 +64,6 @@ def _from_heights(outputs: Mapping[str, NDArray[Any]], where: Placement, setting
     whole[window] = _grown(found.ids)
     inside = where.values_out(1.0 - probabilities[0]) > settings["foreground"]
     return without_empty(np.where(inside, where.plane_out(whole), 0).astype(np.int32), found.labels, found.scores)
-
-
-def watershed_objects(foreground: Floats, heights: Floats, settings: Mapping[str, Any]) -> NDArray[np.int32]:
-    """Flood the heights downwards from their cores, within the foreground.
-
-    Parameters
-    ----------
-    foreground, heights
-        ``(h, w)`` of 0 to 1.
-    settings
-        Those of `WATERSHED`.
-
-    Returns
-    -------
-    ndarray
-        ``(h, w)`` int32: 0 background, 1, 2, ... objects. A piece of foreground in which nothing is high enough for a core is one object.
-
-    Notes
-    -----
-    Marker-controlled watershed (Meyer & Beucher 1990) on distance maps, as by Naylor et al., "Segmentation of nuclei in histopathology images by
-    deep regression of the distance map", IEEE TMI 2019; heights are shares of each object's own, so that small and large objects have cores alike.
-    """
-    from skimage.segmentation import watershed
-
-    inside = foreground > settings["foreground"]
-    if not inside.any():
-        return np.zeros(inside.shape, dtype=np.int32)
-    if settings["smooth"] > 0:
-        heights = cv2.GaussianBlur(heights, (0, 0), settings["smooth"])
-    cores = (inside & (heights > settings["marker"])).astype(np.uint8)
-    if settings["prominence"] > 0:
-        cores &= _prominent(heights * inside, settings["prominence"])
-    count, markers = cv2.connectedComponents(cores, connectivity=8)
-    pieces_count, pieces = cv2.connectedComponents(inside.astype(np.uint8), connectivity=8)
-    having = np.zeros(pieces_count, dtype=bool)
-    having[np.unique(pieces[cores > 0])] = True
-    bare = np.flatnonzero(~having)
-    bare = bare[bare > 0]
-    order = np.zeros(pieces_count, dtype=np.int32)
-    order[bare] = count + np.arange(len(bare), dtype=np.int32)
-    markers = np.where(order[pieces] > 0, order[pieces], markers)
-    ids = np.asarray(watershed(-heights, markers, mask=inside)).astype(np.int32)
-    areas = np.bincount(ids.ravel())
-    small = areas < settings["smallest"]
-    small[0] = False
-    return renumbered_ids(np.where(small[ids], 0, ids).astype(np.int32))
-
-
-def _prominent(heights: Floats, prominence: float) -> NDArray[np.uint8]:
-    """Mark the tops that rise by so much above every pass to a higher one (Soille's h-maxima): ripples of a large object's height are not cores."""
-    from skimage.morphology import reconstruction
-
-    lowered = reconstruction(heights - np.float32(prominence), heights)
-    # What the lowered surface cannot fill up by more than a rounding error less than the prominence is a top of it.
-    return np.asarray(heights - lowered >= prominence - 1e-4).astype(np.uint8)
-
-
-def renumbered_ids(ids: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Number the objects that are left 1, 2, ..."""
-    order = np.zeros(int(ids.max(initial=0)) + 1, dtype=np.int32)
-    left = np.unique(ids)
-    left = left[left > 0]
-    order[left] = np.arange(1, len(left) + 1)
-    return order[ids]
 
 
 def described(ids: NDArray[np.int32], probabilities: Floats) -> Instances:

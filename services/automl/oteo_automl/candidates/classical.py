@@ -293,6 +293,7 @@ def search_family(
     seed: int,
     tries: int,
     deadline: float,
+    last: float | None = None,
 ) -> ClassicalFit:
     """Search one family's settings and fit the best on everything.
 
@@ -314,6 +315,9 @@ def search_family(
         Settings to try at most.
     deadline
         Seconds since 1970; at least one setting is tried.
+    last
+        Until when the first setting may go on with its folds; None: until the deadline. Answers on a part of the folds alone cannot be told from
+        luck, nor mixed with those of others.
 
     Raises
     ------
@@ -329,7 +333,8 @@ def search_family(
     while tried < tries and (best is None or time.time() + 1.5 * dearest < deadline):
         started = time.time()
         settings = dict(family.first) if tried == 0 else family.draw(rng)
-        logits = held_out_logits(family, settings, features, labels, folds, classes=classes, seed=seed, deadline=deadline)
+        until = deadline if tried or last is None else max(deadline, last)
+        logits = held_out_logits(family, settings, features, labels, folds, classes=classes, seed=seed, deadline=until)
         loss = held_out_loss(logits, labels)
         tried += 1
         dearest = max(dearest, time.time() - started)

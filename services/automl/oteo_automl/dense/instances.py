@@ -19,17 +19,18 @@ from oteo_automl.dense.segment.mixing import MapMixing
 from oteo_automl.dense.segment.networks import NARROW, WIDE, SegmentationNetwork
 from oteo_automl.dense.segment.objects import WatershedLesson, class_maps, prepared_truth
 from oteo_automl.dense.segment.serving import ServedWatershed, choose_mirrors, choosing_rows, pixel_temperature, uncovered
-from oteo_automl.dense.segment.targets import InstanceTargets, build_instances, instance_facts, open_instances
+from oteo_automl.dense.segment.targets import InstanceTargets, build_instances, instance_facts, level_facts, open_instances
 from oteo_automl.dense.segment.task import SegmentationTask
 from oteo_automl.dense.segment.truths import read_rows
-from oteo_automl.dense.segment.tuning import pq_by_image, tune_masks, tune_watershed
+from oteo_automl.dense.segment.tuning import pq_by_image, tune_masks, tune_watershed, usual_watershed
 from oteo_automl.objectives import OBJECTIVES
 from oteo_core.datasets import DatasetReader
 from oteo_core.evaluation.instances import evaluate_instances, instance_scores
 from oteo_core.images import InputPolicy
 from oteo_core.packages import MetricValue
 from oteo_core.packages.answers import Instances
-from oteo_core.packages.decoding.instances import WATERSHED, decode_instances, described, watershed_objects
+from oteo_core.packages.decoding.instances import decode_instances, described
+from oteo_core.packages.decoding.watershed import watershed_objects
 from oteo_core.truths.masks import instance_map
 
 _TUNED_ON = 20
@@ -64,7 +65,7 @@ class InstanceTask(SegmentationTask):
 
     def facts(self, targets: Any, rows: NDArray[np.int64], policy: InputPolicy, classes: int) -> Facts:
         """Look at objects; see `instance_facts`."""
-        return instance_facts(targets, rows, classes)
+        return instance_facts(targets, rows, classes) | level_facts(policy)
 
     def network(
         self, candidate: DenseCandidate, classes: int, channels: int, mean: Sequence[float], spread: Sequence[float], facts: Facts
@@ -73,7 +74,9 @@ class InstanceTask(SegmentationTask):
         if candidate.head == "mask":
             return MaskNetwork(candidate.architecture, classes, channels, mean, spread)
         widths = WIDE if candidate.large else NARROW
-        return SegmentationNetwork(candidate.architecture, "unet", classes + 2, channels, mean, spread, widths=widths)
+        return SegmentationNetwork(
+            candidate.architecture, "unet", classes + 2, channels, mean, spread, widths=widths, relative=bool(facts.get("relative"))
+        )
 
     def lesson(
         self,
@@ -92,7 +95,9 @@ class InstanceTask(SegmentationTask):
             masks = MaskLesson(images, targets, train, held_out, classes=classes, seed=seed)
             masks.most = most_objects(facts["objects"][1])
             return masks
-        return WatershedLesson(images, targets, train, held_out, classes=classes, seed=seed)
+        heights = WatershedLesson(images, targets, train, held_out, classes=classes, seed=seed)
+        heights.settings = usual_watershed(_median_area(facts))
+        return heights
 
     def mixes(self, candidate: DenseCandidate) -> str:
         """Say that those with heights can be mixed; vectors of mask heads mean something to their own features alone."""
@@ -114,10 +119,12 @@ class InstanceTask(SegmentationTask):
         windows = [uncovered(targets.ids[row], -1) for row in rows.tolist()]
         truths = [prepared_truth(targets, row, window) for row, window in zip(rows.tolist(), windows, strict=True)]
 
+        settings = usual_watershed(_median_area(facts))
+
         def read(place: int, maps: NDArray[np.float32]) -> Instances:
             inside = maps[(slice(None), *windows[place])]
             chances = _softmax(inside[:-1])
-            return described(watershed_objects(1.0 - chances[0], 1.0 / (1.0 + np.exp(-inside[-1])), WATERSHED), chances)
+            return described(watershed_objects(1.0 - chances[0], 1.0 / (1.0 + np.exp(-inside[-1])), settings), chances)
 
         return MapMixing(networks, images, rows, truths, read, check=check), rows
 
@@ -137,7 +144,7 @@ class InstanceTask(SegmentationTask):
         """Make what is exported; mirroring, temperature and thresholds are found on the held-out rows."""
         network = network.cpu().float().eval()
         rows = choosing_rows(held_out, images, classes, _TUNED_ON)
-        area = float(np.pi / 4.0 * facts["diameters"][1] ** 2)
+        area = _median_area(facts)
         make = _serve_masks if candidate.head == "mask" else _serve_watershed
         return make(network, images, targets, rows, policy=policy, classes=classes, area=area, most=facts["objects"][1], seed=seed)
 
@@ -185,8 +192,10 @@ def _serve_watershed(
         outputs = [one[(slice(None), *window)] for one, window in zip(maps, windows, strict=True)]
         return [_softmax(one[:-1]) for one in outputs], [1.0 / (1.0 + np.exp(-one[-1])) for one in outputs]
 
+    usual = usual_watershed(area)
+
     def quality(maps: NDArray[np.float32]) -> NDArray[np.float64]:
-        found = [described(watershed_objects(1.0 - p[0], h, WATERSHED), p) for p, h in zip(*parts(maps), strict=True)]
+        found = [described(watershed_objects(1.0 - p[0], h, usual), p) for p, h in zip(*parts(maps), strict=True)]
         return pq_by_image(found, truths, classes)
 
     mirrors, maps = choose_mirrors(network, images, rows, quality)
@@ -241,6 +250,11 @@ def _serve_masks(
         calibration=calibration.to_dict() if calibration is not None else {},
         tolerance={"probabilities": 2e-3, "scores": 2e-3, "masks": 2.0},
     )
+
+
+def _median_area(facts: Facts) -> float:
+    """Give the area of a disc of the median diameter, prepared pixels."""
+    return float(np.pi / 4.0 * facts["diameters"][1] ** 2)
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

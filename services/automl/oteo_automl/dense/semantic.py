@@ -24,7 +24,7 @@ from oteo_automl.dense.segment.serving import (
     pixel_temperature,
     uncovered,
 )
-from oteo_automl.dense.segment.targets import build_maps, open_maps, semantic_facts
+from oteo_automl.dense.segment.targets import build_maps, level_facts, open_maps, semantic_facts
 from oteo_automl.dense.segment.task import SegmentationTask
 from oteo_automl.dense.segment.truths import read_rows
 from oteo_automl.objectives import OBJECTIVES
@@ -68,7 +68,7 @@ class SemanticTask(SegmentationTask):
 
     def facts(self, targets: Any, rows: NDArray[np.int64], policy: InputPolicy, classes: int) -> Facts:
         """Look at class maps; see `semantic_facts`."""
-        return semantic_facts(targets, rows, classes)
+        return semantic_facts(targets, rows, classes) | level_facts(policy)
 
     def network(
         self, candidate: DenseCandidate, classes: int, channels: int, mean: Sequence[float], spread: Sequence[float], facts: Facts
@@ -83,6 +83,7 @@ class SemanticTask(SegmentationTask):
             spread,
             widths=WIDE if candidate.large else NARROW,
             deep=candidate.head == "unet" and facts.get("height", 0) * facts.get("width", 0) >= DEEP_FROM,
+            relative=bool(facts.get("relative")),
         )
 
     def lesson(

@@ -31,8 +31,12 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_MOST = 7
+_MOST = 9
 """Models that are loaded to choose from."""
+
+_BEHIND = 0.25
+"""Share of the best loss by which a model with answers on all folds may be worse on the first one and still be what is chosen from: so far a few dozen images
+can be wrong."""
 
 _SAME = 2
 """Of those, trials of one candidate."""
@@ -109,11 +113,9 @@ def _choice(contenders: Sequence[_Contender], problem: Problem, settings: Settin
     everyone = list(range(len(contenders)))
     smallest = min(len(one.model.rows) for one in contenders)
     several = [place for place in everyone if len(contenders[place].model.rows) > 1.5 * smallest]
-    if (
-        0 in several
-        and 1 < len(several) < len(everyone)
-        and any(FOLDS_OF in contenders[one].trial.results[-1].parameters for one in several)
-    ):
+    first = contenders[0].trial.loss(settings.objective)
+    near = any(contenders[place].trial.loss(settings.objective) <= first + _BEHIND * abs(first) for place in several)
+    if near and 1 < len(several) < len(everyone) and any(_is_folded(contenders[place].trial) for place in several):
         # The leading network has answers on all rows, as the classifiers on features have: many samples tell more than the first fold.
         chosen, _ = _choice_among(contenders, several, problem, settings, seconds)
         if len(chosen.parts) > 1:
@@ -202,6 +204,8 @@ def _load(trial: Trial, problem: Problem) -> _Contender | None:
 def _contenders(ranked: Sequence[Trial], problem: Problem, settings: Settings) -> list[_Contender]:
     """Load the best trials, few of each candidate; those within the time that one image may take, or else the quickest."""
     quick = [trial for trial in ranked if trial.results[-1].latency <= 1.2 * settings.max_latency]
+    # Networks of all folds first: they see other things than classifiers on features do, and may help these though they lag behind on the first fold.
+    quick.sort(key=lambda trial: not _is_folded(trial))
     found: list[_Contender] = []
     seen: Counter[str] = Counter()
     for trial in quick or sorted(ranked, key=lambda trial: trial.results[-1].latency):
@@ -211,7 +215,12 @@ def _contenders(ranked: Sequence[Trial], problem: Problem, settings: Settings) -
         if contender is not None:
             seen[trial.candidate] += 1
             found.append(contender)
+    found.sort(key=lambda one: ranked.index(one.trial))
     return found
+
+
+def _is_folded(trial: Trial) -> bool:
+    return FOLDS_OF in trial.results[-1].parameters
 
 
 def _members(contenders: Sequence[_Contender]) -> tuple[list[Member], NDArray[np.int64]]:

@@ -29,7 +29,7 @@ from oteo_automl.candidates.networks import NetworkClassifier
 from oteo_automl.candidates.patches import fit_patches
 from oteo_automl.candidates.portfolio import find_architecture
 from oteo_automl.candidates.registry import FROZEN, Candidate
-from oteo_automl.candidates.training import Recipe, Trainer, has_bfloat16, runs_on
+from oteo_automl.candidates.training import STATISTICS_IMAGES, Recipe, Trainer, has_bfloat16, runs_on
 from oteo_automl.candidates.weights import Weights, find_weights, load_weights
 from oteo_automl.search.checkpoints import Checkpoints
 from oteo_automl.search.data import ArrayCache, ImageCache
@@ -45,6 +45,7 @@ from oteo_core.evaluation.label_calibration import label_log_loss, level
 
 PATCH_CENTRES = 160
 _FEATURE_BATCH = 8
+_WHOLE = 3.0
 _SAME = 1e-4
 _PATCH_IMAGES = 1024
 _GROWTH_HELD_OUT = 30
@@ -135,8 +136,14 @@ class StoredModel:
 # Classifiers on fixed features.
 
 
-def fit_classifier(problem: Problem, trial: str, candidate: Candidate, tries: int, deadline: float) -> PieceResult:
-    """Search a family of classifiers on one kind of features; the piece of a classical trial."""
+def fit_classifier(
+    problem: Problem, trial: str, candidate: Candidate, tries: int, deadline: float, seconds: float = math.inf
+) -> PieceResult:
+    """Search a family of classifiers on one kind of features; the piece of a classical trial.
+
+    Settings are tried for `seconds` from when the features are there, the first of them on all folds in up to `_WHOLE` times as long; nothing goes on after
+    the `deadline`.
+    """
     earlier = problem.checkpoints.load(result_name(trial, 0))
     if earlier is not None:
         return PieceResult.from_json(earlier)
@@ -145,8 +152,17 @@ def fit_classifier(problem: Problem, trial: str, candidate: Candidate, tries: in
     extractor, initial = _extractor(problem, candidate.features, images)
     features = _features(problem, candidate.features, extractor, images)
     labels = problem.labels[problem.rows]
+    ready = time.time()
     found = classical.search_family(
-        candidate.family, features, labels, problem.folds, classes=problem.classes, seed=problem.seed, tries=tries, deadline=deadline
+        candidate.family,
+        features,
+        labels,
+        problem.folds,
+        classes=problem.classes,
+        seed=problem.seed,
+        tries=tries,
+        deadline=min(deadline, ready + seconds),
+        last=min(deadline, ready + _WHOLE * seconds),
     )
     known = np.isfinite(found.logits).all(axis=1)
     compared = known & (problem.folds == 0)
@@ -316,7 +332,7 @@ def train_network(
             trainer=Trainer(network, lesson, recipe, seed=problem.seed, device=runs_on(), half=wants_half(problem, architecture)),
             initial_weights=initial,
             image=images[problem.rows[0]],
-            judge_every=max(1, round(len(problem.held_out) / max(1, len(problem.learnt_from)))),
+            judge_every=judging_interval(len(problem.learnt_from), len(problem.held_out)) if watched else total,
             by_score=problem.objective != "log_loss",
             stored=stored,
         )
@@ -327,6 +343,16 @@ def train_network(
         return StoredModel(network, problem.held_out, judgement.kept["logits"], source).to_bytes()
 
     return train_piece(problem.checkpoints, trial, rung, begin, recipe, target, total, deadline, watched=watched)
+
+
+def judging_interval(learnt_from: int, held_out: int) -> int:
+    """Give the epochs between two judgements, such that these take about an eighth of the time.
+
+    A judgement shows the network clean training images (for batch normalisation) and those that are held out, each for a third of what it costs to
+    learn from one: of a small set as much as nearly half an epoch.
+    """
+    shown = min(STATISTICS_IMAGES, learnt_from) + held_out
+    return max(1, round(shown / 3.0 / (0.125 * max(1, learnt_from))))
 
 
 def probe_network(problem: Problem, architecture: str, recipe: Recipe, deadline: float, share: float) -> Probe:

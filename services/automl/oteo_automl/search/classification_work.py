@@ -106,12 +106,12 @@ class ClassificationWork(Work[SearchResult]):
             if one.architecture and problem.pretrained_uri
         }
 
-    def fit(self, executor: Executor, trial: str, entry: Entry, deadline: float) -> Task[PieceResult]:
+    def fit(self, executor: Executor, trial: str, entry: Entry, seconds: float, deadline: float) -> Task[PieceResult]:
         """Search a family of classifiers on one kind of features."""
         given = self._problem.given.get(entry.shares)
         if given is not None:
             return executor.submit(judge_given, self._problem, trial, given, cpus=1.0)
-        return executor.submit(fit_classifier, self._problem, trial, CANDIDATES[entry.name], _TRIES, deadline, cpus=1.0, retries=0)
+        return executor.submit(fit_classifier, self._problem, trial, CANDIDATES[entry.name], _TRIES, deadline, seconds, cpus=1.0, retries=0)
 
     def train(
         self, executor: Executor, trial: str, rung: int, entry: Entry, recipe: Recipe, target: int, total: int, deadline: float

@@ -9,17 +9,16 @@ from typing import Any
 from oteo_automl.candidates.training import Recipe
 from oteo_automl.search.guards import check_folds
 from oteo_automl.search.pieces import fold_name
-from oteo_automl.search.trial import FAILED, FINISHED, RUNNING, Trial
+from oteo_automl.search.schedule import SPARE
+from oteo_automl.search.trial import FAILED, FINISHED, PAUSED, RUNNING, Trial
 from oteo_automl.search.work import Work
 
-_BEHIND = 0.25
-"""Share of the best trial's loss by which a network may be worse and its folds still be worth their time: it may add something to others."""
+_BEHIND = 1.5
+"""Share of the best trial's loss by which a network may be worse and its folds still be worth their time: the mean of five has about half of the loss of one
+of them where images are few (docs/training.md), and it sees other things than classifiers on features do."""
 
 _SHARE = 0.5
 """Part of a search that the folds of a network may take."""
-
-_SPARE = 1.15
-"""Times the seconds of the epochs: data, judging, a slower machine."""
 
 
 class Folds:
@@ -59,8 +58,8 @@ class Folds:
             return None
         begun = {trial.fold for trial in self.trials if trial.parent == leader.id}
         missing = [number for number in self._work.other_folds if number not in begun]
-        # All or nothing at the beginning; later what still fits.
-        waves = 1 if begun else math.ceil(len(missing) / slots)
+        # Half of them at the beginning, or none; later what still fits.
+        waves = 1 if begun else math.ceil(0.5 * len(missing) / slots)
         if not missing or waves * self._training(leader, epoch) > left:
             return None
         trial = Trial(
@@ -85,6 +84,15 @@ class Folds:
         needed = waves * self._training(leader, epoch)
         return needed if needed <= _SHARE * whole else 0.0
 
+    def spoken_for(self, trials: Sequence[Trial], epoch: Callable[[Trial], float], waves: int, planned: Callable[[Trial], bool]) -> float:
+        """Give the seconds that the best network so far needs to come to its end and for its other folds, where its plan left time for them (`planned`)."""
+        networks = [trial for trial in trials if trial.recipe is not None and trial.results and trial.state in (PAUSED, FINISHED)]
+        best = min(networks, key=lambda trial: trial.loss(self._work.objective), default=None)
+        if best is None or self.trials or not planned(best):
+            return 0.0
+        missing = best.rungs[-1] - (best.last.epochs if best.last else 0)
+        return missing * epoch(best) + waves * self._training(best, epoch)
+
     def _leader(self, trials: Sequence[Trial]) -> Trial | None:
         """Give the network whose folds are trained: the one that was begun with, else the best that has come to its end."""
         if not self._work.other_folds:
@@ -102,7 +110,7 @@ class Folds:
 
     @staticmethod
     def _training(leader: Trial, epoch: Callable[[Trial], float]) -> float:
-        return _SPARE * leader.rungs[-1] * epoch(leader)
+        return SPARE * leader.rungs[-1] * epoch(leader)
 
     def far_below(self, trial: Trial, trials: Sequence[Trial]) -> str:
         """Say why a fold that has ended should be begun again: it has collapsed, or lies far below its siblings; empty where it need not, or was once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 from oteo_automl.search.budget import Budget
 from oteo_automl.search.probe import Probe
 from oteo_automl.search.result import Plan, PlannedCandidate
-from oteo_automl.search.schedule import plan_rungs
+from oteo_automl.search.schedule import folded_epochs, plan_rungs
 from oteo_automl.search.work import Entry, Work
+from oteo_core.jobs.executor import Executor
 
 _LEAST_EPOCHS = 3
 
@@ -27,11 +29,19 @@ class Speeds:
         What was measured, by `Entry.model`; grows.
     trained
         Mean seconds of the epochs that were trained, by `Entry.model`; grows.
+    slots
+        Networks that are trained side by side.
     """
 
     work: Work[Any]
     probes: Mapping[str, Probe]
     trained: dict[str, float]
+    slots: int = 1
+
+    @property
+    def waves(self) -> int:
+        """Trainings one after the other that a network's other folds take."""
+        return math.ceil(len(self.work.other_folds) / max(1, self.slots))
 
     def epoch(self, entry: Entry) -> float:
         """Give the seconds of an epoch."""
@@ -56,6 +66,11 @@ class Speeds:
             if not one.cheap and self.measured(one):
                 ratios.append(self.epoch(one) / max(1e-9, self.work.cost(one)))
         return sum(ratios) / len(ratios) if ratios else 1.0
+
+
+def network_slots(work: Work[Any], executor: Executor) -> int:
+    """Say how many networks are trained side by side."""
+    return max(1, int(executor.gpus / work.gpu_share)) if work.gpu_share > 0 else max(1, int(executor.cpus))
 
 
 def make_plan(
@@ -115,7 +130,7 @@ def refresh(plan: Plan, work: Work[Any], speeds: Speeds, budget: Budget, message
         line.step_seconds = speeds.step(entry)
         line.peak_memory = probe.peak_bytes if probe else 0
         line.epoch_seconds = speeds.epoch(entry)
-        line.epochs = rungs_of(work, entry, line.epoch_seconds, budget)[-1]
+        line.epochs = rungs_of(speeds, entry, budget)[-1]
         line.measured = speeds.measured(entry)
         line.initial_weights = "pretrained" if work.pretrained(entry) and line.initial_weights == "scratch" else line.initial_weights
         said = [line.reason.split(" | ")[0]]
@@ -129,17 +144,26 @@ def refresh(plan: Plan, work: Work[Any], speeds: Speeds, budget: Budget, message
     plan.summary = _words(work, speeds, budget, plan)
 
 
-def rungs_of(work: Work[Any], entry: Entry, epoch_seconds: float, budget: Budget) -> list[int]:
+def rungs_of(speeds: Speeds, entry: Entry, budget: Budget) -> list[int]:
     """Give the epochs at which a network is compared with others; the last is its whole plan."""
+    work = speeds.work
     return plan_rungs(
         work.train_count,
         budget=budget.total - budget.reserve,
         pretrained=work.pretrained(entry),
-        epoch_seconds=epoch_seconds,
+        epoch_seconds=speeds.epoch(entry),
         images=work.images_wanted,
         most=work.most_epochs,
         share=work.whole_share,
+        waves=speeds.waves,
     )
+
+
+def has_folds(speeds: Speeds, entry: Entry, budget: Budget) -> bool:
+    """Say whether the plan of a network leaves time for its other folds."""
+    work, seconds = speeds.work, speeds.epoch(entry)
+    search = budget.total - budget.reserve
+    return folded_epochs(work.train_count, budget=search, pretrained=work.pretrained(entry), epoch_seconds=seconds, waves=speeds.waves) > 0
 
 
 def _words(work: Work[Any], speeds: Speeds, budget: Budget, plan: Plan) -> str:
@@ -153,7 +177,7 @@ def _words(work: Work[Any], speeds: Speeds, budget: Budget, plan: Plan) -> str:
         listed = []
         for one in networks:
             epoch = speeds.epoch(one)
-            epochs = rungs_of(work, one, epoch, budget)[-1]
+            epochs = rungs_of(speeds, one, budget)[-1]
             how = "" if speeds.measured(one) else " by a guess"
             listed.append(f"{one.name} ({epochs} epochs of {_seconds(epoch)}{how})")
         sentences.append(

@@ -24,7 +24,7 @@ from oteo_automl.search.folds_queue import Folds
 from oteo_automl.search.front import mark_front
 from oteo_automl.search.guards import failure_message, remedy, safer, worker_died
 from oteo_automl.search.pieces import FOLDS_OF, PieceResult, save_rivals
-from oteo_automl.search.planner import Speeds, predict_end, refresh, rungs_of
+from oteo_automl.search.planner import Speeds, has_folds, network_slots, predict_end, refresh, rungs_of
 from oteo_automl.search.probing import Probing
 from oteo_automl.search.proposals import Proposals
 from oteo_automl.search.result import Plan
@@ -44,6 +44,7 @@ _LATE_SECONDS = 4.0
 _SHORTEST = 8.0
 _MOST_TRIALS = 200
 _SETTLED = 3
+_CHEAP, _CHEAP_ALONE = 0.1, 0.04
 
 _log = logging.getLogger(__name__)
 
@@ -123,10 +124,10 @@ class Search(Generic[R]):
         self._running: dict[str, tuple[Task[PieceResult], Trial]] = {}
         self._proposals = Proposals(work.seed, work.strengths, work.searched)
         self._probing = probing or Probing(work, budget)
-        self._speeds = Speeds(work, self._probing.found, {})
         self._gpu = work.gpu_share > 0
         self._slots = max(1, int(executor.cpus))
-        self._network_slots = max(1, int(executor.gpus / work.gpu_share)) if self._gpu else self._slots
+        self._network_slots = network_slots(work, executor)
+        self._speeds = Speeds(work, self._probing.found, {}, self._network_slots)
         self._kept = 0.0
 
     # The loop.
@@ -236,7 +237,7 @@ class Search(Generic[R]):
             return None
         trials = [trial for trial in self._trials if trial.recipe is not None]
         objective = self._work.objective
-        unstarted = [one for one in self._work.entries if not one.cheap and not self._tried(one.name) and self._worth(one)]
+        unstarted = self._unstarted(trials)
         waiting = [place for place, trial in enumerate(trials) if trial.state == PAUSED and self._fits(trial)]
         losses = [[trial.loss(objective, rung) for rung in range(len(trial.results))] for trial in trials]
         place = promoted(losses, waiting, growing=bool(unstarted))
@@ -256,6 +257,20 @@ class Search(Generic[R]):
         # Too little time for anything new: the best of those that were stopped go on.
         best = min((trials[place] for place in waiting), key=lambda trial: trial.loss(objective), default=None)
         return None if best is None else (best, len(best.results))
+
+    def _unstarted(self, trials: Sequence[Trial]) -> list[Entry]:
+        """Give the networks to begin with, those that can be trained on all folds first; none that would take the time of the folds of the best so far."""
+        left = self._budget.left - self._folds.spoken_for(trials, self._epoch, self._speeds.waves, self._has_folds)
+        found = []
+        for one in self._work.entries:
+            if one.cheap or self._tried(one.name) or not self._worth(one):
+                continue
+            if not trials or rungs_of(self._speeds, one, self._budget)[0] * self._speeds.epoch(one) < left:
+                found.append(one)
+        return sorted(found, key=lambda one: not has_folds(self._speeds, one, self._budget))
+
+    def _has_folds(self, trial: Trial) -> bool:
+        return has_folds(self._speeds, self._work.entry(trial.candidate), self._budget)
 
     def _partner(self, waiting: Sequence[Trial]) -> Trial | None:
         """Give the best network that is to be trained to its end because it may be mixed with the best of all; None where there are enough."""
@@ -305,7 +320,7 @@ class Search(Generic[R]):
             probe = self._probing.found.get(entry.model)
             if probe is not None and probe.batch < trial.recipe.batch:
                 trial.recipe = replace(trial.recipe, batch=probe.batch)
-            trial.rungs = rungs_of(self._work, entry, self._speeds.epoch(entry), self._budget)
+            trial.rungs = rungs_of(self._speeds, entry, self._budget)
         self._trials.append(trial)
         return trial
 
@@ -317,10 +332,10 @@ class Search(Generic[R]):
         self._running[trial.id] = (None, trial)  # type: ignore[assignment]
         self._remember()
         if trial.recipe is None:
-            # A tenth of the time for each family, so that none keeps the others from their turn.
-            share = 0.1 * (self._budget.total - self._budget.reserve)
-            limit = min(deadline, time.time() + max(3.0, share))
-            task = self._work.fit(self._executor, trial.id, entry, limit)
+            # Little time for each family, so that none keeps the others from their turn, nor the networks where all take turns on one processor.
+            alone = self._slots == 1 and not self._gpu and any(not one.cheap for one in self._work.entries)
+            share = (_CHEAP_ALONE if alone else _CHEAP) * (self._budget.total - self._budget.reserve)
+            task = self._work.fit(self._executor, trial.id, entry, max(3.0, share), deadline)
         elif trial.fold:
             task = self._work.train_fold(self._executor, trial.id, trial.fold, entry, trial.recipe, trial.rungs[-1], deadline - 1.0)
         else:

@@ -105,8 +105,8 @@ class Work(ABC, Generic[R]):
                 return one
         raise KeyError(name)
 
-    def fit(self, executor: Executor, trial: str, entry: Entry, deadline: float) -> Task[PieceResult]:
-        """Begin a cheap entry's only piece; it ends by `deadline`, seconds since 1970, as nearly as it can."""
+    def fit(self, executor: Executor, trial: str, entry: Entry, seconds: float, deadline: float) -> Task[PieceResult]:
+        """Begin a cheap entry's only piece; it searches for so many `seconds` and ends by `deadline`, seconds since 1970, as nearly as it can."""
         raise LookupError(f"{entry.name} is not fitted at once")
 
     @abstractmethod

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
@@ -14,6 +12,7 @@ from oteo_core.auditlog import AuditLog, Event
 from oteo_core.auditlog.settings import AuditSettings
 from oteo_core.context import CallContext, current
 from oteo_core.errors import OteoError, Unavailable, from_status
+from oteo_core.refusals import RefusalLimit
 from oteo_core.server.hooks import Waiting
 from oteo_gateway.auditing.methods import Kind, Method, Methods
 from oteo_protos.gateway.v1 import inference_pb2
@@ -22,49 +21,9 @@ UNUSUAL = 0.01
 """Share of the training images that lie farther out, below which an image is noted as unusual."""
 
 _REFUSALS = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
+_FULL = "RESOURCE_EXHAUSTED"
 _ITEM = "oteo.gateway.v1.InferenceService/PredictStream"
 _OK = "OK"
-
-
-class RefusalLimit:
-    """Which refusals are written one by one: whoever floods the door with bad tokens must not fill the disk. The others are counted.
-
-    Parameters
-    ----------
-    burst
-        So many at once.
-    rate
-        So many a second, for long.
-    clock
-        Gives seconds.
-    """
-
-    def __init__(self, burst: float = 200.0, rate: float = 5.0, clock: Callable[[], float] = time.monotonic) -> None:
-        self._burst = self._left = burst
-        self._rate = rate
-        self._clock = clock
-        self._at = clock()
-        self._counted = 0
-
-    def allows(self) -> bool:
-        """Take a place for a refusal; where there is none, it is counted."""
-        now = self._clock()
-        self._left = min(self._burst, self._left + (now - self._at) * self._rate)
-        self._at = now
-        if self._left < 1.0:
-            self._counted += 1
-            return False
-        self._left -= 1.0
-        return True
-
-    def count(self, refusals: int) -> None:
-        """Count refusals that were not written."""
-        self._counted += refusals
-
-    def counted(self) -> int:
-        """Give how many were counted since this was last asked."""
-        found, self._counted = self._counted, 0
-        return found
 
 
 class AuditHook:
@@ -86,7 +45,9 @@ class AuditHook:
         self._answer_without = settings.audit_without == "answer"
         self._sync_predictions = settings.audit_sync_predictions
         self._methods = methods
-        self._refusals = RefusalLimit()
+        # Whoever floods the door with bad tokens must not fill the disk, and whoever asks for more than can be done must not either.
+        self._limits = {"UNAUTHENTICATED": RefusalLimit(), _FULL: RefusalLimit()}
+        self._refusals, self._overload = self._limits.values()
 
     async def before(self, call: CallContext, request: Any, context: Any) -> None:
         """Write what is about to be changed, and wait until that is on the disk: a change that no record speaks of cannot be.
@@ -115,10 +76,12 @@ class AuditHook:
         refused = code in _REFUSALS
         if method.kind is Kind.PROBE or (method.kind is Kind.READ and not self._reads and not refused):
             return None
-        if refused and not self._refusals.allows():
+        # Of a change that was begun both ends are written, whatever its answer.
+        full = code == _FULL and (method.kind is Kind.PREDICT or "audit" not in call.notes)
+        if (refused and not self._refusals.allows()) or (full and not self._overload.allows()):
             return None
         try:
-            if refused:
+            if refused or full:
                 self.tell_counted()
             resource, used = call.notes.get("audit", ("", {}))
             used = {**used, **self._of_response(method, response)}
@@ -128,7 +91,7 @@ class AuditHook:
                 raise
             self._log.missed()
             return None
-        if method.kind is Kind.CHANGE or refused or (method.kind is Kind.PREDICT and self._sync_predictions):
+        if (method.kind is Kind.CHANGE and not full) or refused or (method.kind is Kind.PREDICT and self._sync_predictions):
             return lambda: self._log.synced(seq)
         return None
 
@@ -152,6 +115,8 @@ class AuditHook:
                 resource = inference_pb2.PredictStreamRequest.FromString(data).request.deployment
             except DecodeError:
                 resource = ""
+            if code == _FULL and not self._overload.allows():
+                return response
         else:
             used = self._of_prediction(response.response)
         try:
@@ -167,13 +132,14 @@ class AuditHook:
 
     def tell_counted(self) -> None:
         """Write how many refusals were only counted, if any were."""
-        counted = self._refusals.counted()
-        if counted:
-            event = Event("log", "log.refusals", code="UNAUTHENTICATED", reason="MANY_REFUSALS", used={"count": counted})
+        for code, limit in self._limits.items():
+            counted = limit.counted()
+            if not counted:
+                continue
             try:
-                self._log.append(event)
+                self._log.append(Event("log", "log.refusals", code=code, reason="MANY_REFUSALS", used={"count": counted}))
             except Unavailable:
-                self._refusals.count(counted)
+                limit.count(counted)
                 raise
 
     @staticmethod

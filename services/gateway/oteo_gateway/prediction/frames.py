@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from oteo_core.context import current
 from oteo_core.errors import OteoError, ResourceExhausted, from_exception
 from oteo_gateway.prediction.admission import Admission
 from oteo_gateway.prediction.inputs import Inputs, OpenFile, Picture, at_image, goes_on
@@ -121,7 +122,7 @@ class Frames:
         """Work in a place of its own. Where no more may wait, it comes again later by itself: a refusal would be a frame that is left out."""
         while True:
             try:
-                async with self._admission.enter():
+                async with self._admission.enter(caller=current().caller):
                     return await asyncio.get_running_loop().run_in_executor(self._decoders, function, *arguments)
             except ResourceExhausted as error:
                 if error.reason != "TOO_MANY_REQUESTS":

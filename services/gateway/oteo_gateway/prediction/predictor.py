@@ -203,7 +203,7 @@ class Predictor:
             first = routes.first.plain.package
             if first.task not in OUTPUTS:
                 raise Unimplemented(f"{first.name} is for {first.task}, which is not served.", reason="TASK_NOT_SERVED")
-            async with self._admission.enter(len(query.content), remaining) as queued:
+            async with self._admission.enter(len(query.content), remaining, current().caller) as queued:
                 tracing.past("queue", queued)
                 route, prepared = await asyncio.get_running_loop().run_in_executor(self._decoders, self._prepare, query, routes)
                 tracing.past("decode", prepared.seconds)

@@ -3,6 +3,8 @@
 On shifted images the structure before and after is compared (`oteo_translate.ladder.structure`). On home images, which the model understands, its answers
 are compared: the images are given the shifted look by a curve for each channel, which cannot move anything, then translated back, and the model must find
 there what it finds in the images as they are, as nearly as it does without the translation.
+
+Rare spoiling is looked for image by image: `oteo_translate.ladder.rare`.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 from oteo_core.evaluation.bootstrap import LEVEL, bootstrap, encode_groups, generator, percentile_interval
 from oteo_core.packages import MetricValue
 from oteo_translate.domains import Domain
+from oteo_translate.ladder.rare import Inspection, inspect_each
 from oteo_translate.ladder.structure import Structure, compare_structure
 from oteo_translate.methods.base import Translation
 from oteo_translate.tasks.model import TaskModel
@@ -56,11 +59,14 @@ class Gate:
         More numbers by name.
     complaint
         Why the translation is rejected; empty where it may pass.
+    inspection
+        Image by image.
     """
 
     figure: MetricValue
     figures: dict[str, float]
     complaint: str
+    inspection: Inspection
 
 
 class Anatomy:
@@ -106,7 +112,9 @@ class Anatomy:
             "edge_correlation": float(structure.edges.mean()),
             **self.at_home(self._model, translation),
         }
-        return Gate(self._kept(structure), figures, self._complaint(structure, figures))
+        inspection = inspect_each(structure, self._shifted.ids)
+        complaint = self._complaint(structure, figures) or inspection.complaint
+        return Gate(self._kept(structure), figures | inspection.figures(), complaint, inspection)
 
     def at_home(self, model: TaskModel, translation: Translation | None) -> dict[str, float]:
         """Say what is found in home images of the shifted look, after a way: agreement with what the frozen model finds in them as they are, and objects.

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from oteo_core.errors import InvalidArgument
 from oteo_core.evaluation.bootstrap import encode_groups, generator
 from oteo_translate.domains import Domain
+from oteo_translate.ladder.rare import INSPECTED
 from oteo_translate.tasks.model import TaskModel
 
 LEAST_IMAGES = 3
@@ -32,10 +33,11 @@ _SAME = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Sets:
-    """What `prepare_sets` gives; `same` where the two sets are one."""
+    """What `prepare_sets` gives; `unjudged` are shifted images that are not judged, to inspect; `same` where the two sets are one."""
 
     fit: Domain
     judged: Domain
+    unjudged: Domain
     home: Domain
     gate: Domain
     same: bool
@@ -75,7 +77,8 @@ def prepare_sets(model: TaskModel, shifted: Domain, home: Domain, seed: int) -> 
     fitted = rest if len(rest) >= JUDGED else np.arange(len(shifted))
     fit = shifted.take(fitted[_drawn(shifted.take(fitted), FITTED, seed, "fit")])
     gate = known.take(_drawn(known, GATE, seed, "gate"))
-    return Sets(Domain(fit.name, fit.images, fit.ids, fit.groups), shifted.take(judged), known, gate, same)
+    unjudged = shifted.take(rest[_drawn(shifted.take(rest), INSPECTED, seed, "unjudged")])
+    return Sets(Domain(fit.name, fit.images, fit.ids, fit.groups), shifted.take(judged), unjudged, known, gate, same)
 
 
 def _judged(shifted: Domain, labelled: list[int], seed: int) -> NDArray[np.int64]:

@@ -18,9 +18,10 @@ from oteo_core.evaluation.bootstrap import LEVEL, Interval
 from oteo_core.packages import MetricValue
 from oteo_translate.adaptation.base import Adaptation, AdaptedModel
 from oteo_translate.domains import Domain
-from oteo_translate.ladder.anatomy import Anatomy, translate
+from oteo_translate.ladder.anatomy import Anatomy, Gate, translate
 from oteo_translate.ladder.domains import Sets, prepare_sets
 from oteo_translate.ladder.judging import Gain, Judge, Look
+from oteo_translate.ladder.rare import inspect_more
 from oteo_translate.ladder.result import LABEL_FREE, NOTHING, WITH_LABELS, Candidate, Evidence, LadderResult
 from oteo_translate.methods.base import TRAINED, FitContext, Method, Translation
 from oteo_translate.tasks.model import TaskModel
@@ -52,7 +53,7 @@ class _Tried:
     look: Look
     translation: Translation | None = None
     adapted: AdaptedModel | None = None
-    complaint: str = ""
+    gate: Gate | None = None
 
 
 def usual_candidates(methods: Mapping[str, Method], adaptations: Mapping[str, Adaptation]) -> list[Candidate]:
@@ -207,7 +208,7 @@ class _Climber:
         if adapted is not None:
             evidence.figures |= self.anatomy.at_home(adapted.model, translation)
             evidence.figures |= {name: float(value) for name, value in adapted.details.items() if isinstance(value, (int, float))}
-        return _Tried(evidence, look, translation, adapted, gate.complaint if gate else "")
+        return _Tried(evidence, look, translation, adapted, gate)
 
     def _own_deadline(self, candidate: Candidate, now: float) -> float:
         """Give a training its share of what is left: as much as each of the trainings still to come."""
@@ -233,7 +234,7 @@ class _Climber:
         name = min(ways)[1]
         rows = self.judge.labelled if self.judge.by_labels else None
         ones = np.ones((1, len(rows) if rows is not None else len(self.sets.judged)))
-        good = [one for one in self.tried if one.translation is not None and one.adapted is None and not one.complaint]
+        good = [one for one in self.tried if one.translation is not None and one.adapted is None and not (one.gate and one.gate.complaint)]
         good.sort(key=lambda one: -float((one.look.figure or one.look.criterion)(ones)[0]))
         found: dict[str, Candidate] = {}
         for one in good:
@@ -255,9 +256,9 @@ class _Climber:
             self._judge(one, gain, metric, criterion, count, start)
         ones = np.ones((1, count))
         start.evidence.score = _figure(metric, float((start.look.figure or start.look.criterion)(ones)[0]), None, count)
-        good = [one for one in self.tried if one.evidence.accepted]
         # The sure gain decides: a larger one that is less sure may be luck.
-        choice = max(good, key=lambda one: (_lower(one.evidence.gain), _value(one.evidence.gain)), default=None)
+        good = sorted((one for one in self.tried if one.evidence.accepted), key=lambda one: _rank(one.evidence))
+        choice = next((one for one in good if self._passes_last(one)), None)
         tried = sorted((one.evidence for one in [start, *self.tried]), key=_rank)
         reason = choice.evidence.reason if choice else known or self._why_not()
         details = {"p_same": self.judge.p_same, "masks_kept_untouched": self.anatomy.masks_kept}
@@ -280,8 +281,8 @@ class _Climber:
         words = "by labels" if criterion == WITH_LABELS else "label-free"
         span = f" ({gain.interval.lower:+.3f} to {gain.interval.upper:+.3f})" if gain.interval else ""
         told = f"{gain.value:+.3f}{span} against doing nothing, {words}"
-        if one.complaint:
-            evidence.reason = f"rejected: {one.complaint}"
+        if one.gate is not None and one.gate.complaint:
+            evidence.reason = f"rejected: {one.gate.complaint}"
         elif gain.interval is None or not np.isfinite(gain.value):
             evidence.reason = "not recommended: too few groups of images to tell"
         elif gain.interval.lower <= 0 or gain.p_value >= ALPHA:
@@ -292,6 +293,22 @@ class _Climber:
             worse = "" if criterion == WITH_LABELS else one.look.contradiction(start.look) or self._contradiction(evidence.figures)
             evidence.reason = f"not recommended: {worse}" if worse else f"better: {told}"
             evidence.accepted = not worse
+
+    def _passes_last(self, one: _Tried) -> bool:
+        """Inspect what is about to be recommended on the images that were not judged: rare spoiling shows on many images alone."""
+        translation, more = one.translation, self.sets.unjudged
+        if one.gate is None or translation is None or not len(more):
+            return True
+
+        def goes_on() -> bool:
+            self.context.check()
+            return time.time() < self.context.deadline
+
+        found = one.gate.inspection.and_also(inspect_more(more.images, more.ids, lambda part: translate(translation, part), goes_on))
+        one.evidence.figures |= found.figures()
+        if found.complaint:
+            one.evidence.accepted, one.evidence.reason = False, f"rejected: {found.complaint}"
+        return not found.complaint
 
     def _contradiction(self, figures: Mapping[str, float]) -> str:
         """Say whether a way makes answers worse where what is right is known: on home images that were given the shifted look."""

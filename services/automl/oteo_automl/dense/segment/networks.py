@@ -24,6 +24,37 @@ DEEP_FROM = 256 * 256
 """Pixels of an image from which deep supervision is worth its while: in smaller ones the coarse maps see no more than the fine one."""
 
 
+_LEAST_SPREAD = 0.01
+"""Added to an image's own spread: noise of a plain image stays small."""
+
+
+def standardised(planes: torch.Tensor) -> torch.Tensor:
+    """Give each channel of each image a mean of 0 and a spread of 1, rows and columns that are black throughout (letterboxing) not counted.
+
+    What a lamp, a dye or a camera's white balance changes in all of an image alike is gone before the network looks at it.
+
+    Parameters
+    ----------
+    planes
+        ``(N, C, H, W)`` float32 of 0 to 1.
+
+    Returns
+    -------
+    Tensor
+        The same shape.
+    """
+    lit = planes.amax(dim=1, keepdim=True)
+    rows = (lit.amax(dim=3, keepdim=True) > 0).to(planes.dtype)
+    columns = (lit.amax(dim=2, keepdim=True) > 0).to(planes.dtype)
+    # Along one side after the other: no sum grows past what half precision holds.
+    rows = rows / rows.sum(dim=2, keepdim=True).clamp(min=1.0)
+    columns = columns / columns.sum(dim=3, keepdim=True).clamp(min=1.0)
+    mean = ((planes * columns).sum(dim=3, keepdim=True) * rows).sum(dim=2, keepdim=True)
+    apart = planes - mean
+    spread = ((apart * apart * columns).sum(dim=3, keepdim=True) * rows).sum(dim=2, keepdim=True).sqrt()
+    return apart / (spread + _LEAST_SPREAD)
+
+
 @saved
 class SegmentationNetwork(SavedModule):
     """From ``(N, H, W, C)`` to maps of raw numbers ``(N, outputs, H, W)``: normalisation, encoder, decoder, head; sides are multiples of 32.
@@ -40,6 +71,8 @@ class SegmentationNetwork(SavedModule):
         C.
     mean, spread
         Of each channel, on the scale of 0 to 1.
+    relative
+        True: each image's own means and spreads are taken in place of these (`standardised`).
     widths
         Channels of the decoder's five blocks, from coarse to fine.
     deep
@@ -60,6 +93,7 @@ class SegmentationNetwork(SavedModule):
         spread: Sequence[float],
         widths: Sequence[int] = WIDE,
         deep: bool = False,
+        relative: bool = False,
     ) -> None:
         super().__init__(
             architecture=architecture,
@@ -70,7 +104,9 @@ class SegmentationNetwork(SavedModule):
             spread=list(spread),
             widths=list(widths),
             deep=deep,
+            relative=relative,
         )
+        self._relative = relative
         common: dict[str, Any] = {"encoder_weights": None, "in_channels": channels, "classes": outputs}
         name = f"tu-{architecture}"
         if decoder == "unet":
@@ -103,7 +139,7 @@ class SegmentationNetwork(SavedModule):
 
     def levels(self, planes: torch.Tensor) -> list[torch.Tensor]:
         """Give the maps, and in training with deep supervision those of half and a quarter of the resolution."""
-        image = (planes - self.mean) / self.spread
+        image = standardised(planes) if self._relative else (planes - self.mean) / self.spread
         if self.deep_heads is None or not self.training:
             return [self.body(image)]
         features = self.body.encoder(image)  # type: ignore[operator]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +17,11 @@ from oteo_automl.dense.segment.losses import cross_entropy_and_dice
 from oteo_automl.dense.segment.patches import Points, patch_size
 from oteo_automl.dense.segment.serving import judged_rows
 from oteo_automl.dense.segment.targets import InstanceTargets
+from oteo_automl.dense.segment.tuning import usual_watershed
 from oteo_core.evaluation.instances import instance_scores
 from oteo_core.packages.answers import IGNORED, Instances
-from oteo_core.packages.decoding.instances import WATERSHED, described, watershed_objects
+from oteo_core.packages.decoding.instances import described
+from oteo_core.packages.decoding.watershed import watershed_objects
 from oteo_core.truths.masks import renumbered
 
 if TYPE_CHECKING:
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
 _HEIGHT_WEIGHT = 2.0
 _JUDGED_AT_MOST = 48
+_USUAL_AREA = 200.0
+"""Of an object, prepared pixels, where nobody says."""
 
 
 def class_maps(targets: InstanceTargets, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -159,7 +164,15 @@ def height_loss(logits: torch.Tensor, heights: torch.Tensor, ids: torch.Tensor) 
 
 
 class WatershedLesson(ObjectLesson):
-    """Classes of pixels and heights: an output for background, for each class, and one for the height."""
+    """Classes of pixels and heights: an output for background, for each class, and one for the height.
+
+    Attributes
+    ----------
+    settings
+        By which judged heights become objects.
+    """
+
+    settings: Mapping[str, Any] = usual_watershed(_USUAL_AREA)
 
     def loss(self, model: Any, batch: Any, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
         """Give cross-entropy and Dice of the classes plus the error of the heights."""
@@ -187,7 +200,7 @@ class WatershedLesson(ObjectLesson):
             floods = torch.sigmoid(outputs[:, -1]).cpu().numpy()
             for row, probability, flood in zip(chosen.tolist(), probabilities, floods, strict=True):
                 truths.append(prepared_truth(self.targets, row))
-                found.append(described(watershed_objects(1.0 - probability[0], flood, WATERSHED), probability))
+                found.append(described(watershed_objects(1.0 - probability[0], flood, self.settings), probability))
         return judged(rows, truths, found, self.classes, total / max(1, len(rows)))
 
 

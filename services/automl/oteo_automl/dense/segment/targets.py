@@ -193,6 +193,18 @@ def semantic_facts(maps: NDArray[np.uint8], rows: NDArray[np.int64], classes: in
     }
 
 
+def level_facts(policy: InputPolicy) -> Facts:
+    """Say what grey values mean.
+
+    Returns
+    -------
+    dict
+        ``relative``: True where only differences within an image count, as in grey 8-bit pictures, whose levels are a lamp's or a camera's. In 16-bit
+        and float images levels may be measured (Hounsfield units), and in colour ones they may tell dyes apart whatever lies around: both are kept.
+    """
+    return {"relative": policy.dtype == "uint8" and policy.channels == 1}
+
+
 def _middle(inside: NDArray[np.bool_]) -> tuple[float, float]:
     """Give the mean x, as a share of the width from the middle, and the share of the image that is inside; NaN where nothing is."""
     area = int(inside.sum())

@@ -1,0 +1,1 @@
+"""Pydantic models of the chart's values; ``tools/chart_values.py`` puts them together."""
