@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+# Before anything imports PyTorch: processes that share the cores and have a thread for each wait for each other's threads, and a step of a training takes
+# twenty times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 

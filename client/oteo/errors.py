@@ -6,6 +6,9 @@ import grpc
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+_LOST_WHILE_WRITING = "Internal error from Core"
+"""What grpc.aio says, as INTERNAL, where a stream ended in the moment in which a message was being written: the server's own status is lost then."""
+
 
 class OteoApiError(Exception):
     """A call was answered with an error.
@@ -73,7 +76,10 @@ class OteoApiError(Exception):
         status = rpc_status.from_call(error)
         if status is not None:
             return cls.from_status(status)
-        return cls(error.code().name, error.details() or "")
+        code, details = error.code().name, error.details() or ""
+        if (code, details) == ("INTERNAL", _LOST_WHILE_WRITING):
+            return cls("UNAVAILABLE", "the connection broke while a message was on its way")
+        return cls(code, details)
 
 
 class OperationFailed(OteoApiError):

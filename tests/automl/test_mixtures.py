@@ -231,6 +231,7 @@ def test_four_times_the_time_must_bring_twice_as_much():
     assert not worth(Choice((0, 1), (0.5, 0.5), -0.95, 0.02, 0.0), -0.9, 0.01)
 
 
+@pytest.mark.slow
 def test_two_segmenters_become_one_graph(tmp_path):
     task = find_task("semantic_segmentation")
     drawings = [drawn(index) for index in range(24)]
@@ -414,6 +415,7 @@ def won(store, folder):
     return DenseWinner("made", "Made", task, data, reader, result, images, targets, held_out, "the validation part", policy, facts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("breaks", [False, True], ids=["whole", "not-exported"])
 def test_a_mixture_is_published_as_any_model_or_its_best_part_where_its_graph_is_no_good(breaks, tmp_path, monkeypatch):
     store = ArtifactStore(f"file://{tmp_path}/store")

@@ -254,3 +254,20 @@ def test_rows_of_nearly_equal_score_may_change_places_and_clear_ones_may_not():
     boxes = np.arange(8, dtype=np.float32).reshape(1, 4, 2)
     assert compare_outputs(outputs, [scores, boxes[:, [0, 1, 3, 2]]], [scores, boxes])[1] == ""
     assert "boxes differs" in compare_outputs(outputs, [scores, boxes[:, [1, 0, 2, 3]]], [scores, boxes])[1]
+
+
+def test_an_object_that_one_runtime_alone_finds_moves_those_behind_it_and_is_no_difference_of_the_graph():
+    outputs = (Output("scores", (50,), tolerance=1e-3), Output("boxes", (50, 4), tolerance=0.01, ranked_by="scores"))
+    generator = np.random.default_rng(0)
+    scores = np.sort(generator.uniform(0.01, 0.9, (2, 51)).astype(np.float32))[:, ::-1]
+    boxes = generator.uniform(0, 64, (2, 51, 4)).astype(np.float32)
+    expected = [scores[:, :50], boxes[:, :50]]
+    found = [np.delete(scores, 7, axis=1), np.delete(boxes, 7, axis=1)]
+    assert compare_outputs(outputs, found, expected)[1] == ""
+    # Boxes that are others are told all the same, and so is a list of which much is missing.
+    assert "boxes differs" in compare_outputs(outputs, [found[0], found[1] + 1.0], expected)[1]
+    short = [np.delete(scores, range(6, 12), axis=1), np.delete(boxes, range(6, 12), axis=1)]
+    longer = [scores[:, :45], boxes[:, :45]]
+    fewer = (Output("scores", (45,), tolerance=1e-3), Output("boxes", (45, 4), tolerance=0.01, ranked_by="scores"))
+    assert "scores differs" in compare_outputs(fewer, short, longer)[1]
+    assert "scores differs" in compare_outputs(outputs, [expected[0] - 0.02, expected[1]], expected)[1]

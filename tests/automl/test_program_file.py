@@ -50,6 +50,7 @@ def unet() -> ServedSemantic:
     return ServedSemantic(made, "left-right", 1.4).eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["classifier", "U-Net"])
 def test_a_program_loads_with_torch_alone_and_answers_as_the_graph(store, tmp_path, kind):
     if kind == "classifier":

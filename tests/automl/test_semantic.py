@@ -77,6 +77,7 @@ def test_the_graph_answers_as_pytorch_and_in_original_pixels(learnt):
     assert made.served.calibration["ece_after"] <= max(0.02, made.served.calibration["ece_before"])
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_networks(learnt, tmp_path):
     drawings = [discs(index) for index in range(8)]
     reader = write_set(

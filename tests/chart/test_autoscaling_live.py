@@ -24,7 +24,7 @@ import grpc
 import numpy as np
 import pytest
 import yaml
-from chart_values import TritonScaling
+from chart_models.models import TritonScaling
 from charting import CHART, NAMESPACE, Object, named, of_kind, render
 from engines import Postgres
 from gateway_support import CLASSES, picture, publish_model, wait_for

@@ -63,7 +63,11 @@ def test_whatever_is_installed_is_locked() -> None:
 def test_there_is_an_image_of_every_part_and_make_builds_each_after_what_it_stands_on() -> None:
     assert {path.parent.name for path in DOCKERFILES} == PARTS | {"base"}
     done = subprocess.run(
-        ["make", "--dry-run", "images", "REGISTRY=r.example/x", "VERSION=7"], cwd=ROOT, capture_output=True, text=True, check=False
+        ["make", "--no-print-directory", "--dry-run", "images", "REGISTRY=r.example/x", "VERSION=7"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     commands = done.stdout.splitlines()

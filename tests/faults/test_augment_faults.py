@@ -154,6 +154,7 @@ class Kept(dict[str, bytes]):
         pass
 
 
+@pytest.mark.slow
 def test_augmented_by_one_two_and_seven_workers_and_killed_twice(world: World) -> None:
     request = augment_pb2.AugmentDatasetRequest(dataset="datasets/cells", dataset_id="on-ray", copies=2, copies_by_class={"b": 3}, seed=5)
     name = world.augment.AugmentDataset(request).name
@@ -195,6 +196,7 @@ def test_augmented_by_one_two_and_seven_workers_and_killed_twice(world: World) -
         assert other[2] == found[2], "a file differs"
 
 
+@pytest.mark.slow
 def test_an_audit_that_fixes_is_killed_measuring_and_killed_writing(world: World) -> None:
     def ask(target: str) -> str:
         request = dataset_pb2.AuditDatasetRequest(name="datasets/cells", fix=True, fixed_dataset_id=target)
@@ -225,6 +227,7 @@ def tree(root: Path) -> dict[str, bytes]:
     return {file.relative_to(root).as_posix(): file.read_bytes() for file in root.rglob("*") if file.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outside", [False, True], ids=["to the store", "to a folder"])
 def test_an_export_is_killed(world: World, tmp_path: Path, outside: bool) -> None:
     def ask(place: str) -> str:

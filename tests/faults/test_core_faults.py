@@ -75,6 +75,7 @@ def test_kill_of_the_supervisor_leaves_no_two_jobs(toy: Toy) -> None:
     published(toy, "datasets/supervisor", 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("away", [0.0, 8.0], ids=["at once", "after a while"])
 def test_kill_of_the_head(toy: Toy, mortal_head: RayHead, away: float) -> None:
     name = toy.start("Count", steps=8, seconds=0.7, tasks=True, target="datasets/head")

@@ -188,6 +188,7 @@ def kill(stack: Stack, part: str) -> None:
     stack.wait_healthy(timeout=120)
 
 
+@pytest.mark.slow
 def test_every_server_is_killed_in_turn_while_a_training_runs(
     stack: Stack, calls: Calls, training: Training, served: pipeline_pb2.RunPipelineResponse
 ) -> None:
@@ -202,6 +203,7 @@ def test_every_server_is_killed_in_turn_while_a_training_runs(
     assert training.ends_well() == 1
 
 
+@pytest.mark.slow
 def test_kill_of_the_driver_and_then_of_rays_head(
     stack: Stack, calls: Calls, training: Training, served: pipeline_pb2.RunPipelineResponse
 ) -> None:

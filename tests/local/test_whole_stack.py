@@ -95,6 +95,7 @@ def test_an_engine_that_is_killed_comes_back_without_what_it_left(stack, name):
     assert not [process for process in before if processes.is_alive(process)], "the killed one's children still run"
 
 
+@pytest.mark.slow
 def test_ray_comes_back_when_a_daemon_of_it_dies(stack):
     main = stack.pid("ray")
     (store,) = [process for process in stack.processes("ray") if process.name() == "gcs_server"]
