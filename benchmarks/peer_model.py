@@ -2,7 +2,7 @@
 
 onnxruntime has as many threads as Triton's instance. Between runs they spin, which is its default and what a site that sets nothing has; Oteo's backend in
 Triton has spinning off, so that a model that waits takes nothing from those that work (`deploy/local/oteo_local/backends`). A peer so keeps the cores busy
-while it waits, and is a little quicker where nobody else wants them: on resnet18, about a tenth. ``spin=False`` gives both the same.
+while it waits, and is a little quicker where nobody else wants them. ``spin=False`` gives both the same.
 """
 
 from __future__ import annotations
