@@ -214,3 +214,29 @@ def test_waiting_is_shown() -> None:
     metrics.waiting(3)
     assert REGISTRY.get_sample_value("oteo_predict_waiting") == 3
     metrics.waiting(0)
+
+
+@pytest.mark.parametrize("moment", ["its turn comes", "its room is given away"])
+def test_who_goes_in_the_very_moment_in_which_it_is_taken_out_of_the_queue_leaves_nothing_behind(moment: str) -> None:
+    async def scenario() -> None:
+        places = Places(1, 2)
+        await places.take(caller="a")
+        others: list[asyncio.Task[Any]] = []
+        if moment == "its turn comes":
+            going = await places.take(caller="a")
+            # The holder runs before the cancelled one does.
+            places.leave.set()
+        else:
+            await places.take(caller="a")
+            going = await places.take(caller="a")
+            others.append(asyncio.create_task(places.take(caller="b")))
+            await asyncio.sleep(0)
+        going.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await going
+        await asyncio.gather(*others)
+        await places.end()
+        assert places.admission.waiting == 0
+        assert not places.admission.crowded
+
+    asyncio.run(scenario())

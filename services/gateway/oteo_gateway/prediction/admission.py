@@ -152,7 +152,10 @@ class Admission:
             raise
 
     def _leave(self, waiter: _Waiter) -> None:
-        queue = self._queues[waiter.caller]
+        """Take one out of its queue; nothing is to be done where a turn came, or room was made, between its cancelling and its noticing."""
+        queue = self._queues.get(waiter.caller, deque())
+        if waiter not in queue:
+            return
         queue.remove(waiter)
         if not queue:
             del self._queues[waiter.caller]
