@@ -271,3 +271,22 @@ def test_an_object_that_one_runtime_alone_finds_moves_those_behind_it_and_is_no_
     fewer = (Output("scores", (45,), tolerance=1e-3), Output("boxes", (45, 4), tolerance=0.01, ranked_by="scores"))
     assert "scores differs" in compare_outputs(fewer, short, longer)[1]
     assert "scores differs" in compare_outputs(outputs, [expected[0] - 0.02, expected[1]], expected)[1]
+
+
+@pytest.mark.parametrize("ranks", [1, 4, 40])
+def test_scores_that_are_others_are_told_however_short_the_list(ranks):
+    outputs = (Output("scores", (ranks,), tolerance=1e-3), Output("boxes", (ranks, 4), tolerance=0.01, ranked_by="scores"))
+    expected = [np.linspace(0.9, 0.5, ranks, dtype=np.float32)[None], np.zeros((1, ranks, 4), np.float32)]
+    one_other = expected[0].copy()
+    one_other[0, -1] -= 0.3
+    assert "scores differs" in compare_outputs(outputs, [one_other, expected[1]], expected)[1]
+
+
+def test_a_score_that_is_no_number_is_told_in_a_long_list_too():
+    outputs = (Output("scores", (100,), tolerance=1e-3), Output("boxes", (100, 4), tolerance=0.01, ranked_by="scores"))
+    expected = [np.linspace(0.9, 0.1, 100, dtype=np.float32)[None], np.zeros((1, 100, 4), np.float32)]
+    broken = expected[0].copy()
+    broken[0, 50] = np.nan
+    assert "not finite" in compare_outputs(outputs, [broken, expected[1]], expected)[1]
+    # A list of another shape is a complaint and no exception.
+    assert "shape" in compare_outputs(outputs, [expected[0][0], expected[1]], expected)[1]

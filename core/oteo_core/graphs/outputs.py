@@ -106,7 +106,7 @@ def compare_outputs(outputs: Sequence[Output], found: Sequence[NDArray[Any]], ex
 
 
 _FEW_RANKS = 0.02
-"""Share of the ranks, and at least one an image, that may be there for one runtime alone."""
+"""Share of the ranks that may be there for one runtime alone."""
 
 
 class _Ranks:
@@ -114,12 +114,13 @@ class _Ranks:
 
     def __init__(self, found: NDArray[Any], expected: NDArray[Any]) -> None:
         self._pairs: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]] | None = None
-        self._clear_found, self._clear_expected = _clear_ranks(found), _clear_ranks(expected)
-        if found.shape != expected.shape:
+        self._clear_expected = _clear_ranks(expected)
+        if found.shape != expected.shape or not np.isfinite(found).all():
             return
+        self._clear_found = _clear_ranks(found)
         pairs = [(image, *pair) for image in range(len(found)) for pair in _pairs(found[image].tolist(), expected[image].tolist())]
-        if expected.size - len(pairs) <= max(len(expected), _FEW_RANKS * expected.size):
-            images, ours, theirs = np.array(pairs, dtype=np.int64).reshape(-1, 3).T
+        if pairs and expected.size - len(pairs) <= _FEW_RANKS * expected.size:
+            images, ours, theirs = np.array(pairs, dtype=np.int64).T
             self._pairs = images, ours, theirs
 
     def alike(self, found: NDArray[Any], expected: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
