@@ -137,7 +137,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return self._late(handler, method, metadata)
         admission = await self._admit(method, metadata, {})
         if admission.error is not None:
-            return self._refusal(method, metadata, admission)
+            return self._refusal(method, metadata, admission.identity, admission.error)
         if self._crowd is not None and self._crowd.waits(method):
             return self._late(handler, method, metadata, admission)
         return self._wrap(handler, method, admission)
@@ -150,18 +150,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         except Exception as unexpected:  # noqa: BLE001 - a door that fails stays shut
             return Admission(error=self._unexpected(unexpected, method))
 
-    def _refusal(self, method: str, metadata: dict[str, str], admission: Admission) -> Any:
+    def _refusal(self, method: str, metadata: dict[str, str], identity: Identity, error: OteoError) -> Any:
         """Give a handler that reads nothing of a call and answers with an error."""
 
         async def answer(request: Any, context: Any) -> None:
-            await self._refuse(method, metadata, context, admission.identity, admission.error)
+            await self._refuse(method, metadata, context, identity, error)
 
         return grpc.stream_stream_rpc_method_handler(answer)
 
-    async def _refuse(self, method: str, metadata: dict[str, str], context: Any, identity: Identity, error: OteoError | None) -> None:
+    async def _refuse(self, method: str, metadata: dict[str, str], context: Any, identity: Identity, error: OteoError) -> None:
         """Answer a call with an error, and nothing else: what `_run` does of a call that comes to no handler. Of a handler of streams."""
         began = time.perf_counter()
-        error = error or Internal("refused without a reason")
         call = CallContext(method=method, request_id=_request_id(metadata), caller=identity.name, identity=identity)
         enter(call)
         code = code_pb2.Code.Name(error.code)

@@ -146,7 +146,7 @@ class PrometheusObserver:
         # Looked up once: that costs more than counting.
         self._stages: dict[str, tuple[Histogram, ...]] = {}
         self._shifts: dict[str, Histogram] = {}
-        self._refused: dict[str, Counter] = {}
+        self._refused: dict[tuple[str, str], Counter] = {}
 
     def predicted(self, model: str, times: Times, shift: tuple[float, float] | None) -> None:
         """One was answered."""
@@ -161,12 +161,9 @@ class PrometheusObserver:
 
     def refused(self, deployment: str, reason: str) -> None:
         """One was not; `deployment` is empty where there is none of that name, which anybody could make up, or it was not read."""
-        if deployment:
-            _REFUSED.labels(deployment, reason).inc()
-            return
-        counter = self._refused.get(reason)
+        counter = self._refused.get((deployment, reason))
         if counter is None:
-            counter = self._refused[reason] = _REFUSED.labels("", reason)
+            counter = self._refused[deployment, reason] = _REFUSED.labels(deployment, reason)
         counter.inc()
 
 

@@ -10,7 +10,8 @@ import asyncio
 import hmac
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -210,6 +211,15 @@ def permitted(method: str, identity: Identity) -> Row:
     )
 
 
+@contextmanager
+def _counted_where_refused() -> Iterator[None]:
+    try:
+        yield
+    except OteoError as error:
+        _REFUSED.labels(error.reason).inc()
+        raise
+
+
 class Counted(Admission):
     """A call that was let in and is counted."""
 
@@ -226,11 +236,8 @@ class Counted(Admission):
 
     def begin(self) -> None:
         """Take a place among the caller's calls: ``TOO_MANY_CALLS``."""
-        try:
+        with _counted_where_refused():
             self._door.gauge.begin(self.identity.name, self._limits)
-        except OteoError as error:
-            _REFUSED.labels(error.reason).inc()
-            raise
         if self._row.starts:
             self._door.starting[self.identity.name] += 1
 
@@ -243,20 +250,13 @@ class Counted(Admission):
             if not self._door.starting[name]:
                 del self._door.starting[name]
 
-    @staticmethod
-    def _check_names(images: ImageNames, message: Any) -> None:
-        try:
-            images.check(message)
-        except OteoError as error:
-            _REFUSED.labels(error.reason).inc()
-            raise
-
     async def took(self, message: Any) -> None:
         """Count a message's images; a stream is slowed to the caller's rate, and ends with the day's quota, with the token, or at an image not the caller's."""
         if self.identity.expires is not None and self._door.now() >= self.identity.expires:
             raise Unauthenticated("the token expired while the call went on; get a new one and call again", reason="TOKEN_EXPIRED")
         if self._images is not None:
-            self._check_names(self._images, message)
+            with _counted_where_refused():
+                self._images.check(message)
         if not self._skipped:
             self._skipped = True
             if self._row.counts is Counts.MESSAGES_BUT_FIRST:
@@ -265,11 +265,8 @@ class Counted(Admission):
             await self._door.paced(self.identity.name, self._limits)
         if not self._limits.images_per_day:
             return
-        try:
+        with _counted_where_refused():
             await self._door.quotas.check(self.identity.name, self._limits.images_per_day)
-        except OteoError as error:
-            _REFUSED.labels(error.reason).inc()
-            raise
         images = batch_size(message) if self._row.counts is Counts.BATCHES and isinstance(message, bytes) else 1
         self._door.quotas.add(self.identity.name, images)
 
