@@ -272,7 +272,7 @@ def test_the_service_and_the_command_tell_it(tmp_path, monkeypatch):
     assert told.exit_code == 0, told.output
     assert "models/strong is better than models/weak" in told.output
     assert "made-strong" in told.output
-    document = json.loads(as_json.output)
+    document = json.loads(as_json.stdout)
     assert document["metric"] == "accuracy"
     assert document["differences"][0]["shown"]
     assert refused.exit_code == 4
