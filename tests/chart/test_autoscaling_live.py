@@ -42,7 +42,7 @@ from oteo_core.packages.reference_sample import ReferenceSample
 from oteo_protos.gateway.v1 import deployment_pb2, deployment_pb2_grpc, inference_pb2, inference_pb2_grpc
 from oteo_protos.type.v1 import image_pb2
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 DEPLOYED = ("busy", "quick")
 FASTER = 8
@@ -326,8 +326,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> Ite
             "monitoring.serviceMonitors.enabled=true",
             "monitoring.rules.enabled=true",
             'gateway.autoscaling={"enabled": true, "minReplicas": 1, "maxReplicas": 6}',
-            # So little that a busy machine can show what is more.
-            'gateway.resources.requests.cpu="100m"',
+            # So little that a busy machine can show what is more, and more than its loops take of it while nobody asks.
+            'gateway.resources.requests.cpu="250m"',
         )
         secrets = {"oteo-database/url": postgres.new_url(), **STORE_SECRETS}
         site = stack.enter_context(Site(folder, objects, secrets, {("oteo-s3", 7070): store}))

@@ -84,12 +84,16 @@ def test_an_address_that_names_no_port_is_refused(url: str) -> None:
 
 def test_without_any_replica_a_call_is_told_that_none_runs_and_with_new_ones_they_take_turns() -> None:
     counted: list[int] = []
-    router = TritonRouter(
-        [], healthy=lambda: {"a:1", "b:1"}, serving=lambda _: None, failed=lambda _: None, nobody=lambda: counted.append(1)
-    )
+    healthy = {"a:1", "b:1"}
+    router = TritonRouter([], healthy=lambda: healthy, serving=lambda _: None, failed=lambda _: None, nobody=lambda: counted.append(1))
     with pytest.raises(Unavailable) as refused:
         router.candidates("/inference.GRPCInferenceService/ServerLive", b"")
     assert refused.value.reason == "NO_REPLICA"
     assert counted == [1], "the autoscaler starts the first replica for such callers"
     router.replace([make("a:1").backend, make("b:1").backend])
     assert {router.order("")[0].address for _ in range(4)} == {"a:1", "b:1"}
+    router.candidates("/inference.GRPCInferenceService/ServerLive", b"")
+    assert counted == [1]
+    healthy.clear()
+    assert router.candidates("/inference.GRPCInferenceService/ServerLive", b""), "it may have come back"
+    assert counted == [1, 1], "the last one has left, and DNS still names it"

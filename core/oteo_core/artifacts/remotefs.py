@@ -34,6 +34,8 @@ class RemoteBackend(Backend):
         # Other processes write too: a remembered listing would be wrong. (Not every file system takes this option, all keep it apart.)
         self._fs, root = fsspec.core.url_to_fs(root_uri, **{"use_listings_cache": False, **options})
         self._root = root.rstrip("/")
+        # S3's asks for the size before each reading, to read what is very large by several requests: here one is enough.
+        self._whole: dict[str, Any] = {"max_concurrency": 1} if "s3" in self._fs.protocol else {}
 
     def _at(self, path: str) -> str:
         return f"{self._root}/{path}" if path else self._root
@@ -44,7 +46,7 @@ class RemoteBackend(Backend):
 
     def read(self, path: str) -> bytes:
         """Give an object's bytes."""
-        return cast(bytes, self._fs.cat_file(self._at(path)))
+        return cast(bytes, self._fs.cat_file(self._at(path), **self._whole))
 
     def open(self, path: str) -> BinaryIO:
         """Open an object for reading, in blocks."""

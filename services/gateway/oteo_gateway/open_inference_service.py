@@ -70,7 +70,7 @@ class TritonRouter:
     failed
         Told the address of a replica that was away.
     nobody
-        Called where there is no replica to be asked.
+        Called where a call finds no replica that answers.
     """
 
     def __init__(
@@ -101,8 +101,10 @@ class TritonRouter:
         Unavailable
             ``NO_REPLICA``: there is none at all, as where the model server is scaled from zero.
         """
-        if not self._replicas:
+        if not self._replicas or not self._healthy():
+            # Also where the last one has left and DNS still names it.
             self._nobody()
+        if not self._replicas:
             raise Unavailable("No model server runs at the moment; one may be starting.", reason="NO_REPLICA", retry_after=_RETRY_SECONDS)
         model = ""
         if request is not None and method.rpartition("/")[2] in _OF_A_MODEL:

@@ -80,7 +80,7 @@ log = structlog.get_logger(__name__)
 
 _MOST_DECODERS = 4
 _LINGER_PERIODS = 3
-_TRUSTED_PERIODS = 5
+_TRUSTED_PERIODS = 10
 
 
 def _services(file: Any, *names: str) -> list[ServiceDescriptor]:

@@ -11,7 +11,7 @@ import structlog
 from oteo_core.errors import FailedPrecondition, NotFound, OteoError, Unavailable
 from oteo_core.packages import ModelPackage, ReferenceStatistics
 from oteo_core.packages.translators import TranslatorPackage
-from oteo_gateway.deployments.records import Bridge, Deployment, ServingModel
+from oteo_gateway.deployments.records import LOAD_FAILED, Bridge, Deployment, ServingModel
 from oteo_gateway.prediction.outputs import OUTPUTS
 from oteo_gateway.prediction.routing import Answering, RoutedModel, Routes
 from oteo_gateway.prediction.tensors import InferTemplate
@@ -101,7 +101,7 @@ class Directory:
         NotFound
             ``DEPLOYMENT_NOT_FOUND``.
         FailedPrecondition
-            ``MODEL_NOT_FOUND``, ``MODEL_LOAD_FAILED``: it cannot be served as it is.
+            ``MODEL_NOT_FOUND``, ``MODEL_LOAD_FAILED``: it cannot be served as it is; the latter of one that has never answered.
         Unavailable
             ``DEPLOYMENT_NOT_READY``: not yet, or not at the moment.
         """
@@ -115,9 +115,10 @@ class Directory:
         serving = deployment.serving
         if serving is None or not deployment.answering:
             reason, message = deployment.failure
-            if reason:
+            # What answered before and does not load any more is the replicas' trouble: they are mended, and callers do well to try again.
+            if reason and (serving is None or reason != LOAD_FAILED):
                 raise FailedPrecondition(f"{deployment.name} cannot be served: {message}", reason=reason)
-            raise not_ready(deployment.name, deployment.message or "its model is being loaded")
+            raise not_ready(deployment.name, message or deployment.message or "its model is being loaded")
         kept = self._routes.get(deployment_id)
         if kept is not None and kept[0] is deployment:
             return kept[1]

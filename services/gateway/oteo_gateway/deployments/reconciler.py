@@ -17,7 +17,7 @@ import structlog
 
 from oteo_core.errors import FailedPrecondition, OteoError, Unavailable
 from oteo_gateway.deployments.planning import Planner, Target
-from oteo_gateway.deployments.records import Deployment, Replica, Serving, unit_words
+from oteo_gateway.deployments.records import LOAD_FAILED, Deployment, Replica, Serving, unit_words
 from oteo_gateway.deployments.replica import ReplicaKeeper, ReplicaState
 from oteo_gateway.deployments.repository import ModelRepository
 from oteo_gateway.deployments.units import Unit
@@ -248,7 +248,7 @@ class Reconciler:
         for name, _ in wanted:
             tried = [state.models[name] for state in states if name in state.models]
             if tried and all(model.failures >= _LOAD_ATTEMPTS for model in tried):
-                return FailedPrecondition(f"Triton does not serve {unit_words(name)}: {tried[0].message}", reason="MODEL_LOAD_FAILED")
+                return FailedPrecondition(f"Triton does not serve {unit_words(name)}: {tried[0].message}", reason=LOAD_FAILED)
         return None
 
     def _end(self, deployment: Deployment, failure: OteoError | None, *, changed: bool) -> Deployment:

@@ -11,6 +11,9 @@ from datetime import datetime
 MOST_REVISIONS = 10
 """Earlier requests that are kept."""
 
+LOAD_FAILED = "MODEL_LOAD_FAILED"
+"""Reason of a deployment's failure: a model did not load, tried several times."""
+
 _VARIANT = "_variant_"
 
 
