@@ -101,8 +101,9 @@ class ReferenceStatistics:
     count: int
 
     @cached_property
-    def _arrays(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        return np.asarray(self.mean), np.asarray(self.deviation), np.asarray(self.quantiles)
+    def _arrays(self) -> tuple[NDArray[np.float64], ...]:
+        shares = np.linspace(0.0, 1.0, len(self.quantiles))
+        return np.asarray(self.mean), np.asarray(self.deviation), np.asarray(self.quantiles), shares
 
     @classmethod
     def fit(cls, statistics: NDArray[np.float64], names: Iterable[str]) -> ReferenceStatistics:
@@ -127,7 +128,7 @@ class ReferenceStatistics:
 
     def distance(self, statistics: NDArray[np.float64]) -> float:
         """Give the distance of an image: root mean square of its standardised statistics, 0 and up; about 1 is usual."""
-        mean, deviation, _ = self._arrays
+        mean, deviation, *_ = self._arrays
         return float(np.sqrt((((statistics - mean) / deviation) ** 2).mean()))
 
     def p_value(self, distance: float) -> float:
@@ -136,8 +137,8 @@ class ReferenceStatistics:
         ``(1 + n·s) / (n + 1)`` with s the share that lies beyond `distance` by the quantiles: the conformal p-value (Vovk,
         Gammerman and Shafer 2005, section 2.2), read off 101 quantiles. Small means unusual.
         """
-        _, _, quantiles = self._arrays
-        below = float(np.interp(distance, quantiles, np.linspace(0.0, 1.0, len(quantiles)), left=0.0, right=1.0))
+        *_, quantiles, shares = self._arrays
+        below = float(np.interp(distance, quantiles, shares, left=0.0, right=1.0))
         return (1.0 + self.count * (1.0 - below)) / (self.count + 1.0)
 
     def score(self, prepared: NDArray[Any]) -> tuple[float, float]:

@@ -6,6 +6,7 @@ is the last field. Source: Open Inference Protocol, ``ModelInferRequest``; field
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -120,7 +121,7 @@ def read_outputs(response: bytes) -> tuple[dict[str, NDArray[Any]], str]:
             given = tensor.contents
             listed = given.fp32_contents or given.fp64_contents or given.int64_contents or given.int_contents or given.uint_contents
             values = np.asarray(listed, dtype=dtype)
-        if values.size != int(np.prod(shape)):
+        if values.size != math.prod(shape):
             raise Internal(f"The model's output {tensor.name!r} has {values.size} values for shape {shape}.", reason="BAD_MODEL_OUTPUT")
         found[tensor.name] = values.reshape(shape)
     return found, str(message.model_version)
