@@ -179,12 +179,13 @@ class Served:
     person: tuple[tuple[str, str], ...]
 
 
-@pytest.fixture(scope="session")
-def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """Give the address of a Triton, and its repository."""
+@pytest.fixture
+def replica(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """Give the address of a Triton that has loaded nothing, and its repository: what an earlier test left in one would be ready at once."""
     environment = TritonEnvironment(default_prefix())
     environment.build()
-    repository = tmp_path_factory.mktemp("repository")
+    repository = tmp_path / "repository"
+    repository.mkdir()
     with triton.start(repository, environment=environment) as running:
         yield running.address, repository
 
