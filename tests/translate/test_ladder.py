@@ -25,7 +25,8 @@ from oteo_translate.ladder.ladder import climb, usual_candidates
 from oteo_translate.ladder.rare import HONEST_RATE, LEVEL, allowed, inspect_more, needed
 from oteo_translate.ladder.result import LABEL_FREE, WITH_LABELS, Candidate
 from oteo_translate.ladder.structure import compare_structure, local_residual
-from oteo_translate.methods.base import TRAINED, TRAINING_FREE, FitContext, Method, Translation
+from oteo_translate.methods.base import STYLE, TRAINED, TRAINING_FREE, FitContext, Method, Translation
+from oteo_translate.methods.registry import METHODS
 
 TASK = "semantic_segmentation"
 GAMMA = 2.2
@@ -282,8 +283,21 @@ def test_ways_that_fail_are_evidence_and_others_go_on(model, home, shifted):
     assert found.choice.candidate.name == "right"
     assert "it lacks what it needs" in seen
     assert "it failed: LinAlgError: Singular matrix" in seen
-    assert [one.label for one in usual_candidates({"right": Double("right", 2.0), "first": Double("first", 1.0)}, {})] == ["first", "right"]
     assert Candidate("fda", {"beta": 0.01}, "adabn", {"prior": 0}).label == "adabn+fda (beta 0.01, adabn.prior 0)"
+
+
+def test_a_short_budget_goes_to_different_ways_and_not_to_settings_of_one():
+    first, others = usual_candidates(METHODS, ADAPTATIONS)
+    names = [one.method or one.adaptation for one in first]
+    assert len(names) == len(set(names))
+    assert set(names) == {name for name, method in METHODS.items() if method.kind == TRAINING_FREE} | set(ADAPTATIONS)
+    assert names.index("moments") < names.index("histogram") < names.index("adabn"), "from cheap to dear"
+    # Nothing is missing, nothing comes twice, and what is trained comes last.
+    everything = [one.label for one in (*first, *others)]
+    grids = sum(len(way.grid()) for way in (*METHODS.values(), *ADAPTATIONS.values()))
+    assert len(everything) == len(set(everything)) == grids
+    kinds = [METHODS[one.method].kind if one.method else TRAINING_FREE for one in (*first, *others)]
+    assert kinds == sorted(kinds, key=[TRAINING_FREE, STYLE, TRAINED].index)
 
 
 def test_bad_sets_are_refused(model, home, shifted):

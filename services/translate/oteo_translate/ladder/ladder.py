@@ -1,5 +1,7 @@
 """Climbing the ladder: ways are tried from cheap to dear within the budget, each is judged, and doing nothing is what has to be beaten.
 
+Adaptation of the model upon the best translations comes after one setting of each, and before the other settings.
+
 Nothing is recommended where the model sees no difference between the two sets, where nothing beats doing nothing with confidence, or where what beats it
 moves, erases or invents anatomy. That is an answer, with its evidence, and no failure.
 """
@@ -23,7 +25,7 @@ from oteo_translate.ladder.domains import Sets, prepare_sets
 from oteo_translate.ladder.judging import Gain, Judge, Look
 from oteo_translate.ladder.rare import inspect_more
 from oteo_translate.ladder.result import LABEL_FREE, NOTHING, WITH_LABELS, Candidate, Evidence, LadderResult
-from oteo_translate.methods.base import TRAINED, FitContext, Method, Translation
+from oteo_translate.methods.base import STYLE, TRAINED, TRAINING_FREE, FitContext, Method, Translation
 from oteo_translate.tasks.model import TaskModel
 
 ALPHA = 0.05
@@ -56,11 +58,29 @@ class _Tried:
     gate: Gate | None = None
 
 
-def usual_candidates(methods: Mapping[str, Method], adaptations: Mapping[str, Adaptation]) -> list[Candidate]:
-    """Give every way with every setting of its grid, from cheap to dear."""
-    rows = [(method.cost, Candidate(name, dict(setting))) for name, method in methods.items() for setting in method.grid()]
-    rows += [(way.cost, Candidate(adaptation=name, settings=dict(setting))) for name, way in adaptations.items() for setting in way.grid()]
-    return [candidate for _, candidate in sorted(rows, key=lambda row: row[0])]
+def usual_candidates(methods: Mapping[str, Method], adaptations: Mapping[str, Adaptation]) -> tuple[list[Candidate], list[Candidate]]:
+    """Give every way with every setting of its grid, from cheap to dear.
+
+    Returns
+    -------
+    first, others
+        One setting of each way that trains nothing: judging costs more than any of them, so that a short budget goes to different ways and not to the
+        settings of one. Then the other settings, one of each way in turn; style transfer; and what is trained.
+    """
+    dear = {TRAINING_FREE: 0, STYLE: 1, TRAINED: 2}
+    rows = [
+        (dear[method.kind], place, method.cost, Candidate(name, dict(setting)))
+        for name, method in methods.items()
+        for place, setting in enumerate(method.grid())
+    ]
+    rows += [
+        (0, place, way.cost, Candidate(adaptation=name, settings=dict(setting)))
+        for name, way in adaptations.items()
+        for place, setting in enumerate(way.grid())
+    ]
+    rows.sort(key=lambda row: row[:3])
+    first = [candidate for kind, place, _, candidate in rows if kind == 0 and place == 0]
+    return first, [candidate for *_, candidate in rows if candidate not in first]
 
 
 def climb(
@@ -115,9 +135,10 @@ def climb(
     if not known and not judge.by_labels and judge.p_same > ALPHA:
         known = f"the model sees no difference between the two sets (permutation test, p = {judge.p_same:.2f})"
     if not known:
-        for candidate in candidates if candidates is not None else usual_candidates(methods, adaptations):
+        first, others = usual_candidates(methods, adaptations) if candidates is None else (candidates, [])
+        for candidate in first:
             climber.try_one(candidate)
-        for candidate in climber.combinations() if candidates is None else ():
+        for candidate in [*(climber.combinations() if candidates is None else ()), *others]:
             climber.try_one(candidate)
     return climber.conclude(start, known)
 
