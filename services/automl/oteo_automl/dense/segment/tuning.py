@@ -98,7 +98,7 @@ def tune_watershed(
         ("smallest", (0.02 * median_area, 0.15 * median_area, 0.3 * median_area)),
         ("score", (0.6, 0.75)),
     )
-    return _tuned(find, best, choices, worth)
+    return _tuned(find, best, choices, worth, figures)
 
 
 def tune_masks(
@@ -130,7 +130,8 @@ def tune_masks(
         ("overlap", (0.3, 0.7)),
         ("smallest", (0.15 * median_area,)),
     )
-    return _tuned(find, MASKS | {"smallest": max(3.0, 0.05 * median_area)}, choices, _worth(truths, classes))
+    usual, worth = MASKS | {"smallest": max(3.0, 0.05 * median_area)}, _worth(truths, classes)
+    return _tuned(find, usual, choices, worth, worth(find(usual)))
 
 
 def _tuned(
@@ -138,9 +139,9 @@ def _tuned(
     settings: dict[str, Any],
     choices: Choices,
     worth: Callable[[Sequence[Instances]], NDArray[np.float64]],
+    best: NDArray[np.float64],
 ) -> dict[str, Any]:
-    """Change one setting after the other where that gains."""
-    best = worth(find(settings))
+    """Change one setting after the other where that gains on `best`, which is what the settings are worth as they are."""
     for name, values in choices:
         kept = settings
         for value in values:
