@@ -21,6 +21,7 @@ from oteo_translate.adaptation.registry import ADAPTATIONS
 from oteo_translate.domains import Domain
 from oteo_translate.ladder.anatomy import Anatomy, imitate, translate
 from oteo_translate.ladder.distance import HomeDistance
+from oteo_translate.ladder.domains import opposite_tones
 from oteo_translate.ladder.ladder import climb, usual_candidates
 from oteo_translate.ladder.rare import HONEST_RATE, LEVEL, allowed, inspect_more, needed
 from oteo_translate.ladder.result import LABEL_FREE, WITH_LABELS, Candidate
@@ -286,6 +287,18 @@ def test_ways_that_fail_are_evidence_and_others_go_on(model, home, shifted):
     assert Candidate("fda", {"beta": 0.01}, "adabn", {"prior": 0}).label == "adabn+fda (beta 0.01, adabn.prior 0)"
 
 
+def test_domains_of_opposite_tones_are_known(home, shifted):
+    assert not opposite_tones(home, shifted)
+    discs = np.zeros((6, 48, 48, 3), dtype=np.uint8)
+    discs[:, 10:16, 20:27] = 200
+    bright = Domain("datasets/bright", discs, [str(number) for number in range(6)], ["g"] * 6)
+    dark = dataclasses.replace(bright, images=255 - discs // 2)
+    assert opposite_tones(bright, dark)
+    assert opposite_tones(dark, bright)
+    assert not opposite_tones(bright, dataclasses.replace(bright, images=discs // 3))
+    assert not opposite_tones(bright, dataclasses.replace(bright, images=np.full_like(discs, 7))), "constant images"
+
+
 def test_a_short_budget_goes_to_different_ways_and_not_to_settings_of_one():
     first, others = usual_candidates(METHODS, ADAPTATIONS)
     names = [one.method or one.adaptation for one in first]
@@ -296,6 +309,10 @@ def test_a_short_budget_goes_to_different_ways_and_not_to_settings_of_one():
     everything = [one.label for one in (*first, *others)]
     grids = sum(len(way.grid()) for way in (*METHODS.values(), *ADAPTATIONS.values()))
     assert len(everything) == len(set(everything)) == grids
+    assert not [one for one in first if one.parameters.get("tone") == "negative"]
+    turned, rest = usual_candidates(METHODS, ADAPTATIONS, opposite=True)
+    assert {one.method for one in turned if one.parameters.get("tone") == "negative"} == {"moments", "histogram"}
+    assert sorted(one.label for one in (*turned, *rest)) == sorted(everything)
     kinds = [METHODS[one.method].kind if one.method else TRAINING_FREE for one in (*first, *others)]
     assert kinds == sorted(kinds, key=[TRAINING_FREE, STYLE, TRAINED].index)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,7 +22,7 @@ from oteo_core.packages import MetricValue
 from oteo_translate.adaptation.base import Adaptation, AdaptedModel
 from oteo_translate.domains import Domain
 from oteo_translate.ladder.anatomy import Anatomy, Gate, translate
-from oteo_translate.ladder.domains import Sets, prepare_sets
+from oteo_translate.ladder.domains import Sets, opposite_tones, prepare_sets
 from oteo_translate.ladder.judging import Gain, Judge, Look
 from oteo_translate.ladder.rare import inspect_more
 from oteo_translate.ladder.result import LABEL_FREE, NOTHING, WITH_LABELS, Candidate, Evidence, LadderResult
@@ -41,6 +42,8 @@ MASKS_SLACK = 0.02
 COMBINED = 2
 """Translations, the best so far, that model-side adaptation is tried upon."""
 
+_LAST = 1000
+
 Seen = Callable[[Evidence, Translation | None, AdaptedModel | None], None]
 """Told each way that was tried."""
 
@@ -58,8 +61,17 @@ class _Tried:
     gate: Gate | None = None
 
 
-def usual_candidates(methods: Mapping[str, Method], adaptations: Mapping[str, Adaptation]) -> tuple[list[Candidate], list[Candidate]]:
+def usual_candidates(
+    methods: Mapping[str, Method], adaptations: Mapping[str, Adaptation], *, opposite: bool = False
+) -> tuple[list[Candidate], list[Candidate]]:
     """Give every way with every setting of its grid, from cheap to dear.
+
+    Parameters
+    ----------
+    methods, adaptations
+        As of `climb`.
+    opposite
+        What is bright in one set is dark in the other (`opposite_tones`): negatives are as likely as what keeps the tone, and otherwise hardly at all.
 
     Returns
     -------
@@ -68,11 +80,14 @@ def usual_candidates(methods: Mapping[str, Method], adaptations: Mapping[str, Ad
         settings of one. Then the other settings, one of each way in turn; style transfer; and what is trained.
     """
     dear = {TRAINING_FREE: 0, STYLE: 1, TRAINED: 2}
-    rows = [
-        (dear[method.kind], place, method.cost, Candidate(name, dict(setting)))
-        for name, method in methods.items()
-        for place, setting in enumerate(method.grid())
-    ]
+    rows = []
+    for name, method in methods.items():
+        seen: Counter[bool] = Counter()
+        for setting in method.grid():
+            negative = setting.get("tone") == "negative"
+            place = seen[negative] if opposite or not negative else _LAST
+            seen[negative] += 1
+            rows.append((dear[method.kind], place, method.cost, Candidate(name, dict(setting))))
     rows += [
         (0, place, way.cost, Candidate(adaptation=name, settings=dict(setting)))
         for name, way in adaptations.items()
@@ -135,7 +150,9 @@ def climb(
     if not known and not judge.by_labels and judge.p_same > ALPHA:
         known = f"the model sees no difference between the two sets (permutation test, p = {judge.p_same:.2f})"
     if not known:
-        first, others = usual_candidates(methods, adaptations) if candidates is None else (candidates, [])
+        first, others = list(candidates or ()), list[Candidate]()
+        if candidates is None:
+            first, others = usual_candidates(methods, adaptations, opposite=opposite_tones(sets.fit, sets.home))
         for candidate in first:
             climber.try_one(candidate)
         for candidate in [*(climber.combinations() if candidates is None else ()), *others]:
