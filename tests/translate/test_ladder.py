@@ -305,6 +305,9 @@ def test_domains_of_opposite_tones_are_known(home, shifted):
     dark = dataclasses.replace(bright, images=255 - discs // 2)
     assert opposite_tones(bright, dark)
     assert opposite_tones(dark, bright)
+    # Home images are given the look of the others with what is bright in them dark.
+    seen = imitate(bright.images, dark.images, falling=True)
+    assert seen[:, 10:16, 20:27].max() < seen[:, :8].min()
     assert not opposite_tones(bright, dataclasses.replace(bright, images=discs // 3))
     assert not opposite_tones(bright, dataclasses.replace(bright, images=np.full_like(discs, 7))), "constant images"
 

@@ -80,15 +80,26 @@ class Anatomy:
         Judged images.
     home
         Some two dozen images.
+    opposite
+        What is bright in one domain is dark in the other: the shifted look is imitated likewise.
     seed, check
         As of `Judge`.
     """
 
-    def __init__(self, model: TaskModel, shifted: Domain, home: Domain, *, seed: int = 0, check: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        model: TaskModel,
+        shifted: Domain,
+        home: Domain,
+        *,
+        opposite: bool = False,
+        seed: int = 0,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self._model, self._shifted, self._seed, self._check = model, shifted, seed, check
         answers = model.answers(home.images)
         self._truths, self._counts = model.as_truths(answers), model.counts(answers)
-        self._imitated = imitate(home.images, shifted.images)
+        self._imitated = imitate(home.images, shifted.images, falling=opposite)
         check()
         untouched = model.answers(self._imitated)
         self.masks_kept = _mean(model.scores(self._truths, untouched))
@@ -162,19 +173,21 @@ class Anatomy:
         return MetricValue("structure_kept", float(kept.mean()), lower, upper, LEVEL if interval else 0.0, "test", "", len(kept))
 
 
-def imitate(home: NDArray[Any], shifted: NDArray[Any]) -> NDArray[Any]:
+def imitate(home: NDArray[Any], shifted: NDArray[Any], *, falling: bool = False) -> NDArray[Any]:
     """Give home images the shifted look as far as a rising curve for each channel can: the quantiles of all pixels are matched.
 
     Parameters
     ----------
     home, shifted
         ``(N, H, W, C)`` and ``(M, H, W, C)`` uint8, or float32 of 0 to 1.
+    falling
+        By a falling curve: the brightest at home become the darkest, as between fluorescence and stained sections.
     """
     grid = np.linspace(0.0, 1.0, _CURVE)
     out = np.empty_like(home)
     for channel in range(home.shape[3]):
         source = np.quantile(home[..., channel].astype(np.float64), grid)
-        target = np.quantile(shifted[..., channel].astype(np.float64), grid)
+        target = np.quantile(shifted[..., channel].astype(np.float64), grid[::-1] if falling else grid)
         # What many pixels share is one step of the curve, and goes to the middle of what it stands for.
         values, places = np.unique(source, return_inverse=True)
         means = np.bincount(places, weights=target) / np.bincount(places)

@@ -155,7 +155,7 @@ def climb(
     if not known:
         first, others = list(candidates or ()), list[Candidate]()
         if candidates is None:
-            first, others = usual_candidates(methods, adaptations, opposite=opposite_tones(sets.fit, sets.home))
+            first, others = usual_candidates(methods, adaptations, opposite=climber.opposite)
         for candidate in first:
             climber.try_one(candidate)
         for candidate in [*(climber.combinations() if candidates is None else ()), *others]:
@@ -176,7 +176,8 @@ class _Climber:
     ) -> None:
         self.model, self.sets, self.judge, self.methods, self.adaptations = model, sets, judge, methods, adaptations
         self.context, self.seen = context, seen
-        self.anatomy = Anatomy(model, sets.judged, sets.gate, seed=context.seed, check=context.check)
+        self.opposite = opposite_tones(sets.fit, sets.home)
+        self.anatomy = Anatomy(model, sets.judged, sets.gate, opposite=self.opposite, seed=context.seed, check=context.check)
         self.judging_seconds = 0.0
         self._spent, self._thought = 0.0, 0.0
         self.tried: list[_Tried] = []
