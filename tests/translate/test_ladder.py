@@ -409,3 +409,16 @@ def test_home_images_take_the_shifted_look_by_curves_alone(home, shifted):
         before, after = home.images[:12, ..., channel].ravel(), imitated[..., channel].ravel()
         order = np.argsort(before, kind="stable")
         assert (np.diff(after[order].astype(int))[np.diff(before[order].astype(int)) > 0] >= 0).all()
+
+
+def test_negatives_pass_the_gate_where_tones_are_opposite_and_nowhere_else(model, home):
+    """As fluorescence and stained sections are to each other: what is bright at home is dark in the others."""
+    plain = domain(TASK, 24, 2, name="negatives", labelled=False)
+    turned = dataclasses.replace(plain, images=255 - plain.images // 2)
+    assert opposite_tones(turned, home)
+    way = METHODS["moments"].fit(turned, home, {"scope": "image", "tone": "negative"}, FitContext(seed=3)).eval()
+    found = translate(way, turned.images)
+    gates = {opposite: Anatomy(model, turned, home, opposite=opposite, seed=3).inspect(way, found) for opposite in (True, False)}
+    assert gates[True].complaint == ""
+    assert gates[True].figures["masks_kept"] > gates[True].figures["masks_kept_untouched"] + 0.3
+    assert gates[True].figures["masks_kept"] > gates[False].figures["masks_kept"] + 0.3
