@@ -44,6 +44,7 @@ COUNT_CHANGE = 0.5
 """Share by which the mean number of objects may change, and by half an object at least."""
 
 _CURVE = 65
+_ONE_SIDED = 1.645
 _BATCH = 16
 
 
@@ -102,7 +103,8 @@ class Anatomy:
         self._imitated = imitate(home.images, shifted.images, falling=opposite)
         check()
         untouched = model.answers(self._imitated)
-        self.masks_kept = _mean(model.scores(self._truths, untouched))
+        self._untouched = model.scores(self._truths, untouched)
+        self.masks_kept = _mean(self._untouched)
         self.objects = float(self._counts.mean()), float(model.counts(untouched).mean())
 
     def inspect(self, translation: Translation, translated: NDArray[Any]) -> Gate:
@@ -139,9 +141,11 @@ class Anatomy:
         """
         images = self._imitated if translation is None else translate(translation, self._imitated, self._check)
         after = model.answers(images)
+        scores = model.scores(self._truths, after)
         return {
-            "masks_kept": _mean(model.scores(self._truths, after)),
+            "masks_kept": _mean(scores),
             "masks_kept_untouched": self.masks_kept,
+            "masks_gain_lower": _surely(scores - self._untouched),
             "objects_at_home": self.objects[0],
             "objects_after": float(model.counts(after).mean()),
         }
@@ -211,3 +215,9 @@ def translate(translation: Translation, images: NDArray[Any], check: Callable[[]
 
 def _mean(values: NDArray[np.float64]) -> float:
     return float(np.nanmean(values)) if np.isfinite(values).any() else 0.0
+
+
+def _surely(differences: NDArray[np.float64]) -> float:
+    """Give the lower bound (one-sided, 95 %, by the normal distribution) of a mean; -1, the least that it can be, where there are too few to tell."""
+    known = differences[np.isfinite(differences)]
+    return float(known.mean() - _ONE_SIDED * known.std(ddof=1) / np.sqrt(len(known))) if len(known) > 2 else -1.0

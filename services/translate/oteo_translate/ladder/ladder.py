@@ -26,21 +26,12 @@ from oteo_translate.ladder.domains import Sets, opposite_tones, prepare_sets
 from oteo_translate.ladder.judging import Gain, Judge, Look
 from oteo_translate.ladder.rare import inspect_more
 from oteo_translate.ladder.result import LABEL_FREE, NOTHING, WITH_LABELS, Candidate, Evidence, LadderResult
+from oteo_translate.ladder.unlabelled import MASKS_WEIGHT, AtHome, doubt
 from oteo_translate.methods.base import STYLE, TRAINED, TRAINING_FREE, FitContext, Method, Translation
 from oteo_translate.tasks.model import TaskModel
 
 ALPHA = 0.05
 """Level of the one-sided tests against doing nothing, corrected for all ways."""
-
-LEAST_GAIN, LEAST_HEALED_GAIN = 0.08, 0.03
-"""What a gain of the criterion without labels has to reach at least; the latter where home images given the shifted look bear the way out (`least_gain`). Alone a small
-gain says nothing: measured on white blood cells of two stains, ways that cost 2 to 11 points of IoU gained up to .085 of it."""
-
-HEALED, IMITATED_LOSS = 0.2, 0.05
-"""Share of what the model loses on home images that were given the shifted look that a way must bring back to be borne out by them; and what they must lose at least to tell."""
-
-MASKS_SLACK = 0.02
-"""What agreement with the answers at home may lose where they do not tell."""
 
 COMBINED = 2
 """Translations, the best so far, that model-side adaptation is tried upon."""
@@ -327,12 +318,23 @@ class _Climber:
             evidence.reason = f"rejected: {one.gate.complaint}"
         elif gain.interval is None or not np.isfinite(gain.value):
             evidence.reason = "not recommended: too few groups of images to tell"
-        elif gain.interval.lower <= 0 or gain.p_value >= ALPHA:
-            evidence.reason = f"not recommended: not surely better: {told}"
         else:
-            worse = "" if criterion == WITH_LABELS else self._doubt(one, gain, start, told)
+            sure = gain.interval.lower > 0 and gain.p_value < ALPHA
+            if criterion == WITH_LABELS:
+                worse = "" if sure else f"not surely better: {told}"
+            else:
+                home = self._at_home(evidence)
+                evidence.figures["sure_gain"] = gain.interval.lower + MASKS_WEIGHT * home.gain
+                distances = {"distance": evidence.figures["distance"], "distance_untouched": start.evidence.figures["distance"]}
+                worse = doubt(home, gain.value, sure, contradiction=one.look.contradiction(start.look), told=told, **distances)
+                told += f"; on home images given the shifted look {home.kept:.2f} of what is there, without it {home.untouched:.2f}"
             evidence.reason = f"not recommended: {worse}" if worse else f"better: {told}"
             evidence.accepted = not worse
+
+    def _at_home(self, evidence: Evidence) -> AtHome:
+        figures, method = evidence.figures, self.methods.get(evidence.candidate.method)
+        known = method is not None and method.undoes_imitation(evidence.candidate.parameters)
+        return AtHome(figures["masks_kept"], figures["masks_kept_untouched"], figures["masks_gain_lower"], known)
 
     def _passes_last(self, one: _Tried) -> bool:
         """Inspect what is about to be recommended on the images that were not judged: rare spoiling shows on many images alone."""
@@ -350,42 +352,11 @@ class _Climber:
             one.evidence.accepted, one.evidence.reason = False, f"rejected: {found.complaint}"
         return not found.complaint
 
-    def _doubt(self, one: _Tried, gain: Gain, start: _Tried, told: str) -> str:
-        """Say what speaks against a gain that no label shows; empty where nothing does."""
-        figures = one.evidence.figures
-        least = least_gain(figures["masks_kept"], figures["masks_kept_untouched"])
-        if least is None:
-            return (
-                f"on home images given the shifted look the model does not find more of what is there than without it "
-                f"({figures['masks_kept']:.2f}, without {figures['masks_kept_untouched']:.2f})"
-            )
-        return f"better by too little: {told}" if gain.value < least else one.look.contradiction(start.look)
-
     def _why_not(self) -> str:
         if not self.tried:
             return "no way could be tried: " + ("; ".join(sorted({one.reason for one in self.untried})[:3]) or "there is none")
         best = max(self.tried, key=lambda one: _value(one.evidence.gain))
         return f"nothing is recommended; the best of {len(self.tried)} ways was {best.evidence.candidate.label}: {best.evidence.reason}"
-
-
-def least_gain(kept: float, untouched: float) -> float | None:
-    """Give what a way has to gain of the criterion without labels to be recommended.
-
-    Parameters
-    ----------
-    kept, untouched
-        Agreement, 0 to 1, of the model's answers to home images that were given the shifted look with those to the images themselves: with the way, and without.
-
-    Returns
-    -------
-    float or None
-        None: no gain would do. Where the imitated look costs the model something, a way that undoes the shift brings some of it back; where it costs nothing, all that
-        can be asked is that nothing is lost.
-    """
-    lost = 1.0 - untouched
-    if lost < IMITATED_LOSS:
-        return LEAST_GAIN if kept >= untouched - MASKS_SLACK else None
-    return LEAST_HEALED_GAIN if kept - untouched >= HEALED * lost else None
 
 
 def _figure(name: str, value: float, interval: Interval | None, count: int) -> MetricValue | None:
@@ -405,5 +376,5 @@ def _lower(figure: MetricValue | None) -> float:
 
 
 def _rank(evidence: Evidence) -> tuple[bool, float]:
-    gain = 0.0 if evidence.candidate.name == NOTHING else _lower(evidence.gain)
+    gain = 0.0 if evidence.candidate.name == NOTHING else evidence.figures.get("sure_gain", _lower(evidence.gain))
     return not evidence.accepted, -gain

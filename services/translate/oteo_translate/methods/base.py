@@ -181,6 +181,10 @@ class Method(ABC):
         """Give the settings that the ladder tries, the usual one first."""
         return ({},)
 
+    def undoes_imitation(self, parameters: Mapping[str, Any]) -> bool:
+        """Say whether it is by construction the inverse of the curve by which the gate imitates a shifted look, so that what it heals there tells nothing."""
+        return False
+
     def check(self, shifted: Domain, home: Domain) -> None:
         """Refuse domains that it cannot be fitted on."""
         for domain in (shifted, home):

@@ -83,6 +83,10 @@ class Histogram(Method):
         """See `Method`."""
         return tuple({"scope": scope, "tone": tone} for tone in TONES for scope in SCOPES)
 
+    def undoes_imitation(self, parameters: Mapping[str, Any]) -> bool:
+        """See `Method`: both match the quantiles of all of a domain's pixels."""
+        return parameters.get("scope") == "domain"
+
     @staticmethod
     def _pooled(domain: Domain, at: torch.Tensor, context: FitContext, tone: str, grey: bool) -> torch.Tensor:
         parts = []
