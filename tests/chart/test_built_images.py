@@ -54,6 +54,14 @@ def images(base: Images) -> Images:
     return base
 
 
+def site_of(images: Images, make_site: MakeSite, part: str) -> ImageSite:
+    """Give a site on which a part runs from its image."""
+    site = make_site(render("single-node-cpu"), ImageSite)
+    assert isinstance(site, ImageSite)
+    site.roots, site.configured = {part: images.root(part)}, {part: images.configuration(part)}
+    return site
+
+
 def test_they_say_what_they_are_who_runs_and_how_health_is_asked(images: Images) -> None:
     for part, title in (("gateway", "oteo-gateway"), ("triton", "oteo-triton")):
         found = images.configuration(part)
@@ -131,10 +139,7 @@ def canonical(name: str) -> str:
 
 def test_the_gateway_runs_from_its_image_as_a_restricted_pod_until_its_health_answers(images: Images, make_site: MakeSite) -> None:
     """With what the chart renders for its container: command, variables, volumes; another user than root, no capabilities, a root that is read alone."""
-    site = make_site(render("single-node-cpu"), ImageSite)
-    assert isinstance(site, ImageSite)
-    site.roots = {"gateway": images.root("gateway")}
-    site.configured = {"gateway": images.configuration("gateway")}
+    site = site_of(images, make_site, "gateway")
     with site:
         job = site.start("migrations")
         assert job.process.wait(120) == 0, job.log.read_text()[-3000:]
@@ -169,10 +174,7 @@ def process_status(pid: int) -> dict[str, str]:
 
 
 def test_pip_is_not_to_be_had_in_the_gateways_image(images: Images, make_site: MakeSite) -> None:
-    site = make_site(render("single-node-cpu"), ImageSite)
-    assert isinstance(site, ImageSite)
-    site.roots = {"gateway": images.root("gateway")}
-    site.configured = {"gateway": images.configuration("gateway")}
+    site = site_of(images, make_site, "gateway")
     for module in ("pip", "setuptools", "ensurepip", "grpc_tools"):
         done = site.run("gateway", ["python", "-m", module, "--version"])
         assert done.returncode != 0, module
@@ -198,10 +200,7 @@ def test_triton_asks_its_readiness_with_what_its_image_has(images: Images) -> No
 )
 def test_a_service_with_pytorch_runs_from_its_image_until_its_health_answers(base: Images, make_site: MakeSite) -> None:
     base.make("automl")
-    site = make_site(render("single-node-cpu"), ImageSite)
-    assert isinstance(site, ImageSite)
-    site.roots = {"automl": base.root("automl")}
-    site.configured = {"automl": base.configuration("automl")}
+    site = site_of(base, make_site, "automl")
     with site:
         automl = site.start("automl")
         automl.wait(300)

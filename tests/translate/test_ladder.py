@@ -289,7 +289,7 @@ def test_ways_that_fail_are_evidence_and_others_go_on(model, home, shifted):
 
 
 def spoken_against(home: AtHome, gain: float, *, sure: bool = True, contradiction: str = "", distance: float = 0.4) -> str:
-    return doubt(home, gain, sure, contradiction=contradiction, distance=distance, distance_untouched=0.6, told="told")
+    return doubt(home, gain, sure, contradiction=contradiction, farther=distance > 0.6, told="told")
 
 
 def test_a_gain_without_labels_must_be_borne_out_by_home_images_of_the_shifted_look():

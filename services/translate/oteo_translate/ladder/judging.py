@@ -75,9 +75,11 @@ class Look:
             return "the model's answers to other views of an image agree less than without it"
         if mine["confidence"] < theirs["confidence"] - SLACK:
             return "the model is less sure of its answers than without it"
-        if mine["distance"] > theirs["distance"] + SLACK:
-            return "the images are farther from home, as the model sees them, than without it"
-        return ""
+        return "the images are farther from home, as the model sees them, than without it" if self.is_farther(nothing) else ""
+
+    def is_farther(self, nothing: Look) -> bool:
+        """Say whether the images are farther from home than without the way, by more than may be."""
+        return self.figures()["distance"] > nothing.figures()["distance"] + SLACK
 
     def figures(self) -> dict[str, float]:
         """Give the parts of the criterion, over all images."""

@@ -11,8 +11,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from oteo_translate.ladder.judging import Gain, Judge, Look
 from oteo_translate.ladder.rare import inspect_more
 from oteo_translate.ladder.result import LABEL_FREE, NOTHING, WITH_LABELS, Candidate, Evidence, LadderResult
 from oteo_translate.ladder.unlabelled import MASKS_WEIGHT, AtHome, doubt
-from oteo_translate.methods.base import STYLE, TRAINED, TRAINING_FREE, FitContext, Method, Translation
+from oteo_translate.methods.base import NEGATIVE, STYLE, TRAINED, TRAINING_FREE, FitContext, Method, Translation
 from oteo_translate.tasks.model import TaskModel
 
 ALPHA = 0.05
@@ -37,6 +38,7 @@ COMBINED = 2
 """Translations, the best so far, that model-side adaptation is tried upon."""
 
 _LAST = 1000
+"""A turn behind those of any grid."""
 
 Seen = Callable[[Evidence, Translation | None, AdaptedModel | None], None]
 """Told each way that was tried."""
@@ -74,22 +76,28 @@ def usual_candidates(
         settings of one. Then the other settings, one of each way in turn; style transfer; and what is trained.
     """
     dear = {TRAINING_FREE: 0, STYLE: 1, TRAINED: 2}
-    rows = []
-    for name, method in methods.items():
-        seen: Counter[bool] = Counter()
-        for setting in method.grid():
-            negative = setting.get("tone") == "negative"
-            place = seen[negative] if opposite or not negative else _LAST
-            seen[negative] += 1
-            rows.append((dear[method.kind], place, method.cost, Candidate(name, dict(setting))))
+    rows = [
+        (dear[method.kind], place, method.cost, Candidate(name, dict(setting)))
+        for name, method in methods.items()
+        for place, setting in _in_turn(method.grid(), opposite)
+    ]
     rows += [
         (0, place, way.cost, Candidate(adaptation=name, settings=dict(setting)))
         for name, way in adaptations.items()
-        for place, setting in enumerate(way.grid())
+        for place, setting in _in_turn(way.grid(), opposite)
     ]
     rows.sort(key=lambda row: row[:3])
-    first = [candidate for kind, place, _, candidate in rows if kind == 0 and place == 0]
-    return first, [candidate for *_, candidate in rows if candidate not in first]
+    everything, count = [candidate for *_, candidate in rows], sum(row[:2] == (0, 0) for row in rows)
+    return everything[:count], everything[count:]
+
+
+def _in_turn(grid: Sequence[Mapping[str, Any]], opposite: bool) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Give a way's settings, each with its turn: a turn of their own for negatives where tones are opposite, and otherwise the last."""
+    turns: Counter[bool] = Counter()
+    for setting in grid:
+        negative = setting.get("tone") == NEGATIVE
+        yield (turns[negative] if opposite or not negative else _LAST), setting
+        turns[negative] += 1
 
 
 def climb(
@@ -325,8 +333,8 @@ class _Climber:
             else:
                 home = self._at_home(evidence)
                 evidence.figures["sure_gain"] = gain.interval.lower + MASKS_WEIGHT * home.gain
-                distances = {"distance": evidence.figures["distance"], "distance_untouched": start.evidence.figures["distance"]}
-                worse = doubt(home, gain.value, sure, contradiction=one.look.contradiction(start.look), told=told, **distances)
+                against, farther = one.look.contradiction(start.look), one.look.is_farther(start.look)
+                worse = doubt(home, gain.value, sure, contradiction=against, farther=farther, told=told)
                 told += f"; on home images given the shifted look {home.kept:.2f} of what is there, without it {home.untouched:.2f}"
             evidence.reason = f"not recommended: {worse}" if worse else f"better: {told}"
             evidence.accepted = not worse

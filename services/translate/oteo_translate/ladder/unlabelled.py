@@ -27,9 +27,6 @@ MOST_FALL = 0.1
 MASKS_SLACK = 0.02
 """What agreement with the answers at home may lose where the imitated look costs nothing."""
 
-NEARER_SLACK = 0.01
-"""What the distance to home may grow by."""
-
 MASKS_WEIGHT = 0.5
 """Of what was brought back at home, beside the criterion's sure gain, among ways that are recommended."""
 
@@ -74,7 +71,7 @@ class AtHome:
         return LEAST_GAIN if self.by_construction else LEAST_HEALED_GAIN
 
 
-def doubt(home: AtHome, gain: float, sure: bool, *, contradiction: str, distance: float, distance_untouched: float, told: str) -> str:
+def doubt(home: AtHome, gain: float, sure: bool, *, contradiction: str, farther: bool, told: str) -> str:
     """Say what speaks against a way; empty where it is to be recommended.
 
     Parameters
@@ -85,12 +82,12 @@ def doubt(home: AtHome, gain: float, sure: bool, *, contradiction: str, distance
         Of the criterion on the shifted images against doing nothing, and whether it is surely above 0.
     contradiction
         Which part of the criterion speaks against it; empty where none does.
-    distance, distance_untouched
-        To home as the model sees it, with the way and without.
+    farther
+        Whether it brings the images farther from home, as the model sees them.
     told
         The gain in words.
     """
-    if home.mostly_healed and gain >= -MOST_FALL and distance <= distance_untouched + NEARER_SLACK:
+    if home.mostly_healed and gain >= -MOST_FALL and not farther:
         return ""
     if not sure:
         return f"not surely better: {told}"

@@ -38,6 +38,9 @@ TRAINING_FREE, STYLE, TRAINED = "training-free", "style", "trained"
 """Kinds of methods, from cheap to dear."""
 
 
+NEGATIVE = "negative"
+"""Value of the parameter ``tone``, where a method has one, by which what is bright becomes dark."""
+
 LEAST_SIDE = 8
 """Pixels of height and width that `Translation.forward` needs at least."""
 

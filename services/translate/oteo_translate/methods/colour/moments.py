@@ -9,13 +9,13 @@ import torch
 
 from oteo_core.graphs.modules import saved
 from oteo_translate.domains import Domain
-from oteo_translate.methods.base import TRAINING_FREE, FitContext, Method, Parameters, Translation, method
+from oteo_translate.methods.base import NEGATIVE, TRAINING_FREE, FitContext, Method, Parameters, Translation, method
 from oteo_translate.methods.sampling import planes
 
 SCOPES = ("image", "domain")
 """What is brought to home's look: each image by its own figures, or all by the figures of the shifted domain."""
 
-TONES = ("kept", "negative")
+TONES = ("kept", NEGATIVE)
 """Whether bright stays bright, or images are turned into their negatives first: stained nuclei are dark, fluorescent ones bright."""
 
 _COLOURLESS = 0.003
@@ -27,7 +27,7 @@ GAIN = 10.0
 
 def toned(planes: torch.Tensor, tone: str, grey: bool) -> torch.Tensor:
     """Give the planes or their negatives, in colour or grey; `tone` is one of `TONES`."""
-    turned = 1 - planes if tone == "negative" else planes
+    turned = 1 - planes if tone == NEGATIVE else planes
     return turned.mean(1, keepdim=True) + torch.zeros_like(turned) if grey else turned
 
 
