@@ -64,14 +64,12 @@ class Gateways:
 
     def listeners(self) -> set[int]:
         """Give the processes that listen on the port."""
-        return {
-            pid
-            for pid in self.children()
-            if any(
-                connection.status == psutil.CONN_LISTEN and connection.laddr.port == self.port
-                for connection in psutil.Process(pid).net_connections("tcp")
-            )
-        }
+        found = set()
+        for child in self.process.children():
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+                if any(one.status == psutil.CONN_LISTEN and one.laddr.port == self.port for one in child.net_connections("tcp")):
+                    found.add(child.pid)
+        return found
 
     def metrics(self) -> dict[str, float]:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5) as answer:

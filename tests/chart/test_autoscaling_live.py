@@ -27,7 +27,7 @@ import yaml
 from chart_models.models import TritonScaling
 from charting import CHART, NAMESPACE, Object, named, of_kind, render
 from engines import Postgres
-from gateway_support import CLASSES, picture, publish_model, wait_for
+from gateway_support import CLASSES, picture, publish_model
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from live_prometheus import Faster, Prometheus, Scraped, milliseconds
 from live_replicas import TritonReplica, TritonReplicas
@@ -35,6 +35,7 @@ from running import Process, Site, container_of
 from sites import METADATA, STORE_SECRETS, artifacts_of, external_store, object_store, write_secrets
 from steady_load import Ask, SteadyLoad
 from tritonclient.grpc import service_pb2, service_pb2_grpc
+from waiting import wait_for
 
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.packages import image_statistics, statistic_names

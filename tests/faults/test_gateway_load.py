@@ -17,8 +17,9 @@ from pathlib import Path
 import grpc
 import pytest
 from gateway_processes import TOKEN, Gateways
-from gateway_support import CLASSES, deploy_model, picture, publish_model, wait_for
+from gateway_support import CLASSES, deploy_model, picture, publish_model
 from steady_load import SteadyLoad
+from waiting import wait_for
 
 from oteo_core.artifacts import ArtifactStore
 from oteo_local import ports

@@ -20,10 +20,11 @@ import onnx
 import pytest
 from flood_callers import Flood, Flooded
 from gateway_processes import TOKEN, Gateways
-from gateway_support import CLASSES, deploy_model, picture, publish_model, wait_for
+from gateway_support import CLASSES, deploy_model, picture, publish_model
 from google.rpc import status_pb2
 from onnx import TensorProto, helper
 from steady_load import SteadyLoad
+from waiting import wait_for
 
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.errors import from_status

@@ -26,10 +26,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from gateway_support import TOKEN, details_of, wait_for
+from gateway_support import TOKEN, details_of
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
+from waiting import wait_for
 
 from oteo_local import ports
 from oteo_protos.gateway.v1 import identity_pb2, identity_pb2_grpc

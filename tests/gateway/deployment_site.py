@@ -10,10 +10,11 @@ from pathlib import Path
 
 import grpc
 import psutil
-from gateway_support import RunningGateway, picture, wait_for
+from gateway_support import RunningGateway, picture
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.protobuf import field_mask_pb2
 from tritonclient.grpc import service_pb2, service_pb2_grpc
+from waiting import wait_for
 
 from oteo_core.artifacts import ArtifactStore
 from oteo_local import ports

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import grpc
@@ -18,6 +17,7 @@ import numpy as np
 import onnx
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.rpc import error_details_pb2, status_pb2
+from waiting import wait_for
 
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.images import InputPolicy
@@ -28,7 +28,6 @@ from oteo_gateway.service import Gateway
 from oteo_gateway.settings import GatewaySettings
 from oteo_protos.gateway.v1 import deployment_pb2, deployment_pb2_grpc
 
-T = TypeVar("T")
 TOKEN = "a-token-for-tests"
 CLASSES = ["red", "green", "blue"]
 
@@ -228,15 +227,6 @@ def settings_for(home: Path, **values: Any) -> GatewaySettings:
         "triton_urls": ["127.0.0.1:1"],
     }
     return GatewaySettings(**{**defaults, **values})
-
-
-def wait_for(what: Callable[[], T], seconds: float = 20.0) -> T:
-    """Give the first true answer, or fail with the last."""
-    until = time.monotonic() + seconds
-    while not (answer := what()):
-        assert time.monotonic() < until, f"still {answer!r} after {seconds} s"
-        time.sleep(0.05)
-    return answer
 
 
 def deploy_model(channel: grpc.Channel, model_id: str, metadata: tuple[tuple[str, str], ...] = ()) -> None:

@@ -10,13 +10,14 @@ from pathlib import Path
 import grpc
 import pytest
 from access_support import GatewayProcess, bearing, gateway_process, known, who
-from gateway_support import TOKEN, details_of, wait_for
+from gateway_support import TOKEN, details_of
 from google.longrunning import operations_pb2
 from google.protobuf import descriptor_pb2
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tritonclient.grpc import service_pb2
+from waiting import wait_for
 
 import oteo_protos
 from oteo_core.access import Identity, Role

@@ -12,8 +12,9 @@ import grpc
 import numpy as np
 import pytest
 from deployment_site import DEGRADED, READY, Replicas, Site
-from gateway_support import Loop, details_of, running_gateway, settings_for, wait_for
+from gateway_support import Loop, details_of, running_gateway, settings_for
 from judged_models import POLICY, publish
+from waiting import wait_for
 
 from oteo_core.artifacts import ArtifactStore, open_store
 from oteo_core.graphs.export import run_onnx

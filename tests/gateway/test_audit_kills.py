@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from gateway_support import TOKEN, picture, publish_model, wait_for
+from gateway_support import TOKEN, picture, publish_model
+from waiting import wait_for
 
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.auditlog import HeadStore, load_keys, verify

@@ -15,9 +15,10 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from gateway_support import Backend, Loop, RunningGateway, details_of, picture, publish_model, running_gateway, settings_for, wait_for
+from gateway_support import Backend, Loop, RunningGateway, details_of, picture, publish_model, running_gateway, settings_for
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from PIL import Image
+from waiting import wait_for
 
 from oteo_core.access import Identity
 from oteo_core.artifacts import ArtifactStore, open_store

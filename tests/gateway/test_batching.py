@@ -5,8 +5,9 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from gateway_support import CLASSES, Loop, deploy_model, picture, publish_model, running_gateway, settings_for, wait_for
+from gateway_support import CLASSES, Loop, deploy_model, picture, publish_model, running_gateway, settings_for
 from prometheus_client import REGISTRY
+from waiting import wait_for
 
 from oteo_core.artifacts import open_store
 from oteo_local.triton import start

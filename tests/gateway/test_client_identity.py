@@ -12,8 +12,9 @@ import grpc
 import pytest
 from access_support import Authority, GatewayProcess, Issuer, gateway_process, issuer_running
 from cryptography import x509
-from gateway_support import TOKEN, wait_for
+from gateway_support import TOKEN
 from typer.testing import CliRunner
+from waiting import wait_for
 
 import oteo
 from oteo.cli import app

@@ -8,9 +8,10 @@ import grpc
 import numpy as np
 import pytest
 import torch
-from gateway_support import Loop, deploy, details_of, running_gateway, settings_for, wait_for
+from gateway_support import Loop, deploy, details_of, running_gateway, settings_for
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from judged_models import MODELS, POLICY, Shades, publish
+from waiting import wait_for
 
 from oteo_core.artifacts import open_store
 from oteo_core.graphs.export import export_onnx

@@ -10,10 +10,11 @@ from pathlib import Path
 import grpc
 import pytest
 from deployment_site import DEGRADED, FAILED, READY, Replicas, Site
-from gateway_support import Loop, details_of, publish_model, running_gateway, settings_for, wait_for
+from gateway_support import Loop, details_of, publish_model, running_gateway, settings_for
 from google.longrunning import operations_pb2
 from google.protobuf import field_mask_pb2
 from tritonclient.grpc import service_pb2, service_pb2_grpc
+from waiting import wait_for
 
 from oteo_core.artifacts import open_store
 from oteo_core.packages import delete_model

@@ -14,21 +14,11 @@ import numpy as np
 import prometheus_client
 import pytest
 from engine_fixtures import postgres
-from gateway_support import (
-    CLASSES,
-    TOKEN,
-    Loop,
-    RunningGateway,
-    details_of,
-    picture,
-    publish_model,
-    running_gateway,
-    settings_for,
-    wait_for,
-)
+from gateway_support import CLASSES, TOKEN, Loop, RunningGateway, details_of, picture, publish_model, running_gateway, settings_for
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from live_server import live_server
 from sequence_files import dicom
+from waiting import wait_for
 
 from oteo_augment.service import Augment
 from oteo_augment.settings import AugmentSettings

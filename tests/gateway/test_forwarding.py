@@ -10,8 +10,9 @@ from typing import Any
 
 import grpc
 import pytest
-from gateway_support import TOKEN, Backend, Loop, RunningGateway, details_of, running_gateway, settings_for, wait_for
+from gateway_support import TOKEN, Backend, Loop, RunningGateway, details_of, running_gateway, settings_for
 from google.longrunning import operations_pb2, operations_pb2_grpc
+from waiting import wait_for
 
 from oteo_core.errors import InvalidArgument
 from oteo_protos.augment.v1 import augment_pb2, augment_pb2_grpc, dataset_pb2, dataset_pb2_grpc

@@ -12,9 +12,10 @@ import grpc
 import pytest
 from access_support import Authority, GatewayProcess, gateway_process, refusal, who
 from cryptography import x509
-from gateway_support import TOKEN, wait_for
+from gateway_support import TOKEN
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from waiting import wait_for
 
 from oteo_core.certificates import CertificateFiles
 from oteo_core.errors import FailedPrecondition

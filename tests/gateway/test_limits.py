@@ -14,10 +14,11 @@ import grpc
 import pytest
 from access_support import bearing, who
 from engine_fixtures import postgres
-from gateway_support import Backend, Loop, details_of, running_gateway, settings_for, wait_for
+from gateway_support import Backend, Loop, details_of, running_gateway, settings_for
 from google.longrunning import operations_pb2
 from google.protobuf import any_pb2
 from tritonclient.grpc import service_pb2
+from waiting import wait_for
 
 from oteo_core.access import Role
 from oteo_core.errors import ResourceExhausted, Unavailable

@@ -7,8 +7,9 @@ import logging
 import grpc
 import prometheus_client
 from canaries import canaries, forms, found_in, search
-from gateway_support import Loop, publish_model, running_gateway, settings_for, wait_for
+from gateway_support import Loop, publish_model, running_gateway, settings_for
 from google.longrunning import operations_pb2, operations_pb2_grpc
+from waiting import wait_for
 
 from oteo_core.artifacts import open_store
 from oteo_core.telemetry import configure_logging

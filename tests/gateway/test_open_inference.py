@@ -10,9 +10,10 @@ import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
-from gateway_support import TOKEN, Loop, RunningGateway, details_of, publish_model, running_gateway, settings_for, wait_for
+from gateway_support import TOKEN, Loop, RunningGateway, details_of, publish_model, running_gateway, settings_for
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
+from waiting import wait_for
 
 from oteo_core.artifacts import ArtifactStore, open_store
 from oteo_gateway.wire import string_field

@@ -14,9 +14,10 @@ from typing import Any
 import grpc
 import psutil
 import pytest
-from gateway_support import TOKEN, Backend, Loop, details_of, publish_model, running_gateway, settings_for, wait_for
+from gateway_support import TOKEN, Backend, Loop, details_of, publish_model, running_gateway, settings_for
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.protobuf import empty_pb2
+from waiting import wait_for
 
 from oteo_core.artifacts import open_store
 from oteo_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument

@@ -12,8 +12,9 @@ import cv2
 import grpc
 import numpy as np
 import pytest
-from gateway_support import CLASSES, Loop, RunningGateway, details_of, picture, publish_model, running_gateway, settings_for, wait_for
+from gateway_support import CLASSES, Loop, RunningGateway, details_of, picture, publish_model, running_gateway, settings_for
 from google.longrunning import operations_pb2, operations_pb2_grpc
+from waiting import wait_for
 
 from oteo_core.artifacts import ArtifactStore, open_store
 from oteo_core.datasets import DatasetInfo, DatasetWriter, Sample

@@ -24,22 +24,12 @@ import pytest
 import tifffile
 from fuzzing.mutations import behind_meta
 from fuzzing.seeds import nested_sequences
-from gateway_support import (
-    CLASSES,
-    TOKEN,
-    Loop,
-    RunningGateway,
-    details_of,
-    picture,
-    publish_model,
-    running_gateway,
-    settings_for,
-    wait_for,
-)
+from gateway_support import CLASSES, TOKEN, Loop, RunningGateway, details_of, picture, publish_model, running_gateway, settings_for
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from pydicom import uid
 from pydicom.encaps import encapsulate
 from sequence_files import clip, dicom, nifti, packed, slices
+from waiting import wait_for
 
 from oteo_core.artifacts import ArtifactStore, open_store
 from oteo_core.datasets.named_images import ImageStore

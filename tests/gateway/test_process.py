@@ -10,9 +10,10 @@ import urllib.request
 from pathlib import Path
 
 import grpc
-from gateway_support import TOKEN, picture, publish_model, wait_for
+from gateway_support import TOKEN, picture, publish_model
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from waiting import wait_for
 
 from oteo_core.artifacts import ArtifactStore
 from oteo_local import ports

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from gateway_processes import Gateways
-from gateway_support import wait_for
+from waiting import wait_for
 
 from oteo_core.errors import Unavailable
 from oteo_core.server.processes import held_port

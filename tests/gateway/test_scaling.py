@@ -11,9 +11,10 @@ from typing import Any
 
 import grpc
 import pytest
-from gateway_support import Loop, details_of, picture, publish_model, running_gateway, settings_for, wait_for
+from gateway_support import Loop, details_of, picture, publish_model, running_gateway, settings_for
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
+from waiting import wait_for
 
 from oteo_core.artifacts import open_store
 from oteo_gateway import replicas as replicas_module

@@ -11,8 +11,9 @@ from pathlib import Path
 import grpc
 import pytest
 from access_support import Authority, bearing, gateway_process, issuer_running, known, refusal, who
-from gateway_support import TOKEN, wait_for
+from gateway_support import TOKEN
 from google.longrunning import operations_pb2, operations_pb2_grpc
+from waiting import wait_for
 
 from oteo_core.tokens import TokenFile
 from oteo_gateway.settings import GatewaySettings

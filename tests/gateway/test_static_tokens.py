@@ -12,7 +12,8 @@ from pathlib import Path
 import grpc
 import pytest
 from access_support import known, refusal, who
-from gateway_support import Loop, RunningGateway, running_gateway, settings_for, wait_for
+from gateway_support import Loop, RunningGateway, running_gateway, settings_for
+from waiting import wait_for
 
 from oteo_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from oteo_core.tokens import PREFIX, TokenFile, digest_of

@@ -17,11 +17,12 @@ from typing import Any
 
 import grpc
 import pytest
-from gateway_support import TOKEN, Backend, Loop, deploy_model, picture, publish_model, running_gateway, settings_for, wait_for
+from gateway_support import TOKEN, Backend, Loop, deploy_model, picture, publish_model, running_gateway, settings_for
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from import_sources import class_folders
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from waiting import wait_for
 
 from oteo_core import tracing
 from oteo_core.artifacts import ArtifactStore

@@ -12,8 +12,9 @@ import numpy as np
 import onnx
 import pytest
 from deployment_site import DEGRADED, READY, Replicas, Site
-from gateway_support import Loop, colour_model, details_of, publish_model, running_gateway, settings_for, wait_for
+from gateway_support import Loop, colour_model, details_of, publish_model, running_gateway, settings_for
 from prometheus_client import REGISTRY
+from waiting import wait_for
 
 from oteo_core.artifacts import open_store
 from oteo_core.packages import delete_model

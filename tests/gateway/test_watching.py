@@ -13,8 +13,9 @@ import numpy as np
 import prometheus_client
 import pytest
 from engine_fixtures import postgres
-from gateway_support import CLASSES, Loop, RunningGateway, publish_model, running_gateway, settings_for, wait_for
+from gateway_support import CLASSES, Loop, RunningGateway, publish_model, running_gateway, settings_for
 from google.longrunning import operations_pb2, operations_pb2_grpc
+from waiting import wait_for
 
 from oteo_core.artifacts import open_store
 from oteo_core.errors import Unavailable

@@ -19,10 +19,11 @@ import grpc
 import pytest
 from charting import ROOT, render
 from engines import Postgres
-from gateway_support import TOKEN, Loop, deploy, picture, publish_model, running_gateway, settings_for, wait_for
+from gateway_support import TOKEN, Loop, deploy, picture, publish_model, running_gateway, settings_for
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from live_server import live_server
 from running import script
+from waiting import wait_for
 
 from oteo_augment.service import Augment
 from oteo_augment.settings import AugmentSettings

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from callers import User, answered, predict
 from gateway_calls import Calls
-from gateway_support import wait_for
 from google.longrunning import operations_pb2
 from google.protobuf import duration_pb2
 from pair_site import Pair, begun_once, ended
 from steady_load import SteadyLoad
+from waiting import wait_for
 
 from oteo_core.operations.model import unpack
 from oteo_core.sampledata import draw_cells

@@ -16,10 +16,11 @@ import grpc
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from gateway_support import TOKEN, Loop, picture, publish_model, running_gateway, settings_for, wait_for
+from gateway_support import TOKEN, Loop, picture, publish_model, running_gateway, settings_for
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.rpc import code_pb2
 from live_server import live_server
+from waiting import wait_for
 
 from oteo_augment.service import Augment
 from oteo_augment.settings import AugmentSettings
