@@ -11,7 +11,6 @@ images of a dataset there. The processor must have bfloat16, or both columns are
 from __future__ import annotations
 
 import argparse
-import hashlib
 import shutil
 import statistics
 import tempfile
@@ -25,30 +24,21 @@ import grpc
 import numpy as np
 import predict
 import psutil
-from google.longrunning import operations_pb2, operations_pb2_grpc
 
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import DatasetReader
-from oteo_core.graphs.config import bf16_config_pbtxt
-from oteo_core.graphs.outputs import Output
-from oteo_core.packages import PackageFile, read_model
-from oteo_core.packages.variants import BF16, variant_path
+from oteo_core.packages import read_model
 from oteo_local.triton import start
-from oteo_protos.gateway.v1 import deployment_pb2, deployment_pb2_grpc, inference_pb2, inference_pb2_grpc
+from oteo_protos.gateway.v1 import inference_pb2, inference_pb2_grpc
 
-FORMS = {"fp32": "MODEL_VARIANT_UNSPECIFIED", "bf16": "MODEL_VARIANT_BF16"}
+FORMS = {"fp32": predict.AS_TRAINED, "bf16": predict.ROUNDED}
 MODEL = "resnet18"
-OUTPUTS = (Output("probabilities", (3,)), Output("logits", (3,)))
 
 
 def made(home: Path) -> list[bytes]:
     """Publish a resnet18 that holds its variant, and give a PNG."""
     store = ArtifactStore(f"file://{home}/artifacts")
-    package = predict.publish(store, MODEL, predict.resnet_graph(home), predict.SIDE)
-    config = bf16_config_pbtxt(MODEL, package.input, OUTPUTS, parameters={"oteo_digest": package.digest}).encode()
-    package.files[variant_path(BF16)] = PackageFile(hashlib.sha256(config).hexdigest(), len(config))
-    store.write_bytes(f"models/{MODEL}/{variant_path(BF16)}", config)
-    store.write_bytes(f"models/{MODEL}/package.json", package.to_json())
+    predict.add_bf16(store, predict.publish(store, MODEL, predict.resnet_graph(home), predict.SIDE))
     return [predict.png(seed) for seed in range(4)]
 
 
@@ -58,22 +48,6 @@ def taken(home: Path, source: Path, model: str, dataset: str) -> list[bytes]:
     reader = DatasetReader(ArtifactStore(f"file://{source}/artifacts"), dataset)
     samples = list(reader.samples("test")) or list(reader.samples())
     return [reader.read_media(sample) for sample in samples]
-
-
-def deploy(address: str, model: str) -> None:
-    """Put both forms into service, each as a deployment of its name."""
-    with grpc.insecure_channel(address) as channel:
-        deployments, operations = deployment_pb2_grpc.DeploymentServiceStub(channel), operations_pb2_grpc.OperationsStub(channel)
-        for name, variant in FORMS.items():
-            part = deployment_pb2.DeployedModel(model=f"models/{model}", variant=variant)
-            request = deployment_pb2.CreateDeploymentRequest(deployment_id=name, deployment=deployment_pb2.Deployment(models=[part]))
-            operation = deployments.CreateDeployment(request, metadata=predict.METADATA, timeout=60)
-            while not operation.done:
-                time.sleep(0.2)
-                asked = operations_pb2.GetOperationRequest(name=operation.name)
-                operation = operations.GetOperation(asked, metadata=predict.METADATA, timeout=60)
-            if operation.HasField("error"):
-                raise RuntimeError(operation.error.message)
 
 
 def ask(stub: inference_pb2_grpc.InferenceServiceStub, name: str, image: bytes) -> inference_pb2.PredictResponse:
@@ -151,7 +125,7 @@ def main() -> None:
             start(home / "model-repository", threads=0, timeout=300) as triton,
             predict.running_gateway(home, triton.address, 1) as (address, _),
         ):
-            deploy(address, options.model)
+            predict.deploy(address, {name: (options.model, variant) for name, variant in FORMS.items()})
             print(f"{options.model}, {spec.width} x {spec.height}; {options.repeats} repeats of {options.seconds:g} s, turn about\n")
             print(agreement(address, images))
             print("\n| callers | form | answers/s | median ms | Triton's processor ms an answer |\n|---|---|---|---|---|")

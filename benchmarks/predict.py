@@ -11,7 +11,8 @@ a model that does next to nothing, so that what is left is the way there and bac
 - where the time of one request goes;
 - bars (`predict_bars.py`), for each of ``--models``: Predict against decoding here and Triton without a gateway, and against LitServe and BentoML with the same
   model and decoding (``--litserve PYTHON``, ``--bentoml PYTHON`` of environments that have them, such as
-  ``python -m venv .build/bentoml && .build/bentoml/bin/pip install bentoml``); open loop at 70 % load; every task; streams.
+  ``python -m venv .build/bentoml && .build/bentoml/bin/pip install bentoml``), with ``--bf16 resnet18`` that model also in bfloat16; open loop at 70 % load;
+  every task; streams.
 
 ``--image FILE`` measures with an image of one's own, of any format that the gateway reads, instead of the PNG.
 """
@@ -27,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -50,8 +51,11 @@ from judged_models import MODELS
 from judged_models import publish as publish_task
 
 from oteo_core.artifacts import ArtifactStore
+from oteo_core.graphs.config import bf16_config_pbtxt
+from oteo_core.graphs.outputs import Output
 from oteo_core.images import InputPolicy, decode, prepare
-from oteo_core.packages import Conformal, ModelPackage, ReferenceStatistics, image_statistics, statistic_names
+from oteo_core.packages import Conformal, ModelPackage, PackageFile, ReferenceStatistics, image_statistics, statistic_names
+from oteo_core.packages.variants import BF16, variant_path
 from oteo_gateway.prediction.tensors import InferTemplate, read_outputs
 from oteo_local import ports
 from oteo_local.triton import start
@@ -59,6 +63,7 @@ from oteo_protos.gateway.v1 import deployment_pb2, deployment_pb2_grpc, inferenc
 from oteo_protos.type.v1 import image_pb2
 
 SIDE = 224
+AS_TRAINED, ROUNDED = "MODEL_VARIANT_UNSPECIFIED", "MODEL_VARIANT_BF16"
 LARGE = 448  # 448 x 448 x 3 bytes: a request of 600 KB
 TOKEN = "benchmark"
 METADATA = (("authorization", f"Bearer {TOKEN}"),)
@@ -222,17 +227,26 @@ def running_hop(triton: str) -> Iterator[tuple[str, psutil.Process]]:
         process.wait(20)
 
 
-def deploy(address: str, names: Sequence[str]) -> None:
-    """Put the models into service and wait until they are."""
+def add_bf16(store: ArtifactStore, package: ModelPackage) -> None:
+    """Give a published classifier its form in bfloat16, as automl does for processors that have it."""
+    outputs = tuple(Output(name, (len(package.classes),)) for name in ("probabilities", "logits"))
+    config = bf16_config_pbtxt(package.id, package.input, outputs, parameters={"oteo_digest": package.digest}).encode()
+    package.files[variant_path(BF16)] = PackageFile(hashlib.sha256(config).hexdigest(), len(config))
+    store.write_bytes(f"models/{package.id}/{variant_path(BF16)}", config)
+    store.write_bytes(f"models/{package.id}/package.json", package.to_json())
+
+
+def deploy(address: str, models: Mapping[str, tuple[str, str]]) -> None:
+    """Put models, by the deployment's name each with its variant, into service and wait until they are."""
     with grpc.insecure_channel(address) as channel:
         deployments, operations = deployment_pb2_grpc.DeploymentServiceStub(channel), operations_pb2_grpc.OperationsStub(channel)
-        for name in names:
-            deployment = deployment_pb2.Deployment(models=[deployment_pb2.DeployedModel(model=f"models/{name}")])
-            request = deployment_pb2.CreateDeploymentRequest(deployment=deployment)
-            operation = deployments.CreateDeployment(request, metadata=METADATA, timeout=10)
+        for name, (model, variant) in models.items():
+            part = deployment_pb2.DeployedModel(model=f"models/{model}", variant=variant)
+            request = deployment_pb2.CreateDeploymentRequest(deployment_id=name, deployment=deployment_pb2.Deployment(models=[part]))
+            operation = deployments.CreateDeployment(request, metadata=METADATA, timeout=60)
             while not operation.done:
                 time.sleep(0.1)
-                operation = operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), metadata=METADATA, timeout=10)
+                operation = operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), metadata=METADATA, timeout=60)
             if operation.HasField("error"):
                 raise RuntimeError(operation.error.message)
 
@@ -484,9 +498,10 @@ async def measure(options: argparse.Namespace, addresses: Sequence[str], process
                         for name, python in (("LitServe", options.litserve), ("BentoML", options.bentoml))
                         if python
                     }
-                    await predict_bars.bars(ways, model, options.concurrency, options.seconds, options.repeats, peers)
+                    rounded = made["rounded"].get(model, "")
+                    await predict_bars.bars(ways, model, options.concurrency, options.seconds, options.repeats, peers, rounded)
         if "open" in options.parts:
-            for model in options.models:
+            for model in (*options.models, *made["rounded"].values()):
                 await predict_bars.at_70_percent(ways, model, options.seconds, options.repeats)
         if "tasks" in options.parts:
             await predict_bars.tasks_and_streams(ways, made["tasks"], options.seconds, options.repeats)
@@ -503,6 +518,12 @@ def main() -> None:
     parser.add_argument("--concurrency", type=lambda text: [int(part) for part in text.split(",")], default=[1, 8, 32])
     parser.add_argument("--models", type=lambda text: text.split(","), default=["tiny", "resnet18"], help="models to compare on")
     parser.add_argument("--parts", type=lambda text: text.split(","), default=["compare", "cost", "stages", "bars", "open", "tasks"])
+    parser.add_argument(
+        "--bf16",
+        type=lambda text: [part for part in text.split(",") if part],
+        default=[],
+        help="of these models also the form in bfloat16 through the gateway; for processors that have it",
+    )
     parser.add_argument("--processes", type=int, default=1, help="processes of the gateway")
     parser.add_argument("--image", type=Path, help="image to send instead of the PNG")
     parser.add_argument("--litserve", type=Path, help="interpreter of an environment that has LitServe")
@@ -529,10 +550,15 @@ def main() -> None:
             triton = stack.enter_context(start(home / "model-repository", threads=0))
             address, gateway = stack.enter_context(running_gateway(home, triton.address, options.processes))
             hop_address, hop = stack.enter_context(running_hop(triton.address))
-            deploy(address, [*graphs, *tasks.values()])
+            models = {name: (name, AS_TRAINED) for name in (*graphs, *tasks.values())}
+            rounded = {name: f"{name}-bf16" for name in options.bf16}
+            for name, form in rounded.items():
+                add_bf16(store, packages[name])
+                models[form] = (name, ROUNDED)
+            deploy(address, models)
             load = os.getloadavg()[0]
             print(f"{os.cpu_count()} cores; load average before: {load:.1f}; {options.repeats} repeats of {options.seconds:g} s")
-            made = {"packages": packages, "graphs": graphs, "tasks": tasks, "folder": home}
+            made = {"packages": packages, "graphs": graphs, "tasks": tasks, "rounded": rounded, "folder": home}
             asyncio.run(measure(options, (address, triton.address, hop_address), Processes(gateway, hop), made))
 
 

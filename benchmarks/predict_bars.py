@@ -237,10 +237,13 @@ class Ways:
         return count / (time.perf_counter() - begin)
 
 
-async def bars(ways: Ways, model: str, concurrency: Sequence[int], seconds: float, repeats: int, peers: Mapping[str, str]) -> None:
-    """Print the gateway beside decoding and Triton without it, and beside peers (addresses by name), taken in turn."""
+async def bars(
+    ways: Ways, model: str, concurrency: Sequence[int], seconds: float, repeats: int, peers: Mapping[str, str], rounded: str = ""
+) -> None:
+    """Print the gateway beside decoding and Triton without it, beside peers (addresses by name) and a deployment in bfloat16, taken in turn."""
     calls: dict[str, Call] = {
         "Predict": lambda: ways.predict(model),
+        **({"Predict, bfloat16": lambda: ways.predict(rounded)} if rounded else {}),
         "decode + Triton direct": lambda: ways.decode_and_direct(model),
         **{name: partial(ways.peer, name, address) for name, address in peers.items()},
     }
@@ -248,20 +251,20 @@ async def bars(ways: Ways, model: str, concurrency: Sequence[int], seconds: floa
         await ways.ready(name, address)
     for call in calls.values():
         await closed_loop(call, 4, min(2.0, seconds))
-    print(
-        f"\n| {model}, callers | way | answers/s | p50 ms | p99 ms | Predict's rate to it | Predict's p99 to it |\n|---|---|---|---|---|---|---|"
-    )
+    own = [name for name in calls if name.startswith("Predict")]
+    heads = [f"{name}'s {figure} to it" for name in own for figure in ("rate", "p99")]
+    print(f"\n| {model}, callers | way | answers/s | p50 ms | p99 ms | {' | '.join(heads)} |\n|{'---|' * (5 + len(heads))}")
     for callers in concurrency:
         found: dict[str, list[Load]] = {name: [] for name in calls}
         for _ in range(repeats):
             for name, call in calls.items():
                 found[name].append(await closed_loop(call, callers, seconds))
-        own = found["Predict"]
         for name, loads in found.items():
             figures = [spread([getattr(load, field) for load in loads]) for field in ("rate", "p50", "p99")]
-            rates = ratio([load.rate for load in own], [load.rate for load in loads])
-            tails = ratio([load.p99 for load in own], [load.p99 for load in loads])
-            print(f"| {callers} | {name} | {' | '.join(figures)} | {rates:.2f} | {tails:.2f} |")
+            for mine in own:
+                for field in ("rate", "p99"):
+                    figures.append(f"{ratio([getattr(load, field) for load in found[mine]], [getattr(load, field) for load in loads]):.2f}")
+            print(f"| {callers} | {name} | {' | '.join(figures)} |", flush=True)
 
 
 def queueing_p99(load: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import secrets
@@ -15,6 +16,7 @@ import urllib.request
 from pathlib import Path
 
 import psutil
+from waiting import patient, wait_for
 
 from oteo_local import ray_head
 from oteo_local.ports import free_port
@@ -40,7 +42,7 @@ def kill_tree(pid: int, *, grace: float = 5.0) -> None:
             process.kill()
         except psutil.NoSuchProcess:
             continue
-    psutil.wait_procs(left, timeout=5)
+    psutil.wait_procs(left, timeout=patient(5))
 
 
 class RayHead:
@@ -102,7 +104,7 @@ class RayHead:
         """Give what the dashboard answers; nothing where it does not."""
         request = urllib.request.Request(f"{self.address}{path}", headers={"Authorization": f"Bearer {self.token_path.read_text()}"})
         try:
-            with urllib.request.urlopen(request, timeout=5) as answer:
+            with urllib.request.urlopen(request, timeout=patient(5)) as answer:
                 return bytes(answer.read())
         except (OSError, urllib.error.URLError):
             return b""
@@ -176,7 +178,9 @@ class Postgres:
             f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.folder} -c fsync=off -c max_connections=100"
         )
         data = self.folder / "data"
-        self._run(self._bin / "pg_ctl", "-D", str(data), "-l", str(self.folder / "log"), "-w", "-o", options, "start")
+        self._run(
+            self._bin / "pg_ctl", "-D", str(data), "-l", str(self.folder / "log"), "-w", "-t", f"{patient(20):.0f}", "-o", options, "start"
+        )
 
     def new_url(self) -> str:
         """Make an empty database; give its URL."""
@@ -193,11 +197,10 @@ class Postgres:
         file = self.folder / "data" / "postmaster.pid"
         if file.exists():
             pid = int(file.read_text().splitlines()[0])
-            os.kill(pid, signal.SIGINT)
-            limit = time.monotonic() + 20
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGINT)
             # Its file goes last; the process itself may stay as a zombie of whoever does not wait for it.
-            while file.exists() and time.monotonic() < limit:
-                time.sleep(0.1)
+            wait_for(lambda: not file.exists(), 20)
 
     def _run(self, *command: str | Path) -> None:
         prefix = ["runuser", "-u", self._user, "--"] if self._user is not None else []

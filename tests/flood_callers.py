@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from waiting import patient
 
 CHANNELS = 4
 
@@ -82,7 +83,7 @@ class Flood:
     def ended(self) -> list[Flooded]:
         """Wait until every call has ended, and give how."""
         found = self._line()["ended"]
-        assert self._process.wait(60) == 0
+        assert self._process.wait(patient(20)) == 0
         return [Flooded(end, code, base64.b64decode(data)) for end, code, data in found]
 
     def _line(self) -> Any:

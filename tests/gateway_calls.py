@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import grpc
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
+from waiting import patient, wait_for
 
 # Registers the messages that operations carry.
 from oteo_core.operations.model import unpack
@@ -81,22 +81,26 @@ class Calls:
     def close(self) -> None:
         self._channel.close()
 
-    def wait(self, operation: operations_pb2.Operation, seconds: float = 120.0) -> operations_pb2.Operation:
-        """Wait for an operation's end."""
-        limit = time.monotonic() + seconds
-        while not operation.done:
-            assert time.monotonic() < limit, f"{operation.name} has not ended after {seconds} s: {unpack(operation.metadata)}"
-            time.sleep(0.2)
-            operation = self.operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=30)
-        return operation
+    def wait(self, operation: operations_pb2.Operation, seconds: float = 40.0) -> operations_pb2.Operation:
+        """Wait for an operation's end, `seconds` as in `wait_for`."""
+        found = operation
 
-    def result(self, operation: operations_pb2.Operation, seconds: float = 120.0) -> Any:
+        def ended() -> bool:
+            nonlocal found
+            if not found.done:
+                found = self.operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=patient(5))
+            return found.done
+
+        wait_for(ended, seconds, said=lambda: f"{operation.name}: {unpack(found.metadata)}", pause=0.2)
+        return found
+
+    def result(self, operation: operations_pb2.Operation, seconds: float = 40.0) -> Any:
         """Wait for an operation and give its response; fail the test with its error."""
         done = self.wait(operation, seconds)
         assert not done.HasField("error"), Answer.of(done.error)
         return unpack(done.response)
 
-    def refusal(self, call: Callable[[], Any], seconds: float = 120.0) -> Answer:
+    def refusal(self, call: Callable[[], Any], seconds: float = 40.0) -> Answer:
         """Make a call that is to end in an error, at once or in its operation; give the error."""
         try:
             result = call()

@@ -13,6 +13,7 @@ from pathlib import Path
 import grpc
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from waiting import patient
 
 from oteo_local import ports
 
@@ -57,7 +58,7 @@ class Gateways:
         assert self.parent.poll() is None, (self.home / "gateway.log").read_text()[-2000:]
         with grpc.insecure_channel(self.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
             try:
-                answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=2)
+                answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=patient(2))
             except grpc.RpcError:
                 return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
@@ -72,13 +73,15 @@ class Gateways:
         return found
 
     def metrics(self) -> dict[str, float]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=patient(5)) as answer:
             lines = [line.rpartition(" ") for line in answer.read().decode().splitlines() if not line.startswith("#")]
         return {name: float(value) for name, _, value in lines}
 
     def kill(self) -> None:
         """End all at once."""
-        children = self.children() if self.process.is_running() else set()
+        children: set[int] = set()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            children = self.children()
         self.parent.kill()
         self.parent.wait()
         for pid in children:

@@ -9,6 +9,8 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
+from waiting import patient
+
 from oteo_core.access import Crowd
 from oteo_core.server import Server, build_server
 from oteo_core.settings import CoreSettings
@@ -36,7 +38,7 @@ class LiveServer:
             await server.start()
             return server
 
-        self.server = self.run(start()).result(20)
+        self.server = self.run(start()).result(patient(20))
         self.address = f"127.0.0.1:{self.server.port}"
 
     def run(self, coroutine: Any) -> Future[Any]:
@@ -49,9 +51,9 @@ class LiveServer:
 
     def close(self) -> None:
         """Stop at once and end the thread."""
-        self.stop().result(20)
+        self.stop().result(patient(20))
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(10)
+        self._thread.join(patient(10))
         self.loop.close()
 
 

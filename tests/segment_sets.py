@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from waiting import patient
 
 from oteo_automl.candidates.modules import dump_module, load_module
 from oteo_automl.candidates.training import Trainer, has_bfloat16
@@ -111,7 +112,7 @@ def taught(
     recipe = task.recipe(candidate, train_count=len(train), pretrained=False, gpu=False)
     recipe = replace(recipe, strength=strength)
     trainer = Trainer(network, lesson, recipe, seed=seed, half=candidate.half and has_bfloat16())
-    outcome = trainer.run(epochs, epochs, time.time() + 300.0, judge_every=epochs)
+    outcome = trainer.run(epochs, epochs, time.time() + patient(300), judge_every=epochs)
     network = trainer.result()
     served = task.serve(candidate, network, images, targets, held_out, policy=policy, classes=len(data.classes), facts=facts, seed=seed)
     return SimpleNamespace(

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import patient
 
 from oteo_local.settings import LocalSettings
 from oteo_local.stack import Stack
@@ -32,7 +33,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
     failed = True
     try:
-        running.up(progress=tell, timeout=180)
+        running.up(progress=tell, timeout=patient(60))
         yield running
         failed = False
     finally:

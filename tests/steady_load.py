@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import grpc
+from waiting import patient, wait_for
 
 Ask = Callable[[grpc.aio.Channel, int], Awaitable[bool]]
 """Makes one call, the so-many-th; gives whether its answer is right, raises `grpc.aio.AioRpcError` where it got a status instead."""
@@ -60,7 +61,7 @@ class SteadyLoad:
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(60)
+        self._thread.join(patient(20))
         assert not self._thread.is_alive(), "a call has not ended"
         self._loop.close()
 
@@ -74,15 +75,16 @@ class SteadyLoad:
 
     def wait_good(self, count: int = 60, seconds: float = 60.0) -> float:
         """Wait until the last so many calls were all answered right; give the moment at which the last one began that was not."""
-        until = time.monotonic() + seconds
         begin = len(self.outcomes)
-        while True:
+
+        def good() -> tuple[float] | None:
             found = self.outcomes[begin:]
             bad = [number for number, outcome in enumerate(found) if outcome.code != "OK"]
-            if len(found) - (bad[-1] + 1 if bad else 0) >= count:
-                return found[bad[-1]].begin if bad else float("-inf")
-            assert time.monotonic() < until, f"not good again: {Counter(outcome.code for outcome in found[-count:])}"
-            time.sleep(0.05)
+            if len(found) - (bad[-1] + 1 if bad else 0) < count:
+                return None
+            return (found[bad[-1]].begin if bad else float("-inf"),)
+
+        return wait_for(good, seconds, said=lambda: Counter(outcome.code for outcome in self.outcomes[begin:][-count:]))[0]
 
     async def _run(self) -> None:
         await asyncio.gather(*(self._call() for _ in range(self._callers)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import psutil
 from google.longrunning import operations_pb2
 from google.protobuf import struct_pb2
 from toy_job import request
+from waiting import wait_for
 
 from oteo_core.artifacts import open_store
 from oteo_core.errors import OteoError, from_status
@@ -19,9 +19,6 @@ from oteo_core.jobs import JobRunner
 from oteo_core.operations import OperationManager, OperationStore
 from oteo_core.settings import CoreSettings
 from oteo_protos.augment.v1 import dataset_pb2
-
-SLOWER = float(os.environ.get("OTEO_TEST_SLOWER", "1"))
-"""How many times longer than on an idle machine is waited; a busy one may raise it."""
 
 
 class Toy:
@@ -70,15 +67,15 @@ class Toy:
         return metadata.progress
 
     def wait(self, name: str, timeout: float = 60.0) -> operations_pb2.Operation:
-        """Wait until it has ended."""
-        limit = time.monotonic() + SLOWER * timeout
-        while time.monotonic() < limit:
+        """Wait until it has ended, `timeout` as in `wait_for`."""
+
+        def ended() -> operations_pb2.Operation | None:
             operation = self.get(name)
-            if operation.done:
-                return operation
-            time.sleep(0.05)
-        row = self.store.get(name.removeprefix("operations/"))
-        raise AssertionError(f"{name} has not ended after {timeout} s: {row}\n{self.lines()}\n{self.logs(name)}")
+            return operation if operation.done else None
+
+        return wait_for(
+            ended, timeout, said=lambda: f"{self.store.get(name.removeprefix('operations/'))}\n{self.lines()}\n{self.logs(name)}"
+        )
 
     def value(self, name: str, timeout: float = 60.0) -> dict[str, Any]:
         """Wait for the operation's response."""
@@ -108,13 +105,7 @@ class Toy:
 
     def wait_line(self, word: str, timeout: float = 60.0) -> list[str]:
         """Wait for a line that begins with a word; give its parts."""
-        limit = time.monotonic() + SLOWER * timeout
-        while time.monotonic() < limit:
-            found = self.lines(word)
-            if found:
-                return found[-1].split()
-            time.sleep(0.02)
-        raise AssertionError(f"no line {word!r} after {timeout} s: {self.lines()}")
+        return wait_for(lambda: self.lines(word), timeout, said=self.lines, pause=0.02)[-1].split()
 
     def driver(self, attempt: int = 1) -> int:
         """Wait for an attempt of a lone operation; give its process's id."""
@@ -163,9 +154,7 @@ def alive(pid: int) -> bool:
 
 
 def wait_gone(pid: int, timeout: float) -> float:
-    """Wait until a process is gone; give the seconds that it took."""
+    """Wait until a process is gone, `timeout` as in `wait_for`; give the seconds that it took."""
     begin = time.monotonic()
-    while alive(pid):
-        assert time.monotonic() - begin < timeout, f"process {pid} still runs after {timeout} s"
-        time.sleep(0.02)
+    wait_for(lambda: not alive(pid), timeout, said=lambda: f"process {pid} still runs", pause=0.02)
     return time.monotonic() - begin

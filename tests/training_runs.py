@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from google.protobuf import any_pb2
 from numpy.typing import NDArray
-from training_tools import RuntimeParity
+from training_tools import RuntimeParity, working_time
 
 from oteo_automl import train_classification, train_dense, train_job
 from oteo_automl.settings import AutoMLSettings
@@ -105,7 +105,8 @@ class Home:
         packed.Pack(automl_pb2.TrainModelMetadata(dataset=dataset, model=f"models/{model}"))
         operation = operation or new_operation_id("train")
         self.store.write_bytes(f"operations/{operation}/progress.binpb", packed.SerializeToString())
-        answer = run_handler(train_job.TRAIN, request, settings=self.settings, artifacts=self.store, operation_id=operation)
+        with working_time():
+            answer = run_handler(train_job.TRAIN, request, settings=self.settings, artifacts=self.store, operation_id=operation)
         response = unpack(answer)
         assert isinstance(response, automl_pb2.TrainModelResponse)
         return response

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,18 @@ class RuntimeParity:
         self._graphs.pop(name, None)
 
 
+@contextmanager
+def working_time() -> Iterator[None]:
+    """Have `time.time` pass only while this process works: what others take of a shared machine is not taken out of a budget.
+
+    For work in this process alone, which waits for nothing: a wait would have no end.
+    """
+    wall, began, worked = time.time, time.time(), time.process_time()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "time", lambda: began + min(wall() - began, time.process_time() - worked))
+        yield
+
+
 def train(
     monkeypatch: pytest.MonkeyPatch,
     store: ArtifactStore,
@@ -66,7 +80,8 @@ def train(
     packed.Pack(automl_pb2.TrainModelMetadata(dataset=request.dataset, model=f"models/{model}"))
     store.write_bytes(f"{files.folder(operation)}/{files.PROGRESS}", packed.SerializeToString())
     response = automl_pb2.TrainModelResponse()
-    assert run_handler(TRAIN, request, settings=settings, artifacts=store, operation_id=operation).Unpack(response)
+    with working_time():
+        assert run_handler(TRAIN, request, settings=settings, artifacts=store, operation_id=operation).Unpack(response)
     return response
 
 

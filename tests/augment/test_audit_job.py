@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from audit_sets import row, scene, scenes, write
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.rpc import status_pb2
 from live_server import live_server
+from waiting import patient, wait_for
 
 from oteo_augment import audit_job
 from oteo_augment.audit_job import HANDLERS
@@ -266,11 +266,11 @@ def caller(tmp_path_factory):
     faulty(open_store(settings))
     augment = Augment(settings, runner)
     with live_server(settings, augment.register) as server:
-        server.run(augment.start()).result(30)
+        server.run(augment.start()).result(patient(30))
         channel = sync_channel(server.address, settings)
         yield dataset_pb2_grpc.DatasetServiceStub(channel), operations_pb2_grpc.OperationsStub(channel)
         channel.close()
-        server.run(augment.stop()).result(30)
+        server.run(augment.stop()).result(patient(30))
     runner.close()
 
 
@@ -289,10 +289,8 @@ def test_over_the_service_with_the_job_as_a_process(caller):
     name = operation.name
     busy = refusal(lambda: datasets.DeleteDataset(pb.DeleteDatasetRequest(name="datasets/cells")))
     assert busy[:2] == (grpc.StatusCode.FAILED_PRECONDITION, "DATASET_IN_USE")
-    end = time.monotonic() + 90
-    while not operation.done and time.monotonic() < end:
-        time.sleep(0.1)
-        operation = operations.GetOperation(operations_pb2.GetOperationRequest(name=name))
+    wait_for(lambda: operations.GetOperation(operations_pb2.GetOperationRequest(name=name)).done, 30)
+    operation = operations.GetOperation(operations_pb2.GetOperationRequest(name=name))
     response, metadata = pb.AuditDatasetResponse(), pb.AuditDatasetMetadata()
     assert operation.response.Unpack(response), operation.error
     assert operation.metadata.Unpack(metadata)

@@ -15,6 +15,7 @@ import structlog
 from import_sources import class_folders
 from live_server import live_server
 from typer.testing import CliRunner
+from waiting import patient
 
 from oteo.cli import app
 from oteo_augment.service import Augment
@@ -31,7 +32,7 @@ def command(tmp_path_factory) -> Iterator[Callable[..., Any]]:
     augment = Augment(settings, runner)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     with live_server(settings, augment.register) as server, pytest.MonkeyPatch.context() as patch:
-        server.run(augment.start()).result(30)
+        server.run(augment.start()).result(patient(30))
         patch.setenv("OTEO_HOME", str(home / "client"))
         patch.setenv("OTEO_ADDRESS", server.address)
 
@@ -43,7 +44,7 @@ def command(tmp_path_factory) -> Iterator[Callable[..., Any]]:
         source = class_folders(home / "cells", {"round": 12, "long": 4})
         run("datasets", "import", source, "--name", "cells")
         yield run
-        server.run(augment.stop()).result(30)
+        server.run(augment.stop()).result(patient(30))
     structlog.reset_defaults()
     runner.close()
 

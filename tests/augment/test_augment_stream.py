@@ -13,6 +13,7 @@ import tifffile
 from google.protobuf.json_format import MessageToDict
 from google.rpc import code_pb2
 from live_server import live_server
+from waiting import patient
 
 from oteo_augment.augmentation import AugmentationPlan, augment_dataset
 from oteo_augment.service import Augment
@@ -80,7 +81,7 @@ def settings_(**fields) -> Request:
 def test_answers_come_in_order_and_are_what_the_library_makes(stub) -> None:
     policy = default_policy()
     requests = [settings_(seed=9, copies=2), *(item(f"image-{n}", picture(n)) for n in range(30))]
-    answers = list(stub.AugmentImages(iter(requests), timeout=60))
+    answers = list(stub.AugmentImages(iter(requests), timeout=patient(20)))
     assert [(a.key, a.copy) for a in answers] == [(f"image-{n}", c) for n in range(30) for c in range(2)]
     for answer in (answers[0], answers[7], answers[59]):
         number = int(answer.key.removeprefix("image-"))
@@ -112,7 +113,7 @@ def test_an_item_that_fails_is_answered_and_the_others_too(stub) -> None:
         Request(item=Request.Item(key="away", image=image_pb2.ImageSource(uri="file:///etc/passwd"))),
         item("last", picture(2)),
     ]
-    answers = {a.key: a for a in stub.AugmentImages(iter(requests), timeout=60)}
+    answers = {a.key: a for a in stub.AugmentImages(iter(requests), timeout=patient(20))}
     reasons = {key: a.error.details[0].value.decode("latin-1") for key, a in answers.items() if a.HasField("error")}
     for key, reason in {
         "noise": "UNREADABLE_IMAGE",
@@ -144,7 +145,7 @@ def test_turned_boxes_and_points_are_mirrored_and_points_change_their_names(stub
         annotation_pb2.Annotation(class_name="face", keypoints=points),
     ]
     policy = augment_pb2.AugmentationPolicy(steps=FLIP.steps, mirror_swaps={"left": "right"})
-    (answer,) = stub.AugmentImages(iter([settings_(policy=policy), item("marked", picture(0), *marks)]), timeout=60)
+    (answer,) = stub.AugmentImages(iter([settings_(policy=policy), item("marked", picture(0), *marks)]), timeout=patient(20))
     ship, face = answer.annotations
     box = ship.oriented_box
     assert (round(box.center_x, 4), round(box.center_y, 4), round(box.width, 4), round(box.height, 4)) == (36, 20, 10, 4)
@@ -156,18 +157,18 @@ def test_turned_boxes_and_points_are_mirrored_and_points_change_their_names(stub
 def test_a_mirror_of_points_with_sides_must_say_which_swap(stub) -> None:
     eyes = [annotation_pb2.Keypoints.Point(name=name, x=10, y=5, visible=True) for name in ("left_eye", "right_eye")]
     face = annotation_pb2.Annotation(class_name="face", keypoints=annotation_pb2.Keypoints(points=eyes))
-    (answer,) = stub.AugmentImages(iter([settings_(policy=FLIP), item("face", picture(0), face)]), timeout=60)
+    (answer,) = stub.AugmentImages(iter([settings_(policy=FLIP), item("face", picture(0), face)]), timeout=patient(20))
     assert answer.error.code == code_pb2.INVALID_ARGUMENT
     assert '{"left_eye": "right_eye"}' in answer.error.message
     turn = augment_pb2.AugmentationPolicy(steps=[{"transform": "Rotate"}])
-    (answer,) = stub.AugmentImages(iter([settings_(policy=turn), item("face", picture(0), face)]), timeout=60)
+    (answer,) = stub.AugmentImages(iter([settings_(policy=turn), item("face", picture(0), face)]), timeout=patient(20))
     assert not answer.HasField("error")
 
 
 def test_without_settings_the_default_policy_is_taken_and_nothing_in_gives_nothing_out(stub) -> None:
-    (answer,) = stub.AugmentImages(iter([item("a", picture(3))]), timeout=30)
+    (answer,) = stub.AugmentImages(iter([item("a", picture(3))]), timeout=patient(20))
     np.testing.assert_array_equal(decode(answer.image.content).pixels, augment_image(picture(3), default_policy(), AugmentationKey("a")))
-    assert list(stub.AugmentImages(iter([]), timeout=10)) == []
+    assert list(stub.AugmentImages(iter([]), timeout=patient(10))) == []
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def test_without_settings_the_default_policy_is_taken_and_nothing_in_gives_nothi
 )
 def test_settings_that_cannot_be_followed_end_the_stream(stub, policy, field) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        list(stub.AugmentImages(iter([settings_(policy=policy), item("a", picture(0))]), timeout=30))
+        list(stub.AugmentImages(iter([settings_(policy=policy), item("a", picture(0))]), timeout=patient(20)))
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     details = dict(caught.value.trailing_metadata())["grpc-status-details-bin"]
     assert field.encode() in details
@@ -196,7 +197,7 @@ def test_a_slow_reader_holds_the_sender_back(stub) -> None:
             sent += 1
             yield item(str(number), data)
 
-    answers = stub.AugmentImages(requests(), timeout=60)
+    answers = stub.AugmentImages(requests(), timeout=patient(20))
     first = next(answers)
     import time
 
@@ -208,7 +209,8 @@ def test_a_slow_reader_holds_the_sender_back(stub) -> None:
 
 def test_a_preview_shows_what_an_augmentation_makes(stub, artifacts, tmp_path: Path) -> None:
     response = stub.PreviewAugmentation(
-        augment_pb2.PreviewAugmentationRequest(dataset="datasets/marked", policy=FLIP, sample_count=2, copies=3, seed=4), timeout=30
+        augment_pb2.PreviewAugmentationRequest(dataset="datasets/marked", policy=FLIP, sample_count=2, copies=3, seed=4),
+        timeout=patient(20),
     )
     assert response.sheet.media_type == "image/png"
     sheet = decode(response.sheet.content).pixels
@@ -218,7 +220,7 @@ def test_a_preview_shows_what_an_augmentation_makes(stub, artifacts, tmp_path: P
     assert np.mean(np.abs(original[:, ::-1] - copy)) < 3
     assert np.mean(np.abs(original - copy)) > 5
     with pytest.raises(grpc.RpcError) as caught:
-        stub.PreviewAugmentation(augment_pb2.PreviewAugmentationRequest(dataset="datasets/none"), timeout=10)
+        stub.PreviewAugmentation(augment_pb2.PreviewAugmentationRequest(dataset="datasets/none"), timeout=patient(10))
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 

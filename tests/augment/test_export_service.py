@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from import_sources import class_folders
 from live_server import live_server
+from waiting import patient, wait_for
 
 from oteo_augment.importing import Hooks, ImportOptions, Limits, import_dataset
 from oteo_augment.service import Augment
@@ -55,11 +55,11 @@ def caller(tmp_path_factory) -> Iterator[Caller]:
     source = class_folders(home / "cells", {"round": 5, "long": 5})
     import_dataset(ImportOptions("cells", str(source)), augment.operations.artifacts, "datasets/cells", limits=Limits(), hooks=Hooks())
     with live_server(settings, augment.register) as server:
-        server.run(augment.start()).result(30)
+        server.run(augment.start()).result(patient(30))
         channel = sync_channel(server.address, settings)
         yield Caller(augment, channel)
         channel.close()
-        server.run(augment.stop()).result(30)
+        server.run(augment.stop()).result(patient(30))
     runner.close()
 
 
@@ -70,10 +70,9 @@ def test_an_export_runs_as_a_job_and_a_replay_gives_the_same(caller, tmp_path):
     operation = caller.datasets.ExportDataset(request)
     # The place is taken by now, or will be: asking again with the same request_id is still no error.
     assert caller.datasets.ExportDataset(request).name == operation.name
-    end = time.monotonic() + 60
-    while not operation.done and time.monotonic() < end:
-        time.sleep(0.1)
-        operation = caller.operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name))
+    asked = operations_pb2.GetOperationRequest(name=operation.name)
+    wait_for(lambda: caller.operations.GetOperation(asked).done, 60)
+    operation = caller.operations.GetOperation(asked)
     response, metadata = pb.ExportDatasetResponse(), pb.ExportDatasetMetadata()
     assert operation.response.Unpack(response), operation.error
     assert operation.metadata.Unpack(metadata)

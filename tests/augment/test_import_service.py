@@ -15,6 +15,7 @@ from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.rpc import status_pb2
 from import_sources import class_folders
 from live_server import live_server
+from waiting import patient, wait_for
 
 from oteo_augment.service import Augment
 from oteo_augment.settings import AugmentSettings
@@ -37,11 +38,9 @@ class Caller:
         self.settings = settings
 
     def wait(self, operation: operations_pb2.Operation) -> pb.Dataset:
-        end = time.monotonic() + 90
-        while not operation.done and time.monotonic() < end:
-            time.sleep(0.1)
-            operation = self.operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name))
-        assert operation.done, "the import did not end"
+        request = operations_pb2.GetOperationRequest(name=operation.name)
+        wait_for(lambda: self.operations.GetOperation(request).done, 30)
+        operation = self.operations.GetOperation(request)
         if operation.HasField("error"):
             raise from_status(status_pb2.Status.FromString(operation.error.SerializeToString()))
         response = pb.ImportDatasetResponse()
@@ -61,11 +60,11 @@ def caller(tmp_path_factory) -> Iterator[Caller]:
     runner = ProcessJobRunner(home / "jobs", executor="inline")
     augment = Augment(settings, runner)
     with live_server(settings, augment.register) as server:
-        server.run(augment.start()).result(30)
+        server.run(augment.start()).result(patient(30))
         channel = sync_channel(server.address, settings)
         yield Caller(augment, channel, settings)
         channel.close()
-        server.run(augment.stop()).result(30)
+        server.run(augment.stop()).result(patient(30))
     runner.close()
 
 
@@ -247,17 +246,15 @@ def test_bad_uploads_leave_nothing(caller):
 def test_a_broken_stream_leaves_nothing(caller):
     def broken() -> Iterator[pb.UploadDatasetRequest]:
         yield pb.UploadDatasetRequest(settings=pb.ImportDatasetRequest(dataset_id="broken"))
-        yield pb.UploadDatasetRequest(file=pb.UploadDatasetRequest.File(path="a/1.png", size=10))
-        yield pb.UploadDatasetRequest(chunk=b"12345")
+        for name, size in (("whole", 5), ("half", 10)):
+            yield pb.UploadDatasetRequest(file=pb.UploadDatasetRequest.File(path=f"a/{name}.png", size=size))
+            yield pb.UploadDatasetRequest(chunk=b"12345")
         time.sleep(30)
 
     call = caller.datasets.UploadDataset.future(broken())
-    time.sleep(0.5)
+    wait_for(lambda: caller.artifacts.children("uploads"))
     call.cancel()
-    end = time.monotonic() + 10
-    while caller.artifacts.children("uploads") and time.monotonic() < end:
-        time.sleep(0.1)
-    assert caller.artifacts.children("uploads") == []
+    wait_for(lambda: caller.artifacts.children("uploads") == [], 10)
     assert not caller.manager.unfinished()
 
 

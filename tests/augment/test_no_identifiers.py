@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from canaries import MARK, Canaries, canaries, forms, found_in, search, write_files
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from live_server import live_server
+from waiting import patient, wait_for
 
 from oteo_augment.service import Augment
 from oteo_augment.settings import AugmentSettings
@@ -39,13 +39,16 @@ class Site:
         return message
 
     def wait(self, operation: operations_pb2.Operation) -> operations_pb2.Operation:
-        end = time.monotonic() + 240
-        while not operation.done and time.monotonic() < end:
-            time.sleep(0.1)
-            operation = self.operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name))
-            self.hear(operation)
-        assert operation.done
-        return operation
+        heard = operation
+
+        def ended() -> bool:
+            nonlocal heard
+            heard = self.operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name))
+            self.hear(heard)
+            return heard.done
+
+        wait_for(ended, 80, pause=0.1)
+        return heard
 
     def refused(self, call) -> None:
         with pytest.raises(grpc.RpcError) as caught:
@@ -70,11 +73,11 @@ def site(made, tmp_path) -> Iterator[Site]:
     root.addHandler(lines)
     augment = Augment(settings, runner)
     with live_server(settings, augment.register) as server:
-        server.run(augment.start()).result(30)
+        server.run(augment.start()).result(patient(30))
         channel = sync_channel(server.address, settings)
         yield Site(home, channel)
         channel.close()
-        server.run(augment.stop()).result(30)
+        server.run(augment.stop()).result(patient(30))
     runner.close()
     root.removeHandler(lines)
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from dense_models import FACTS, POLICY, served
 from model_packages import CLASSES, network
+from waiting import patient
 
 from oteo_automl.dense.base import find_task
 from oteo_automl.dense.detect.serving import ServedDetector
@@ -30,7 +31,7 @@ def triton() -> Iterator[TritonParityClient]:
     from oteo_local.triton_env import TritonEnvironmentError
 
     try:
-        with start() as running:
+        with start(timeout=patient(30)) as running:
             client = TritonParityClient(running.address)
             yield client
             client.close()

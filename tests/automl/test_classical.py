@@ -9,6 +9,7 @@ import pytest
 import torch
 from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.neighbors import KNeighborsClassifier
+from waiting import patient
 
 from oteo_automl.candidates.attention import map_size
 from oteo_automl.candidates.classical import FAMILIES, search_family
@@ -135,7 +136,7 @@ def test_frozen_features_of_any_network_whose_weights_are_given(tmp_path):
     images[labels == 1] //= 3
     checkpoints = StoredCheckpoints(f"{uri}/checkpoints", "search")
     problem = Problem(ArrayCache(images), labels, np.arange(40), np.arange(40) // 2 % 2, 2, 2, 0, checkpoints, pretrained_uri=uri)
-    result = fit_classifier(problem, "t0", CANDIDATES["frozen-resnet10t-logistic"], 2, time.time() + 20)
+    result = fit_classifier(problem, "t0", CANDIDATES["frozen-resnet10t-logistic"], 2, time.time() + patient(20))
     assert result.initial_weights.startswith("pretrained:resnet10t@")
     assert result.scores["accuracy"] > 0.8
     stored = StoredModel.from_bytes(checkpoints.load(model_name("t0")))

@@ -12,6 +12,7 @@ import structlog
 from live_server import live_server
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
+from waiting import patient
 
 from oteo.cli import app
 from oteo_automl.comparing.comparing import compare_models
@@ -260,13 +261,13 @@ def test_the_service_and_the_command_tell_it(tmp_path, monkeypatch):
     classifier(service.operations.artifacts, "weak", 0.1)
     classifier(service.operations.artifacts, "strong", 2.5, seed=1)
     with live_server(settings, service.register) as server:
-        server.run(service.start()).result(30)
+        server.run(service.start()).result(patient(30))
         monkeypatch.setenv("OTEO_ADDRESS", server.address)
         monkeypatch.setenv("OTEO_HOME", str(tmp_path))
         told = CliRunner().invoke(app, ["models", "compare", "weak", "strong"])
         as_json = CliRunner().invoke(app, ["models", "compare", "weak", "strong", "--metric", "accuracy", "--json"])
         refused = CliRunner().invoke(app, ["models", "compare", "weak", "gone"])
-        server.run(service.stop()).result(30)
+        server.run(service.stop()).result(patient(30))
     runner.close()
     structlog.reset_defaults()
     assert told.exit_code == 0, told.output

@@ -14,6 +14,7 @@ import pytest
 import torch
 from dense_models import POLICY, served
 from model_packages import CLASSES, publish_served
+from waiting import patient
 
 from oteo_automl.candidates.networks import NetworkClassifier
 from oteo_automl.dense.finish import graph_outputs
@@ -50,7 +51,7 @@ def exported(tmp_path_factory):
 def answer(folder: Path, picture: Path) -> dict[str, object]:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [sys.executable, "predict.py", str(picture)]
-    ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=patient(40), check=False)
     assert ran.returncode == 0, ran.stderr[-2000:]
     return json.loads(ran.stdout)
 

@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 import torch
 from detection_sets import discs
+from waiting import patient
 
 from oteo_automl.candidates.augmenting import STRENGTHS
 from oteo_automl.candidates.modules import dump_module, load_module
@@ -213,7 +214,7 @@ def learnt():
     network = TASK.network(TINY, 1, 3, [0.3] * 3, [0.2] * 3, facts)
     lesson = TASK.lesson(TINY, images, table, train, held_out, classes=1, facts=facts, seed=0)
     trainer = Trainer(network, lesson, TASK.recipe(TINY, train_count=72, pretrained=False, gpu=False), seed=0)
-    outcome = trainer.run(12, 12, time.time() + 200, judge_every=12)
+    outcome = trainer.run(12, 12, time.time() + patient(200), judge_every=12)
     served = TASK.serve(TINY, trainer.result(), images, table, held_out, policy=POLICY, classes=1, facts=facts, seed=0)
     return images, table, held_out, facts, outcome, trainer.result(), served
 
@@ -328,7 +329,7 @@ def test_other_channels_and_sizes_and_images_without_objects(channels, size, tmp
     network = TASK.network(TINY, 2, channels, [0.5] * channels, [0.3] * channels, facts)
     lesson = TASK.lesson(TINY, images, table, rows[:11], rows, classes=2, facts=facts, seed=0)
     trainer = Trainer(network, lesson, Recipe(rate=1e-3, batch=4), seed=0)
-    outcome = trainer.run(1, 1, time.time() + 100)
+    outcome = trainer.run(1, 1, time.time() + patient(100))
     assert np.isfinite(outcome.judgement.loss)
     served = TASK.serve(TINY, trainer.result(), images, table, rows, policy=policy, classes=2, facts=facts, seed=0)
     assert served.decoding["score_threshold"] == [0.5, 0.5] or all(0 < t < 1 for t in served.decoding["score_threshold"])
@@ -346,7 +347,7 @@ def test_equal_seeds_give_equal_networks():
         torch.manual_seed(0)
         network = TASK.network(TINY, 1, 3, [0.3] * 3, [0.2] * 3, facts)
         lesson = TASK.lesson(TINY, images, table, rows, rows, classes=1, facts=facts, seed=3)
-        losses.append(Trainer(network, lesson, Recipe(batch=4), seed=3).run(1, 1, time.time() + 100).judgement.loss)
+        losses.append(Trainer(network, lesson, Recipe(batch=4), seed=3).run(1, 1, time.time() + patient(100)).judgement.loss)
     assert losses[0] == losses[1]
 
 

@@ -13,6 +13,7 @@ import torch
 from detection_sets import discs
 from safetensors.torch import save_file
 from torchvision.ops import batched_nms
+from waiting import patient
 
 from oteo_automl.candidates.modules import dump_module
 from oteo_automl.candidates.training import Recipe
@@ -149,7 +150,7 @@ def test_a_transformer_learns_decodes_exports_and_takes_weights_from_a_folder(tm
     (tmp_path / "module.bin").write_bytes(dump_module(other))
     code = "import sys; from oteo_automl.candidates.modules import load_module; print(load_module(open(sys.argv[1], 'rb').read()).kind)"
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "module.bin")], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code, str(tmp_path / "module.bin")], capture_output=True, text=True, timeout=patient(40), check=False
     )
     assert done.stdout.strip() == "transformer-detector", done.stderr
 

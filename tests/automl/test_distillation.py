@@ -9,6 +9,7 @@ import pytest
 import torch
 from label_sets import draw_labels
 from training_runs import inline_home, stripes
+from waiting import patient
 
 from oteo_automl.candidates.classification import ClassificationLesson, TrainingRows
 from oteo_automl.candidates.networks import NetworkClassifier
@@ -115,7 +116,7 @@ def test_a_classifier_is_fitted_anew_with_the_settings_that_its_trial_tells(tmp_
     images = np.stack([faint(kind, rng) for kind in labels])
     checkpoints = StoredCheckpoints(f"file://{tmp_path}/checkpoints", "search")
     problem = Problem(ArrayCache(images), labels, np.arange(48), np.arange(48) // 2 % 2, 2, 2, 0, checkpoints)
-    fit_classifier(problem, "t000", CANDIDATES[f"haralick-{family}"], 1, time.time() + 20)
+    fit_classifier(problem, "t000", CANDIDATES[f"haralick-{family}"], 1, time.time() + patient(20))
     model = StoredModel.from_bytes(checkpoints.load(model_name("t000")))
     blind = without_held_out(problem, model.module, ["t000"])
     with torch.inference_mode():
@@ -132,7 +133,7 @@ def test_a_student_learns_from_what_the_winner_is_sure_of(tmp_path):
     others = np.stack([faint(kind, rng) for kind in range(80)])
     checkpoints = StoredCheckpoints(f"file://{tmp_path}/checkpoints", "search")
     problem = Problem(ArrayCache(images), labels, np.arange(60), np.arange(60) // 2 % 3, 3, 2, 0, checkpoints, objective="log_loss")
-    fit_classifier(problem, "t000", CANDIDATES["hog-logistic"], 4, time.time() + 20)
+    fit_classifier(problem, "t000", CANDIDATES["hog-logistic"], 4, time.time() + patient(20))
     model = StoredModel.from_bytes(checkpoints.load(model_name("t000")))
     # What teaches has not seen the labels that the student is judged on.
     blind = without_held_out(problem, model.module, ["t000"])
@@ -152,7 +153,7 @@ def test_a_student_learns_from_what_the_winner_is_sure_of(tmp_path):
             "resnet10t",
             Recipe(batch=16),
             6,
-            time.time() + 40,
+            time.time() + patient(40),
         )
 
     taught = teach_once()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from pathlib import Path
 
 import pytest
 from judged_models import dataset, publish, shade, square
 from thread_runner import ThreadRunner
+from waiting import wait_for
 
 from oteo_automl.automl_service import AutoMLService
 from oteo_automl.job import HANDLERS
@@ -33,11 +33,8 @@ def world(tmp_path: Path, monkeypatch):
 
 
 def finished(manager, operation):
-    limit = time.monotonic() + 90
-    while not (operation := manager.get(operation.name)).done:
-        assert time.monotonic() < limit
-        time.sleep(0.1)
-    return operation
+    wait_for(lambda: manager.get(operation.name).done, 30)
+    return manager.get(operation.name)
 
 
 def test_from_the_call_to_the_files(world):

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_packages import CLASSES, POLICY, modules, network, publish
+from waiting import patient
 
 from oteo_automl.export_job import EXPORT
 from oteo_automl.exporting.standalone import predict
@@ -77,7 +78,9 @@ def expected(store, model: str, picture: Path) -> np.ndarray:
 def outside(folder: str, *command: str, path: str = "") -> str:
     """Run a program in a folder, without Oteo on its path."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"PYTHONPATH": path}
-    ran = subprocess.run([sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    ran = subprocess.run(
+        [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, timeout=patient(40), check=False
+    )
     assert ran.returncode == 0, ran.stderr[-3000:]
     return ran.stdout
 
@@ -170,7 +173,7 @@ def test_triton_starts_on_the_repository(store, export, picture):
 
     folder = export("network", "triton")
     try:
-        with start(Path(folder), load=("network",)) as running:
+        with start(Path(folder), load=("network",), timeout=patient(30)) as running:
             batch = prepare(decode(picture.read_bytes()).pixels, POLICY)[None]
             tensor = tc.InferInput("image", list(batch.shape), "UINT8")
             tensor.set_data_from_numpy(batch)

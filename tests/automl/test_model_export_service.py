@@ -13,6 +13,7 @@ from google.rpc import status_pb2
 from live_server import live_server
 from model_packages import network, publish
 from training_runs import Home
+from waiting import patient
 
 from oteo_automl.service import AutoML
 from oteo_automl.settings import AutoMLSettings
@@ -34,11 +35,11 @@ def automl(tmp_path_factory):
     Home(home).dataset("stripes", {"lying": (4, 2, 2), "standing": (4, 2, 2)})
     publish(service.operations.artifacts, "old", network(), keep=False)
     with live_server(settings, service.register) as server:
-        server.run(service.start()).result(30)
+        server.run(service.start()).result(patient(30))
         channel = sync_channel(server.address, settings)
         yield automl_pb2_grpc.AutoMLServiceStub(channel), operations_pb2_grpc.OperationsStub(channel)
         channel.close()
-        server.run(service.stop()).result(30)
+        server.run(service.stop()).result(patient(30))
     runner.close()
 
 
@@ -50,7 +51,7 @@ def test_an_export_runs_as_a_job_and_a_replay_gives_the_same(automl, tmp_path):
     operation = models.ExportModel(request)
     assert models.ExportModel(request).name == operation.name
     waiting = operations_pb2.WaitOperationRequest(name=operation.name)
-    waiting.timeout.FromSeconds(120)
+    waiting.timeout.FromSeconds(round(patient(40)))
     done = operations.WaitOperation(waiting)
     assert done.done
     assert not done.HasField("error"), done.error.message

@@ -7,6 +7,8 @@ import time
 import numpy as np
 import pytest
 import torch
+from training_tools import working_time
+from waiting import patient
 
 from oteo_automl.candidates.classification import ClassificationLesson, TrainingRows, asymmetric_loss
 from oteo_automl.candidates.networks import NetworkClassifier
@@ -141,9 +143,10 @@ def search(path, images, labels, names, budget=20.0, seed=0):
         ids=[f"s{row}" for row in rows],
         groups=[""] * len(rows),
     )
-    limit = Budget.resume(problem.checkpoints, budget, 1.0)
-    done = Search(ClassificationWork(problem, settings), InlineExecutor(), limit, Plan(), NoTracker())
-    result = done.run()
+    with working_time():
+        limit = Budget.resume(problem.checkpoints, budget, 1.0)
+        done = Search(ClassificationWork(problem, settings), InlineExecutor(), limit, Plan(), NoTracker())
+        result = done.run()
     result.trials = done.records()
     return result
 
@@ -176,7 +179,7 @@ def test_networks_learn_several_labels():
     assert target.tolist() == labels[:8].tolist()
     torch.manual_seed(0)
     network = NetworkClassifier("resnet10t", 3, 1, [0.4], [0.15])
-    outcome = Trainer(network, lesson, Recipe(batch=16, strength="none"), seed=0).run(6, 6, time.time() + 120, judge_every=6)
+    outcome = Trainer(network, lesson, Recipe(batch=16, strength="none"), seed=0).run(6, 6, time.time() + patient(120), judge_every=6)
     assert outcome.judgement.kept["logits"].shape == (80, 3)
     # Better than the shares of the labels (.4, .5 and .2, about .37 on average) by far.
     assert outcome.judgement.scores["mean_average_precision"] > 0.55

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from waiting import patient
 
 from oteo_automl.packaging.served import ServedClassifier
 from oteo_core.errors import DeadlineExceeded, FailedPrecondition
@@ -155,7 +156,7 @@ def triton():
     from oteo_local.triton_env import TritonEnvironmentError
 
     try:
-        with start() as running:
+        with start(timeout=patient(30)) as running:
             yield running.address
     except TritonEnvironmentError as error:
         pytest.skip(f"the embedded Triton is not built: {error}")

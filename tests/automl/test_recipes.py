@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from waiting import patient
 
 from oteo_automl.candidates.appearance import field, noisy, restained
 from oteo_automl.candidates.augmenting import STRENGTHS, augment, pasted
@@ -101,7 +102,7 @@ def test_lower_layers_learn_slower():
         network = small_network()
         before = network.network.conv1[0].weight.detach().clone()
         lesson = ClassificationLesson(TrainingRows(images, rows % 2, rows, rows, 2), 0)
-        Trainer(network, lesson, Recipe(batch=8, layer_decay=layer_decay), seed=0).run(1, 1, time.time() + 60)
+        Trainer(network, lesson, Recipe(batch=8, layer_decay=layer_decay), seed=0).run(1, 1, time.time() + patient(60))
         moved[layer_decay] = float((network.network.conv1[0].weight.detach() - before).abs().mean())
     assert moved[0.3] < 0.2 * moved[1.0]
 

@@ -14,6 +14,7 @@ from onnx import TensorProto
 from training_runs import Home
 from training_tools import train
 from tritonclient.grpc import model_config_pb2
+from waiting import patient
 
 from oteo_automl.packaging.bfloat16 import serve_bf16
 from oteo_automl.packaging.served import ServedClassifier
@@ -132,7 +133,7 @@ def test_a_real_triton_serves_both_forms_in_turn_and_keeps_neither(graph):
     configs = [make("m", POLICY, OUTPUTS, parameters={}) for make in (config_pbtxt, bf16_config_pbtxt)]
     files = {"1/model.onnx": data, LABELS: labels_txt(["a", "b", "c"]).encode()}
     try:
-        with start() as running:
+        with start(timeout=patient(30)) as running:
             client = TritonParityClient(running.address)
             found = serve_bf16(client, "oteo-parity-both", *configs, files, OUTPUTS, images, batch=2, check=lambda: None)
             for left in ("oteo-parity-both", "oteo-parity-both-bf16"):
@@ -210,7 +211,7 @@ def test_a_triton_without_a_gpu_serves_tensorrts_configuration_and_the_variants(
     expected = run_torch(served, images)[0]
     config = with_tensorrt(config_pbtxt("m", POLICY, OUTPUTS, parameters={}), "FP16")
     try:
-        with start() as running:
+        with start(timeout=patient(30)) as running:
             client = TritonParityClient(running.address)
             for content, tolerance in ((data, 1e-5), (made.files["variants/int8.onnx"], 0.2), (made.files["variants/fp16.onnx"], 0.02)):
                 client.load("oteo-parity-v", config, {"1/model.onnx": content, LABELS: labels_txt(["a", "b", "c"]).encode()})

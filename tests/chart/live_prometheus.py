@@ -20,6 +20,7 @@ from urllib.parse import urlencode
 
 import yaml
 from charting import NAMESPACE, Object, of_kind, selects, tool
+from waiting import patient
 
 from oteo_local import ports
 
@@ -148,10 +149,10 @@ class Prometheus:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._process.terminate()
-        self._process.wait(20)
+        self._process.wait(patient(20))
 
     def _get(self, path: str, **parameters: str) -> Any:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/api/v1/{path}?{urlencode(parameters)}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/api/v1/{path}?{urlencode(parameters)}", timeout=60) as answer:
             return json.load(answer)["data"]
 
     def is_up(self) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 from charting import NAMESPACE, ROOT
 from live_prometheus import Scraped
 from running import Process, Site, container_of
+from waiting import patient
 
 from oteo_local import ports
 from oteo_local.triton import TritonServer
@@ -164,7 +165,7 @@ class TritonReplicas:
         """Wait for the probes that are under way."""
         for replica in self.all:
             if replica.asked is not None:
-                replica.asked.wait(30)
+                replica.asked.wait(patient(30))
 
     def _publish(self) -> None:
         there = [replica for replica in self.all if not replica.ended]
@@ -180,7 +181,7 @@ class TritonReplicas:
                 self._count(replica)
 
     def _count(self, replica: TritonReplica) -> None:
-        with urllib.request.urlopen(f"http://{replica.address}:{self._here['metrics']}/metrics", timeout=10) as reply:
+        with urllib.request.urlopen(f"http://{replica.address}:{self._here['metrics']}/metrics", timeout=60) as reply:
             text = reply.read().decode()
         found = re.findall(r'^nv_inference_request_success\{model="([^"]+)",version="\d+"\} (\d+)', text, re.MULTILINE)
         replica.answered = {model: int(count) for model, count in found}
@@ -189,6 +190,6 @@ class TritonReplicas:
         """Ask a replica over HTTP, past the gateway."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"http://{replica.address}:{self._here['http']}{path}", data=data)
-        with urllib.request.urlopen(request, timeout=20) as reply:
+        with urllib.request.urlopen(request, timeout=120) as reply:
             content = reply.read()
         return json.loads(content) if content else None

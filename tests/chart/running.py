@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from waiting import patient, wait_for
 
 from oteo_local import ports
 
@@ -120,7 +120,7 @@ class Process:
         if "grpc" in probe:
             with grpc.insecure_channel(f"127.0.0.1:{self.site.port(f'oteo-{self.part}', probe['grpc']['port'])}") as channel:
                 try:
-                    answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=2)
+                    answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
                 except grpc.RpcError:
                     return False
             return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
@@ -128,22 +128,23 @@ class Process:
         return subprocess.run(command, env=self.variables, capture_output=True, check=False).returncode == 0
 
     def wait(self, seconds: float = 60.0) -> None:
-        """Wait until the readiness probe succeeds."""
-        until = time.monotonic() + seconds
-        while not self.probe():
+        """Wait until the readiness probe succeeds, `seconds` as in `wait_for`."""
+
+        def ready() -> bool:
             assert self.process.poll() is None, self.log.read_text()[-3000:]
-            assert time.monotonic() < until, self.log.read_text()[-3000:]
-            time.sleep(0.3)
+            return self.probe()
+
+        wait_for(ready, seconds, said=lambda: self.log.read_text()[-3000:], pause=0.3)
 
     def end(self, seconds: float = 30.0) -> int:
         """End it as the cluster would; gives its status."""
         if self.process.poll() is None:
             self.process.terminate()
         try:
-            return self.process.wait(seconds)
+            return self.process.wait(patient(seconds))
         except subprocess.TimeoutExpired:
             self.process.kill()
-            return self.process.wait(10)
+            return self.process.wait(patient(10))
 
 
 def issue(site: Site) -> Path:

@@ -35,7 +35,7 @@ from running import Process, Site, container_of
 from sites import METADATA, STORE_SECRETS, artifacts_of, external_store, object_store, write_secrets
 from steady_load import Ask, SteadyLoad
 from tritonclient.grpc import service_pb2, service_pb2_grpc
-from waiting import wait_for
+from waiting import patient, wait_for
 
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.packages import image_statistics, statistic_names
@@ -48,8 +48,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 DEPLOYED = ("busy", "quick")
 FASTER = 8
 """So much faster than a cluster's does time run for Prometheus and the autoscaler."""
-PATIENTLY = 600.0
-"""Seconds of the wall's clock for what says nothing of time: processes that start and end."""
+PATIENTLY = 100.0
+"""Seconds, as in `wait_for`, for what says nothing of time: processes that start and end."""
 PICTURES = {colour: picture(colour) for colour in CLASSES}
 SIZE = 16
 PATIENT = 60.0
@@ -202,7 +202,7 @@ class Cluster:
             self.look()
             if condition():
                 return self.turns(clock)
-            if time.monotonic() - begin > PATIENTLY:
+            if time.monotonic() - begin > patient(PATIENTLY):
                 print(self.gateway.log.read_text()[-3000:], *(replica.log.read_text()[-1500:] for replica in self.replicas.running()))
                 raise AssertionError((what, self.counts(), self.looks[-40:]))
             time.sleep(0.4)
@@ -238,11 +238,15 @@ class Cluster:
     def deploy(self, name: str) -> Callable[[], bool]:
         """Ask for a deployment; gives what tells whether its operation has ended."""
         request = deployment_pb2.CreateDeploymentRequest(deployment_id=name, deployment={"models": [{"model": f"models/{name}"}]})
-        operation = deployment_pb2_grpc.DeploymentServiceStub(self.channel).CreateDeployment(request, timeout=PATIENTLY, metadata=METADATA)
+        operation = deployment_pb2_grpc.DeploymentServiceStub(self.channel).CreateDeployment(
+            request, timeout=patient(PATIENTLY), metadata=METADATA
+        )
         operations = operations_pb2_grpc.OperationsStub(self.channel)
 
         def done() -> bool:
-            found = operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=PATIENTLY, metadata=METADATA)
+            found = operations.GetOperation(
+                operations_pb2.GetOperationRequest(name=operation.name), timeout=patient(PATIENTLY), metadata=METADATA
+            )
             assert not found.HasField("error"), found.error
             return bool(found.done)
 
@@ -251,14 +255,14 @@ class Cluster:
     def serve(self) -> None:
         """Have one replica serve both deployments, whatever ran before."""
         stub = deployment_pb2_grpc.DeploymentServiceStub(self.channel)
-        if not stub.ListDeployments(deployment_pb2.ListDeploymentsRequest(), timeout=PATIENTLY, metadata=METADATA).deployments:
+        if not stub.ListDeployments(deployment_pb2.ListDeploymentsRequest(), timeout=patient(PATIENTLY), metadata=METADATA).deployments:
             for name in DEPLOYED:
                 self.deploy(name)
         self.replicas.scale(1)
 
         def ready() -> bool:
             self.replicas.tend()
-            found = stub.ListDeployments(deployment_pb2.ListDeploymentsRequest(), timeout=PATIENTLY, metadata=METADATA).deployments
+            found = stub.ListDeployments(deployment_pb2.ListDeploymentsRequest(), timeout=patient(PATIENTLY), metadata=METADATA).deployments
             return all(one.state == deployment_pb2.Deployment.STATE_READY for one in found)
 
         wait_for(ready, PATIENTLY)
@@ -350,10 +354,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> Ite
         queries = {trigger["name"]: trigger["metadata"]["query"] for trigger in scaler["spec"]["triggers"]}
         made = Cluster(objects, site, prometheus, replicas, gateway, scaling_of(scaler), queries, channel, broken)
         replicas.on_ready = made.serves_everything
-        until = time.monotonic() + PATIENTLY
-        while not prometheus.is_up() or not prometheus.vector('up{service="oteo-gateway-headless"} == 1'):
-            assert time.monotonic() < until, prometheus.log.read_text()[-2000:]
-            time.sleep(0.3)
+        wait_for(
+            lambda: prometheus.is_up() and prometheus.vector('up{service="oteo-gateway-headless"} == 1'),
+            PATIENTLY,
+            said=lambda: prometheus.log.read_text()[-2000:],
+            pause=0.3,
+        )
         yield made
 
 
@@ -453,7 +459,7 @@ def test_replicas_follow_the_load_from_zero_to_three_and_back_and_no_call_is_los
     # Who speaks the Open Inference Protocol wakes one, too.
     with pytest.raises(grpc.RpcError) as refused:
         service_pb2_grpc.GRPCInferenceServiceStub(cluster.channel).ModelInfer(
-            service_pb2.ModelInferRequest(model_name="quick"), timeout=PATIENTLY, metadata=METADATA
+            service_pb2.ModelInferRequest(model_name="quick"), timeout=patient(PATIENTLY), metadata=METADATA
         )
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
     cluster.until(cluster.wants(1), "a replica for who calls Triton through the gateway")

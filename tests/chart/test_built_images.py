@@ -20,6 +20,7 @@ import pytest
 from building import Images, ImageSite, why_not
 from charting import ROOT, render
 from sites import METADATA, MakeSite
+from waiting import patient
 
 from oteo_protos.gateway.v1 import deployment_pb2, deployment_pb2_grpc, identity_pb2, identity_pb2_grpc
 
@@ -142,9 +143,9 @@ def test_the_gateway_runs_from_its_image_as_a_restricted_pod_until_its_health_an
     site = site_of(images, make_site, "gateway")
     with site:
         job = site.start("migrations")
-        assert job.process.wait(120) == 0, job.log.read_text()[-3000:]
+        assert job.process.wait(patient(60)) == 0, job.log.read_text()[-3000:]
         gateway = site.start("gateway")
-        gateway.wait(120)
+        gateway.wait(60)
         assert gateway.probe("livenessProbe")
         # The image's own way of asking, at the port that stands in for 7000.
         port = site.port("oteo-gateway", 7000)
@@ -153,10 +154,10 @@ def test_the_gateway_runs_from_its_image_as_a_restricted_pod_until_its_health_an
         assert done.returncode == 0, done.stderr
         assert site.run("gateway", [*ask[:-1], "127.0.0.1:1"]).returncode == 1
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            who = identity_pb2_grpc.IdentityServiceStub(channel).WhoAmI(identity_pb2.WhoAmIRequest(), timeout=20, metadata=METADATA)
+            who = identity_pb2_grpc.IdentityServiceStub(channel).WhoAmI(identity_pb2.WhoAmIRequest(), timeout=120, metadata=METADATA)
             assert who.kind == identity_pb2.WhoAmIResponse.KIND_PART
             deployments = deployment_pb2_grpc.DeploymentServiceStub(channel)
-            assert not deployments.ListDeployments(deployment_pb2.ListDeploymentsRequest(), timeout=20, metadata=METADATA).deployments
+            assert not deployments.ListDeployments(deployment_pb2.ListDeploymentsRequest(), timeout=120, metadata=METADATA).deployments
         status = process_status(gateway.process.pid)
         assert status["Uid"].split() == ["10001"] * 4
         assert status["Gid"].split() == ["10001"] * 4
@@ -203,7 +204,7 @@ def test_a_service_with_pytorch_runs_from_its_image_until_its_health_answers(bas
     site = site_of(base, make_site, "automl")
     with site:
         automl = site.start("automl")
-        automl.wait(300)
+        automl.wait(100)
         assert automl.probe("livenessProbe")
         assert process_status(automl.process.pid)["Uid"].split() == ["10001"] * 4
         assert automl.end() == 0, automl.log.read_text()[-2000:]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from autoscaling import STEP, Autoscaler, Day, Site, replicas_for, simulate
 from chart_models.models import TritonScaling
+from waiting import patient
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SITE = Site(per_replica=50.0, running=8.0, start_seconds=60.0, places=64, queue=200)
@@ -105,7 +106,7 @@ def test_the_command_tells_what_a_preset_does(tmp_path: Path) -> None:
     preset = ROOT / "deploy/k8s/oteo/ci/production.yaml"
     words = ["--per-replica", "50", "--trace", trace, "--hours", "2", "--values", preset, "--price", "2", "--plot", picture]
     ran = subprocess.run(
-        [sys.executable, str(ROOT / "tools/capacity.py"), *map(str, words)], capture_output=True, text=True, check=True, timeout=300
+        [sys.executable, str(ROOT / "tools/capacity.py"), *map(str, words)], capture_output=True, text=True, check=True, timeout=patient(60)
     )
     assert "keda, 0 to 8" in ran.stdout
     assert "cost of a thousand images" in ran.stdout
@@ -115,7 +116,7 @@ def test_the_command_tells_what_a_preset_does(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=patient(20),
     )
     assert wrong.returncode != 0
     assert "triton.autoscaling has no 'replicas'" in wrong.stderr

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -24,8 +23,10 @@ from gateway_support import picture, publish_model
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from running import Process, Site, container_of, issue, script
 from sites import METADATA, MakeSite
+from waiting import patient, wait_for
 
 from oteo_core.artifacts import ArtifactStore
+from oteo_gateway.deployments.repository import MARKER
 from oteo_local import ports
 from oteo_local.triton import TritonServer
 from oteo_local.triton_env import TritonEnvironment, default_prefix
@@ -41,7 +42,7 @@ def datasets(address: str, credentials: grpc.ChannelCredentials | None = None, t
     channel = grpc.secure_channel(address, credentials) if credentials else grpc.insecure_channel(address)
     with channel:
         stub = dataset_pb2_grpc.DatasetServiceStub(channel)
-        answer = stub.ListDatasets(dataset_pb2.ListDatasetsRequest(), timeout=15, metadata=METADATA if token else ())
+        answer = stub.ListDatasets(dataset_pb2.ListDatasetsRequest(), timeout=120, metadata=METADATA if token else ())
     return [dataset.name for dataset in answer.datasets]
 
 
@@ -65,7 +66,7 @@ def test_gateway_and_augment_start_as_rendered_and_answer_together(make_site: Ma
             done = subprocess.run([sys.executable, "-c", ask], env=site.environment(part), capture_output=True, text=True, check=True)
             assert done.stdout.strip() == "cd" * 32
         # The figures are where the ServiceMonitor looks, under the names that alerts and autoscalers ask for.
-        with urllib.request.urlopen(f"http://127.0.0.1:{site.port('oteo-gateway', 9100)}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{site.port('oteo-gateway', 9100)}/metrics", timeout=60) as answer:
             text = answer.read().decode()
         assert 'oteo_rpc_handled_total{code="OK",method="/oteo.augment.v1.DatasetService/ListDatasets"} 1.0' in text
         shown = set(re.findall(r"^# TYPE (oteo_\w+) ", text, re.MULTILINE))
@@ -81,7 +82,7 @@ def test_every_service_starts_as_rendered_and_the_gateway_reaches_each(make_site
     with make_site(render("single-node-cpu")) as site:
         started = [site.start(part) for part in SERVICES]
         for process in started:
-            process.wait(300)
+            process.wait(80)
             assert process.probe("livenessProbe"), process.part
         with grpc.insecure_channel(f"127.0.0.1:{site.port('oteo-gateway', 7000)}") as channel:
             models = automl_pb2_grpc.AutoMLServiceStub(channel).ListModels(automl_pb2.ListModelsRequest(), timeout=60, metadata=METADATA)
@@ -131,19 +132,20 @@ def test_a_prediction_passes_through_what_the_chart_renders(make_site: MakeSite,
         # Its standard library of S3 looks for the machine's role where there is none.
         variables["AWS_EC2_METADATA_DISABLED"] = "true"
         # In an empty bucket it ends, as it does in a cluster until the gateway has made the repository; then the cluster starts it again.
-        assert Process(site, "triton", container, command, variables).process.wait(60) != 0
+        assert Process(site, "triton", container, command, variables).process.wait(patient(60)) != 0
         gateway = site.start("gateway")
         gateway.wait(90)
-        time.sleep(2)
-        triton = Process(site, "triton", container, command, variables)
-        site.processes.append(triton)
-        assert gateway.variables["OTEO_TRITON_URLS"] == f"dns:///127.0.0.1:{numbers['grpc']}"
         options = {
             "key": "test",
             "secret": "test",
             "endpoint_url": f"http://127.0.0.1:{store}",
             "client_kwargs": {"region_name": "us-east-1"},
         }
+        made = ArtifactStore(gateway.variables["OTEO_MODEL_REPOSITORY"], **options)
+        wait_for(lambda: made.is_file(MARKER))
+        triton = Process(site, "triton", container, command, variables)
+        site.processes.append(triton)
+        assert gateway.variables["OTEO_TRITON_URLS"] == f"dns:///127.0.0.1:{numbers['grpc']}"
         publish_model(ArtifactStore("s3://oteo/artifacts", **options), "colours")
         ready = [
             sys.executable,
@@ -153,21 +155,23 @@ def test_a_prediction_passes_through_what_the_chart_renders(make_site: MakeSite,
         ]
         with grpc.insecure_channel(f"127.0.0.1:{site.port('oteo-gateway', 7000)}") as channel:
             request = deployment_pb2.CreateDeploymentRequest(deployment_id="d", deployment={"models": [{"model": "models/colours"}]})
-            operation = deployment_pb2_grpc.DeploymentServiceStub(channel).CreateDeployment(request, timeout=20, metadata=METADATA)
+            operation = deployment_pb2_grpc.DeploymentServiceStub(channel).CreateDeployment(request, timeout=120, metadata=METADATA)
             operations = operations_pb2_grpc.OperationsStub(channel)
-            until = time.monotonic() + 120
-            while not operation.done:
-                assert time.monotonic() < until, (triton.log.read_text()[-2000:], gateway.log.read_text()[-2000:])
-                time.sleep(0.5)
-                operation = operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=10, metadata=METADATA)
-            assert not operation.HasField("error"), operation.error
+            named = operations_pb2.GetOperationRequest(name=operation.name)
+            ended = wait_for(
+                lambda: (found := operations.GetOperation(named, timeout=60, metadata=METADATA)).done and found,
+                40,
+                said=lambda: (triton.log.read_text()[-2000:], gateway.log.read_text()[-2000:]),
+                pause=0.5,
+            )
+            assert not ended.HasField("error"), ended.error
             assert subprocess.run(ready, check=False).returncode == 0
             predict = inference_pb2_grpc.InferenceServiceStub(channel).Predict
             for colour in ("red", "green", "blue"):
                 image = image_pb2.ImageSource(content=picture(colour))
-                answer = predict(inference_pb2.PredictRequest(deployment="deployments/d", image=image), timeout=20, metadata=METADATA)
+                answer = predict(inference_pb2.PredictRequest(deployment="deployments/d", image=image), timeout=120, metadata=METADATA)
                 assert answer.classification.decision == colour
-        with urllib.request.urlopen(f"http://127.0.0.1:{numbers['metrics']}/metrics", timeout=10) as reply:
+        with urllib.request.urlopen(f"http://127.0.0.1:{numbers['metrics']}/metrics", timeout=60) as reply:
             described = set(re.findall(r"^# HELP (\w+) ", reply.read().decode(), re.MULTILINE))
         assert described >= oteo_metrics.TRITON, oteo_metrics.TRITON - described
         _the_real_prometheus_sees_it_go(site, triton, tmp_path)
@@ -201,29 +205,32 @@ def _the_real_prometheus_sees_it_go(site: Site, triton: Process, folder: Path) -
 
     def value(query: str) -> float | None:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/query?{urlencode({'query': query})}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/query?{urlencode({'query': query})}", timeout=60) as answer:
                 result = json.load(answer)["data"]["result"]
         except OSError:
             return None
         return float(result[0]["value"][1]) if result else None
 
-    def wait(query: str, wanted: Callable[[float], bool], meanwhile: Callable[[], None] = lambda: None, seconds: float = 60) -> None:
-        until = time.monotonic() + seconds
-        while (found := value(query)) is None or not wanted(found):
-            assert time.monotonic() < until, (query, found, (folder / "prometheus.log").read_text()[-1500:])
+    def wait(query: str, wanted: Callable[[float], bool], meanwhile: Callable[[], None] = lambda: None, seconds: float = 40) -> None:
+        def holds() -> bool:
+            found = value(query)
+            if found is not None and wanted(found):
+                return True
             meanwhile()
-            time.sleep(0.5)
+            return False
+
+        wait_for(holds, seconds, said=lambda: (query, value(query), (folder / "prometheus.log").read_text()[-1500:]), pause=0.5)
 
     def answered() -> None:
         with grpc.insecure_channel(f"127.0.0.1:{site.port('oteo-gateway', 7000)}") as channel:
             request = inference_pb2.PredictRequest(deployment="deployments/d", image=image_pb2.ImageSource(content=picture("red")))
-            inference_pb2_grpc.InferenceServiceStub(channel).Predict(request, timeout=20, metadata=METADATA)
+            inference_pb2_grpc.InferenceServiceStub(channel).Predict(request, timeout=120, metadata=METADATA)
 
     def fail() -> None:
         with grpc.insecure_channel(f"127.0.0.1:{site.port('oteo-gateway', 7000)}") as channel:
             request = inference_pb2.PredictRequest(deployment="deployments/d", image=image_pb2.ImageSource(content=picture("red")))
             with pytest.raises(grpc.RpcError) as refused:
-                inference_pb2_grpc.InferenceServiceStub(channel).Predict(request, timeout=10, metadata=METADATA)
+                inference_pb2_grpc.InferenceServiceStub(channel).Predict(request, timeout=60, metadata=METADATA)
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
 
     firing = 'ALERTS{alertname="OteoPredictErrors",alertstate="firing",severity="page"}'
@@ -240,10 +247,10 @@ def _the_real_prometheus_sees_it_go(site: Site, triton: Process, folder: Path) -
         wait(queries["wake"], lambda found: found > 0)
         assert value(firing) is None
         # The alert waits two minutes before it believes it.
-        wait(firing, lambda found: found == 1, fail, 240)
+        wait(firing, lambda found: found == 1, fail, 60)
     finally:
         prometheus.terminate()
-        prometheus.wait(20)
+        prometheus.wait(patient(20))
 
 
 @pytest.mark.slow
@@ -262,19 +269,19 @@ def test_mlflow_starts_as_rendered_and_answers_to_its_own_name_alone(make_site: 
         def ask(path: str, host: str) -> int:
             request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Host": host})
             try:
-                with urllib.request.urlopen(request, timeout=10) as answer:
+                with urllib.request.urlopen(request, timeout=60) as answer:
                     return int(answer.status)
             except urllib.error.HTTPError as error:
                 return error.code
             except OSError:
                 return 0
 
-        until = time.monotonic() + 150
-        # As the kubelet asks: by the pod's address.
-        while ask("/health", "10.1.2.3:5000") != 200:
+        def healthy() -> bool:
             assert server.process.poll() is None, server.log.read_text()[-3000:]
-            assert time.monotonic() < until, server.log.read_text()[-3000:]
-            time.sleep(1)
+            # As the kubelet asks: by the pod's address.
+            return ask("/health", "10.1.2.3:5000") == 200
+
+        wait_for(healthy, 50, said=lambda: server.log.read_text()[-3000:], pause=1)
         called = environment(container_of(site.objects, "automl"), site.objects)["OTEO_MLFLOW_URI"].removeprefix("http://")
         experiments = "/api/2.0/mlflow/experiments/search?max_results=1"
         assert ask(experiments, called) == 200
@@ -287,14 +294,14 @@ def test_the_migrations_job_makes_the_tables_and_may_run_again(make_site: MakeSi
     (site.folder / "migrations/tmp").mkdir(parents=True)
     command = [sys.executable, *container["command"][1:], *container["args"]]
     for _ in range(2):
-        done = subprocess.run(command, env=site.environment("migrations"), capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(command, env=site.environment("migrations"), capture_output=True, text=True, check=False, timeout=patient(40))
         assert done.returncode == 0, done.stderr
     with psycopg.connect(site.secrets["oteo-database/url"]) as connection:
         rows = connection.execute("SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'").fetchall()
         assert {"operations", "oteo_schema", "deployments"} <= {name for (name,) in rows}
         connection.execute("UPDATE oteo_schema SET version = 999")
         connection.commit()
-    done = subprocess.run(command, env=site.environment("migrations"), capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, env=site.environment("migrations"), capture_output=True, text=True, check=False, timeout=patient(40))
     assert done.returncode == 1
     assert "newer than this program knows" in done.stderr
 
@@ -313,7 +320,7 @@ def test_a_copy_of_the_databases_brings_everything_back(make_site: MakeSite, pos
     for name in ("oteo-20200101T000000Z.dump", "oteo-20210101T000000Z.dump"):
         (copies / name).write_text("old")
     (copies / "oteo-20220101T000000Z.dump.partial").write_text("torn")
-    done = subprocess.run(["sh", str(backup)], env=variables, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(["sh", str(backup)], env=variables, capture_output=True, text=True, check=False, timeout=patient(40))
     assert done.returncode == 0, done.stderr
     kept = sorted(path.name for path in copies.iterdir() if path.name.startswith("oteo-"))
     assert kept[0] == "oteo-20210101T000000Z.dump"
@@ -325,14 +332,18 @@ def test_a_copy_of_the_databases_brings_everything_back(make_site: MakeSite, pos
         connection.execute("INSERT INTO operations VALUES ('op-late', '')")
     other = postgres.new_url()
     for target in (url, other):
-        done = subprocess.run(["sh", str(restore), str(copies / kept[1]), target], capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(
+            ["sh", str(restore), str(copies / kept[1]), target], capture_output=True, text=True, check=False, timeout=patient(40)
+        )
         assert done.returncode == 0, done.stderr
         with psycopg.connect(target) as connection:
             found = connection.execute("SELECT id, request FROM operations ORDER BY id").fetchall()
         assert len(found) == 500
         assert "op-late" not in {identity for identity, _ in found}
     # A copy that is no copy changes nothing.
-    done = subprocess.run(["sh", str(restore), str(copies / kept[0]), url], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        ["sh", str(restore), str(copies / kept[0]), url], capture_output=True, text=True, check=False, timeout=patient(40)
+    )
     assert done.returncode != 0
     with psycopg.connect(url) as connection:
         assert connection.execute("SELECT count(*) FROM operations").fetchone() == (500,)

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 from charting import environment, of_kind, render
+from waiting import patient, wait_for
 
 from oteo_core.jobs import RayJobRunner
 from oteo_core.jobs.runner import JobState
@@ -40,22 +40,15 @@ def end(process: subprocess.Popen[bytes]) -> None:
             one.send_signal(signal.SIGKILL)
         except psutil.NoSuchProcess:
             continue
-    process.wait(20)
+    process.wait(patient(20))
 
 
 def answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=10) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False
-
-
-def wait(what: Callable[[], bool], log: Path, seconds: float = 120.0) -> None:
-    until = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < until, log.read_text()[-3000:]
-        time.sleep(0.5)
 
 
 def options(parameters: dict[str, str], replaced: dict[str, int]) -> list[str]:
@@ -84,6 +77,9 @@ def test_head_and_worker_start_as_rendered_answer_their_probes_and_run_a_job(tmp
     started: list[subprocess.Popen[bytes]] = []
     log = tmp_path / "ray.log"
 
+    def wait(what: Callable[[], bool]) -> None:
+        wait_for(what, 40, said=lambda: log.read_text()[-3000:], pause=0.5)
+
     def start(*arguments: str) -> None:
         with log.open("ab") as file:
             started.append(subprocess.Popen([program, "start", "--block", *arguments], env=shared, stdout=file, stderr=file, cwd=tmp_path))
@@ -93,7 +89,7 @@ def test_head_and_worker_start_as_rendered_answer_their_probes_and_run_a_job(tmp
         at = {"metrics-export-port": numbers["ray_metrics"]}
         start("--head", "--node-ip-address=127.0.0.1", f"--temp-dir={short}", *options(head["rayStartParams"], at), *elsewhere, *small)
         probe = head["template"]["spec"]["containers"][0]["readinessProbe"]["httpGet"]
-        wait(lambda: answers(f"http://127.0.0.1:{numbers['ray_dashboard']}{probe['path']}"), log)
+        wait(lambda: answers(f"http://127.0.0.1:{numbers['ray_dashboard']}{probe['path']}"))
         agent, metrics, grpc_port, environments = ports.free_port(), ports.free_port(), ports.free_port(), ports.free_port()
         at = {"dashboard-agent-listen-port": agent, "metrics-export-port": metrics, "num-cpus": 1}
         start(
@@ -107,14 +103,14 @@ def test_head_and_worker_start_as_rendered_answer_their_probes_and_run_a_job(tmp
         container = group["template"]["spec"]["containers"][0]
         for name in ("startupProbe", "readinessProbe", "livenessProbe"):
             assert container[name]["httpGet"]["port"] == int(group["rayStartParams"]["dashboard-agent-listen-port"])
-        wait(lambda: answers(f"http://127.0.0.1:{agent}{container['readinessProbe']['httpGet']['path']}"), log)
-        wait(lambda: answers(f"http://127.0.0.1:{metrics}/metrics"), log)
+        wait(lambda: answers(f"http://127.0.0.1:{agent}{container['readinessProbe']['httpGet']['path']}"))
+        wait(lambda: answers(f"http://127.0.0.1:{metrics}/metrics"))
         # Nobody without the token; a service's runner, which reads it from its file, may. The work of a job goes to the worker: the head takes none.
         assert not answers(f"http://127.0.0.1:{numbers['ray_dashboard']}/api/jobs/")
         runner = RayJobRunner(f"http://127.0.0.1:{numbers['ray_dashboard']}", token_file)
         work = "import ray; ray.init(); f = ray.remote(num_cpus=1)(lambda: 6 * 7); print('answer', ray.get(f.remote()))"
         runner.submit("o", 1, [sys.executable, "-c", work], {})
-        wait(lambda: runner.status("o", 1).ended, log, 150)
+        wait(lambda: runner.status("o", 1).ended)
         assert runner.status("o", 1) is JobState.SUCCEEDED, runner.logs("o", 1)
         assert "answer 42" in runner.logs("o", 1)
     finally:

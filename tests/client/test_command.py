@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 import typer
 from PIL import Image
+from waiting import patient
 
 import oteo
 from oteo.cli import words
@@ -502,10 +503,10 @@ def test_a_terminal_is_shown_a_bar_for_each_step_and_the_best_trial(client, worl
     session.err = Console(file=io.StringIO(), force_terminal=True, width=120, color_system=None)
     training = client.train("cells", budget=60)
     with ProgressView(session, "train") as view:
-        training.wait(20, on_progress=view)
+        training.wait(patient(20), on_progress=view)
     pipeline = client.run_pipeline(images, budget=60, name="mine")
     with ProgressView(session) as view:
-        pipeline.wait(20, on_progress=view)
+        pipeline.wait(patient(20), on_progress=view)
     session.close()
     text = session.err.file.getvalue()
     assert "best so far resnet18 accuracy 0.875 · 5 trials done, 2 running" in text

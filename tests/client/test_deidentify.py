@@ -13,11 +13,14 @@ import numpy as np
 import pydicom
 import pytest
 from sequence_files import dicom, slices, write
+from waiting import patient
 
 
 def oteo(home: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "oteo.cli", "deidentify", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OTEO_HOME": str(home)}, check=False, timeout=120)
+    return subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "OTEO_HOME": str(home)}, check=False, timeout=patient(40)
+    )
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from waiting import patient
 
 from oteo.errors import OteoApiError
 from oteo_protos.automl.v1 import automl_pb2 as pb
@@ -138,11 +139,11 @@ def test_the_same_from_python(client, world):
         variants=["int8"],
         max_latency=0.05,
     )
-    assert handle.wait(20).model.name == "models/cells"
+    assert handle.wait(patient(20)).model.name == "models/cells"
     asked = world.asked[-1]
     assert asked.checkpoints[0].classes == ["a", "b"]
     assert asked.max_latency.ToMilliseconds() == 50
-    assert client.models.export("cells", format="onnx", destination="s3://b/out").wait(20).uri == "s3://b/out"
+    assert client.models.export("cells", format="onnx", destination="s3://b/out").wait(patient(20)).uri == "s3://b/out"
     with pytest.raises(OteoApiError) as caught:
         client.train("cells", budget=60, variants=["int4"])
     assert "fp16, int8" in caught.value.message

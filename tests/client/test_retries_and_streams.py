@@ -11,6 +11,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from waiting import patient
 
 import oteo
 from oteo.retrying import RetryPolicy
@@ -215,12 +216,14 @@ def test_asyncio_asks_a_service_that_is_away_again_and_gives_its_errors(world, t
     async def scenario() -> None:
         async with oteo.AsyncClient(policy=QUICK) as client:
             stub = dataset_pb2_grpc.DatasetServiceStub(client.channel)
-            operation = await client.call(stub.ImportDataset, dataset_pb2.ImportDatasetRequest(source_uri="file:///x"), 10)
-            assert (await client.wait(operation.name, 20)).done
+            operation = await client.call(stub.ImportDataset, dataset_pb2.ImportDatasetRequest(source_uri="file:///x"), patient(10))
+            assert (await client.wait(operation.name, patient(20))).done
             world.unavailable = 2
-            assert (await client.call(stub.GetDataset, dataset_pb2.GetDatasetRequest(name="datasets/cells"), 10)).name == "datasets/cells"
+            assert (
+                await client.call(stub.GetDataset, dataset_pb2.GetDatasetRequest(name="datasets/cells"), patient(10))
+            ).name == "datasets/cells"
             with pytest.raises(oteo.OteoApiError) as caught:
-                await client.call(stub.GetDataset, dataset_pb2.GetDatasetRequest(name="datasets/none"), 10)
+                await client.call(stub.GetDataset, dataset_pb2.GetDatasetRequest(name="datasets/none"), patient(10))
             assert caught.value.reason == "DATASET_NOT_FOUND"
 
     asyncio.run(scenario())

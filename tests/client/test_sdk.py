@@ -6,6 +6,7 @@ import uuid
 
 import pytest
 from PIL import Image
+from waiting import patient
 
 import oteo
 from oteo.connection import Endpoint, find_endpoint
@@ -24,7 +25,7 @@ def image(tmp_path):
 def test_an_import_gives_a_typed_result_and_tells_its_progress(client, world, tmp_path):
     seen = []
     handle = client.datasets.import_(tmp_path, name="Cells", task="classification")
-    dataset = handle.wait(20, on_progress=lambda handle: seen.append(handle.progress.fraction)).dataset
+    dataset = handle.wait(patient(20), on_progress=lambda handle: seen.append(handle.progress.fraction)).dataset
     assert dataset.name == "datasets/cells"
     assert seen[-1] == 1.0
     assert isinstance(handle.metadata, dataset_pb2.ImportDatasetMetadata)
@@ -49,7 +50,7 @@ def test_a_call_that_is_refused_says_reason_and_field(client):
 def test_an_operation_that_fails_says_reason_and_name(client):
     handle = client.datasets.import_("/broken")
     with pytest.raises(oteo.OperationFailed) as caught:
-        handle.wait(20)
+        handle.wait(patient(20))
     assert (caught.value.code, caught.value.reason, caught.value.operation) == ("FAILED_PRECONDITION", "JOB_LOST", handle.name)
 
 
@@ -57,7 +58,7 @@ def test_a_cancelled_operation_ends_with_cancelled(client):
     handle = client.datasets.import_("/slow")
     handle.cancel()
     with pytest.raises(oteo.OperationFailed) as caught:
-        handle.wait(20)
+        handle.wait(patient(20))
     assert caught.value.code == "CANCELLED"
 
 
@@ -72,13 +73,13 @@ def test_waiting_ends_after_the_timeout_and_the_operation_goes_on(client):
 
 def test_an_operation_is_taken_up_by_name_with_its_type(client, tmp_path):
     name = client.datasets.import_(tmp_path).name
-    result = client.operations.get(name).wait(20)
+    result = client.operations.get(name).wait(patient(20))
     assert isinstance(result, dataset_pb2.ImportDatasetResponse)
     assert [handle.name for handle in client.operations.list(done=True)] == [name]
 
 
 def test_a_service_that_is_away_for_a_moment_is_asked_again(client, world, tmp_path):
-    client.datasets.import_(tmp_path).wait(20)
+    client.datasets.import_(tmp_path).wait(patient(20))
     world.unavailable = 2
     assert client.datasets.get("cells").name == "datasets/cells"
 
@@ -90,7 +91,7 @@ def test_an_upload_sends_every_file_with_its_path(client, world, tmp_path):
         (source / name).write_bytes(name.encode() * 200_000)
     (source / ".hidden").write_bytes(b"no")
     sent = []
-    client.upload(source, lambda done, total: sent.append((done, total))).wait(20)
+    client.upload(source, lambda done, total: sent.append((done, total))).wait(patient(20))
     assert world.uploaded == {name: name.encode() * 200_000 for name in ("a/1.png", "b/2.png")}
     assert sent[-1] == (2_800_000, 2_800_000)
 
@@ -116,7 +117,7 @@ def test_all_pages_of_a_list_are_given(client, world, tmp_path):
 
 
 def test_from_images_to_a_prediction(client, tmp_path, image):
-    result = client.run_pipeline(tmp_path, budget=60, name="Lesions 2").wait(20)
+    result = client.run_pipeline(tmp_path, budget=60, name="Lesions 2").wait(patient(20))
     assert (result.model.name, result.deployment.name) == ("models/lesions-2", "deployments/lesions-2")
     answer = client.predict("lesions-2", image, top_k=2)
     assert answer.classification.scores[0].class_name == "round"
@@ -124,9 +125,9 @@ def test_from_images_to_a_prediction(client, tmp_path, image):
 
 
 def test_training_and_deploying(client, world):
-    model = client.train("cells", budget=90.5).wait(20).model
+    model = client.train("cells", budget=90.5).wait(patient(20)).model
     assert world.asked[-1].budget.ToNanoseconds() == 90_500_000_000
-    assert client.deployments.create(model.name, deployment_id="mine").wait(20).name == "deployments/mine"
+    assert client.deployments.create(model.name, deployment_id="mine").wait(patient(20)).name == "deployments/mine"
     with pytest.raises(oteo.OteoApiError) as caught:
         client.deployments.create(model.name, deployment_id="mine")
     assert caught.value.code == "ALREADY_EXISTS"

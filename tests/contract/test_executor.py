@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from engines import RayHead
+from waiting import patient, wait_for
 
 from oteo_core.errors import InvalidArgument, Unavailable
 from oteo_core.jobs import Executor, InlineExecutor, ProcessExecutor
@@ -95,7 +96,7 @@ def test_exceptions_keep_their_class(executor: Executor) -> None:
 
 def test_waiting_gives_all_that_has_ended(executor: Executor) -> None:
     tasks = [executor.submit(square, number) for number in range(4)]
-    done, pending = executor.wait(tasks, timeout=60, count=4)
+    done, pending = executor.wait(tasks, timeout=patient(30), count=4)
     assert (done, pending) == (tasks, [])
     assert executor.wait([], timeout=1) == ([], [])
 
@@ -109,7 +110,7 @@ def test_waiting_ends_with_the_time(executor: Executor) -> None:
     assert executor.wait([slow], timeout=0.5) == ([], [slow])
     with pytest.raises(TimeoutError):
         slow.result(timeout=0.5)
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 40
     slow.cancel()
 
 
@@ -119,25 +120,22 @@ def test_a_running_task_is_cancelled_and_its_neighbours_are_not(executor: Execut
         return
     slow = executor.submit(sleep, 600.0, str(tmp_path / "pid"))
     other = executor.submit(sleep, 2.0)
-    limit = time.monotonic() + 60
-    while not (tmp_path / "pid").exists():
-        assert time.monotonic() < limit
-        time.sleep(0.05)
+    wait_for((tmp_path / "pid").exists, 30)
     slow.cancel()
     with pytest.raises(Exception, match="cancelled"):
-        slow.result(timeout=20)
-    assert other.result(timeout=60) == 2.0
+        slow.result(timeout=patient(20))
+    assert other.result(timeout=patient(30)) == 2.0
 
 
 def test_death_of_a_worker_is_made_good(executor: Executor, tmp_path: Path) -> None:
     if isinstance(executor, InlineExecutor):
         assert die(str(tmp_path), 0) == 0
         return
-    assert executor.submit(die, str(tmp_path), 1, retries=2).result(timeout=60) == 1
+    assert executor.submit(die, str(tmp_path), 1, retries=2).result(timeout=patient(30)) == 1
     for file in tmp_path.iterdir():
         file.unlink()
     with pytest.raises(Unavailable) as caught:
-        executor.submit(die, str(tmp_path), 5, retries=1).result(timeout=60)
+        executor.submit(die, str(tmp_path), 5, retries=1).result(timeout=patient(30))
     assert caught.value.reason == "WORKER_LOST"
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -147,4 +145,4 @@ def test_tasks_keep_to_their_cpus(executor: Executor) -> None:
         # The caller's process is the caller's business.
         assert executor.submit(square, 1, cpus=1).result() == 1
         return
-    assert executor.submit(thread_counts, cpus=1).result(timeout=60) == ("1", 1, 1)
+    assert executor.submit(thread_counts, cpus=1).result(timeout=patient(30)) == ("1", 1, 1)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from toy_service import Toy, alive, wait_gone
+from waiting import patient, wait_for
 
 from oteo_core.errors import AlreadyExists, Cancelled, DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound
 from oteo_core.jobs import ProcessJobRunner
@@ -22,12 +23,11 @@ from oteo_protos.type.v1 import report_pb2
 
 
 def test_work_is_done_reported_and_published(toy: Toy) -> None:
-    name = toy.start("Count", steps=4, seconds=0.7, target="datasets/x", tasks=True)
+    name = toy.start("Count", steps=4, seconds=1.0, target="datasets/x", tasks=True)
     toy.wait_line("begin 2")
-    time.sleep(1.0)
-    progress = toy.progress(name)
+    progress = wait_for(lambda: found if (found := toy.progress(name)).fraction >= 0.4 else None)
     assert progress.state == report_pb2.Progress.STATE_RUNNING
-    assert 0.4 <= progress.fraction < 1
+    assert progress.fraction < 1
     assert progress.stage == "counting"
     assert not toy.artifacts.exists("datasets/x")
     assert toy.value(name) == {"total": 14}
@@ -90,18 +90,18 @@ def test_a_job_is_cancelled_before_it_begins(toy: Toy) -> None:
 
 
 def test_a_deadline_that_passes_stops_the_work(toy: Toy) -> None:
-    name = toy.start("Count", steps=200, seconds=0.2, deadline=timedelta(seconds=6))
+    name = toy.start("Count", steps=1000, seconds=0.2, deadline=timedelta(seconds=15))
     driver = toy.driver()
     begin = time.monotonic()
     error = toy.error(name, timeout=25.0)
     assert isinstance(error, DeadlineExceeded)
     assert error.reason == "OPERATION_DEADLINE"
     wait_gone(driver, 5.0)
-    assert time.monotonic() - begin < 15.0
+    assert time.monotonic() - begin < patient(15.0)
 
 
 def test_a_deadline_stops_work_that_never_looks(toy: Toy) -> None:
-    name = toy.start("Stubborn", deadline=timedelta(seconds=4))
+    name = toy.start("Stubborn", deadline=timedelta(seconds=15))
     driver = toy.driver()
     assert isinstance(toy.error(name, timeout=25.0), DeadlineExceeded)
     wait_gone(driver, 5.0)

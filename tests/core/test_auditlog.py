@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import patient, wait_for
 
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.auditlog import AuditLog, AuditSettings, Event, HeadStore, Keys, Report, load_keys, verify
@@ -184,7 +185,7 @@ def test_a_file_that_may_not_grow_refuses_records_and_goes_on_later(tmp_path: Pa
     assert judge(tmp_path, heads=False).intact
     process.stdin.write(b"\n")
     process.stdin.close()
-    assert process.wait(20) == 0
+    assert process.wait(patient(20)) == 0
     report = judge(tmp_path)
     assert report.intact
     assert not report.findings
@@ -402,9 +403,7 @@ def test_a_disk_that_does_not_keep_what_it_took_is_not_believed(tmp_path: Path, 
     with pytest.raises(Unavailable):
         log.sync(log.append(EVENT))
     monkeypatch.setattr(os, "fsync", real)
-    until = time.monotonic() + 20
-    while not log.chain and time.monotonic() < until:
-        time.sleep(0.05)
+    wait_for(lambda: log.chain)
     log.sync(log.append(EVENT))
     log.close()
     assert judge(tmp_path).intact
@@ -453,7 +452,7 @@ def test_nothing_but_identifiers_gets_into_the_log(tmp_path: Path) -> None:
         log.append(Event("call", "a.B/C", used={"display_name": secret}))
     log.close()
     data = the_file(tmp_path).read_text()
-    assert not any(word in data for word in ("Jane", "Doe", "1957"))
+    assert not any(word in data for word in ("Jane", "Doe", "1957-03"))
     record = json.loads(data.splitlines()[1])
     assert record["roles"] == ["reader"]
     assert record["used"] == {"model": "models/m"}

@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from waiting import patient
 
 from oteo_core.auditlog import AuditLog, AuditSettings, Event
 from oteo_core.auditlog.command import main
@@ -93,7 +94,7 @@ class Repository:
     def numbers(self, count: int) -> list[int]:
         """Wait for so many messages, and give the numbers of their records."""
         with self.changed:
-            assert self.changed.wait_for(lambda: len(self.messages) >= count, 20), len(self.messages)
+            assert self.changed.wait_for(lambda: len(self.messages) >= count, patient(20)), len(self.messages)
             return [int(re.findall(rb'ParticipantObjectID="door/(\d+)"', message)[0]) for message in self.messages]
 
     def cut(self) -> None:
@@ -177,7 +178,7 @@ def test_what_a_broken_connection_may_have_lost_is_sent_again(tmp_path: Path, lo
     follower.send_new()
     follower.close()
     with repository.changed:
-        assert repository.changed.wait_for(lambda: last in repository.numbers(0), 20)
+        assert repository.changed.wait_for(lambda: last in repository.numbers(0), patient(20))
     assert set(repository.numbers(0)) == set(range(last + 1)), "none is left out"
 
 

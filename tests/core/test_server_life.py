@@ -22,6 +22,7 @@ from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from live_server import live_server
+from waiting import patient, wait_for
 
 from oteo_core.errors import FailedPrecondition, Unavailable
 from oteo_core.server import build_server, sync_channel
@@ -55,7 +56,7 @@ def _settings(tmp_path, **more):
     return CoreSettings(home=tmp_path, **{"token": TOKEN, **more})
 
 
-def _get(channel, name="x", timeout=10):
+def _get(channel, name="x", timeout=60):
     return dataset_pb2_grpc.DatasetServiceStub(channel).GetDataset(dataset_pb2.GetDatasetRequest(name=f"datasets/{name}"), timeout=timeout)
 
 
@@ -63,9 +64,9 @@ def test_health_needs_no_token_and_knows_each_service(tmp_path):
     with live_server(_settings(tmp_path), register) as server, grpc.insecure_channel(server.address) as plain:
         stub = health_pb2_grpc.HealthStub(plain)
         for name in ("", SERVICE):
-            assert stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=5).status == health_pb2.HealthCheckResponse.SERVING
+            assert stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=60).status == health_pb2.HealthCheckResponse.SERVING
         with pytest.raises(grpc.RpcError) as caught:
-            stub.Check(health_pb2.HealthCheckRequest(service="no.Such"), timeout=5)
+            stub.Check(health_pb2.HealthCheckRequest(service="no.Such"), timeout=60)
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
@@ -89,24 +90,22 @@ def test_draining_lets_a_call_in_flight_end_and_says_not_serving(tmp_path):
         def watch():
             with grpc.insecure_channel(server.address) as plain:
                 try:
-                    for answer in health_pb2_grpc.HealthStub(plain).Watch(health_pb2.HealthCheckRequest(service=SERVICE), timeout=10):
+                    for answer in health_pb2_grpc.HealthStub(plain).Watch(health_pb2.HealthCheckRequest(service=SERVICE), timeout=60):
                         seen.append(answer.status)
                 except grpc.RpcError:
                     return
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        end = time.monotonic() + 10
-        while not seen and time.monotonic() < end:
-            time.sleep(0.01)
+        wait_for(lambda: seen, 10, pause=0.01)
         Datasets.began.clear()
         stub = dataset_pb2_grpc.DatasetServiceStub(channel)
-        call = stub.GetDataset.future(dataset_pb2.GetDatasetRequest(name="datasets/slow"), timeout=10)
-        assert Datasets.began.wait(5)
-        stopped = server.stop(grace=2.0)
-        assert call.result(5).name == "datasets/slow"
-        stopped.result(10)
-        watcher.join(10)
+        call = stub.GetDataset.future(dataset_pb2.GetDatasetRequest(name="datasets/slow"), timeout=60)
+        assert Datasets.began.wait(patient(5))
+        stopped = server.stop(grace=5.0)
+        assert call.result(patient(5)).name == "datasets/slow"
+        stopped.result(patient(10))
+        watcher.join(patient(10))
         assert seen == [health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING]
         with pytest.raises(grpc.RpcError) as caught:
             _get(channel, timeout=2)
@@ -127,7 +126,7 @@ def test_a_taken_port_is_said_plainly(tmp_path):
             build_server(settings, service="test", register=register, listen=server.address)
 
         with pytest.raises(Unavailable, match=server.address):
-            server.run(second()).result(10)
+            server.run(second()).result(patient(10))
 
 
 def test_anonymous_servers_are_possible_when_asked_for(tmp_path):
@@ -217,7 +216,7 @@ from oteo_protos.augment.v1 import dataset_pb2, dataset_pb2_grpc
 
 class Datasets(dataset_pb2_grpc.DatasetServiceServicer):
     def GetDataset(self, request, context):
-        time.sleep(0.8 if request.name == "datasets/slow" else 0)
+        time.sleep(2.0 if request.name == "datasets/slow" else 0)
         return dataset_pb2.Dataset(name=request.name)
 
 def register(server):
@@ -243,30 +242,34 @@ def test_sigterm_drains_the_process_and_metrics_tell_of_its_calls(tmp_path):
     try:
         settings = _settings(tmp_path)
         with sync_channel(f"127.0.0.1:{port}", settings) as channel:
-            grpc.channel_ready_future(channel).result(30)
+            grpc.channel_ready_future(channel).result(patient(30))
             stub = dataset_pb2_grpc.DatasetServiceStub(channel)
             assert _get(channel).name == "datasets/x"
             with pytest.raises(grpc.RpcError):
-                stub.GetDataset(dataset_pb2.GetDatasetRequest(name="no"), timeout=5)
-            with urllib.request.urlopen(f"http://127.0.0.1:{metrics}/metrics", timeout=5) as page:
-                text = page.read().decode()
+                stub.GetDataset(dataset_pb2.GetDatasetRequest(name="no"), timeout=60)
+
+            def told():
+                with urllib.request.urlopen(f"http://127.0.0.1:{metrics}/metrics", timeout=60) as page:
+                    return page.read().decode()
+
+            text = told()
             method = f'method="/{SERVICE}/GetDataset"'
             assert f'oteo_rpc_handled_total{{code="OK",{method}}} 1.0' in text
             assert f'oteo_rpc_handled_total{{code="INVALID_ARGUMENT",{method}}} 1.0' in text
             assert "oteo_rpc_seconds_bucket{le=" in text
             assert f"oteo_rpc_in_flight{{{method}}} 0.0" in text
-            call = stub.GetDataset.future(dataset_pb2.GetDatasetRequest(name="datasets/slow"), timeout=10)
-            time.sleep(0.2)
+            call = stub.GetDataset.future(dataset_pb2.GetDatasetRequest(name="datasets/slow"), timeout=60)
+            wait_for(lambda: f"oteo_rpc_in_flight{{{method}}} 1.0" in told(), pause=0.01)
             process.send_signal(signal.SIGTERM)
-            assert call.result(5).name == "datasets/slow"
-        out, log = process.communicate(timeout=15)
+            assert call.result(patient(5)).name == "datasets/slow"
+        out, log = process.communicate(timeout=patient(15))
         assert process.returncode == 0, log
         assert out == "hook\n"
         assert [word for word in ("serving", "draining", "stopped") if f'"event": "{word}"' in log] == ["serving", "draining", "stopped"]
     finally:
         if process.poll() is None:
             process.kill()
-            process.wait(10)
+            process.wait(patient(10))
 
 
 def test_a_page_token_is_bound_to_its_query():

@@ -57,6 +57,6 @@ def served(calls: Calls, tmp_path_factory: pytest.TempPathFactory) -> Served:
     getattr(request, "import").CopyFrom(source)
     request.request_id = str(uuid.uuid4())
     began = time.monotonic()
-    operation = calls.wait(calls.pipelines.RunPipeline(request), seconds=BUDGET_SECONDS + 200)
+    operation = calls.wait(calls.pipelines.RunPipeline(request), seconds=BUDGET_SECONDS)
     response: Any = calls.result(operation)
     return Served(drawn, response, unpack(operation.metadata), time.monotonic() - began, BUDGET_SECONDS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 import bad_inputs
 import pytest
 from gateway_calls import Calls
+from waiting import patient, wait_for
 
 from oteo_local.ports import free_port
 from oteo_protos.augment.v1 import dataset_pb2
@@ -74,12 +74,14 @@ def services(stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallS
             process = subprocess.Popen(
                 [sys.executable, "-m", f"oteo_{name}"], env={**environment, "OTEO_LISTEN": address}, stdout=log, stderr=log
             )
-            ending.callback(process.wait, 20)
+            ending.callback(process.wait, patient(20))
             ending.callback(process.terminate)
-        limit = time.monotonic() + 60
-        while not (grpc_health(augment) and grpc_health(gateway)):
-            assert time.monotonic() < limit, (tmp_path / "augment.log").read_text() + (tmp_path / "gateway.log").read_text()
-            time.sleep(0.2)
+        wait_for(
+            lambda: grpc_health(augment) and grpc_health(gateway),
+            60,
+            said=lambda: (tmp_path / "augment.log").read_text() + (tmp_path / "gateway.log").read_text(),
+            pause=0.2,
+        )
         calls = Calls(gateway, stack.token)
         ending.callback(calls.close)
         yield SmallStore(mount, calls)

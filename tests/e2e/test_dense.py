@@ -68,7 +68,7 @@ def run(calls, folder: Path, seconds: int) -> pipeline_pb2.RunPipelineResponse:
     name = f"discs-{uuid.uuid4().hex[:6]}"
     request = pipeline_pb2.RunPipelineRequest(pipeline_id=name, budget={"seconds": seconds}, request_id=str(uuid.uuid4()))
     getattr(request, "import").CopyFrom(dataset_pb2.ImportDatasetRequest(source_uri=str(folder), dataset_id=name))
-    operation = calls.wait(calls.pipelines.RunPipeline(request), seconds=seconds + 240)
+    operation = calls.wait(calls.pipelines.RunPipeline(request), seconds=90)
     return calls.result(operation)
 
 
@@ -106,7 +106,7 @@ def test_boxes_from_a_folder_to_answers(calls, tmp_path):
 
     # Judged again by request, it is as good as its package says: the same images, the same graph.
     operation = calls.automl.EvaluateModel(automl_pb2.EvaluateModelRequest(name=model.name, dataset=response.dataset.name))
-    judged = calls.result(calls.wait(operation, seconds=240))
+    judged = calls.result(calls.wait(operation, seconds=80))
     again = {metric.name: metric.value for metric in judged.metrics if not metric.class_name}
     assert again["map50"] == pytest.approx({m.name: m.value for m in model.metrics if not m.class_name}["map50"], abs=0.01)
 
@@ -115,7 +115,7 @@ def test_boxes_from_a_folder_to_answers(calls, tmp_path):
     operation = calls.automl.ExportModel(
         automl_pb2.ExportModelRequest(name=model.name, format=automl_pb2.MODEL_FORMAT_TRITON, destination_uri=str(destination))
     )
-    calls.result(calls.wait(operation, seconds=120))
+    calls.result(calls.wait(operation, seconds=40))
     files = [str(path.relative_to(destination)) for path in destination.rglob("*") if path.is_file()]
     archives = [name for path in destination.rglob("*.zip") for name in zipfile.ZipFile(path).namelist()]
     assert any(name.endswith("1/model.onnx") for name in files + archives)

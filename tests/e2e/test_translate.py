@@ -39,11 +39,11 @@ def translator(served, calls, dark) -> pb.Translator:
         home_dataset=model.dataset, shifted_dataset=dark, model=model.name, methods=["moments", "reinhard"], display_name="Lamp"
     )
     request.budget.FromSeconds(90)
-    return calls.result(calls.translate.TrainTranslator(request), seconds=200).translator
+    return calls.result(calls.translate.TrainTranslator(request), seconds=60).translator
 
 
 def test_another_lamp_is_noticed(served, calls, dark):
-    found = calls.result(calls.translate.MeasureShift(pb.MeasureShiftRequest(model=served.response.model.name, dataset=dark)), seconds=200)
+    found = calls.result(calls.translate.MeasureShift(pb.MeasureShiftRequest(model=served.response.model.name, dataset=dark)), seconds=60)
     assert found.kind in (pb.SHIFT_KIND_COVARIATE, pb.SHIFT_KIND_BOTH)
     assert {test.feature for test in found.tests} >= {"intensity", "output", "embedding"}
     assert len(found.extreme_samples) == 10

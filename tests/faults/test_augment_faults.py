@@ -6,7 +6,6 @@ import hashlib
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.protobuf.message import Message
 from import_sources import picture
 from live_server import live_server
+from waiting import patient, wait_for
 
 from oteo_augment.augmentation import augment_dataset, plan_from_request
 from oteo_augment.service import Augment
@@ -71,34 +71,26 @@ class World:
     augment: augment_pb2_grpc.AugmentServiceStub
     operations: operations_pb2_grpc.OperationsStub
 
-    def end(self, name: str, response: Message, seconds: float = 150.0) -> None:
+    def end(self, name: str, response: Message) -> None:
         """Wait for an operation and read its response."""
-        limit = time.monotonic() + seconds
-        while time.monotonic() < limit:
-            operation = self.operations.GetOperation(operations_pb2.GetOperationRequest(name=name))
-            if operation.done:
-                assert operation.response.Unpack(response), operation.error
-                return
-            time.sleep(0.1)
-        raise AssertionError(f"{name} has not ended")
+        request = operations_pb2.GetOperationRequest(name=name)
+        wait_for(lambda: self.operations.GetOperation(request).done, 50, said=lambda: name, pause=0.1)
+        operation = self.operations.GetOperation(request)
+        assert operation.response.Unpack(response), operation.error
 
     def files(self, name: str, below: str) -> list[str]:
         """Give the files of an operation below one of its folders."""
         return [entry.path for entry in self.store.iter(f"{name}/{below}")]
 
-    def kill(self, name: str, attempt: int, when: Callable[[], bool], seconds: float = 90.0) -> None:
+    def kill(self, name: str, attempt: int, when: Callable[[], bool]) -> None:
         """SIGKILL an attempt's process as soon as something holds."""
-        limit = time.monotonic() + seconds
         marks = ["oteo_augment.job", name.removeprefix("operations/"), str(attempt)]
-        while time.monotonic() < limit:
-            if when():
-                for process in psutil.process_iter(["cmdline"]):
-                    if (process.info["cmdline"] or [])[-3:] == marks:
-                        os.kill(process.pid, signal.SIGKILL)
-                        return
-                raise AssertionError(f"attempt {attempt} of {name} is not running any more")
-            time.sleep(0.005)
-        raise AssertionError(f"attempt {attempt} of {name} never got that far")
+        wait_for(when, 30, said=lambda: f"attempt {attempt} of {name} never got that far", pause=0.005)
+        for process in psutil.process_iter(["cmdline"]):
+            if (process.info["cmdline"] or [])[-3:] == marks:
+                os.kill(process.pid, signal.SIGKILL)
+                return
+        raise AssertionError(f"attempt {attempt} of {name} is not running any more")
 
     def attempts(self, name: str, metadata: Message) -> int:
         """Give how often an operation was begun."""
@@ -118,7 +110,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         head.start()
         augment = Augment(settings, RayJobRunner(head.address, head.token_path))
         with live_server(settings, augment.register) as server:
-            server.run(augment.start()).result(30)
+            server.run(augment.start()).result(patient(30))
             channel = sync_channel(server.address, settings)
             yield World(
                 settings,
@@ -128,7 +120,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
                 operations_pb2_grpc.OperationsStub(channel),
             )
             channel.close()
-            server.run(augment.stop()).result(30)
+            server.run(augment.stop()).result(patient(30))
     finally:
         head.stop()
 

@@ -17,6 +17,7 @@ import psutil
 import pytest
 from engines import TESTS, RayHead
 from toy_service import Toy, alive, wait_gone
+from waiting import patient, wait_for
 
 from oteo_core.jobs import RayJobRunner
 from oteo_core.settings import CoreSettings
@@ -86,7 +87,7 @@ def test_kill_of_the_head(toy: Toy, mortal_head: RayHead, away: float) -> None:
     # Ray's absence is no failure.
     assert not toy.get(name).done
     mortal_head.start()
-    assert toy.value(name, timeout=120)["total"] == 140
+    assert toy.value(name)["total"] == 140
     wait_gone(driver, 10.0)
     finished_once(toy, 8)
     published(toy, "datasets/head", 8)
@@ -96,7 +97,7 @@ def test_an_operation_begun_while_ray_is_away_runs_when_it_is_back(toy: Toy, mor
     mortal_head.kill()
     begin = time.monotonic()
     name = toy.start("Count", steps=2, seconds=0.1)
-    assert time.monotonic() - begin < 2.0
+    assert time.monotonic() - begin < 5.0
     gone = toy.start("Count", steps=2, seconds=0.1, request_id="other")
     time.sleep(3.0)
     assert not toy.get(name).done
@@ -127,7 +128,7 @@ def test_a_dead_job_that_ray_calls_running_is_started_again(toy: Toy, monkeypatc
     toy.wait_line("begin 2")
     # A frozen process is as silent as a dead one, and Ray cannot tell.
     os.kill(driver, signal.SIGSTOP)
-    toy.give_up_after(4.0)
+    toy.give_up_after(patient(1.5))
     assert toy.value(name)["total"] == 30
     assert toy.progress(name).attempt == 2
     wait_gone(driver, 15.0)
@@ -156,17 +157,14 @@ def test_kill_of_the_service_at_any_time(toy_settings: CoreSettings, mortal_head
     service = start_service(toy_settings, mortal_head, log)
     try:
         for delay in (0.0, 0.02, 0.5, 1.5):
-            limit = time.monotonic() + 30
-            while not watcher.store.page("toy", size=10):
-                assert time.monotonic() < limit, log.read_text()
-                time.sleep(0.01)
+            wait_for(lambda: watcher.store.page("toy", size=10), 30, said=log.read_text, pause=0.01)
             time.sleep(delay)
             service.kill()
             service.wait()
             service = start_service(toy_settings, mortal_head, log)
         rows = watcher.store.page("toy", size=10)
         assert len(rows) == 1
-        assert watcher.value(f"operations/{rows[0].id}", timeout=90)["total"] == 140
+        assert watcher.value(f"operations/{rows[0].id}")["total"] == 140
         assert watcher.progress(f"operations/{rows[0].id}").attempt == 1
         finished_once(watcher, 8, but=0)
         published(watcher, "datasets/served", 8)
@@ -186,7 +184,7 @@ def test_two_replicas_share_the_work(toy_settings: CoreSettings, mortal_head: Ra
         # The first one falls silent without letting go of its leases.
         one.manager.reconciler.once = lambda: None  # type: ignore[method-assign]
         for name in names:
-            assert two.value(name, timeout=60)["total"] == 1
+            assert two.value(name)["total"] == 1
             assert two.progress(name).attempt == 1
         # Either may be asked to cancel what the other began.
         other = two.start("Stubborn")

@@ -19,7 +19,7 @@ import pytest
 from gateway_processes import TOKEN, Gateways
 from gateway_support import CLASSES, deploy_model, picture, publish_model
 from steady_load import SteadyLoad
-from waiting import wait_for
+from waiting import patient, wait_for
 
 from oteo_core.artifacts import ArtifactStore
 from oteo_local import ports
@@ -30,7 +30,7 @@ from oteo_protos.type.v1 import image_pb2
 
 METADATA = (("authorization", f"Bearer {TOKEN}"),)
 PICTURES = {colour: picture(colour) for colour in CLASSES}
-PATIENT = 10.0
+PATIENT = patient(10)
 """Seconds that a caller waits for an answer."""
 
 
@@ -82,7 +82,7 @@ class Site:
 
     def start_triton(self, port: int) -> None:
         """Start, or start again, the replica of a port."""
-        self.tritons[port] = self.stack.enter_context(start(self.home / "model-repository", grpc_port=port))
+        self.tritons[port] = self.stack.enter_context(start(self.home / "model-repository", grpc_port=port, timeout=patient(30)))
 
 
 @contextmanager
@@ -114,7 +114,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     address = f"127.0.0.1:{ports.free_port()}"
     augment = Service(home, {**os.environ, "OTEO_HOME": str(home), "OTEO_TOKEN": TOKEN, "OTEO_LISTEN": address})
     with ExitStack() as stack:
-        tritons = {port: stack.enter_context(start(home / "model-repository", grpc_port=port)) for port in replicas}
+        tritons = {port: stack.enter_context(start(home / "model-repository", grpc_port=port, timeout=patient(30))) for port in replicas}
         augment.up()
         stack.callback(augment.kill)
         urls = ",".join(f"127.0.0.1:{port}" for port in replicas)
@@ -159,12 +159,12 @@ def test_a_gateway_process_is_killed(site: Site) -> None:
 
 def test_a_service_is_killed(site: Site) -> None:
     with SteadyLoad(site.gateways.address, ask_augment) as load, SteadyLoad(site.gateways.address, predict, callers=2) as others:
-        load.wait_good(seconds=90)
+        load.wait_good(seconds=30)
         moment = time.monotonic()
         site.augment.kill()
         wait_for(lambda: any(outcome.code == "UNAVAILABLE" for outcome in load.since(moment)))
         site.augment.up()
-        load.wait_good(1, seconds=90)
+        load.wait_good(1, seconds=30)
         back = time.monotonic()
         recovered = load.wait_good(60)
         others.wait_good()
@@ -218,7 +218,7 @@ class Wire:
 
 
 def _run(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True, timeout=20)
+    subprocess.run(command, check=True, capture_output=True, timeout=patient(20))
 
 
 @pytest.fixture

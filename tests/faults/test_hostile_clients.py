@@ -24,7 +24,7 @@ from gateway_support import CLASSES, deploy_model, picture, publish_model
 from google.rpc import status_pb2
 from onnx import TensorProto, helper
 from steady_load import SteadyLoad
-from waiting import wait_for
+from waiting import patient, wait_for
 
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.errors import from_status
@@ -111,13 +111,13 @@ def question(number: int, deployment: str = "colours") -> inference_pb2.PredictR
 async def ask_slow(channel: grpc.aio.Channel, number: int, name: str) -> bool:
     """Ask for what takes the processor, under a name."""
     stub = inference_pb2_grpc.InferenceServiceStub(channel)
-    answer = await stub.Predict(question(number, "slow"), metadata=(*METADATA, ("x-oteo-caller", name)), timeout=30)
+    answer = await stub.Predict(question(number, "slow"), metadata=(*METADATA, ("x-oteo-caller", name)), timeout=patient(10))
     return answer.classification.decision == CLASSES[number % 3]
 
 
 async def predict(channel: grpc.aio.Channel, number: int) -> bool:
     """Ask as a well-behaved caller does."""
-    answer = await inference_pb2_grpc.InferenceServiceStub(channel).Predict(question(number), metadata=METADATA, timeout=20)
+    answer = await inference_pb2_grpc.InferenceServiceStub(channel).Predict(question(number), metadata=METADATA, timeout=patient(10))
     return answer.classification.decision == CLASSES[number % 3]
 
 
@@ -130,7 +130,7 @@ def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateways]:
     publish_model(store, "slow", graph=slow_model())
     publish_timed(store, "timed")
     with ExitStack() as stack:
-        triton = stack.enter_context(start(home / "model-repository"))
+        triton = stack.enter_context(start(home / "model-repository", timeout=patient(30)))
         running = Gateways(
             home, OTEO_TRITON_URLS=triton.address, OTEO_RECONCILE_SECONDS="0.3", OTEO_PREDICT_CONCURRENCY="8", OTEO_PREDICT_QUEUE="32"
         )
@@ -183,7 +183,7 @@ def header(name: str, value: str) -> bytes:
 
 def connect(port: int) -> socket.socket:
     """Open a connection as far as HTTP/2's settings."""
-    connection = socket.create_connection(("127.0.0.1", port), timeout=20)
+    connection = socket.create_connection(("127.0.0.1", port), timeout=patient(20))
     connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b""))
     return connection
 
@@ -205,9 +205,8 @@ def begin_call(connection: socket.socket, token: str, sent: bytes, announced: in
         connection.sendall(frame(0, 0, 1, message[at : at + 16_000]))
 
 
-def answered(connection: socket.socket, seconds: float = 20.0) -> bytes:
+def answered(connection: socket.socket) -> bytes:
     """Read until the server ends stream 1 or the connection, and give what it sent."""
-    connection.settimeout(seconds)
     data, at = b"", 0
     while part := connection.recv(65_536):
         data += part
@@ -313,7 +312,7 @@ def publish_timed(store: ArtifactStore, name: str) -> None:
 async def ask_timed(channel: grpc.aio.Channel, number: int) -> bool:
     """Ask as a ward does, whose name is not the flood's."""
     stub = inference_pb2_grpc.InferenceServiceStub(channel)
-    answer = await stub.Predict(question(number, "timed"), metadata=(*METADATA, ("x-oteo-caller", "ward")), timeout=20)
+    answer = await stub.Predict(question(number, "timed"), metadata=(*METADATA, ("x-oteo-caller", "ward")), timeout=patient(10))
     return answer.classification.decision == CLASSES[number % 3]
 
 

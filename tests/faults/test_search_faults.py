@@ -8,7 +8,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from engines import RayHead
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from live_server import live_server
 from training_runs import Home
+from waiting import patient, wait_for
 
 from oteo_automl.service import AutoML
 from oteo_automl.settings import AutoMLSettings
@@ -34,9 +35,6 @@ pytestmark = pytest.mark.slow
 
 BUDGET = int(os.environ.get("OTEO_TEST_BUDGET", "75"))
 """Seconds of each training; a busy machine may raise it: processes that import PyTorch take their time out of it."""
-
-PATIENCE = 240.0
-"""Seconds beyond the budget until a test gives up: processes that start anew on a busy machine."""
 
 COUNTS = {"lying": (60, 20, 10), "standing": (60, 20, 10), "slanting": (60, 20, 10)}
 
@@ -63,16 +61,13 @@ class World:
         assert isinstance(found, automl_pb2.TrainModelMetadata)
         return found
 
-    def end(self, name: str, model: str, seconds: float) -> ModelPackage:
+    def end(self, name: str, model: str) -> ModelPackage:
         """Wait for a training's end; give what it published."""
-        limit = time.monotonic() + seconds
-        while time.monotonic() < limit:
-            operation = self.operations.GetOperation(operations_pb2.GetOperationRequest(name=name))
-            if operation.done:
-                assert not operation.HasField("error"), operation.error
-                return read_model(self.store, f"models/{model}")
-            time.sleep(0.3)
-        raise AssertionError(f"{name} has not ended: {self.metadata(name)}")
+        request = operations_pb2.GetOperationRequest(name=name)
+        wait_for(lambda: self.operations.GetOperation(request).done, BUDGET, said=lambda: f"{name}: {self.metadata(name)}", pause=0.3)
+        operation = self.operations.GetOperation(request)
+        assert not operation.HasField("error"), operation.error
+        return read_model(self.store, f"models/{model}")
 
     def results(self, name: str) -> dict[str, bytes]:
         """Give the results of all pieces that have finished."""
@@ -104,23 +99,13 @@ class World:
         return found
 
 
-def until(what: Callable[[], Any], seconds: float = PATIENCE, pause: float = 0.05) -> Any:
-    """Wait until something is true; give it."""
-    limit = time.monotonic() + seconds
-    while time.monotonic() < limit:
-        if found := what():
-            return found
-        time.sleep(pause)
-    raise AssertionError("it never came so far")
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     head = RayHead(tmp_path_factory.mktemp("ray"), cpus=2)
     folder = tmp_path_factory.mktemp("automl")
     environment = TritonEnvironment(default_prefix())
     environment.build()
-    with triton.start(environment=environment) as running:
+    with triton.start(environment=environment, timeout=patient(30)) as running:
         settings = AutoMLSettings(
             home=folder,
             artifacts=f"file://{folder}/artifacts",
@@ -138,7 +123,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             head.start()
             automl = AutoML(settings, RayJobRunner(head.address, head.token_path))
             with live_server(settings, automl.register) as server:
-                server.run(automl.start()).result(30)
+                server.run(automl.start()).result(patient(30))
                 channel = sync_channel(server.address, settings)
                 yield World(
                     home.store,
@@ -148,7 +133,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
                     head,
                 )
                 channel.close()
-                server.run(automl.stop()).result(30)
+                server.run(automl.stop()).result(patient(30))
         finally:
             head.stop()
 
@@ -160,16 +145,16 @@ def test_the_driver_is_killed_at_five_random_moments(world: World) -> None:
     finished: dict[str, bytes] = {}
     spent = 0.0
     for attempt in range(1, 6):
-        driver = until(lambda attempt=attempt: world.driver(name, attempt))
+        driver = wait_for(lambda attempt=attempt: world.driver(name, attempt), 60)
         if attempt == 1:
-            until(lambda: world.results(name))
+            wait_for(lambda: world.results(name), 60)
         time.sleep(rng.uniform(0.5, 9.0))
         finished |= world.results(name)
         now = world.spent(name)
         os.kill(driver.pid, signal.SIGKILL)
         assert now >= spent, "the clock was set back"
         spent = now
-    package = world.end(name, "killed", seconds + PATIENCE)
+    package = world.end(name, "killed")
     results = world.results(name)
     assert {path: results[path] for path in finished} == finished, "a finished piece was trained again"
     assert world.metadata(name).progress.attempt == 6
@@ -180,7 +165,7 @@ def test_the_driver_is_killed_at_five_random_moments(world: World) -> None:
 def test_two_searches_at_once_keep_their_deadlines(world: World) -> None:
     seconds = BUDGET
     names = {model: world.train(model, seconds) for model in ("first", "second")}
-    packages = {model: world.end(name, model, seconds + PATIENCE) for model, name in names.items()}
+    packages = {model: world.end(name, model) for model, name in names.items()}
     for model, package in packages.items():
         assert package.training_time <= 1.10 * seconds, f"{model} took {package.training_time:.1f} s"
         # Neither kept the other from its turn.
@@ -192,10 +177,10 @@ def test_a_trial_whose_worker_is_killed_for_its_memory_is_tried_again_with_half_
     name = world.train("hungry", seconds, candidates=["classical-logistic", "timm-resnet10t"])
     # The kernel's killer ends it, and once more where it is tried again.
     for _ in range(2):
-        worker = until(lambda: world.workers("train_network"))[0]
+        worker = wait_for(lambda: world.workers("train_network"), 60)[0]
         worker.kill()
-        worker.wait(10)
-    package = world.end(name, "hungry", seconds + PATIENCE)
+        worker.wait(patient(10))
+    package = world.end(name, "hungry")
     trial = next(one for one in package.trials if one.candidate == "timm-resnet10t")
     assert "needed too much memory with a batch of 32; tried again with 16" in trial.message
     assert package.training_time <= 1.10 * seconds

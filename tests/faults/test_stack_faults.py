@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import uuid
@@ -14,6 +15,8 @@ import psutil
 import pytest
 from gateway_calls import Calls
 from google.longrunning import operations_pb2
+from toy_service import alive
+from waiting import patient, wait_for
 
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.images import encode_png
@@ -31,8 +34,6 @@ pytestmark = pytest.mark.stack
 
 BUDGET_SECONDS = int(os.environ.get("OTEO_TEST_BUDGET", "90"))
 """Of each training; a busy machine may raise it."""
-PATIENCE = 300.0
-"""Seconds beyond the budget: a part that is started again on a loaded machine, and the work that is done again."""
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def served(calls: Calls, tmp_path_factory: pytest.TempPathFactory) -> pipeline_p
     request.train.candidates.append("classical-logistic")
     source = dataset_pb2.ImportDatasetRequest(source_uri=str(drawn.folder), dataset_id=identity, split={"group_pattern": GROUP_PATTERN})
     getattr(request, "import").CopyFrom(source)
-    response = calls.result(calls.pipelines.RunPipeline(request), seconds=BUDGET_SECONDS + PATIENCE)
+    response = calls.result(calls.pipelines.RunPipeline(request), seconds=BUDGET_SECONDS)
     assert isinstance(response, pipeline_pb2.RunPipelineResponse)
     return response
 
@@ -72,7 +73,9 @@ class Training:
 
     def get(self) -> operations_pb2.Operation:
         """Give the operation; asked again while the gateway is away."""
-        return patiently(lambda: self.calls.operations.GetOperation(operations_pb2.GetOperationRequest(name=self.name), timeout=10))
+        return patiently(
+            lambda: self.calls.operations.GetOperation(operations_pb2.GetOperationRequest(name=self.name), timeout=patient(10))
+        )
 
     def progress(self) -> report_pb2.Progress:
         """Give the operation's progress."""
@@ -86,59 +89,53 @@ class Training:
 
     def wait_trials(self, count: int = 1) -> None:
         """Wait until so many pieces have finished since the last call, and remember all of them."""
-        limit = time.monotonic() + PATIENCE
         wanted = len(self.finished) + count
-        while len(self.results()) < wanted:
+
+        def enough() -> bool:
+            if len(self.results()) >= wanted:
+                return True
             operation = self.get()
             assert not operation.done, f"it ended too early: {operation}"
-            assert time.monotonic() < limit, f"no {wanted} pieces of trials after {PATIENCE} s: {unpack(operation.metadata)}"
-            time.sleep(0.2)
+            return False
+
+        wait_for(enough, 50, said=lambda: f"{len(self.results())} of {wanted} pieces of trials: {self.progress()}", pause=0.2)
         self.finished = self.results()
 
     def driver(self) -> psutil.Process:
         """Give the process of the job's newest attempt."""
         identity = self.name.removeprefix("operations/")
-        limit = time.monotonic() + 60
-        while time.monotonic() < limit:
-            for process in self.stack.processes("ray"):
-                try:
-                    line = process.cmdline()
-                except psutil.Error:
-                    continue
-                if "oteo_automl.job" in line and identity in line:
-                    return process
-            time.sleep(0.1)
-        raise AssertionError(f"no driver of {identity}")
+        return self._process(lambda line: "oteo_automl.job" in line and identity in line)
 
     def worker(self) -> psutil.Process:
         """Give a Ray worker that works on a trial."""
-        limit = time.monotonic() + 60
-        while time.monotonic() < limit:
+        others = ("IDLE", "Agent", "Supervisor")
+        return self._process(lambda line: line[:1] and line[0].startswith("ray::") and not any(word in " ".join(line) for word in others))
+
+    def _process(self, wanted: Callable[[list[str]], Any]) -> psutil.Process:
+        """Wait for a process of Ray's by its command line."""
+
+        def find() -> psutil.Process | None:
             for process in self.stack.processes("ray"):
-                try:
-                    title = " ".join(process.cmdline())
-                except psutil.Error:
-                    continue
-                if title.startswith("ray::") and "IDLE" not in title and "Agent" not in title and "Supervisor" not in title:
-                    return process
-            time.sleep(0.05)
-        raise AssertionError("no worker is at work")
+                with contextlib.suppress(psutil.Error):
+                    if wanted(process.cmdline()):
+                        return process
+            return None
+
+        return wait_for(find, 60)
 
     def ends_well(self) -> int:
         """Wait for the end and check it; give the number of attempts."""
-        limit = time.monotonic() + BUDGET_SECONDS + PATIENCE
-        while not (operation := self.get()).done:
-            assert time.monotonic() < limit, f"it has not ended: {unpack(operation.metadata)}"
-            time.sleep(0.5)
+        wait_for(lambda: self.get().done, BUDGET_SECONDS, said=self.progress, pause=0.5)
+        operation = self.get()
         assert not operation.HasField("error"), operation.error
         # The request's replay finds this operation, whatever was killed meanwhile.
-        assert patiently(lambda: self.calls.automl.TrainModel(self.request, timeout=10)).name == self.name
+        assert patiently(lambda: self.calls.automl.TrainModel(self.request, timeout=patient(10))).name == self.name
         results = self.results()
         assert {path: results[path] for path in self.finished} == self.finished, "a finished piece was trained again"
         model = f"models/{self.request.model_id}"
         assert self.store.is_file(f"{model}/package.json")
         assert not self.store.exists(f"{self.name}/staging")
-        assert self.calls.automl.GetModel(automl_pb2.GetModelRequest(name=model), timeout=10).name == model
+        assert self.calls.automl.GetModel(automl_pb2.GetModelRequest(name=model), timeout=patient(10)).name == model
         return int(self.progress().attempt)
 
 
@@ -147,26 +144,30 @@ def training(stack: Stack, calls: Calls, served: pipeline_pb2.RunPipelineRespons
     """Start a training; it does not outlive its test."""
     found = Training(stack, calls, served.dataset.name)
     yield found
-    patiently(lambda: calls.operations.CancelOperation(operations_pb2.CancelOperationRequest(name=found.name), timeout=10))
+    patiently(lambda: calls.operations.CancelOperation(operations_pb2.CancelOperationRequest(name=found.name), timeout=patient(10)))
 
 
-def patiently(call: Callable[[], Any], seconds: float = 60.0) -> Any:
+def patiently(call: Callable[[], Any]) -> Any:
     """Make a call, again while the server is away."""
-    limit = time.monotonic() + seconds
-    while True:
+    refusals: list[str] = []
+
+    def answer() -> tuple[Any] | None:
         try:
-            return call()
+            return (call(),)
         except grpc.RpcError as error:
-            if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED) or time.monotonic() > limit:
+            if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                 raise
-            time.sleep(0.3)
+            refusals.append(f"{error.code()}: {error.details()}")
+            return None
+
+    return wait_for(answer, 60, said=lambda: refusals[-1], pause=0.3)[0]
 
 
 def answers(calls: Calls, deployment: str) -> inference_pb2.PredictResponse:
     """Predict through a deployment, waiting until it is served again; nothing but predictions is called."""
     pixels, _, _ = draw_cell(3, seed=99)
     request = inference_pb2.PredictRequest(deployment=deployment, image=image_pb2.ImageSource(content=encode_png(pixels)))
-    found = patiently(lambda: calls.inference.Predict(request, timeout=10), seconds=90.0)
+    found = patiently(lambda: calls.inference.Predict(request, timeout=patient(10)))
     assert isinstance(found, inference_pb2.PredictResponse)
     return found
 
@@ -181,11 +182,8 @@ def kill(stack: Stack, part: str) -> None:
     pid = stack.pid(part)
     assert pid
     psutil.Process(pid).kill()
-    limit = time.monotonic() + 60
-    while stack.pid(part) in (0, pid):
-        assert time.monotonic() < limit, f"{part} is not started again"
-        time.sleep(0.1)
-    stack.wait_healthy(timeout=120)
+    wait_for(lambda: stack.pid(part) not in (0, pid), 60, said=lambda: f"{part} is not started again", pause=0.1)
+    stack.wait_healthy(timeout=patient(40))
 
 
 @pytest.mark.slow
@@ -210,7 +208,7 @@ def test_kill_of_the_driver_and_then_of_rays_head(
     training.wait_trials()
     driver = training.driver()
     driver.kill()
-    driver.wait(10)
+    driver.wait(patient(10))
     training.wait_trials()
     kill(stack, "ray")
     assert training.ends_well() == 3
@@ -243,26 +241,27 @@ def test_kill_of_the_pipelines_job_and_of_the_gateway(stack: Stack, calls: Calls
     getattr(request, "import").CopyFrom(source)
     name = calls.pipelines.RunPipeline(request).name
     seen: set[str] = set()
-    limit = time.monotonic() + BUDGET_SECONDS + 2 * PATIENCE
-    while True:
-        operation = patiently(lambda: calls.operations.GetOperation(operations_pb2.GetOperationRequest(name=name), timeout=10))
+
+    def ended() -> operations_pb2.Operation | None:
+        operation = patiently(lambda: calls.operations.GetOperation(operations_pb2.GetOperationRequest(name=name), timeout=patient(10)))
         if operation.done:
-            break
-        assert time.monotonic() < limit, unpack(operation.metadata)
+            return operation
         metadata: Any = unpack(operation.metadata)
         stage = metadata.progress.stage
         if stage and stage not in seen:
             seen.add(stage)
             for process in stack.processes("ray"):
-                if "oteo_gateway.job" in process.cmdline():
-                    process.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if "oteo_gateway.job" in process.cmdline():
+                        process.kill()
             if "train" in stage:
                 kill(stack, "gateway")
-        time.sleep(0.2)
-    response: Any = calls.result(operation)
+        return None
+
+    response: Any = calls.result(wait_for(ended, BUDGET_SECONDS, said=lambda: seen, pause=0.2))
     assert response.model.name == f"models/{identity}"
     assert answers(calls, response.deployment.name).model == response.model.name
-    models = patiently(lambda: calls.automl.ListModels(automl_pb2.ListModelsRequest(page_size=1000), timeout=10)).models
+    models = patiently(lambda: calls.automl.ListModels(automl_pb2.ListModelsRequest(page_size=1000), timeout=patient(10))).models
     assert sum(model.dataset == response.dataset.name for model in models) == 1
 
 
@@ -272,14 +271,14 @@ def test_a_cancelled_training_is_gone_within_five_seconds_and_leaves_nothing(
     training.wait_trials()
     driver = training.driver()
     begin = time.monotonic()
-    calls.operations.CancelOperation(operations_pb2.CancelOperationRequest(name=training.name), timeout=10)
+    calls.operations.CancelOperation(operations_pb2.CancelOperationRequest(name=training.name), timeout=patient(10))
     while not training.get().done:
         assert time.monotonic() - begin < 5.0
         time.sleep(0.05)
     assert time.monotonic() - begin < 5.0
-    assert not driver.is_running() or driver.status() == psutil.STATUS_ZOMBIE
+    assert not alive(driver.pid)
     assert training.progress().state == report_pb2.Progress.STATE_CANCELLED
     assert not training.store.exists(training.name)
     assert not training.store.exists(f"models/{training.request.model_id}")
-    listed = calls.automl.ListModels(automl_pb2.ListModelsRequest(page_size=1000), timeout=10).models
+    listed = calls.automl.ListModels(automl_pb2.ListModelsRequest(page_size=1000), timeout=patient(10)).models
     assert not [model for model in listed if model.name.endswith(training.request.model_id)]

@@ -15,7 +15,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-HANG_SECONDS = 60.0
+from waiting import patient
+
+HANG_SECONDS = patient(20)
 """A single small input that takes longer is a hang."""
 READY = b"ready"
 """The child's first line, once it has read every seed."""

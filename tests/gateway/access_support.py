@@ -30,7 +30,7 @@ from gateway_support import TOKEN, details_of
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
-from waiting import wait_for
+from waiting import patient, wait_for
 
 from oteo_local import ports
 from oteo_protos.gateway.v1 import identity_pb2, identity_pb2_grpc
@@ -263,7 +263,7 @@ class GatewayProcess:
         assert self.process.poll() is None, self.log[-3000:]
         with self.channel() as channel:
             try:
-                answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=1)
+                answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
             except grpc.RpcError:
                 return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
@@ -273,7 +273,7 @@ class GatewayProcess:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(30)
+            return self.process.wait(patient(30))
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
@@ -298,7 +298,7 @@ def bearing(token: str) -> tuple[tuple[str, str], ...]:
 def who(channel: grpc.Channel, token: str | None = None, *more: tuple[str, str]) -> identity_pb2.WhoAmIResponse:
     """Ask a gateway who the caller is."""
     metadata = (*(bearing(token) if token is not None else ()), *more)
-    return identity_pb2_grpc.IdentityServiceStub(channel).WhoAmI(identity_pb2.WhoAmIRequest(), metadata=metadata, timeout=20)
+    return identity_pb2_grpc.IdentityServiceStub(channel).WhoAmI(identity_pb2.WhoAmIRequest(), metadata=metadata, timeout=120)
 
 
 def refusal(channel: grpc.Channel, token: str | None = None) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from gateway_support import RunningGateway, picture
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.protobuf import field_mask_pb2
 from tritonclient.grpc import service_pb2, service_pb2_grpc
-from waiting import wait_for
+from waiting import patient, wait_for
 
 from oteo_core.artifacts import ArtifactStore
 from oteo_local import ports
@@ -39,7 +39,7 @@ class Replicas:
 
     def up(self, number: int) -> None:
         stack = contextlib.ExitStack()
-        self.running[number] = stack.enter_context(start(self.repository, grpc_port=self.ports[number]))
+        self.running[number] = stack.enter_context(start(self.repository, grpc_port=self.ports[number], timeout=patient(30)))
         self._stacks[number] = stack
 
     def kill(self, number: int) -> None:
@@ -79,24 +79,24 @@ class Site:
 
     def create(self, model: str, **values: object) -> operations_pb2.Operation:
         deployment = deployment_pb2.Deployment(models=[deployment_pb2.DeployedModel(model=f"models/{model}")])
-        return self.deployments.CreateDeployment(deployment_pb2.CreateDeploymentRequest(deployment=deployment, **values), timeout=10)
+        return self.deployments.CreateDeployment(deployment_pb2.CreateDeploymentRequest(deployment=deployment, **values), timeout=60)
 
     def serve(self, name: str, *parts: deployment_pb2.DeployedModel, **values: object) -> deployment_pb2.Deployment:
         """Deploy several models under a name, and wait until they answer."""
         deployment = deployment_pb2.Deployment(models=parts, **values)
         request = deployment_pb2.CreateDeploymentRequest(deployment_id=name, deployment=deployment)
-        return self.result(self.deployments.CreateDeployment(request, timeout=10))
+        return self.result(self.deployments.CreateDeployment(request, timeout=60))
 
     def update(self, name: str, *paths: str, etag: str = "", **values: object) -> operations_pb2.Operation:
         """Begin to change what is named."""
         deployment = deployment_pb2.Deployment(name=f"deployments/{name}", etag=etag, **values)
         request = deployment_pb2.UpdateDeploymentRequest(deployment=deployment, update_mask=field_mask_pb2.FieldMask(paths=paths))
-        return self.deployments.UpdateDeployment(request, timeout=10)
+        return self.deployments.UpdateDeployment(request, timeout=60)
 
     def rollback(self, name: str, generation: int = 0) -> operations_pb2.Operation:
         """Begin to put an earlier revision back."""
         request = deployment_pb2.RollbackDeploymentRequest(name=f"deployments/{name}", generation=generation)
-        return self.deployments.RollbackDeployment(request, timeout=10)
+        return self.deployments.RollbackDeployment(request, timeout=60)
 
     def result(self, operation: operations_pb2.Operation) -> deployment_pb2.Deployment:
         """Wait for an operation and give its deployment."""
@@ -108,22 +108,24 @@ class Site:
 
     def done(self, operation: operations_pb2.Operation, seconds: float = 30) -> operations_pb2.Operation:
         request = operations_pb2.GetOperationRequest(name=operation.name)
-        return wait_for(lambda: (found := self.operations.GetOperation(request, timeout=5)).done and found, seconds)
+        return wait_for(lambda: (found := self.operations.GetOperation(request, timeout=60)).done and found, seconds)
 
     def deploy(self, model: str) -> deployment_pb2.Deployment:
         return self.result(self.create(model))
 
     def get(self, name: str) -> deployment_pb2.Deployment:
-        return self.deployments.GetDeployment(deployment_pb2.GetDeploymentRequest(name=f"deployments/{name}"), timeout=5)
+        return self.deployments.GetDeployment(deployment_pb2.GetDeploymentRequest(name=f"deployments/{name}"), timeout=60)
 
     def delete(self, name: str) -> None:
-        self.deployments.DeleteDeployment(deployment_pb2.DeleteDeploymentRequest(name=f"deployments/{name}", allow_missing=True), timeout=5)
+        self.deployments.DeleteDeployment(
+            deployment_pb2.DeleteDeploymentRequest(name=f"deployments/{name}", allow_missing=True), timeout=60
+        )
 
     def predict(self, name: str, colour: str = "red") -> inference_pb2.PredictResponse:
         image = image_pb2.ImageSource(content=picture(colour))
-        return self.inference.Predict(inference_pb2.PredictRequest(deployment=f"deployments/{name}", image=image), timeout=10)
+        return self.inference.Predict(inference_pb2.PredictRequest(deployment=f"deployments/{name}", image=image), timeout=60)
 
     def index(self, number: int) -> dict[str, str]:
         with grpc.insecure_channel(self.replicas.addresses[number]) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-            return {model.name: model.state for model in stub.RepositoryIndex(service_pb2.RepositoryIndexRequest(), timeout=5).models}
+            return {model.name: model.state for model in stub.RepositoryIndex(service_pb2.RepositoryIndexRequest(), timeout=60).models}

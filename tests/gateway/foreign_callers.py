@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 from access_support import Authority, GatewayProcess, bearing, gateway_process
 from gateway_support import TOKEN, deploy_model, publish_model, settings_for
+from waiting import patient
 
 from oteo_core.artifacts import open_store
 from oteo_local.triton import start
@@ -25,7 +26,7 @@ def hospital_gateway(folder: Path) -> Iterator[dict[str, str]]:
     publish_model(open_store(settings_for(home)), "colours")
     credentials = grpc.ssl_channel_credentials(authority.ca.read_bytes())
     with (
-        start(home / "model-repository") as triton,
+        start(home / "model-repository", timeout=patient(30)) as triton,
         gateway_process(home, credentials, tls_cert=str(certificate), tls_key=str(key), triton_urls=triton.address) as gateway,
         gateway.channel() as channel,
     ):
@@ -41,4 +42,4 @@ def caller(gateway: GatewayProcess, authority: Authority) -> dict[str, str]:
 
 def run(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Run an example to its end."""
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=patient(40), check=False)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import grpc
@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.rpc import error_details_pb2, status_pb2
-from waiting import wait_for
+from waiting import patient, wait_for
 
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.images import InputPolicy
@@ -28,6 +28,7 @@ from oteo_gateway.service import Gateway
 from oteo_gateway.settings import GatewaySettings
 from oteo_protos.gateway.v1 import deployment_pb2, deployment_pb2_grpc
 
+T = TypeVar("T")
 TOKEN = "a-token-for-tests"
 CLASSES = ["red", "green", "blue"]
 
@@ -117,14 +118,14 @@ class Loop:
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
 
-    def run(self, coroutine: Coroutine[Any, Any, T], timeout: float = 60.0) -> T:
+    def run(self, coroutine: Coroutine[Any, Any, T], timeout: float = 300.0) -> T:
         """Run a coroutine there and give its result."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(timeout)
 
     def close(self) -> None:
         """Stop the loop."""
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(5)
+        self._thread.join(patient(5))
         self.loop.close()
 
 
@@ -233,10 +234,10 @@ def deploy_model(channel: grpc.Channel, model_id: str, metadata: tuple[tuple[str
     """Put a model into service as the deployment of its own name, and wait until it is."""
     wanted = deployment_pb2.Deployment(models=[deployment_pb2.DeployedModel(model=f"models/{model_id}")])
     request = deployment_pb2.CreateDeploymentRequest(deployment=wanted)
-    made = deployment_pb2_grpc.DeploymentServiceStub(channel).CreateDeployment(request, timeout=10, metadata=metadata)
+    made = deployment_pb2_grpc.DeploymentServiceStub(channel).CreateDeployment(request, timeout=60, metadata=metadata)
     operations, named = operations_pb2_grpc.OperationsStub(channel), operations_pb2.GetOperationRequest(name=made.name)
-    wait_for(lambda: operations.GetOperation(named, timeout=5, metadata=metadata).done, 60)
-    ended = operations.GetOperation(named, timeout=5, metadata=metadata)
+    wait_for(lambda: operations.GetOperation(named, timeout=60, metadata=metadata).done, 60)
+    ended = operations.GetOperation(named, timeout=60, metadata=metadata)
     assert ended.WhichOneof("result") == "response", ended.error.message
 
 
@@ -263,7 +264,7 @@ def deploy(channel: grpc.Channel, models: Sequence[str], variant: str = "") -> N
         part = deployment_pb2.DeployedModel(model=f"models/{name}", variant=variant or "MODEL_VARIANT_UNSPECIFIED")
         chosen = f"{name}-{variant.removeprefix('MODEL_VARIANT_').lower()}" if variant else ""
         asked = deployment_pb2.CreateDeploymentRequest(deployment_id=chosen, deployment=deployment_pb2.Deployment(models=[part]))
-        made = deployments.CreateDeployment(asked, timeout=10)
+        made = deployments.CreateDeployment(asked, timeout=60)
         request = operations_pb2.GetOperationRequest(name=made.name)
-        wait_for(lambda request=request: operations.GetOperation(request, timeout=5).done, 60)
-        assert operations.GetOperation(request, timeout=5).WhichOneof("result") == "response"
+        wait_for(lambda request=request: operations.GetOperation(request, timeout=60).done, 60)
+        assert operations.GetOperation(request, timeout=60).WhichOneof("result") == "response"

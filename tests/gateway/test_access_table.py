@@ -162,7 +162,7 @@ def asked_about(image: image_pb2.ImageSource) -> dict[str, Message]:
 
 def reason_of(channel: grpc.Channel, method: str, token: str, message: Message) -> str:
     try:
-        list(channel.stream_stream(method)(iter([message.SerializeToString()]), metadata=bearing(token), timeout=10))
+        list(channel.stream_stream(method)(iter([message.SerializeToString()]), metadata=bearing(token), timeout=60))
     except grpc.RpcError as error:
         return details_of(error)[0]
     return ""

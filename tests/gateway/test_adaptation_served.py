@@ -151,7 +151,7 @@ def lighter(site: Site, frozen: ModelPackage) -> TranslatorPackage:
 
 def ask(site: Site, name: str, pixels: np.ndarray, **values: object) -> inference_pb2.PredictResponse:
     image = image_pb2.ImageSource(content=encode_png(pixels))
-    return site.inference.Predict(inference_pb2.PredictRequest(deployment=f"deployments/{name}", image=image, **values), timeout=20)
+    return site.inference.Predict(inference_pb2.PredictRequest(deployment=f"deployments/{name}", image=image, **values), timeout=120)
 
 
 def probabilities(answer: inference_pb2.PredictResponse) -> list[float]:

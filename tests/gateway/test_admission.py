@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from gateway_support import picture, publish_model
 from prometheus_client import REGISTRY
+from waiting import patient
 
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets.named_images import ImageStore
@@ -68,9 +69,9 @@ def test_one_who_cannot_be_answered_in_time_is_refused_at_once() -> None:
         refused = await places.refusal(left=foretold / 2)
         assert refused.reason == "NOT_IN_TIME"
         assert refused.retry_after
-        patient = await places.take(left=60 * foretold)
+        waits = await places.take(left=60 * foretold)
         assert places.admission.waiting == 2
-        assert not patient.done()
+        assert not waits.done()
         await places.end()
         assert places.admission.expected_wait() == 0
 
@@ -181,19 +182,19 @@ def test_nothing_is_decoded_for_callers_who_have_gone(tmp_path: Path, monkeypatc
         def counted(query: Query, routes: Routes) -> Any:
             decoded.append(query.deployment_id)
             begun.set()
-            gate.wait(10)
+            gate.wait(patient(10))
             return prepare(query, routes)
 
         monkeypatch.setattr(predictor, "_prepare", counted)
         queries = [Query(name, content=picture("red")) for name in ("decoding", "to-decode", "to-decode-2", "waiting", "stays")]
         tasks = [asyncio.create_task(predictor.predict(query, lambda: None)) for query in queries]
-        await asyncio.to_thread(begun.wait, 20)
+        await asyncio.to_thread(begun.wait, patient(20))
         # One is being decoded, two have places and wait for the thread, two wait for places.
         for task in tasks[:4]:
             task.cancel()
         await _turn()
         gate.set()
-        await asyncio.wait_for(calls.called.wait(), 20)
+        await asyncio.wait_for(calls.called.wait(), patient(20))
         tasks[4].cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         assert decoded == ["decoding", "stays"]

@@ -17,7 +17,7 @@ from typing import Any
 
 import grpc
 from gateway_support import TOKEN, picture, publish_model
-from waiting import wait_for
+from waiting import patient, wait_for
 
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.auditlog import HeadStore, load_keys, verify
@@ -50,7 +50,7 @@ def gateway(home: Path, triton: str) -> Iterator[tuple[grpc.Channel, subprocess.
         process = subprocess.Popen([sys.executable, "-m", "oteo_gateway"], env=environment, stdout=log, stderr=log)
     channel = grpc.insecure_channel(address)
     try:
-        grpc.channel_ready_future(channel).result(60)
+        grpc.channel_ready_future(channel).result(patient(30))
         yield channel, process
     finally:
         channel.close()
@@ -75,7 +75,7 @@ def metadata(request_id: str) -> tuple[tuple[str, str], ...]:
 def test_no_answer_is_without_a_record_when_the_gateway_is_killed_again_and_again(tmp_path: Path) -> None:
     answered: set[str] = set()
     dice = random.Random(11)
-    with start(tmp_path / "model-repository") as triton:
+    with start(tmp_path / "model-repository", timeout=patient(30)) as triton:
         publish_model(ArtifactStore(f"file://{tmp_path}/artifacts"), "colours")
         for life in range(4):
             with gateway(tmp_path, triton.address) as (channel, process):
@@ -87,7 +87,7 @@ def test_no_answer_is_without_a_record_when_the_gateway_is_killed_again_and_agai
                 def predict(infer: Any = infer, request: Any = request) -> bool:
                     request_id = str(uuid.uuid4())
                     try:
-                        infer.Predict(request, timeout=10, metadata=metadata(request_id))
+                        infer.Predict(request, timeout=60, metadata=metadata(request_id))
                     except grpc.RpcError:
                         return False
                     answered.add(request_id)
@@ -97,7 +97,7 @@ def test_no_answer_is_without_a_record_when_the_gateway_is_killed_again_and_agai
                     deployment = deployment_pb2.Deployment(models=[deployment_pb2.DeployedModel(model="models/colours")])
                     created = str(uuid.uuid4())
                     deployment_pb2_grpc.DeploymentServiceStub(channel).CreateDeployment(
-                        deployment_pb2.CreateDeploymentRequest(deployment=deployment), timeout=20, metadata=metadata(created)
+                        deployment_pb2.CreateDeploymentRequest(deployment=deployment), timeout=120, metadata=metadata(created)
                     )
                     answered.add(created)
                 wait_for(predict, 40)
@@ -115,7 +115,7 @@ def test_no_answer_is_without_a_record_when_the_gateway_is_killed_again_and_agai
                 process.wait()
                 ended.set()
                 for thread in threads:
-                    thread.join(30)
+                    thread.join(patient(30))
     calls = {record["request"] for record in written(tmp_path) if record["kind"] == "call"}
     assert len(answered) > 30
     assert answered <= calls

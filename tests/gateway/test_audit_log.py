@@ -18,7 +18,7 @@ import pytest
 from gateway_support import Backend, Loop, RunningGateway, details_of, picture, publish_model, running_gateway, settings_for
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from PIL import Image
-from waiting import wait_for
+from waiting import patient, wait_for
 
 from oteo_core.access import Identity
 from oteo_core.artifacts import ArtifactStore, open_store
@@ -38,7 +38,7 @@ from oteo_protos.type.v1 import image_pb2
 
 AUTOML = "/oteo.automl.v1.AutoMLService"
 DATASETS = "/oteo.augment.v1.DatasetService"
-CANARY = "CANARY-Jane-Doe-1957"
+CANARY = "CANARY-Jane-Doe-Born1957"
 
 
 def records(home: Path, *, own: bool = False) -> list[dict[str, Any]]:
@@ -121,7 +121,7 @@ def test_a_refusal_at_the_door_is_written_with_who_was_refused(door: Door) -> No
 
 def _refused(stub: automl_pb2_grpc.AutoMLServiceStub, bearer: str) -> str:
     try:
-        stub.DeleteModel(automl_pb2.DeleteModelRequest(name="models/x"), metadata=(("authorization", f"Bearer {bearer}"),), timeout=10)
+        stub.DeleteModel(automl_pb2.DeleteModelRequest(name="models/x"), metadata=(("authorization", f"Bearer {bearer}"),), timeout=60)
     except grpc.RpcError as error:
         return details_of(error)[0]
     return ""
@@ -182,7 +182,7 @@ def test_own_calls_and_refused_ones_are_written(door: Door) -> None:
 def test_a_method_that_nobody_knows_does_not_bring_its_name_into_the_log(door: Door) -> None:
     for path in (f"{AUTOML}/{CANARY.replace('-', '')}", f"/{CANARY.replace('-', '.')}/Get"):
         with pytest.raises(grpc.RpcError):
-            door.running.channel.unary_unary(path)(b"", timeout=5)
+            door.running.channel.unary_unary(path)(b"", timeout=60)
     assert {record["action"] for record in records(door.home)} == {"oteo.automl.v1.AutoMLService/unknown"}
 
 
@@ -358,7 +358,7 @@ class Ward:
 @pytest.fixture(scope="module")
 def ward(loop: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
     home = tmp_path_factory.mktemp("ward")
-    with start(home / "model-repository") as server:
+    with start(home / "model-repository", timeout=patient(30)) as server:
         settings = settings_for(home, triton_urls=[server.address], audit_instance="ward")
         publish_model(open_store(settings), "colours")
         with running_gateway(loop, settings, log_dir=home / "logs") as running:
@@ -371,7 +371,7 @@ def ward(loop: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]
                 )
             )
             operations = operations_pb2_grpc.OperationsStub(running.channel)
-            wait_for(lambda: operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=5).done, 40)
+            wait_for(lambda: operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=60).done, 40)
             yield Ward(running, home)
 
 
@@ -381,7 +381,7 @@ def _request(content: bytes, deployment: str = "deployments/colours") -> inferen
 
 def test_a_prediction_is_written_with_what_made_it_and_not_with_what_it_says(ward: Ward) -> None:
     before = len(of(ward.home, "Predict"))
-    response = inference_pb2_grpc.InferenceServiceStub(ward.running.channel).Predict(_request(picture("red")), timeout=10)
+    response = inference_pb2_grpc.InferenceServiceStub(ward.running.channel).Predict(_request(picture("red")), timeout=60)
     call = of(ward.home, "Predict")[before]
     assert (call["kind"], call["resource"], call["code"]) == ("call", "deployments/colours", "OK")
     used = call["used"]
@@ -402,7 +402,7 @@ def test_each_image_of_a_stream_is_written_by_itself(ward: Ward) -> None:
         inference_pb2.PredictStreamRequest(key=f"{CANARY}-{number}", request=_request(content))
         for number, content in enumerate((picture("red"), b"no image", picture("blue")))
     ]
-    answers = list(inference_pb2_grpc.InferenceServiceStub(ward.running.channel).PredictStream(iter(requests), timeout=20))
+    answers = list(inference_pb2_grpc.InferenceServiceStub(ward.running.channel).PredictStream(iter(requests), timeout=120))
     assert [answer.WhichOneof("outcome") for answer in answers] == ["response", "error", "response"]
     written = of(ward.home, "PredictStream")[before:]
     assert [one["kind"] for one in written] == ["item", "item", "item", "call"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gateway_support import CLASSES, Loop, deploy_model, picture, publish_model, running_gateway, settings_for
 from prometheus_client import REGISTRY
-from waiting import wait_for
+from waiting import patient, wait_for
 
 from oteo_core.artifacts import open_store
 from oteo_local.triton import start
@@ -23,7 +23,7 @@ def _value(name: str, **labels: str) -> float:
 
 
 def test_callers_at_the_same_time_share_a_batch_and_it_is_counted(loop: Loop, tmp_path: Path) -> None:
-    with start(tmp_path / "model-repository") as triton:
+    with start(tmp_path / "model-repository", timeout=patient(30)) as triton:
         settings = settings_for(tmp_path, triton_urls=[triton.address], statistics_seconds=0.1)
         # Long enough that all of a round wait for each other, however slow the machine.
         publish_model(open_store(settings), MODEL, batching=f"preferred_batch_size: [ {CALLERS} ] max_queue_delay_microseconds: 500000")
@@ -34,7 +34,7 @@ def test_callers_at_the_same_time_share_a_batch_and_it_is_counted(loop: Loop, tm
             def predict(number: int) -> str:
                 image = image_pb2.ImageSource(content=picture(CLASSES[number % 3]))
                 request = inference_pb2.PredictRequest(deployment=f"deployments/{MODEL}", image=image)
-                return stub.Predict(request, timeout=20).classification.decision
+                return stub.Predict(request, timeout=120).classification.decision
 
             # The first reading is where counting begins: the deployment's own probe comes before it.
             wait_for(lambda: _value("oteo_model_inferences_total") > 0 or predict(0) is None)

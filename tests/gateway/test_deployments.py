@@ -110,7 +110,7 @@ def test_dead_stub_is_found_by_a_probe_and_mended(site: Site) -> None:
             request = service_pb2.ModelInferRequest(model_name="stubborn", raw_input_contents=[b"\0" * 768])
             request.inputs.add(name="image", datatype="UINT8", shape=[1, 16, 16, 3])
             try:
-                stub.ModelInfer(request, timeout=2)
+                stub.ModelInfer(request, timeout=10)
             except grpc.RpcError:
                 return False
             return True
@@ -139,7 +139,7 @@ def test_restarted_gateway_goes_on_with_no_call(loop: Loop, site: Site, settings
         # A replica loses the model behind everybody's back.
         with grpc.insecure_channel(site.replicas.addresses[0]) as channel:
             service_pb2_grpc.GRPCInferenceServiceStub(channel).RepositoryModelUnload(
-                service_pb2.RepositoryModelUnloadRequest(model_name="lasting"), timeout=10
+                service_pb2.RepositoryModelUnloadRequest(model_name="lasting"), timeout=60
             )
         wait_for(lambda: site.index(0)["lasting"] == "READY" and other.get("lasting").state == READY)
     site.delete("lasting")
@@ -157,7 +157,7 @@ def test_models_of_others_are_left_alone(site: Site) -> None:
         (folder / "config.pbtxt").write_text(config)
         with grpc.insecure_channel(site.replicas.addresses[0]) as channel:
             service_pb2_grpc.GRPCInferenceServiceStub(channel).RepositoryModelLoad(
-                service_pb2.RepositoryModelLoadRequest(model_name=name), timeout=20
+                service_pb2.RepositoryModelLoadRequest(model_name=name), timeout=120
             )
     site.delete("ours")
     wait_for(lambda: "ours" not in site.index(0))
@@ -193,9 +193,9 @@ def test_update_changes_the_model_while_the_old_one_answers(site: Site) -> None:
         name="deployments/first", etag=before.etag, models=[deployment_pb2.DeployedModel(model="models/second")], display_name="ignored"
     )
     request = deployment_pb2.UpdateDeploymentRequest(deployment=change, update_mask=field_mask_pb2.FieldMask(paths=["models"]))
-    operation = site.deployments.UpdateDeployment(request, timeout=10)
+    operation = site.deployments.UpdateDeployment(request, timeout=60)
     answered = set()
-    while not site.operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=5).done:
+    while not site.operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=60).done:
         answered.add(site.predict("first").model)
     after = site.get("first")
     assert (after.models[0].model, after.generation, after.display_name, after.state) == ("models/second", 2, "", READY)
@@ -204,7 +204,7 @@ def test_update_changes_the_model_while_the_old_one_answers(site: Site) -> None:
     assert answered <= {"models/first", "models/second"}
     wait_for(lambda: "first" not in site.index(0))
     with pytest.raises(grpc.RpcError) as caught:
-        site.deployments.UpdateDeployment(request, timeout=10)
+        site.deployments.UpdateDeployment(request, timeout=60)
     assert details_of(caught.value)[0] == "ETAG_MISMATCH"
     site.delete("first")
 
@@ -252,7 +252,7 @@ def test_broken_model_fails_its_operation_and_cancelling_takes_a_deployment_back
     site.delete("broken")
     publish_model(site.artifacts, "unwanted", graph=b"this neither")
     operation = site.create("unwanted")
-    site.operations.CancelOperation(operations_pb2.CancelOperationRequest(name=operation.name), timeout=5)
+    site.operations.CancelOperation(operations_pb2.CancelOperationRequest(name=operation.name), timeout=60)
     assert site.done(operation, 5).error.code == grpc.StatusCode.CANCELLED.value[0]
     with pytest.raises(grpc.RpcError) as caught:
         site.get("unwanted")
@@ -272,7 +272,7 @@ def test_bad_requests_name_the_field(site: Site) -> None:
     for models, code, reason in cases:
         request = deployment_pb2.CreateDeploymentRequest(deployment=deployment_pb2.Deployment(models=models), deployment_id="case")
         with pytest.raises(grpc.RpcError) as caught:
-            site.deployments.CreateDeployment(request, timeout=5)
+            site.deployments.CreateDeployment(request, timeout=60)
         assert (caught.value.code(), details_of(caught.value)[0]) == (code, reason)
     checked = site.create("fine", validate_only=True)
     assert checked.done
@@ -281,7 +281,7 @@ def test_bad_requests_name_the_field(site: Site) -> None:
 
 
 def test_list_gives_pages_newest_first(site: Site) -> None:
-    for old in site.deployments.ListDeployments(deployment_pb2.ListDeploymentsRequest(), timeout=5).deployments:
+    for old in site.deployments.ListDeployments(deployment_pb2.ListDeploymentsRequest(), timeout=60).deployments:
         site.delete(old.name.removeprefix("deployments/"))
     for number in range(5):
         publish_model(site.artifacts, f"page{number}")
@@ -289,7 +289,7 @@ def test_list_gives_pages_newest_first(site: Site) -> None:
     found: list[str] = []
     token = ""
     while True:
-        page = site.deployments.ListDeployments(deployment_pb2.ListDeploymentsRequest(page_size=2, page_token=token), timeout=5)
+        page = site.deployments.ListDeployments(deployment_pb2.ListDeploymentsRequest(page_size=2, page_token=token), timeout=60)
         found += [deployment.name for deployment in page.deployments]
         token = page.next_page_token
         if not token:

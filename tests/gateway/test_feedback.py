@@ -18,7 +18,7 @@ from gateway_support import CLASSES, TOKEN, Loop, RunningGateway, details_of, pi
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from live_server import live_server
 from sequence_files import dicom
-from waiting import wait_for
+from waiting import patient, wait_for
 
 from oteo_augment.service import Augment
 from oteo_augment.settings import AugmentSettings
@@ -257,7 +257,7 @@ class Site:
 
     def predict(self, image: bytes) -> inference_pb2.PredictResponse:
         source = image_pb2.ImageSource(content=image)
-        return self.inference.Predict(inference_pb2.PredictRequest(deployment="deployments/colours", image=source), timeout=10)
+        return self.inference.Predict(inference_pb2.PredictRequest(deployment="deployments/colours", image=source), timeout=60)
 
     def correct(self, answer: inference_pb2.PredictResponse, *classes: str, **fields: object) -> feedback_pb2.Correction:
         request = feedback_pb2.SubmitCorrectionRequest(
@@ -266,7 +266,7 @@ class Site:
             annotations=[annotation_pb2.Annotation(class_name=name) for name in classes],
             **fields,
         )
-        return self.feedback.SubmitCorrection(request, timeout=20)
+        return self.feedback.SubmitCorrection(request, timeout=120)
 
     def refused(self, answer: inference_pb2.PredictResponse, *classes: str, **fields: object) -> tuple[grpc.StatusCode, str]:
         with pytest.raises(grpc.RpcError) as caught:
@@ -274,7 +274,7 @@ class Site:
         return caught.value.code(), details_of(caught.value)[0]
 
     def deployment(self) -> deployment_pb2.Deployment:
-        return self.deployments.GetDeployment(deployment_pb2.GetDeploymentRequest(name="deployments/colours"), timeout=5)
+        return self.deployments.GetDeployment(deployment_pb2.GetDeploymentRequest(name="deployments/colours"), timeout=60)
 
     def everything(self) -> bytes:
         """All bytes of the artifact store and the database."""
@@ -288,15 +288,15 @@ def site(loop: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]
     home = tmp_path_factory.mktemp("feedback")
     of_augment = AugmentSettings(home=home, token=TOKEN)
     augment = Augment(of_augment, ProcessJobRunner(home / "logs"))
-    with start(home / "model-repository") as server, live_server(of_augment, augment.register) as datasets:
+    with start(home / "model-repository", timeout=patient(30)) as server, live_server(of_augment, augment.register) as datasets:
         settings = settings_for(home, triton_urls=[server.address], augment_address=datasets.address, watch_seconds=0.2)
         publish_model(open_store(settings), "colours")
         with running_gateway(loop, settings, log_dir=home / "logs") as running:
             found = Site(running, home)
             made = deployment_pb2.Deployment(models=[deployment_pb2.DeployedModel(model="models/colours")])
-            operation = found.deployments.CreateDeployment(deployment_pb2.CreateDeploymentRequest(deployment=made), timeout=10)
+            operation = found.deployments.CreateDeployment(deployment_pb2.CreateDeploymentRequest(deployment=made), timeout=60)
             operations = operations_pb2_grpc.OperationsStub(running.channel)
-            wait_for(lambda: operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=5).done, 40)
+            wait_for(lambda: operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=60).done, 40)
             yield found
 
 
@@ -350,7 +350,7 @@ def test_with_consent_the_image_becomes_a_sample_that_others_read(site: Site) ->
 
     def listed() -> list[dataset_pb2.Sample]:
         try:
-            return list(site.datasets.ListSamples(request, timeout=5).samples)
+            return list(site.datasets.ListSamples(request, timeout=60).samples)
         except grpc.RpcError as error:
             if error.code() is not grpc.StatusCode.NOT_FOUND:
                 raise
@@ -367,7 +367,7 @@ def test_with_consent_the_image_becomes_a_sample_that_others_read(site: Site) ->
     assert samples[corrections[0].sample].split == samples[corrections[1].sample].split
     # Its image is read by name, by anybody who reads datasets.
     named = image_pb2.ImageSource(sample=first.name)
-    answer = site.inference.Predict(inference_pb2.PredictRequest(deployment="deployments/colours", image=named), timeout=10)
+    answer = site.inference.Predict(inference_pb2.PredictRequest(deployment="deployments/colours", image=named), timeout=60)
     assert answer.classification.scores[0].class_name == "red"
     # A later correction of the same image replaces the label.
     source = image_pb2.ImageSource(content=images[0])
@@ -375,7 +375,7 @@ def test_with_consent_the_image_becomes_a_sample_that_others_read(site: Site) ->
     assert again.sample == corrections[0].sample
     wait_for(lambda: {s.name: s.annotations[0].class_name for s in listed()}[again.sample] == "blue")
     assert len(listed()) == 12
-    info = site.datasets.GetDataset(dataset_pb2.GetDatasetRequest(name="datasets/colours-corrections"), timeout=5)
+    info = site.datasets.GetDataset(dataset_pb2.GetDatasetRequest(name="datasets/colours-corrections"), timeout=60)
     assert info.sample_count == 12
     assert info.labels["oteo-corrections-of"] == "colours"
     # What training begins with reads it.
@@ -388,15 +388,15 @@ def test_with_consent_the_image_becomes_a_sample_that_others_read(site: Site) ->
 
 def test_corrections_are_listed_newest_first_and_found_by_name(site: Site) -> None:
     made = [site.correct(site.predict(shade(200 + number)), "red") for number in range(3)]
-    first = site.feedback.ListCorrections(feedback_pb2.ListCorrectionsRequest(parent="deployments/colours", page_size=2), timeout=5)
+    first = site.feedback.ListCorrections(feedback_pb2.ListCorrectionsRequest(parent="deployments/colours", page_size=2), timeout=60)
     assert [one.name for one in first.corrections] == [made[2].name, made[1].name]
     second = site.feedback.ListCorrections(
-        feedback_pb2.ListCorrectionsRequest(parent="deployments/colours", page_size=2, page_token=first.next_page_token), timeout=5
+        feedback_pb2.ListCorrectionsRequest(parent="deployments/colours", page_size=2, page_token=first.next_page_token), timeout=60
     )
     assert second.corrections[0].name == made[0].name
-    assert site.feedback.GetCorrection(feedback_pb2.GetCorrectionRequest(name=made[0].name), timeout=5) == made[0]
+    assert site.feedback.GetCorrection(feedback_pb2.GetCorrectionRequest(name=made[0].name), timeout=60) == made[0]
     with pytest.raises(grpc.RpcError) as caught:
-        site.feedback.GetCorrection(feedback_pb2.GetCorrectionRequest(name="deployments/colours/corrections/none"), timeout=5)
+        site.feedback.GetCorrection(feedback_pb2.GetCorrectionRequest(name="deployments/colours/corrections/none"), timeout=60)
     assert details_of(caught.value)[0] == "CORRECTION_NOT_FOUND"
 
 
@@ -412,7 +412,7 @@ def test_bad_corrections_are_refused_and_leave_nothing(site: Site) -> None:
     answer = site.predict(image)
     bad = grpc.StatusCode.INVALID_ARGUMENT
     source = image_pb2.ImageSource(content=image)
-    before = len(site.feedback.ListCorrections(feedback_pb2.ListCorrectionsRequest(parent="deployments/colours"), timeout=5).corrections)
+    before = len(site.feedback.ListCorrections(feedback_pb2.ListCorrectionsRequest(parent="deployments/colours"), timeout=60).corrections)
     assert site.refused(answer, "violet") == (bad, "CLASS_NOT_KNOWN")
     assert site.refused(answer) == (bad, "BAD_CORRECTION")
     assert site.refused(answer, "red", "green") == (bad, "BAD_CORRECTION")
@@ -435,7 +435,7 @@ def test_bad_corrections_are_refused_and_leave_nothing(site: Site) -> None:
     lying.image.width = 99
     assert site.refused(lying, "red", consent=True, image=source) == (bad, "IMAGE_DIFFERS")
     with pytest.raises(grpc.RpcError) as caught:
-        site.feedback.SubmitCorrection(feedback_pb2.SubmitCorrectionRequest(parent="deployments/none", answer=answer), timeout=5)
+        site.feedback.SubmitCorrection(feedback_pb2.SubmitCorrectionRequest(parent="deployments/none", answer=answer), timeout=60)
     assert details_of(caught.value)[0] == "DEPLOYMENT_NOT_FOUND"
-    after = site.feedback.ListCorrections(feedback_pb2.ListCorrectionsRequest(parent="deployments/colours"), timeout=5).corrections
+    after = site.feedback.ListCorrections(feedback_pb2.ListCorrectionsRequest(parent="deployments/colours"), timeout=60).corrections
     assert len(after) == before

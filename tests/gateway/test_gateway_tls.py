@@ -65,7 +65,7 @@ def handshake(port: int, authority: Authority, least: ssl.TLSVersion, most: ssl.
         context.set_ciphers("ALL:@SECLEVEL=0")
         context.maximum_version, context.minimum_version = most, least
     with (
-        socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
+        socket.create_connection(("127.0.0.1", port), timeout=60) as plain,
         context.wrap_socket(plain, server_hostname="localhost") as wrapped,
     ):
         return wrapped.version(), wrapped.getpeercert(binary_form=True) or b""
@@ -169,18 +169,18 @@ def _name(channel: grpc.Channel, token: str) -> str:
 def test_streams_and_refusals_of_callers_with_certificates(gateway: GatewayProcess, authority: Authority, mutual_port: int) -> None:
     with gateway.channel(shown(authority, authority.issue("old-viewer")), mutual_port) as channel:
         requests = [reflection_pb2.ServerReflectionRequest(list_services="")] * 2
-        answers = list(reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter(requests), timeout=10))
+        answers = list(reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter(requests), timeout=60))
         assert len(answers) == 2
         assert len(answers[0].list_services_response.service) > 5
-        listed = deployment_pb2_grpc.DeploymentServiceStub(channel).ListDeployments(deployment_pb2.ListDeploymentsRequest(), timeout=10)
+        listed = deployment_pb2_grpc.DeploymentServiceStub(channel).ListDeployments(deployment_pb2.ListDeploymentsRequest(), timeout=60)
         assert list(listed.deployments) == []
         with pytest.raises(grpc.RpcError) as caught:
             deployment_pb2_grpc.DeploymentServiceStub(channel).DeleteDeployment(
-                deployment_pb2.DeleteDeploymentRequest(name="deployments/a"), timeout=10
+                deployment_pb2.DeleteDeploymentRequest(name="deployments/a"), timeout=60
             )
         assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
         mine = operations_pb2_grpc.OperationsStub(channel).ListOperations(
-            operations_pb2.ListOperationsRequest(name="operations/gateway"), timeout=10
+            operations_pb2.ListOperationsRequest(name="operations/gateway"), timeout=60
         )
         assert list(mine.operations) == []
 

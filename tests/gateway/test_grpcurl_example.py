@@ -94,7 +94,7 @@ def test_what_grpcurl_is_given_is_a_call_of_the_gateway(
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=message_factory.GetMessageClass(described.output_type).FromString,
         )
-        assert call(request, timeout=20, metadata=bearing(TOKEN)).classification.decision == "green"
+        assert call(request, timeout=120, metadata=bearing(TOKEN)).classification.decision == "green"
 
 
 class Bearing(grpc.StreamStreamClientInterceptor):

@@ -15,6 +15,7 @@ import pytest
 from foreign_callers import hospital_gateway, run
 from gateway_support import CLASSES, TOKEN, Backend, Loop, picture
 from google.rpc import code_pb2
+from waiting import patient
 
 from oteo_core.errors import InvalidArgument, OteoError, Unavailable
 from oteo_protos.gateway.v1 import inference_pb2
@@ -42,7 +43,7 @@ def example(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> list[
         ["sh", str(repository / "examples/java/build.sh"), str(contract), str(build)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=patient(60),
         check=False,
     )
     assert made.returncode == 0, made.stderr

@@ -18,7 +18,7 @@ from gateway_support import Backend, Loop, details_of, running_gateway, settings
 from google.longrunning import operations_pb2
 from google.protobuf import any_pb2
 from tritonclient.grpc import service_pb2
-from waiting import wait_for
+from waiting import patient, wait_for
 
 from oteo_core.access import Role
 from oteo_core.errors import ResourceExhausted, Unavailable
@@ -197,7 +197,7 @@ class World:
             augment_address=f"127.0.0.1:{self.backend.port}",
             limits_of={"token:a": limits},
             quota_seconds=0.1,
-            predict_seconds=5.0,
+            predict_seconds=60.0,
         )
         self.channels = []
         for number in range(gateways):
@@ -216,7 +216,7 @@ class World:
         """Ask for a prediction; nothing is deployed, which is found out behind the door."""
         request = inference_pb2.PredictRequest(deployment="deployments/none", image=image_pb2.ImageSource(content=b"x"))
         stub = inference_pb2_grpc.InferenceServiceStub(self.channels[gateway])
-        return self.failure(lambda: stub.Predict(request, metadata=self.metadata, timeout=10))[1]
+        return self.failure(lambda: stub.Predict(request, metadata=self.metadata, timeout=60))[1]
 
 
 @pytest.fixture
@@ -245,7 +245,7 @@ def test_calls_at_a_time_are_counted_until_they_end(stack: ExitStack, loop: Loop
     let_go = threading.Event()
 
     async def get(request: Any, context: Any) -> dataset_pb2.Dataset:
-        await asyncio.to_thread(let_go.wait, 30)
+        await asyncio.to_thread(let_go.wait, patient(30))
         return dataset_pb2.Dataset()
 
     world.backend.methods["/oteo.augment.v1.DatasetService/GetDataset"] = grpc.unary_unary_rpc_method_handler(
@@ -253,7 +253,7 @@ def test_calls_at_a_time_are_counted_until_they_end(stack: ExitStack, loop: Loop
     )
     stub = dataset_pb2_grpc.DatasetServiceStub(world.channel)
     request = dataset_pb2.GetDatasetRequest(name="datasets/a")
-    calls = [stub.GetDataset.future(request, metadata=world.metadata, timeout=30) for _ in range(2)]
+    calls = [stub.GetDataset.future(request, metadata=world.metadata, timeout=120) for _ in range(2)]
 
     def refused() -> bool:
         try:
@@ -289,7 +289,7 @@ def test_the_days_images_are_shared_by_gateways_and_survive_them(stack: ExitStac
 
         def all_of_them() -> None:
             items = (inference_pb2.PredictStreamRequest(key=str(number), request=request) for number in range(5))
-            answers.extend(stub.PredictStream(items, metadata=world.metadata, timeout=20))
+            answers.extend(stub.PredictStream(items, metadata=world.metadata, timeout=120))
 
         code, reason, metadata, delay = world.failure(all_of_them)
         assert (code, reason, metadata) == ("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED", {"quota": "images_per_day", "limit": "4"})
@@ -315,9 +315,9 @@ def test_a_stream_of_images_is_slowed_to_the_rate_and_settings_are_no_image(stac
     stub = augment_pb2_grpc.AugmentServiceStub(world.channel)
     items = [augment_pb2.AugmentImagesRequest(item=augment_pb2.AugmentImagesRequest.Item(key=str(number))) for number in range(3)]
     settings = augment_pb2.AugmentImagesRequest(settings=augment_pb2.AugmentImagesRequest.Settings())
-    assert len(list(stub.AugmentImages(iter([settings, *items]), metadata=world.metadata, timeout=30))) == 3
+    assert len(list(stub.AugmentImages(iter([settings, *items]), metadata=world.metadata, timeout=120))) == 3
     assert (
-        world.failure(lambda: list(stub.AugmentImages(iter([settings, *items]), metadata=world.metadata, timeout=30)))[1]
+        world.failure(lambda: list(stub.AugmentImages(iter([settings, *items]), metadata=world.metadata, timeout=120)))[1]
         == "QUOTA_EXCEEDED"
     )
 
@@ -336,7 +336,7 @@ def test_operations_that_have_not_ended_are_counted_over_all_services(stack: Exi
     operations = OperationStore(world.settings.database_url)
     stack.callback(operations.close)
     for number, (service, caller) in enumerate([("automl", "token:a"), ("automl", "token:b"), ("translate", "token:a")]):
-        assert stub.ImportDataset(request, metadata=world.metadata, timeout=10).name == "operations/augment-x"
+        assert stub.ImportDataset(request, metadata=world.metadata, timeout=60).name == "operations/augment-x"
         operations.insert(
             NewOperation(
                 id=f"{service}-{number}",
@@ -351,10 +351,10 @@ def test_operations_that_have_not_ended_are_counted_over_all_services(stack: Exi
                 metadata=any_pb2.Any().SerializeToString(),
             )
         )
-    code, reason, metadata, _ = world.failure(lambda: stub.ImportDataset(request, metadata=world.metadata, timeout=10))
+    code, reason, metadata, _ = world.failure(lambda: stub.ImportDataset(request, metadata=world.metadata, timeout=60))
     assert (code, reason, metadata) == ("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED", {"quota": "running_operations", "limit": "2"})
     assert {a.name: a.used for a in who(world.channel, world.token).allowances}["running_operations"] == 2
     from oteo_core.operations import State
 
     operations.change("automl-0", state=State.SUCCEEDED)
-    assert stub.ImportDataset(request, metadata=world.metadata, timeout=10).name == "operations/augment-x"
+    assert stub.ImportDataset(request, metadata=world.metadata, timeout=60).name == "operations/augment-x"

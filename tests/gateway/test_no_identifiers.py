@@ -9,7 +9,7 @@ import prometheus_client
 from canaries import canaries, forms, found_in, search
 from gateway_support import Loop, publish_model, running_gateway, settings_for
 from google.longrunning import operations_pb2, operations_pb2_grpc
-from waiting import wait_for
+from waiting import patient, wait_for
 
 from oteo_core.artifacts import open_store
 from oteo_core.telemetry import configure_logging
@@ -26,7 +26,7 @@ def test_predictions_tell_log_and_keep_nothing_that_identifies(loop: Loop, tmp_p
     home = tmp_path / "home"
     (tmp_path / "logs").mkdir()
     lines = logging.FileHandler(tmp_path / "logs" / "gateway.log")
-    with start(tmp_path / "triton" / "model-repository") as server:
+    with start(tmp_path / "triton" / "model-repository", timeout=patient(30)) as server:
         repository = f"file://{tmp_path / 'triton' / 'model-repository'}"
         settings = settings_for(home, triton_urls=[server.address], model_repository=repository, log_level="debug")
         publish_model(open_store(settings), "colours")
@@ -35,9 +35,9 @@ def test_predictions_tell_log_and_keep_nothing_that_identifies(loop: Loop, tmp_p
         with running_gateway(loop, settings, log_dir=home / "logs") as running:
             deployment = deployment_pb2.Deployment(models=[deployment_pb2.DeployedModel(model="models/colours")])
             deployments = deployment_pb2_grpc.DeploymentServiceStub(running.channel)
-            operation = deployments.CreateDeployment(deployment_pb2.CreateDeploymentRequest(deployment=deployment), timeout=10)
+            operation = deployments.CreateDeployment(deployment_pb2.CreateDeploymentRequest(deployment=deployment), timeout=60)
             operations = operations_pb2_grpc.OperationsStub(running.channel)
-            wait_for(lambda: operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=5).done, 40)
+            wait_for(lambda: operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=60).done, 40)
             stub = inference_pb2_grpc.InferenceServiceStub(running.channel)
             requests = [
                 inference_pb2.PredictRequest(deployment="deployments/colours", image=image_pb2.ImageSource(content=data)) for data in files
@@ -46,7 +46,7 @@ def test_predictions_tell_log_and_keep_nothing_that_identifies(loop: Loop, tmp_p
             codes = []
             for request in requests:
                 try:
-                    response = stub.Predict(request, timeout=30)
+                    response = stub.Predict(request, timeout=120)
                     codes.append(grpc.StatusCode.OK)
                     said += [str(response).encode(), response.SerializeToString()]
                 except grpc.RpcError as error:

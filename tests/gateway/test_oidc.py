@@ -50,7 +50,7 @@ class Checker:
     def __init__(self, loop: Loop, issuer: Issuer, clock: Clock | None = None, keys: dict[str, Any] | None = None, **rules: Any) -> None:
         self._loop = loop
         clock = clock or Clock()
-        self.keys = IssuerKeys(issuer.url, clock=clock.monotonic, timeout=2.0, **(keys or {}))
+        self.keys = IssuerKeys(issuer.url, clock=clock.monotonic, timeout=20.0, **(keys or {}))
         given = {
             "issuer": issuer.url,
             "audience": ["oteo-gateway"],
@@ -349,11 +349,11 @@ def test_through_the_gateway_the_service_behind_learns_who_calls(loop: Loop, iss
         token = issuer.token()
         found = who(channel, token)
         assert (found.name, list(found.roles), found.kind) == ("oidc:f3a1-7", ["clinician"], found.KIND_OIDC)
-        assert abs(found.expire_time.seconds - time.time() - 360) < 10
+        assert abs(found.expire_time.seconds - time.time() - 360) < 30
         dataset_pb2_grpc.DatasetServiceStub(channel).GetDataset(
             dataset_pb2.GetDatasetRequest(name="datasets/blood"),
             metadata=(("authorization", f"Bearer {token}"), ("x-oteo-caller", "local"), ("x-oteo-more", "1"), ("x-custom", "kept")),
-            timeout=10,
+            timeout=60,
         )
         assert backend.metadata["x-oteo-caller"] == "oidc:f3a1-7"
         assert backend.metadata["x-custom"] == "kept"

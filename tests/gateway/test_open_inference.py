@@ -13,7 +13,7 @@ import tritonclient.grpc as triton
 from gateway_support import TOKEN, Loop, RunningGateway, details_of, publish_model, running_gateway, settings_for
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
-from waiting import wait_for
+from waiting import patient, wait_for
 
 from oteo_core.artifacts import ArtifactStore, open_store
 from oteo_gateway.wire import string_field
@@ -33,18 +33,18 @@ class Stack:
 @pytest.fixture(scope="module")
 def stack(loop: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     home = tmp_path_factory.mktemp("oip")
-    with start(home / "model-repository") as server:
+    with start(home / "model-repository", timeout=patient(30)) as server:
         settings = settings_for(home, triton_urls=[server.address])
         artifacts = open_store(settings)
         publish_model(artifacts, "colours")
         with running_gateway(loop, settings, log_dir=home / "logs") as gateway:
             stub = deployment_pb2_grpc.DeploymentServiceStub(gateway.channel)
             deployment = deployment_pb2.Deployment(models=[deployment_pb2.DeployedModel(model="models/colours")])
-            operation = stub.CreateDeployment(deployment_pb2.CreateDeploymentRequest(deployment=deployment), timeout=10)
+            operation = stub.CreateDeployment(deployment_pb2.CreateDeploymentRequest(deployment=deployment), timeout=60)
             operations = operations_pb2_grpc.OperationsStub(gateway.channel)
             done = wait_for(
                 lambda: (
-                    (found := operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=5)).done and found
+                    (found := operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=60)).done and found
                 ),
                 40,
             )
@@ -86,7 +86,7 @@ def test_streaming_inference_passes_through(stack: Stack) -> None:
             pixels[..., number % 3] = 255
             inputs, outputs = _request(pixels)
             client.async_stream_infer("colours", inputs, outputs=outputs)
-        found = [answers.get(timeout=10) for _ in range(6)]
+        found = [answers.get(timeout=60) for _ in range(6)]
         client.stop_stream()
     assert found == [0, 1, 2, 0, 1, 2]
 
@@ -121,14 +121,14 @@ def test_tritons_own_errors_come_back_unchanged(stack: Stack) -> None:
 def test_what_changes_the_server_is_refused(stack: Stack, method: str, request_message: object, reason: str) -> None:
     stub = service_pb2_grpc.GRPCInferenceServiceStub(stack.gateway.channel)
     with pytest.raises(grpc.RpcError) as caught:
-        getattr(stub, method)(request_message, timeout=5)
+        getattr(stub, method)(request_message, timeout=60)
     assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
     assert details_of(caught.value)[0] == reason
 
 
 def test_settings_may_be_read(stack: Stack) -> None:
     stub = service_pb2_grpc.GRPCInferenceServiceStub(stack.gateway.channel)
-    assert "log_verbose_level" in stub.LogSettings(service_pb2.LogSettingsRequest(), timeout=5).settings
+    assert "log_verbose_level" in stub.LogSettings(service_pb2.LogSettingsRequest(), timeout=60).settings
 
 
 def test_reflection_names_every_service(stack: Stack) -> None:
@@ -139,7 +139,7 @@ def test_reflection_names_every_service(stack: Stack) -> None:
         reflection_pb2.ServerReflectionRequest(list_services=""),
         reflection_pb2.ServerReflectionRequest(file_containing_symbol="inference.GRPCInferenceService"),
     ]
-    listed, file = stub.ServerReflectionInfo(iter(requests), timeout=5)
+    listed, file = stub.ServerReflectionInfo(iter(requests), timeout=60)
     names = {service.name for service in listed.list_services_response.service}
     assert {
         "inference.GRPCInferenceService",

@@ -49,7 +49,7 @@ class World:
         self._channel.close()
 
     def call(self, who: str, method: Callable[..., Any], request: Any) -> Any:
-        return method(request, metadata=bearing(self._tokens[who]), timeout=10)
+        return method(request, metadata=bearing(self._tokens[who]), timeout=60)
 
     def start(self, who: str, request_id: str = "") -> str:
         request = dataset_pb2.ImportDatasetRequest(source_uri="/images", request_id=request_id or str(uuid.uuid4()))

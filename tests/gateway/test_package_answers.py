@@ -11,6 +11,7 @@ import pytest
 from gateway_support import Loop, deploy, running_gateway, settings_for
 from judged_models import MODELS, dataset, publish
 from pycocotools import mask as coco_mask
+from waiting import patient
 
 from oteo_automl.evaluate_job import EVALUATE
 from oteo_automl.predictions.formats import read_predictions
@@ -65,7 +66,7 @@ def served(
     loop: Loop, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[ArtifactStore, Path, inference_pb2_grpc.InferenceServiceStub]]:
     home = tmp_path_factory.mktemp("package-answers")
-    with start(home / "model-repository") as server:
+    with start(home / "model-repository", timeout=patient(30)) as server:
         settings = settings_for(home, triton_urls=[server.address])
         store = open_store(settings)
         for task, decoding in DECODING.items():
@@ -113,7 +114,7 @@ def test_predict_answers_as_the_package_does(
             deployment=f"deployments/{name}", image={"content": DatasetReader(store, name).read_media(sample)}
         )
         for request in (by_name, by_bytes):
-            answer = stub.Predict(request, timeout=20)
+            answer = stub.Predict(request, timeout=120)
             expected = own[sample.id]
             if answer.WhichOneof("result") == "classification":
                 given = {score.class_name: score.probability for score in answer.classification.scores}
@@ -147,7 +148,7 @@ def test_a_deployment_of_the_bfloat16_variant_answers_nearly_as_the_model_does(
     for sample in list(DatasetReader(store, name).samples())[:4]:
         image = {"sample": f"datasets/{name}/samples/{sample.id}"}
         plain, rounded = (
-            stub.Predict(inference_pb2.PredictRequest(deployment=f"deployments/{name}{end}", image=image), timeout=20)
+            stub.Predict(inference_pb2.PredictRequest(deployment=f"deployments/{name}{end}", image=image), timeout=120)
             for end in ("", "-bf16")
         )
         assert rounded.model == plain.model == f"models/{name}"

@@ -17,7 +17,7 @@ import pytest
 from gateway_support import TOKEN, Backend, Loop, details_of, publish_model, running_gateway, settings_for
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.protobuf import empty_pb2
-from waiting import wait_for
+from waiting import patient, wait_for
 
 from oteo_core.artifacts import open_store
 from oteo_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument
@@ -318,7 +318,7 @@ def _begin(channel: grpc.Channel) -> operations_pb2.Operation:
     request = pipeline_pb2.RunPipelineRequest(pipeline_id="whole", skip_deployment=True)
     getattr(request, "import").CopyFrom(dataset_pb2.ImportDatasetRequest(source_uri="/images"))
     request.budget.FromSeconds(60)
-    return pipeline_pb2_grpc.PipelineServiceStub(channel).RunPipeline(request, metadata=(("x-oteo-caller", "oidc:someone"),), timeout=10)
+    return pipeline_pb2_grpc.PipelineServiceStub(channel).RunPipeline(request, metadata=(("x-oteo-caller", "oidc:someone"),), timeout=60)
 
 
 def _job() -> psutil.Process | None:
@@ -345,14 +345,14 @@ def test_killed_pipeline_goes_on_and_trains_once(world: tuple[Any, Service, Serv
 
     def metadata() -> pipeline_pb2.RunPipelineMetadata:
         found = pipeline_pb2.RunPipelineMetadata()
-        operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=5).metadata.Unpack(found)
+        operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=60).metadata.Unpack(found)
         return found
 
     wait_for(lambda: metadata().progress.attempt == 2 and metadata().progress.stage == "train", 40)
     assert metadata().steps[1].operation.startswith("operations/automl-")
     automl.finished.set()
     done = wait_for(
-        lambda: (found := operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=5)).done and found, 40
+        lambda: (found := operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=60)).done and found, 40
     )
     response = pipeline_pb2.RunPipelineResponse()
     assert done.response.Unpack(response)
@@ -364,10 +364,10 @@ def test_cancelled_pipeline_cancels_its_step(world: tuple[Any, Service, Service]
     operation = _begin(running.channel)
     operations = operations_pb2_grpc.OperationsStub(running.channel)
     wait_for(lambda: automl.started, 40)
-    operations.CancelOperation(operations_pb2.CancelOperationRequest(name=operation.name), timeout=5)
-    assert automl.cancelled.wait(5)
+    operations.CancelOperation(operations_pb2.CancelOperationRequest(name=operation.name), timeout=60)
+    assert automl.cancelled.wait(patient(5))
     done = wait_for(
-        lambda: (found := operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=5)).done and found, 10
+        lambda: (found := operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=60)).done and found, 10
     )
     assert done.error.code == grpc.StatusCode.CANCELLED.value[0]
     wait_for(lambda: _job() is None, 10)

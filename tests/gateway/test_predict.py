@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from gateway_support import CLASSES, Loop, RunningGateway, details_of, picture, publish_model, running_gateway, settings_for
 from google.longrunning import operations_pb2, operations_pb2_grpc
-from waiting import wait_for
+from waiting import patient, wait_for
 
 from oteo_core.artifacts import ArtifactStore, open_store
 from oteo_core.datasets import DatasetInfo, DatasetWriter, Sample
@@ -38,7 +38,7 @@ class Site:
         self.stub = inference_pb2_grpc.InferenceServiceStub(self.running.channel)
 
     def predict(self, image: image_pb2.ImageSource, **values: object) -> inference_pb2.PredictResponse:
-        return self.stub.Predict(inference_pb2.PredictRequest(deployment="deployments/colours", image=image, **values), timeout=10)
+        return self.stub.Predict(inference_pb2.PredictRequest(deployment="deployments/colours", image=image, **values), timeout=60)
 
     def refused(self, image: image_pb2.ImageSource, **values: object) -> tuple[grpc.StatusCode, str]:
         with pytest.raises(grpc.RpcError) as caught:
@@ -49,16 +49,16 @@ class Site:
 @pytest.fixture(scope="module")
 def site(loop: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     home = tmp_path_factory.mktemp("predict")
-    with start(home / "model-repository") as server:
+    with start(home / "model-repository", timeout=patient(30)) as server:
         settings = settings_for(home, triton_urls=[server.address], max_image_pixels=1_000_000)
         artifacts = open_store(settings)
         publish_model(artifacts, "colours")
         with running_gateway(loop, settings, log_dir=home / "logs") as running:
             deployment = deployment_pb2.Deployment(models=[deployment_pb2.DeployedModel(model="models/colours")])
             stub = deployment_pb2_grpc.DeploymentServiceStub(running.channel)
-            operation = stub.CreateDeployment(deployment_pb2.CreateDeploymentRequest(deployment=deployment), timeout=10)
+            operation = stub.CreateDeployment(deployment_pb2.CreateDeploymentRequest(deployment=deployment), timeout=60)
             operations = operations_pb2_grpc.OperationsStub(running.channel)
-            wait_for(lambda: operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=5).done, 40)
+            wait_for(lambda: operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=60).done, 40)
             yield Site(running, artifacts, home)
 
 
@@ -182,7 +182,7 @@ def test_stream_answers_in_order_and_outlives_bad_items(site: Site) -> None:
                 item.deployment = "deployments/none"
             yield inference_pb2.PredictStreamRequest(key=str(number), request=item)
 
-    answers = list(site.stub.PredictStream(requests(), timeout=30))
+    answers = list(site.stub.PredictStream(requests(), timeout=120))
     assert [answer.key for answer in answers] == [str(number) for number in range(30)]
     for number, answer in enumerate(answers):
         codes = {4: grpc.StatusCode.INVALID_ARGUMENT, 7: grpc.StatusCode.INVALID_ARGUMENT, 8: grpc.StatusCode.NOT_FOUND}

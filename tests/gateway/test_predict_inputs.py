@@ -29,7 +29,7 @@ from google.longrunning import operations_pb2, operations_pb2_grpc
 from pydicom import uid
 from pydicom.encaps import encapsulate
 from sequence_files import clip, dicom, nifti, packed, slices
-from waiting import wait_for
+from waiting import patient, wait_for
 
 from oteo_core.artifacts import ArtifactStore, open_store
 from oteo_core.datasets.named_images import ImageStore
@@ -50,15 +50,15 @@ COLOUR = {"SamplesPerPixel": 3, "PlanarConfiguration": 0, "PhotometricInterpreta
 @pytest.fixture(scope="module")
 def running(loop: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
     home = tmp_path_factory.mktemp("inputs")
-    with start(home / "model-repository") as server:
+    with start(home / "model-repository", timeout=patient(30)) as server:
         settings = settings_for(home, triton_urls=[server.address], predict_max_frames=5000, max_image_bytes=64 << 20)
         publish_model(open_store(settings), "colours")
         with running_gateway(loop, settings, log_dir=home / "logs") as running:
             wanted = deployment_pb2.Deployment(models=[deployment_pb2.DeployedModel(model="models/colours")])
             deployments = deployment_pb2_grpc.DeploymentServiceStub(running.channel)
-            made = deployments.CreateDeployment(deployment_pb2.CreateDeploymentRequest(deployment=wanted), timeout=10)
+            made = deployments.CreateDeployment(deployment_pb2.CreateDeploymentRequest(deployment=wanted), timeout=60)
             operations = operations_pb2_grpc.OperationsStub(running.channel)
-            wait_for(lambda: operations.GetOperation(operations_pb2.GetOperationRequest(name=made.name), timeout=5).done, 40)
+            wait_for(lambda: operations.GetOperation(operations_pb2.GetOperationRequest(name=made.name), timeout=60).done, 40)
             yield running
 
 
@@ -68,7 +68,7 @@ def stub(running: RunningGateway) -> inference_pb2_grpc.InferenceServiceStub:
 
 
 def ask(stub: inference_pb2_grpc.InferenceServiceStub, content: bytes, **values: object) -> inference_pb2.PredictResponse:
-    return stub.Predict(inference_pb2.PredictRequest(deployment=NAME, image={"content": content}, **values), timeout=30)
+    return stub.Predict(inference_pb2.PredictRequest(deployment=NAME, image={"content": content}, **values), timeout=120)
 
 
 def refused(stub: inference_pb2_grpc.InferenceServiceStub, content: bytes, **values: object) -> str:
@@ -190,7 +190,7 @@ def test_a_file_that_ends_too_early_ends_its_answers_and_not_the_stream(stub: in
     ]
     nowhere = item("x", cine(flat("rgb")), all_frames=True)
     nowhere.request.deployment = "deployments/none"
-    (answer,) = stub.PredictStream(iter([nowhere]), timeout=30)
+    (answer,) = stub.PredictStream(iter([nowhere]), timeout=120)
     assert reason_of(answer) == "DEPLOYMENT_NOT_FOUND", "nothing is decoded for a deployment that is not there"
 
 
@@ -217,7 +217,7 @@ def test_who_reads_slowly_is_waited_for(running: RunningGateway, monkeypatch: py
         seen.append(len(decoded))
         return len(decoded) >= count or (len(seen) > 12 and len(set(seen[-10:])) == 1)
 
-    wait_for(still, 120)
+    wait_for(still, 60)
     assert len(decoded) < count, "every frame was decoded before the second answer was taken"
     rest = list(answers)
     assert [answer.response.frame for answer in (first, *rest)] == list(range(count))

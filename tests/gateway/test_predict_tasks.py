@@ -15,6 +15,7 @@ from gateway_support import Loop, deploy, details_of, running_gateway, settings_
 from judged_models import dataset, publish, square
 from pycocotools import mask as coco_mask
 from sequence_files import dicom
+from waiting import patient
 
 from oteo_core.artifacts import open_store
 from oteo_core.errors import Internal
@@ -39,7 +40,7 @@ TASKS = {
 @pytest.fixture(scope="module")
 def stub(loop: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[inference_pb2_grpc.InferenceServiceStub]:
     home = tmp_path_factory.mktemp("predict-tasks")
-    with start(home / "model-repository") as server:
+    with start(home / "model-repository", timeout=patient(30)) as server:
         settings = settings_for(home, triton_urls=[server.address])
         artifacts = open_store(settings)
 
@@ -58,7 +59,7 @@ def stub(loop: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[infer
 def ask(
     stub: inference_pb2_grpc.InferenceServiceStub, name: str, image: dict[str, object], **values: object
 ) -> inference_pb2.PredictResponse:
-    return stub.Predict(inference_pb2.PredictRequest(deployment=f"deployments/{name}", image=image, **values), timeout=20)
+    return stub.Predict(inference_pb2.PredictRequest(deployment=f"deployments/{name}", image=image, **values), timeout=120)
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -205,7 +206,7 @@ def test_a_stream_of_several_tasks(stub: inference_pb2_grpc.InferenceServiceStub
         inference_pb2.PredictStreamRequest(key=name, request={"deployment": f"deployments/{name}", "image": {"content": content}})
         for name in names
     ]
-    answers = list(stub.PredictStream(iter(requests), timeout=30))
+    answers = list(stub.PredictStream(iter(requests), timeout=120))
     kinds = [answer.response.WhichOneof("result") for answer in answers]
     assert kinds == ["detection", "segmentation", "segmentation", "classification"]
 

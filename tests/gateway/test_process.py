@@ -13,7 +13,7 @@ import grpc
 from gateway_support import TOKEN, picture, publish_model
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from waiting import wait_for
+from waiting import patient, wait_for
 
 from oteo_core.artifacts import ArtifactStore
 from oteo_local import ports
@@ -54,7 +54,7 @@ class Gateway:
         assert self.process.poll() is None, (self.home / "gateway.log").read_text()[-2000:]
         with grpc.insecure_channel(f"127.0.0.1:{self.port}") as channel:
             try:
-                status = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=1).status
+                status = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10).status
             except grpc.RpcError:
                 return False
         return bool(status == health_pb2.HealthCheckResponse.SERVING)
@@ -62,14 +62,14 @@ class Gateway:
     def end(self, number: signal.Signals) -> int:
         assert self.process is not None
         self.process.send_signal(number)
-        return self.process.wait(20)
+        return self.process.wait(patient(20))
 
     def predict(self, deployment: str) -> str:
         with grpc.insecure_channel(f"127.0.0.1:{self.port}") as channel:
             request = inference_pb2.PredictRequest(deployment=deployment, image=image_pb2.ImageSource(content=picture("green")))
             try:
                 return (
-                    inference_pb2_grpc.InferenceServiceStub(channel).Predict(request, metadata=METADATA, timeout=10).classification.decision
+                    inference_pb2_grpc.InferenceServiceStub(channel).Predict(request, metadata=METADATA, timeout=60).classification.decision
                 )
             except grpc.RpcError as error:
                 if error.code() is not grpc.StatusCode.UNAVAILABLE:
@@ -83,22 +83,22 @@ def test_killed_with_its_triton_the_gateway_serves_again_with_no_call(tmp_path: 
     gateway = Gateway(home, f"127.0.0.1:{port}")
     artifacts = ArtifactStore(f"file://{home}/artifacts")
     publish_model(artifacts, "colours")
-    with start(home / "model-repository", grpc_port=port) as triton:
+    with start(home / "model-repository", grpc_port=port, timeout=patient(30)) as triton:
         gateway.up()
         with grpc.insecure_channel(f"127.0.0.1:{gateway.port}") as channel:
             deployment = deployment_pb2.Deployment(models=[deployment_pb2.DeployedModel(model="models/colours")])
             request = deployment_pb2.CreateDeploymentRequest(deployment=deployment)
-            operation = deployment_pb2_grpc.DeploymentServiceStub(channel).CreateDeployment(request, metadata=METADATA, timeout=10)
+            operation = deployment_pb2_grpc.DeploymentServiceStub(channel).CreateDeployment(request, metadata=METADATA, timeout=60)
             # Killed while the model is being loaded: the operation ends all the same, after the restart.
             gateway.end(signal.SIGKILL)
             triton.process.kill()
             triton.process.wait()
-    with start(home / "model-repository", grpc_port=port):
+    with start(home / "model-repository", grpc_port=port, timeout=patient(30)):
         gateway.up()
         with grpc.insecure_channel(f"127.0.0.1:{gateway.port}") as channel:
             stub = operations_pb2_grpc.OperationsStub(channel)
             wait_for(
-                lambda: stub.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), metadata=METADATA, timeout=5).done, 40
+                lambda: stub.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), metadata=METADATA, timeout=60).done, 40
             )
         assert gateway.predict("deployments/colours") == "green"
         gateway.end(signal.SIGKILL)
@@ -110,5 +110,5 @@ def test_killed_with_its_triton_the_gateway_serves_again_with_no_call(tmp_path: 
 
 
 def _metrics(port: int) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         return str(answer.read().decode())

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from gateway_processes import Gateways
-from waiting import wait_for
+from waiting import patient, wait_for
 
 from oteo_core.errors import Unavailable
 from oteo_core.server.processes import held_port
@@ -44,7 +44,7 @@ def test_a_killed_process_is_replaced_while_the_other_serves_and_all_drain_toget
     assert metrics[checks] > counted, "what the killed one had counted is still there"
     children = gateways.children()
     gateways.parent.send_signal(signal.SIGTERM)
-    assert gateways.parent.wait(30) == 0
+    assert gateways.parent.wait(patient(30)) == 0
     assert not any(psutil.pid_exists(pid) for pid in children)
 
 
@@ -53,14 +53,14 @@ def test_processes_end_when_their_parent_is_killed_and_the_port_is_free_again(ga
     gateways.parent.kill()
     gateways.parent.wait()
     wait_for(lambda: not any(psutil.pid_exists(pid) for pid in children), 30)
-    with held_port(f"127.0.0.1:{gateways.port}", seconds=5) as address:
+    with held_port(f"127.0.0.1:{gateways.port}", seconds=patient(5)) as address:
         assert address == f"127.0.0.1:{gateways.port}"
 
 
 def test_settings_that_cannot_be_served_end_the_parent(tmp_path: Path) -> None:
     broken = Gateways(tmp_path, OTEO_TOKEN="", OTEO_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
     try:
-        assert broken.parent.wait(120) != 0
+        assert broken.parent.wait(patient(40)) != 0
     finally:
         broken.kill()
 

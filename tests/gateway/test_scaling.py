@@ -14,7 +14,7 @@ import pytest
 from gateway_support import Loop, details_of, picture, publish_model, running_gateway, settings_for
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
-from waiting import wait_for
+from waiting import patient, wait_for
 
 from oteo_core.artifacts import open_store
 from oteo_gateway import replicas as replicas_module
@@ -38,7 +38,7 @@ class Callers:
     def _run(self) -> None:
         while not self._stop.wait(0.02):
             try:
-                assert self._predict(self._request, timeout=10).classification.decision == "green"
+                assert self._predict(self._request, timeout=60).classification.decision == "green"
             except grpc.RpcError as error:
                 self.failed.append(f"{error.code()}: {error.details()}")
             else:
@@ -46,14 +46,14 @@ class Callers:
 
     def stop(self) -> None:
         self._stop.set()
-        self._thread.join(15)
+        self._thread.join(patient(15))
 
 
 def answered_by(address: str, model: str) -> int:
     """Ask a Triton how many requests of a model it has answered."""
     with grpc.insecure_channel(address) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        statistics = stub.ModelStatistics(service_pb2.ModelStatisticsRequest(name=model), timeout=5).model_stats
+        statistics = stub.ModelStatistics(service_pb2.ModelStatisticsRequest(name=model), timeout=60).model_stats
     return int(statistics[0].inference_stats.success.count) if statistics else 0
 
 
@@ -77,13 +77,13 @@ def test_a_second_replica_takes_calls_and_the_first_leaves_without_losing_one(
     )
     publish_model(open_store(settings), "colours")
     with contextlib.ExitStack() as stack:
-        first = stack.enter_context(start(repository))
+        first = stack.enter_context(start(repository, timeout=patient(30)))
         running = stack.enter_context(running_gateway(loop, settings, log_dir=tmp_path / "logs"))
         deployments = deployment_pb2_grpc.DeploymentServiceStub(running.channel)
         operations = operations_pb2_grpc.OperationsStub(running.channel)
 
         def state() -> deployment_pb2.Deployment:
-            return deployments.GetDeployment(deployment_pb2.GetDeploymentRequest(name="deployments/d"), timeout=5)
+            return deployments.GetDeployment(deployment_pb2.GetDeploymentRequest(name="deployments/d"), timeout=60)
 
         def ready(*addresses: str) -> bool:
             found = state()
@@ -94,20 +94,20 @@ def test_a_second_replica_takes_calls_and_the_first_leaves_without_losing_one(
         # Without any replica a deployment waits, and a caller is told when to come again.
         model = deployment_pb2.DeployedModel(model="models/colours")
         request = deployment_pb2.CreateDeploymentRequest(deployment_id="d", deployment=deployment_pb2.Deployment(models=[model]))
-        operation = deployments.CreateDeployment(request, timeout=10)
+        operation = deployments.CreateDeployment(request, timeout=60)
         with pytest.raises(grpc.RpcError) as refused:
-            service_pb2_grpc.GRPCInferenceServiceStub(running.channel).ServerReady(service_pb2.ServerReadyRequest(), timeout=5)
+            service_pb2_grpc.GRPCInferenceServiceStub(running.channel).ServerReady(service_pb2.ServerReadyRequest(), timeout=60)
         reason, _, delay = details_of(refused.value)
         assert (refused.value.code(), reason) == (grpc.StatusCode.UNAVAILABLE, "NO_REPLICA")
         assert delay
-        assert not operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=5).done
+        assert not operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=60).done
         # The first comes: the deployment's operation ends by itself.
         dns[:] = [first.address]
         wait_for(lambda: ready(first.address), 40)
-        wait_for(lambda: operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=5).done)
+        wait_for(lambda: operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=60).done)
         callers = Callers(running.channel, "deployments/d")
         try:
-            second = stack.enter_context(start(repository))
+            second = stack.enter_context(start(repository, timeout=patient(30)))
             dns[:] = [first.address, second.address]
             wait_for(lambda: ready(first.address, second.address), 40)
             # It takes its share.

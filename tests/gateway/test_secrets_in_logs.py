@@ -13,7 +13,7 @@ import pytest
 from access_support import Authority, bearing, gateway_process, issuer_running, known, refusal, who
 from gateway_support import TOKEN
 from google.longrunning import operations_pb2, operations_pb2_grpc
-from waiting import wait_for
+from waiting import patient, wait_for
 
 from oteo_core.tokens import TokenFile
 from oteo_gateway.settings import GatewaySettings
@@ -61,7 +61,7 @@ def test_tokens_and_keys_are_in_no_log(tmp_path: Path, form: str) -> None:
                     assert who(channel, token).name
                     with pytest.raises(grpc.RpcError):
                         operations_pb2_grpc.OperationsStub(channel).GetOperation(
-                            operations_pb2.GetOperationRequest(name="operations/augment-x"), metadata=bearing(token), timeout=5
+                            operations_pb2.GetOperationRequest(name="operations/augment-x"), metadata=bearing(token), timeout=60
                         )
                 for token in wrong.values():
                     assert refusal(channel, token)[0] == "UNAUTHENTICATED"
@@ -104,7 +104,9 @@ def test_settings_that_are_shown_hide_secrets(tmp_path: Path, monkeypatch: pytes
 )
 def test_a_gateway_that_does_not_start_says_why_without_secrets(tmp_path: Path, wrong: dict[str, str]) -> None:
     environment = {**os.environ, "OTEO_HOME": str(tmp_path), **SECRETS, **wrong}
-    done = subprocess.run([sys.executable, "-m", "oteo_gateway"], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "oteo_gateway"], env=environment, capture_output=True, text=True, timeout=patient(20), check=False
+    )
     assert done.returncode != 0
     assert "secret-" not in done.stdout + done.stderr
     name = next(iter(wrong)).removeprefix("OTEO_").lower()

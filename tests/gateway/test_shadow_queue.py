@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from gateway_support import publish_model
+from waiting import patient
 
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.errors import Unavailable
@@ -49,11 +51,10 @@ def routes(package: ModelPackage, *, available: bool = True) -> Routes:
 
 
 async def settled(shadows: Shadows, seen: Seen, count: int) -> None:
-    for _ in range(500):
-        if len(seen.values) + len(seen.reasons) == count:
-            return
+    until = time.monotonic() + patient(5)
+    while len(seen.values) + len(seen.reasons) != count:
+        assert time.monotonic() < until, f"{seen.values} and {seen.reasons}, not {count}"
         await asyncio.sleep(0.01)
-    raise AssertionError(f"{seen.values} and {seen.reasons}, not {count}")
 
 
 def test_a_full_queue_and_failures_are_counted_and_callers_never_wait(package: ModelPackage) -> None:
@@ -61,12 +62,14 @@ def test_a_full_queue_and_failures_are_counted_and_callers_never_wait(package: M
     seen = Seen()
 
     async def go() -> None:
-        gate = asyncio.Event()
+        gate, both = asyncio.Event(), asyncio.Event()
         calls = 0
 
         async def ask(query: Query, where: Routes, model: RoutedModel, pool: Any) -> tuple[ClassAnswer, float]:
             nonlocal calls
             calls += 1
+            if calls == 2:
+                both.set()
             await gate.wait()
             assert not query.explain
             if calls == 2:
@@ -78,7 +81,8 @@ def test_a_full_queue_and_failures_are_counted_and_callers_never_wait(package: M
         # The offers return at once, although nobody answers yet.
         for _ in range(2):
             shadows.offer(routes(package), Query("d", content=b"x", explain=True), ANSWER, 0.25)
-        await asyncio.sleep(0.05)
+        async with asyncio.timeout(patient(5)):
+            await both.wait()
         for _ in range(5):
             shadows.offer(routes(package), Query("d", content=b"x"), ANSWER, 0.25)
         assert (shadows.waiting, seen.reasons) == (3, ["BEHIND", "BEHIND"])

@@ -22,7 +22,7 @@ from google.longrunning import operations_pb2, operations_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from import_sources import class_folders
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
-from waiting import wait_for
+from waiting import patient, wait_for
 
 from oteo_core import tracing
 from oteo_core.artifacts import ArtifactStore
@@ -99,7 +99,7 @@ class Site:
         for process in self.processes:
             process.send_signal(signal.SIGTERM)
         for process in self.processes:
-            assert process.wait(30) == 0
+            assert process.wait(patient(30)) == 0
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     receiver.start()
     addresses = {name: f"127.0.0.1:{ports.free_port()}" for name in ("gateway", "augment")}
     with ExitStack() as stack:
-        triton = stack.enter_context(start(home / "model-repository"))
+        triton = stack.enter_context(start(home / "model-repository", timeout=patient(30)))
         environment = {
             **os.environ,
             "OTEO_HOME": str(home),
@@ -144,7 +144,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def _healthy(address: str) -> bool:
     with grpc.insecure_channel(address) as channel:
         try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=1)
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
         except grpc.RpcError:
             return False
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
@@ -161,17 +161,17 @@ def test_one_trace_spans_gateway_service_job_and_triton(site: Site, tmp_path: Pa
     trace, silent, predicted, wrong = ("1" * 32, "2" * 32, "3" * 32, "4" * 32)
     for number, (identity, sampled) in enumerate(((trace, True), (silent, False))):
         request = dataset_pb2.ImportDatasetRequest(source_uri=str(secret), dataset_id=f"traced-{number}", display_name="Anna Mueller")
-        operation = datasets.ImportDataset(request, timeout=20, metadata=(*_traced(identity, sampled), ("x-request-id", "mueller 1961")))
+        operation = datasets.ImportDataset(request, timeout=120, metadata=(*_traced(identity, sampled), ("x-request-id", "mueller 1961")))
         named = operations_pb2.GetOperationRequest(name=operation.name)
-        wait_for(lambda named=named: operations.GetOperation(named, timeout=5, metadata=METADATA).done, 90)
-        assert not operations.GetOperation(named, timeout=5, metadata=METADATA).HasField("error")
+        wait_for(lambda named=named: operations.GetOperation(named, timeout=60, metadata=METADATA).done, 60)
+        assert not operations.GetOperation(named, timeout=60, metadata=METADATA).HasField("error")
     publish_model(ArtifactStore(f"file://{site.home}/artifacts"), "colours")
     deploy_model(site.channel, "colours", METADATA)
     inference = inference_pb2_grpc.InferenceServiceStub(site.channel)
     image = image_pb2.ImageSource(content=picture("red"))
-    inference.Predict(inference_pb2.PredictRequest(deployment="deployments/colours", image=image), timeout=20, metadata=_traced(predicted))
+    inference.Predict(inference_pb2.PredictRequest(deployment="deployments/colours", image=image), timeout=120, metadata=_traced(predicted))
     with pytest.raises(grpc.RpcError):
-        inference.Predict(inference_pb2.PredictRequest(deployment="deployments/none", image=image), timeout=20, metadata=_traced(wrong))
+        inference.Predict(inference_pb2.PredictRequest(deployment="deployments/none", image=image), timeout=120, metadata=_traced(wrong))
     site.end()  # what is recorded is sent before a process ends
 
     method = "oteo.augment.v1.DatasetService/ImportDataset"
@@ -215,9 +215,9 @@ def test_a_trace_passes_a_gateway_that_records_nothing(loop: Loop, tmp_path: Pat
     with running_gateway(loop, settings, log_dir=tmp_path / "logs") as running:
         stub = dataset_pb2_grpc.DatasetServiceStub(running.channel)
         sent = ("traceparent", f"00-{'a' * 32}-{CALLER}-01"), ("tracestate", "hospital=pacs")
-        stub.GetDataset(dataset_pb2.GetDatasetRequest(name="datasets/x"), timeout=5, metadata=sent)
+        stub.GetDataset(dataset_pb2.GetDatasetRequest(name="datasets/x"), timeout=60, metadata=sent)
         assert [(key, backend.metadata[key]) for key, _ in sent] == list(sent)
-        stub.GetDataset(dataset_pb2.GetDatasetRequest(name="datasets/x"), timeout=5, metadata=(("traceparent", "Anna Mueller"),))
+        stub.GetDataset(dataset_pb2.GetDatasetRequest(name="datasets/x"), timeout=60, metadata=(("traceparent", "Anna Mueller"),))
         assert "traceparent" not in backend.metadata, "what is no trace context is not passed on"
     loop.run(backend.stop())
 

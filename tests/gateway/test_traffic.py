@@ -14,7 +14,7 @@ import pytest
 from deployment_site import DEGRADED, READY, Replicas, Site
 from gateway_support import Loop, colour_model, details_of, publish_model, running_gateway, settings_for
 from prometheus_client import REGISTRY
-from waiting import wait_for
+from waiting import patient, wait_for
 
 from oteo_core.artifacts import open_store
 from oteo_core.packages import delete_model
@@ -65,7 +65,7 @@ def shade(number: int) -> bytes:
 
 def ask(site: Site, name: str, number: int, **values: object) -> inference_pb2.PredictResponse:
     image = image_pb2.ImageSource(content=shade(number))
-    return site.inference.Predict(inference_pb2.PredictRequest(deployment=f"deployments/{name}", image=image, **values), timeout=20)
+    return site.inference.Predict(inference_pb2.PredictRequest(deployment=f"deployments/{name}", image=image, **values), timeout=120)
 
 
 def refusal(call: object, *args: object, **values: object) -> tuple[grpc.StatusCode, str]:
@@ -144,7 +144,7 @@ def test_models_come_and_go_under_load_and_no_request_is_lost(site: Site) -> Non
     finally:
         stop.set()
         for thread in threads:
-            thread.join(30)
+            thread.join(patient(30))
     assert not errors
     assert seen == {"models/one", "models/two", "models/three"}
     site.delete("busy")

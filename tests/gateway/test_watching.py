@@ -15,7 +15,7 @@ import pytest
 from engine_fixtures import postgres
 from gateway_support import CLASSES, Loop, RunningGateway, publish_model, running_gateway, settings_for
 from google.longrunning import operations_pb2, operations_pb2_grpc
-from waiting import wait_for
+from waiting import patient, wait_for
 
 from oteo_core.artifacts import open_store
 from oteo_core.errors import Unavailable
@@ -269,7 +269,7 @@ def test_a_batch_survives_any_number_of_classes(store: WatchStore) -> None:
 @pytest.fixture(scope="module")
 def site(loop: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
     home = tmp_path_factory.mktemp("watching")
-    with start(home / "model-repository") as server:
+    with start(home / "model-repository", timeout=patient(30)) as server:
         settings = settings_for(home, triton_urls=[server.address], watch_seconds=0.2)
         artifacts = open_store(settings)
         publish_model(artifacts, "noise")
@@ -282,9 +282,9 @@ def site(loop: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runni
         with running_gateway(loop, settings, log_dir=home / "logs") as running:
             stub = deployment_pb2_grpc.DeploymentServiceStub(running.channel)
             made = deployment_pb2.Deployment(models=[deployment_pb2.DeployedModel(model="models/noise")])
-            operation = stub.CreateDeployment(deployment_pb2.CreateDeploymentRequest(deployment=made), timeout=10)
+            operation = stub.CreateDeployment(deployment_pb2.CreateDeploymentRequest(deployment=made), timeout=60)
             operations = operations_pb2_grpc.OperationsStub(running.channel)
-            wait_for(lambda: operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=5).done, 40)
+            wait_for(lambda: operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=60).done, 40)
             yield running
 
 
@@ -294,14 +294,16 @@ def noise(rng: np.random.Generator, size: int = 16) -> np.ndarray:
 
 def shown(site: RunningGateway) -> deployment_pb2.Deployment:
     stub = deployment_pb2_grpc.DeploymentServiceStub(site.channel)
-    return stub.GetDeployment(deployment_pb2.GetDeploymentRequest(name="deployments/noise"), timeout=5)
+    return stub.GetDeployment(deployment_pb2.GetDeploymentRequest(name="deployments/noise"), timeout=60)
 
 
 def predict(site: RunningGateway, images: Iterable[np.ndarray]) -> None:
     stub = inference_pb2_grpc.InferenceServiceStub(site.channel)
     for image in images:
         content = bytes(cv2.imencode(".png", image)[1].tobytes())
-        stub.Predict(inference_pb2.PredictRequest(deployment="deployments/noise", image=image_pb2.ImageSource(content=content)), timeout=20)
+        stub.Predict(
+            inference_pb2.PredictRequest(deployment="deployments/noise", image=image_pb2.ImageSource(content=content)), timeout=120
+        )
 
 
 def metric(name: str) -> float | None:
@@ -334,17 +336,17 @@ def test_a_caller_sees_windows_fill_the_alarm_ring_and_a_change_end_it(site: Run
     assert (metric("oteo_shift_p_value") or 1) < 1e-4
     assert (metric("oteo_shift_window_images") or 0) >= 80
     stub = deployment_pb2_grpc.DeploymentServiceStub(site.channel)
-    listed = stub.ListDeployments(deployment_pb2.ListDeploymentsRequest(), timeout=5).deployments
+    listed = stub.ListDeployments(deployment_pb2.ListDeploymentsRequest(), timeout=60).deployments
     assert listed[0].shift.alarm
     # Another name changes nothing of what is seen; another model does.
     changed = deployment_pb2.Deployment(
         name="deployments/noise", display_name="changed", models=[deployment_pb2.DeployedModel(model="models/noise")]
     )
-    stub.UpdateDeployment(deployment_pb2.UpdateDeploymentRequest(deployment=changed), timeout=10)
+    stub.UpdateDeployment(deployment_pb2.UpdateDeploymentRequest(deployment=changed), timeout=60)
     assert shown(site).shift.alarm
     publish_model(open_store(site.settings), "other")
     changed.models[0].model = "models/other"
-    stub.UpdateDeployment(deployment_pb2.UpdateDeploymentRequest(deployment=changed), timeout=10)
+    stub.UpdateDeployment(deployment_pb2.UpdateDeploymentRequest(deployment=changed), timeout=60)
     wait_for(lambda: not shown(site).shift.alarm, 40)
     assert shown(site).shift.window_size == 0
     wait_for(lambda: metric("oteo_shift_alarm") == 0.0)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from local_models import channel_means
+from waiting import patient
 
 from oteo_local import triton
 from oteo_local.triton_env import TritonEnvironment, default_prefix
@@ -20,7 +21,7 @@ def triton_environment() -> TritonEnvironment:
 
 @pytest.fixture(scope="module")
 def running_triton(triton_environment: TritonEnvironment) -> Iterator[triton.RunningTriton]:
-    with triton.start(environment=triton_environment) as running:
+    with triton.start(environment=triton_environment, timeout=patient(30)) as running:
         yield running
 
 

@@ -46,7 +46,7 @@ def put(repository: Path, name: str, graph: bytes, config: str = CONFIG) -> None
 def mean(connection: client.InferenceServerClient, name: str, images: np.ndarray) -> np.ndarray:
     tensor = client.InferInput("image", images.shape, "UINT8")
     tensor.set_data_from_numpy(images)
-    answer = connection.infer(name, [tensor], outputs=[client.InferRequestedOutput("mean")], client_timeout=20).as_numpy("mean")
+    answer = connection.infer(name, [tensor], outputs=[client.InferRequestedOutput("mean")], client_timeout=120).as_numpy("mean")
     assert answer is not None
     return answer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -15,6 +16,7 @@ import pytest
 import tritonclient.grpc as client
 from local_models import channel_means
 from tritonclient.utils import InferenceServerException
+from waiting import patient, wait_for
 
 from oteo_local import processes, triton
 
@@ -31,7 +33,7 @@ def infer(connection: client.InferenceServerClient, name: str, images: np.ndarra
     tensor = client.InferInput("image", images.shape, TYPES[images.dtype])
     tensor.set_data_from_numpy(images)
     wanted = None if outputs is None else [client.InferRequestedOutput(output) for output in outputs]
-    return connection.infer(name, [tensor], outputs=wanted, client_timeout=20)
+    return connection.infer(name, [tensor], outputs=wanted, client_timeout=120)
 
 
 def means(images: np.ndarray) -> np.ndarray:
@@ -39,9 +41,12 @@ def means(images: np.ndarray) -> np.ndarray:
 
 
 def stubs(running: triton.RunningTriton, model: str) -> list[psutil.Process]:
-    return [
-        process for process in processes.tree(running.process.pid)[1:] if any(part.startswith(f"{model}_") for part in process.cmdline())
-    ]
+    found = []
+    for process in processes.tree(running.process.pid)[1:]:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            if any(part.startswith(f"{model}_") for part in process.cmdline()):
+                found.append(process)
+    return found
 
 
 def test_a_model_is_listed_loaded_answers_and_is_unloaded(running_triton, connection, put_model, images):
@@ -57,11 +62,8 @@ def test_a_model_is_listed_loaded_answers_and_is_unloaded(running_triton, connec
     np.testing.assert_allclose(answer.as_numpy("total")[:, 0], means(images).sum(axis=1), rtol=1e-6)
 
     connection.unload_model("whole")
-    deadline = time.monotonic() + 10
-    while stubs(running_triton, "whole") and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for(lambda: not stubs(running_triton, "whole"), 10)
     assert not connection.is_model_ready("whole")
-    assert not stubs(running_triton, "whole")
 
 
 @pytest.mark.parametrize(
@@ -116,10 +118,8 @@ dynamic_batching {{ preferred_batch_size: [ 32 ] max_queue_delay_microseconds: 2
         np.testing.assert_allclose(answered[index].as_numpy("mean"), means(images), rtol=1e-6)
         assert answered[index].as_numpy("total").shape == (len(images), 1)
     # Triton counts a request after it has answered it.
-    limit = time.monotonic() + 10
-    while (statistics := connection.get_inference_statistics("batched").model_stats[0]).inference_count < sum(map(len, asked)):
-        assert time.monotonic() < limit
-        time.sleep(0.05)
+    wait_for(lambda: connection.get_inference_statistics("batched").model_stats[0].inference_count >= sum(map(len, asked)), 10)
+    statistics = connection.get_inference_statistics("batched").model_stats[0]
     assert statistics.inference_count == sum(len(images) for images in asked)
     assert statistics.execution_count < len(asked), "requests were run one by one"
 
@@ -207,8 +207,7 @@ def test_a_killed_stub_shows_in_inference_and_is_mended_by_touching_and_loading(
     (stub,) = stubs(running_triton, "mended")
 
     os.kill(stub.pid, signal.SIGKILL)
-    while processes.is_alive(stub):
-        time.sleep(0.01)
+    wait_for(lambda: not processes.is_alive(stub), pause=0.01)
     with pytest.raises(InferenceServerException):
         infer(connection, "mended", images)
 
@@ -233,12 +232,10 @@ def test_throughput_of_a_small_model_is_that_of_the_transport(running_triton, co
 def test_nothing_is_left_of_a_triton_that_was_stopped(triton_environment, put_model, images, tmp_path):
     put_model(tmp_path, "some")
     with (
-        triton.start(tmp_path, load=("some",), environment=triton_environment) as running,
+        triton.start(tmp_path, load=("some",), environment=triton_environment, timeout=patient(30)) as running,
         client.InferenceServerClient(running.address) as connection,
     ):
-        deadline = time.monotonic() + 20
-        while not connection.is_model_ready("some") and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for(lambda: connection.is_model_ready("some"), 20)
         infer(connection, "some", images)
         members = processes.tree(running.process.pid)
         segments = [Path(path) for path in processes.shared_memory_of(members)]
@@ -250,11 +247,9 @@ def test_nothing_is_left_of_a_triton_that_was_stopped(triton_environment, put_mo
 
 def test_segments_of_a_killed_triton_are_removed_by_the_next(triton_environment, put_model, tmp_path):
     put_model(tmp_path, "some")
-    with triton.start(tmp_path, load=("some",), environment=triton_environment) as running:
-        deadline = time.monotonic() + 20
-        while not stubs(running, "some") and time.monotonic() < deadline:
-            time.sleep(0.05)
-        time.sleep(1.0)
+    with triton.start(tmp_path, load=("some",), environment=triton_environment, timeout=patient(30)) as running:
+        with client.InferenceServerClient(running.address) as connection:
+            wait_for(lambda: connection.is_model_ready("some"), 20)
         members = processes.tree(running.process.pid)
         segments = {Path(path).name for path in processes.shared_memory_of(members)}
         processes.end(members, grace=0)
@@ -264,5 +259,8 @@ def test_segments_of_a_killed_triton_are_removed_by_the_next(triton_environment,
 
 def test_a_port_in_use_is_named(running_triton, triton_environment, tmp_path):
     port = running_triton.server.grpc_port
-    with pytest.raises(triton.TritonFailed, match=f"port {port}"), triton.start(tmp_path, grpc_port=port, environment=triton_environment):
+    with (
+        pytest.raises(triton.TritonFailed, match=f"port {port}"),
+        triton.start(tmp_path, grpc_port=port, environment=triton_environment, timeout=patient(30)),
+    ):
         pass

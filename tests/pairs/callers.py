@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 from gateway_support import CLASSES, picture
 from pair_site import METADATA, TOKEN
+from waiting import patient
 
 import oteo
 from oteo_protos.augment.v1 import augment_pb2, augment_pb2_grpc
@@ -25,7 +26,7 @@ async def predict(channel: grpc.aio.Channel, number: int) -> bool:
     """Ask for one image whose class is known, as a client without retries does."""
     colour = CLASSES[number % 3]
     request = inference_pb2.PredictRequest(deployment="deployments/colours", image=image_pb2.ImageSource(content=PICTURES[colour]))
-    answer = await inference_pb2_grpc.InferenceServiceStub(channel).Predict(request, metadata=METADATA, timeout=20)
+    answer = await inference_pb2_grpc.InferenceServiceStub(channel).Predict(request, metadata=METADATA, timeout=60)
     return bool(answer.classification.decision == colour)
 
 
@@ -53,7 +54,7 @@ class User:
     def end(self) -> int:
         """Stop, and give the number of answers; raises what a call ended with."""
         self.stop()
-        self._done.result(60)
+        self._done.result(patient(60))
         self._client.close()
         self._pool.shutdown()
         return self.answered
@@ -73,7 +74,7 @@ def listed(client: oteo.Client) -> None:
 async def ask_augment(channel: grpc.aio.Channel, _number: int) -> bool:
     """Ask the service behind for its catalogue, as a client without retries does."""
     request = augment_pb2.ListTransformsRequest()
-    answer = await augment_pb2_grpc.AugmentServiceStub(channel).ListTransforms(request, metadata=METADATA, timeout=20)
+    answer = await augment_pb2_grpc.AugmentServiceStub(channel).ListTransforms(request, metadata=METADATA, timeout=60)
     return len(answer.transforms) > 10
 
 
@@ -107,7 +108,7 @@ class Streaming:
     def end(self) -> int:
         """Stop, and give the number of answers."""
         self.stop()
-        self._done.result(90)
+        self._done.result(patient(60))
         self._client.close()
         self._pool.shutdown()
         return self.answered
@@ -155,6 +156,6 @@ class Augmenting:
     def end(self) -> int:
         """Stop, and give the number of images that came back."""
         self.stop()
-        self._done.result(90)
+        self._done.result(patient(60))
         self._pool.shutdown()
         return len(self.answered)

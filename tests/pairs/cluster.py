@@ -17,6 +17,7 @@ from charting import NAMESPACE, Object, environment, named
 from cluster_network import Balancer, Names
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from running import HOST, INHERITED, Site, container_of
+from waiting import patient, wait_for
 
 SERVICES = ("augment", "automl", "translate")
 PORTS = {"gateway": 7000, "augment": 7001, "automl": 7002, "translate": 7003}
@@ -49,7 +50,7 @@ class Pod:
         assert "grpc" in self.container["readinessProbe"]
         with grpc.insecure_channel(self.target, [("grpc.use_local_subchannel_pool", 1)]) as channel:
             try:
-                answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+                answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
             except grpc.RpcError:
                 return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
@@ -61,7 +62,7 @@ class Pod:
     def kill(self) -> None:
         """SIGKILL, as when its node dies."""
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(patient(10))
 
 
 @dataclass
@@ -138,14 +139,15 @@ class Cluster:
         pod = self.pods[name] = Pod(name, part, address, port, container, float(grace), process, log)
         return pod
 
-    def wait_ready(self, *pods: Pod, seconds: float = 120.0) -> None:
-        """Wait until pods are ready, and let them be found."""
-        until = time.monotonic() + seconds
+    def wait_ready(self, *pods: Pod, seconds: float = 40.0) -> None:
+        """Wait until pods are ready, each for `seconds` as in `wait_for`, and let them be found."""
+
+        def ready(pod: Pod) -> bool:
+            assert pod.process.poll() is None, pod.said()
+            return pod.ready()
+
         for pod in pods:
-            while not pod.ready():
-                assert pod.process.poll() is None, pod.said()
-                assert time.monotonic() < until, pod.said()
-                time.sleep(0.3)
+            wait_for(lambda pod=pod: ready(pod), seconds, said=pod.said, pause=0.3)
             self._found.add(pod.name)
             self._publish(pod.part)
 

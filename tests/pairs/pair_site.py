@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 import urllib.request
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from engines import Postgres, RayHead
 from gateway_calls import Calls
 from gateway_support import publish_model
 from google.longrunning import operations_pb2
+from waiting import patient, wait_for
 
 from oteo_core.artifacts import ArtifactStore
 from oteo_local import triton
@@ -40,8 +40,8 @@ VALUES = (
     f"traffic.maxConnectionAgeSeconds={CONNECTION_AGE}",
     'automl.settings={"mlflow_timeout":1}',
 )
-PATIENCE = 240.0 * float(os.environ.get("OTEO_TEST_SLOWER", "1"))
-"""Seconds until an import of some images has ended: interpreters that start on a busy machine."""
+IMPORT_SECONDS = 40.0
+"""Until an import of some images has ended, as in `wait_for`."""
 AUDIT_KEY = "ab" * 32
 
 
@@ -79,22 +79,20 @@ class Pair:
         """Give the ids under which Ray was ever asked to run an operation."""
         token = self.ray.token_path.read_text()
         request = urllib.request.Request(f"{self.ray.address}/api/jobs/", headers={"Authorization": f"Bearer {token}"})
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:
             listed = json.load(answer)
         identity = name.removeprefix("operations/")
         return sorted(str(job["submission_id"]) for job in listed if str(job["submission_id"] or "").startswith(f"{identity}-"))
 
-    def driver(self, name: str, attempt: int = 1, seconds: float = PATIENCE) -> psutil.Process:
+    def driver(self, name: str, attempt: int = 1, seconds: float = IMPORT_SECONDS) -> psutil.Process:
         """Wait for the process of an attempt."""
         identity = name.removeprefix("operations/")
         marks = [f"oteo_{identity.partition('-')[0]}.job", identity, str(attempt)]
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            for process in psutil.process_iter(["cmdline"]):
-                if (process.info["cmdline"] or [])[-3:] == marks:
-                    return process
-            time.sleep(0.05)
-        raise AssertionError(f"attempt {attempt} of {name} does not run: {self.row(name)}")
+
+        def running() -> list[psutil.Process]:
+            return [process for process in psutil.process_iter(["cmdline"]) if (process.info["cmdline"] or [])[-3:] == marks]
+
+        return wait_for(running, seconds, said=lambda: self.row(name))[0]
 
     def kill(self, pod: Pod) -> None:
         """Kill a pod with SIGKILL; its name stays in DNS for a while, as in a cluster."""
@@ -114,7 +112,7 @@ def build_pair(folder: Path, postgres: Postgres, stack: ExitStack) -> Pair:
     ray = RayHead(folder, cpus=2)
     stack.callback(ray.stop)
     ray.start()
-    served = stack.enter_context(triton.start(folder / "model-repository", threads=1))
+    served = stack.enter_context(triton.start(folder / "model-repository", threads=1, timeout=patient(30)))
     url = postgres.new_url()
     secrets = {"oteo-database/url": url, "oteo-s3/accessKey": "none", "oteo-s3/secretKey": "none"}
     known = {("oteo-ray-head-svc", 8265): ray.ports["ray_dashboard"]}
@@ -139,7 +137,7 @@ def build_pair(folder: Path, postgres: Postgres, stack: ExitStack) -> Pair:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=patient(40),
     )
     assert migrated.returncode == 0, migrated.stderr
     # One after the other: eight interpreters that import at once take longer on few cores.
@@ -150,17 +148,17 @@ def build_pair(folder: Path, postgres: Postgres, stack: ExitStack) -> Pair:
 
 def ended(pair: Pair, calls: Calls, name: str) -> operations_pb2.Operation:
     """Wait for an operation's end, however often nobody answers meanwhile."""
-    until = time.monotonic() + PATIENCE
-    while True:
+
+    def done() -> operations_pb2.Operation | None:
         try:
-            found = calls.operations.GetOperation(operations_pb2.GetOperationRequest(name=name), timeout=10)
-            if found.done:
-                return found
+            found = calls.operations.GetOperation(operations_pb2.GetOperationRequest(name=name), timeout=60)
         except grpc.RpcError as error:
             if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                 raise
-        assert time.monotonic() < until, pair.row(name)
-        time.sleep(1.0)
+            return None
+        return found if found.done else None
+
+    return wait_for(done, IMPORT_SECONDS, said=lambda: pair.row(name), pause=1.0)
 
 
 def begun_once(pair: Pair, name: str) -> None:

@@ -23,7 +23,7 @@ from gateway_support import TOKEN, Loop, deploy, picture, publish_model, running
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from live_server import live_server
 from running import script
-from waiting import wait_for
+from waiting import patient, wait_for
 
 from oteo_augment.service import Augment
 from oteo_augment.settings import AugmentSettings
@@ -51,12 +51,12 @@ class Bucket:
         with (folder / "s3.log").open("ab") as log:
             command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(self.port)]
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        wait_for(self._answers, 90)
+        wait_for(self._answers, 60)
         self.make()
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}/moto-api/", timeout=2):
+            with urllib.request.urlopen(f"{self.url}/moto-api/", timeout=10):
                 return True
         except OSError:
             return False
@@ -72,7 +72,7 @@ class Bucket:
 
     def lose(self) -> None:
         """Take it away with all that is in it."""
-        with urllib.request.urlopen(urllib.request.Request(f"{self.url}/moto-api/reset", method="POST"), timeout=20):
+        with urllib.request.urlopen(urllib.request.Request(f"{self.url}/moto-api/reset", method="POST"), timeout=120):
             pass
 
     @property
@@ -102,7 +102,7 @@ def bucket(tmp_path: Path) -> Iterator[Bucket]:
     found = Bucket(tmp_path)
     yield found
     found.process.terminate()
-    found.process.wait(10)
+    found.process.wait(patient(10))
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ class Site:
         found = {}
         for colour in ("red", "green", "blue"):
             request = inference_pb2.PredictRequest(deployment="deployments/colours", image=image_pb2.ImageSource(content=picture(colour)))
-            answer = predict(request, timeout=20).classification
+            answer = predict(request, timeout=120).classification
             assert answer.decision == colour
             found[colour] = tuple(score.probability for score in answer.scores)
         return found
@@ -132,12 +132,12 @@ class Site:
     def ask_for_the_dataset(self, source: Path) -> operations_pb2.Operation:
         """Import the dataset, or find that it was."""
         request = dataset_pb2.ImportDatasetRequest(source_uri=str(source), dataset_id="cells", request_id=REQUEST)
-        found: operations_pb2.Operation = dataset_pb2_grpc.DatasetServiceStub(self.channel).ImportDataset(request, timeout=20)
+        found: operations_pb2.Operation = dataset_pb2_grpc.DatasetServiceStub(self.channel).ImportDataset(request, timeout=120)
         return found
 
     def operation(self, name: str) -> operations_pb2.Operation:
         found: operations_pb2.Operation = operations_pb2_grpc.OperationsStub(self.channel).GetOperation(
-            operations_pb2.GetOperationRequest(name=name), timeout=20
+            operations_pb2.GetOperationRequest(name=name), timeout=120
         )
         return found
 
@@ -150,12 +150,12 @@ def running_site(home: Path, loop: Loop, url: str, bucket: Bucket, key: Path) ->
     environment.build()
     shared = {"database_url": url, "artifacts": "s3://oteo/artifacts", "artifact_options": bucket.options}
     with ExitStack() as stack:
-        replica = stack.enter_context(triton.start(home / "model-repository", environment=environment))
+        replica = stack.enter_context(triton.start(home / "model-repository", environment=environment, timeout=patient(30)))
         behind = AugmentSettings(home=home, token=TOKEN, job_python=sys.executable, reconcile_seconds=0.5, **shared)
         augment = Augment(behind, ProcessJobRunner(home / "jobs", executor="inline"))
         server = stack.enter_context(live_server(behind, augment.register))
-        server.run(augment.start()).result(30)
-        stack.callback(lambda: server.run(augment.stop()).result(30))
+        server.run(augment.start()).result(patient(30))
+        stack.callback(lambda: server.run(augment.stop()).result(patient(30)))
         settings = settings_for(
             home,
             augment_address=server.address,
@@ -179,7 +179,7 @@ def verified(bucket: Bucket, key: Path) -> str:
     """Run ``oteo audit verify`` on the bucket; give what it says of an intact log."""
     place = "s3://oteo/artifacts/audit"
     command = [sys.executable, "-m", "oteo.cli", "audit", "verify", place, "--heads", place, "--key-file", str(key)]
-    done = subprocess.run(command, env=bucket.variables, capture_output=True, text=True, check=False, timeout=180)
+    done = subprocess.run(command, env=bucket.variables, capture_output=True, text=True, check=False, timeout=patient(60))
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -200,14 +200,16 @@ def test_a_site_comes_back_from_its_copies(mortal_postgres: Postgres, bucket: Bu
     def run(command: str) -> None:
         # As it stands there, with this machine's places.
         text = command.replace("BUCKET", "oteo").replace("/backup/", f"{copies}/")
-        done = subprocess.run(["sh", "-ec", text], cwd=tmp_path, env=variables, capture_output=True, text=True, check=False, timeout=300)
+        done = subprocess.run(
+            ["sh", "-ec", text], cwd=tmp_path, env=variables, capture_output=True, text=True, check=False, timeout=patient(60)
+        )
         assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
 
     publish_model(ArtifactStore("s3://oteo/artifacts", **bucket.options), "colours")
     with running_site(tmp_path / "before", loop, url, bucket, key) as site:
         imported = site.ask_for_the_dataset(source).name
         deploy(site.channel, ["colours"])
-        wait_for(lambda: site.operation(imported).done, 240)
+        wait_for(lambda: site.operation(imported).done, 60)
         response: Any = unpack(site.operation(imported).response)
         assert response is not None, site.operation(imported).error
         before = site.scores()
@@ -220,7 +222,7 @@ def test_a_site_comes_back_from_its_copies(mortal_postgres: Postgres, bucket: Bu
         # What comes after the copies is lost with the site.
         site.scores()
         deployed = operations_pb2_grpc.OperationsStub(site.channel).ListOperations(
-            operations_pb2.ListOperationsRequest(name="operations/gateway"), timeout=20
+            operations_pb2.ListOperationsRequest(name="operations/gateway"), timeout=120
         )
         assert len(deployed.operations) == 1
     bucket.lose()
@@ -234,10 +236,10 @@ def test_a_site_comes_back_from_its_copies(mortal_postgres: Postgres, bucket: Bu
     run(bringing)
     print(verified(bucket, key))
     with running_site(tmp_path / "after", loop, url, bucket, key) as site:
-        wait_for(lambda: _answers(site), 120)
+        wait_for(lambda: _answers(site), 60)
         assert site.scores() == before
         found = dataset_pb2_grpc.DatasetServiceStub(site.channel).GetDataset(
-            dataset_pb2.GetDatasetRequest(name="datasets/cells"), timeout=20
+            dataset_pb2.GetDatasetRequest(name="datasets/cells"), timeout=120
         )
         assert (found.digest, found.sample_count) == (response.dataset.digest, 24)
         assert unpack(site.operation(imported).response) == response

@@ -42,7 +42,7 @@ def test_a_rolling_restart_under_load_loses_nothing(pair: Pair, colours: str, tm
                 request = dataset_pb2.ImportDatasetRequest(
                     source_uri=str(cells), dataset_id=f"rolling-{uuid.uuid4().hex[:8]}", request_id=str(uuid.uuid4())
                 )
-                name = calls.datasets.ImportDataset(request, timeout=20).name
+                name = calls.datasets.ImportDataset(request, timeout=120).name
                 pair.driver(name)
                 operations.append((name, request))
             begin = time.monotonic()
@@ -54,8 +54,8 @@ def test_a_rolling_restart_under_load_loses_nothing(pair: Pair, colours: str, tm
             operation = ended(pair, calls, name)
             assert not operation.HasField("error"), operation.error
             begun_once(pair, name)
-            assert calls.datasets.ImportDataset(request, timeout=20).name == name
-            found = calls.datasets.GetDataset(dataset_pb2.GetDatasetRequest(name=f"datasets/{request.dataset_id}"), timeout=20)
+            assert calls.datasets.ImportDataset(request, timeout=120).name == name
+            found = calls.datasets.GetDataset(dataset_pb2.GetDatasetRequest(name=f"datasets/{request.dataset_id}"), timeout=120)
             assert found.sample_count == 48
         counts = {what: user.end() for what, user in users.items()}
         print(f"the SDK's users: {counts}, {stream.end()} images by PredictStream")

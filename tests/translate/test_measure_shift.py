@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from urllib.parse import urlsplit
 
@@ -16,6 +15,7 @@ from judged_models import publish
 from live_server import live_server
 from shift_sets import textured, write
 from thread_runner import ThreadRunner
+from waiting import patient, wait_for
 
 from oteo_core.artifacts import open_store
 from oteo_core.errors import InvalidArgument
@@ -56,20 +56,17 @@ def world(tmp_path_factory):
 
 def finished(channel, operation):
     operations = operations_pb2_grpc.OperationsStub(channel)
-    limit = time.monotonic() + 120
-    while not operation.done:
-        assert time.monotonic() < limit
-        time.sleep(0.05)
-        operation = operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=10)
-    return operation
+    request = operations_pb2.GetOperationRequest(name=operation.name)
+    wait_for(lambda: operations.GetOperation(request, timeout=patient(10)).done, 40)
+    return operations.GetOperation(request, timeout=patient(10))
 
 
 def test_a_model_and_a_dataset_become_a_verdict_and_a_page(world):
     channel, _, store = world
     stub = translate_pb2_grpc.TranslateServiceStub(channel)
     request = pb.MeasureShiftRequest(model="models/judged", dataset="datasets/new", seed=1, request_id=str(uuid.uuid4()))
-    begun = stub.MeasureShift(request, timeout=20)
-    assert stub.MeasureShift(request, timeout=20).name == begun.name
+    begun = stub.MeasureShift(request, timeout=patient(10))
+    assert stub.MeasureShift(request, timeout=patient(10)).name == begun.name
     done = finished(channel, begun)
     response, metadata = pb.MeasureShiftResponse(), pb.MeasureShiftMetadata()
     assert done.response.Unpack(response), done.error
@@ -110,7 +107,7 @@ def test_a_model_and_a_dataset_become_a_verdict_and_a_page(world):
 )
 def test_what_cannot_be_compared_is_refused_at_once(world, request_, code, reason, field):
     with pytest.raises(grpc.RpcError) as caught:
-        translate_pb2_grpc.TranslateServiceStub(world[0]).MeasureShift(request_, timeout=20)
+        translate_pb2_grpc.TranslateServiceStub(world[0]).MeasureShift(request_, timeout=patient(10))
     assert caught.value.code().name == code
     info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     for detail in rpc_status.from_call(caught.value).details:
@@ -123,7 +120,7 @@ def test_what_only_the_images_tell_fails_the_operation_with_the_reason(world):
     channel, _, _ = world
     stub = translate_pb2_grpc.TranslateServiceStub(channel)
     done = finished(
-        channel, stub.MeasureShift(pb.MeasureShiftRequest(reference_dataset="datasets/home", dataset="datasets/few"), timeout=20)
+        channel, stub.MeasureShift(pb.MeasureShiftRequest(reference_dataset="datasets/home", dataset="datasets/few"), timeout=patient(10))
     )
     assert done.error.message == "datasets/few has 3 images; 8 are needed"
     info = error_details_pb2.ErrorInfo()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from urllib.parse import urlsplit
 
@@ -17,6 +16,7 @@ from live_server import live_server
 from shift_sets import write
 from thread_runner import ThreadRunner
 from training_tools import RuntimeParity
+from waiting import patient, wait_for
 
 from oteo_core.artifacts import open_store
 from oteo_core.datasets import DatasetReader
@@ -72,12 +72,9 @@ def world(tmp_path_factory):
 
 def finished(channel, operation):
     operations = operations_pb2_grpc.OperationsStub(channel)
-    limit = time.monotonic() + 200
-    while not operation.done:
-        assert time.monotonic() < limit
-        time.sleep(0.05)
-        operation = operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name), timeout=20)
-    return operation
+    request = operations_pb2.GetOperationRequest(name=operation.name)
+    wait_for(lambda: operations.GetOperation(request, timeout=patient(10)).done, 70)
+    return operations.GetOperation(request, timeout=patient(10))
 
 
 def request_of(shifted: str, **fields) -> pb.TrainTranslatorRequest:
@@ -99,8 +96,8 @@ def lighter(world):
     channel, _ = world
     stub = translate_pb2_grpc.TranslateServiceStub(channel)
     request = request_of("dark", translator_id="lighter")
-    begun = stub.TrainTranslator(request, timeout=30)
-    assert stub.TrainTranslator(request, timeout=30).name == begun.name
+    begun = stub.TrainTranslator(request, timeout=patient(10))
+    assert stub.TrainTranslator(request, timeout=patient(10)).name == begun.name
     done = finished(channel, begun)
     response, metadata = pb.TrainTranslatorResponse(), pb.TrainTranslatorMetadata()
     assert done.response.Unpack(response), done.error
@@ -137,14 +134,16 @@ def test_what_makes_the_model_right_again_is_accepted_and_published_with_its_evi
     sheet = decode(store.read_bytes("translators/lighter/sheet.png")).pixels
     assert sheet.shape[1] > 5 * 200
     assert urlsplit(lighter.report_uri).path.endswith("report.html")
-    listed = translate_pb2_grpc.TranslateServiceStub(channel).ListTranslators(pb.ListTranslatorsRequest(model="models/judged"), timeout=20)
+    listed = translate_pb2_grpc.TranslateServiceStub(channel).ListTranslators(
+        pb.ListTranslatorsRequest(model="models/judged"), timeout=patient(10)
+    )
     assert [one.name for one in listed.translators] == ["translators/lighter"]
 
 
 def test_a_dataset_is_translated_and_the_model_is_right_on_it(world, lighter):
     channel, store = world
     stub = translate_pb2_grpc.TranslateServiceStub(channel)
-    begun = stub.TranslateDataset(pb.TranslateDatasetRequest(translator=lighter.name, dataset="datasets/dark"), timeout=30)
+    begun = stub.TranslateDataset(pb.TranslateDatasetRequest(translator=lighter.name, dataset="datasets/dark"), timeout=patient(10))
     response = pb.TranslateDatasetResponse()
     done = finished(channel, begun)
     assert done.response.Unpack(response), done.error
@@ -163,7 +162,7 @@ def test_images_are_translated_as_they_come_and_a_bad_one_ends_nothing(world, li
     asked = [pb.TranslateImagesRequest(settings={"translator": lighter.name})]
     for index, content in enumerate(contents):
         asked.append(pb.TranslateImagesRequest(item={"key": str(index), "image": image_pb2.ImageSource(content=content)}))
-    answers = list(translate_pb2_grpc.TranslateServiceStub(channel).TranslateImages(iter(asked), timeout=60))
+    answers = list(translate_pb2_grpc.TranslateServiceStub(channel).TranslateImages(iter(asked), timeout=patient(20)))
     assert [one.key for one in answers] == ["0", "1", "2", "3"]
     assert answers[1].error.code == code_pb2.INVALID_ARGUMENT
     assert decode(answers[2].image.content).pixels.max() > 128
@@ -172,18 +171,18 @@ def test_images_are_translated_as_they_come_and_a_bad_one_ends_nothing(world, li
 def test_where_nothing_has_changed_nothing_is_recommended(world):
     channel, _ = world
     stub = translate_pb2_grpc.TranslateServiceStub(channel)
-    done = finished(channel, stub.TrainTranslator(request_of("alike", label_free=True), timeout=30))
+    done = finished(channel, stub.TrainTranslator(request_of("alike", label_free=True), timeout=patient(10)))
     response = pb.TrainTranslatorResponse()
     assert done.response.Unpack(response), done.error
     translator = response.translator
     assert translator.verdict == pb.Translator.VERDICT_REJECTED
     assert translator.criterion == "label-free"
     with pytest.raises(grpc.RpcError) as refused:
-        stub.TranslateDataset(pb.TranslateDatasetRequest(translator=translator.name, dataset="datasets/alike"), timeout=20)
+        stub.TranslateDataset(pb.TranslateDatasetRequest(translator=translator.name, dataset="datasets/alike"), timeout=patient(10))
     assert reason_of(refused.value) == "TRANSLATOR_REJECTED"
-    stub.DeleteTranslator(pb.DeleteTranslatorRequest(name=translator.name), timeout=20)
+    stub.DeleteTranslator(pb.DeleteTranslatorRequest(name=translator.name), timeout=patient(10))
     with pytest.raises(grpc.RpcError):
-        stub.GetTranslator(pb.GetTranslatorRequest(name=translator.name), timeout=20)
+        stub.GetTranslator(pb.GetTranslatorRequest(name=translator.name), timeout=patient(10))
 
 
 @pytest.mark.parametrize(
@@ -205,7 +204,7 @@ def test_what_cannot_be_tried_is_refused_at_once(world, changes, reason):
         else:
             setattr(request, name, value)
     with pytest.raises(grpc.RpcError) as refused:
-        translate_pb2_grpc.TranslateServiceStub(channel).TrainTranslator(request, timeout=20)
+        translate_pb2_grpc.TranslateServiceStub(channel).TrainTranslator(request, timeout=patient(10))
     assert reason_of(refused.value) == reason
 
 
@@ -246,7 +245,7 @@ def test_a_copy_of_home_under_another_name_is_refused(world):
 def _refusal(channel: grpc.Channel, request: pb.TrainTranslatorRequest) -> tuple[str, str]:
     """Give reason and message of a training that is refused at once, or fails."""
     try:
-        operation = translate_pb2_grpc.TranslateServiceStub(channel).TrainTranslator(request, timeout=30)
+        operation = translate_pb2_grpc.TranslateServiceStub(channel).TrainTranslator(request, timeout=patient(10))
     except grpc.RpcError as refused:
         return reason_of(refused), refused.details()
     done = finished(channel, operation)
@@ -267,7 +266,7 @@ def test_odd_sets_are_answered(world, name):
     write(store, name, images, task="semantic_segmentation", classes=CLASSES)
     request = request_of(name, label_free=True)
     request.methods[:] = ["moments"]
-    done = finished(channel, translate_pb2_grpc.TranslateServiceStub(channel).TrainTranslator(request, timeout=30))
+    done = finished(channel, translate_pb2_grpc.TranslateServiceStub(channel).TrainTranslator(request, timeout=patient(10)))
     response = pb.TrainTranslatorResponse()
     assert done.response.Unpack(response), done.error
     translator = response.translator

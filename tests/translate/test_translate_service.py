@@ -8,6 +8,7 @@ from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from live_server import live_server
+from waiting import patient
 
 from oteo_core.server import sync_channel
 from oteo_protos.translate.v1 import translate_pb2, translate_pb2_grpc
@@ -47,35 +48,35 @@ def _reason(error):
 )
 def test_a_stream_that_cannot_be_answered_ends_at_once(stub, request_, reason):
     with pytest.raises(grpc.RpcError) as caught:
-        list(stub.TranslateImages(iter([request_]), timeout=60))
+        list(stub.TranslateImages(iter([request_]), timeout=patient(10)))
     assert _reason(caught.value) == reason
 
 
 def test_bad_input_is_named(stub):
     with pytest.raises(grpc.RpcError) as caught:
-        stub.MeasureShift(translate_pb2.MeasureShiftRequest(dataset="d"), timeout=10)
+        stub.MeasureShift(translate_pb2.MeasureShiftRequest(dataset="d"), timeout=patient(10))
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_there_are_no_translators(stub):
-    assert not stub.ListTranslators(translate_pb2.ListTranslatorsRequest(page_size=10), timeout=10).translators
+    assert not stub.ListTranslators(translate_pb2.ListTranslatorsRequest(page_size=10), timeout=patient(10)).translators
     for method, request in (
         (stub.GetTranslator, translate_pb2.GetTranslatorRequest(name="translators/t")),
         (stub.DeleteTranslator, translate_pb2.DeleteTranslatorRequest(name="translators/t")),
     ):
         with pytest.raises(grpc.RpcError) as caught:
-            method(request, timeout=10)
+            method(request, timeout=patient(10))
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
         assert _reason(caught.value) == "TRANSLATOR_NOT_FOUND"
-    stub.DeleteTranslator(translate_pb2.DeleteTranslatorRequest(name="translators/t", allow_missing=True), timeout=10)
+    stub.DeleteTranslator(translate_pb2.DeleteTranslatorRequest(name="translators/t", allow_missing=True), timeout=patient(10))
     with pytest.raises(grpc.RpcError) as caught:
-        stub.ListTranslators(translate_pb2.ListTranslatorsRequest(page_token="made-up"), timeout=10)
+        stub.ListTranslators(translate_pb2.ListTranslatorsRequest(page_token="made-up"), timeout=patient(10))
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_its_operations_are_served(channel):
     operations = operations_pb2_grpc.OperationsStub(channel)
-    assert not operations.ListOperations(operations_pb2.ListOperationsRequest(name="operations"), timeout=10).operations
+    assert not operations.ListOperations(operations_pb2.ListOperationsRequest(name="operations"), timeout=patient(10)).operations
     with pytest.raises(grpc.RpcError) as caught:
-        operations.GetOperation(operations_pb2.GetOperationRequest(name="operations/translate-00000000000000000000"), timeout=10)
+        operations.GetOperation(operations_pb2.GetOperationRequest(name="operations/translate-00000000000000000000"), timeout=patient(10))
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND

@@ -8,6 +8,7 @@ import torch
 from google.protobuf import text_format
 from translate_domains import encoder_network, smears
 from tritonclient.grpc import model_config_pb2
+from waiting import patient
 
 from oteo_core.errors import FailedPrecondition
 from oteo_core.graphs.config import config_pbtxt
@@ -84,7 +85,7 @@ def triton(tmp_path_factory):
 
     repository = tmp_path_factory.mktemp("models")
     try:
-        with start(repository) as running:
+        with start(repository, timeout=patient(30)) as running:
             yield repository, running.address
     except TritonEnvironmentError as error:
         pytest.skip(f"the embedded Triton is not built: {error}")
@@ -115,9 +116,9 @@ def test_a_real_triton_serves_it_alone_and_before_the_model(triton, name):
     lay_down(repository, "t", translator_pbtxt("t", policy(), {}), graph)
     lay_down(repository, "m", config_pbtxt("m", policy(), PROBABILITIES, parameters={}), model)
     lay_down(repository, "both", ensemble_pbtxt("both", "t", "m", policy(), PROBABILITIES, parameters={}))
-    client = TritonParityClient(address, timeout=120)
+    client = TritonParityClient(address, timeout=patient(40))
     try:
-        client._client.load_model("both", client_timeout=120)
+        client._client.load_model("both", client_timeout=patient(40))
         (found,) = client.infer("t", images, [translated_output(policy()).name])
         assert found.dtype == np.uint8
         assert np.abs(found.astype(int) - due.astype(int)).max() <= 1

@@ -5,16 +5,15 @@ from __future__ import annotations
 import io
 import math
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from translate_domains import smears
+from waiting import wait_for
 
 from oteo_core.errors import Internal, InvalidArgument
 from oteo_core.graphs.modules import dump_module
@@ -152,11 +151,11 @@ def test_a_process_killed_without_a_word_is_gone_on_with(tmp_path, often):
     endless = {**SHORT, "steps": 100_000}
     code = _KILLED.format(tests=str(Path(__file__).parents[1]), folder=str(tmp_path), parameters=endless)
     process = subprocess.Popen([sys.executable, "-c", code])
-    deadline = time.time() + 120
-    while not list(tmp_path.glob("fastcut-*")) and process.poll() is None and time.time() < deadline:
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    try:
+        wait_for(lambda: process.poll() is not None or list(tmp_path.glob("fastcut-*")), 40)
+    finally:
+        process.kill()
+        process.wait()
     (kept,) = tmp_path.glob("fastcut-*")
     state = torch.load(io.BytesIO(torch.load(io.BytesIO(kept.read_bytes()), weights_only=True)["state"]), weights_only=True)
     at = state["standing"]["step"]

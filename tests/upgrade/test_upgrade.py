@@ -20,7 +20,7 @@ from gateway_support import TOKEN, Loop, picture, publish_model, running_gateway
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.rpc import code_pb2
 from live_server import live_server
-from waiting import wait_for
+from waiting import patient, wait_for
 
 from oteo_augment.service import Augment
 from oteo_augment.settings import AugmentSettings
@@ -187,7 +187,7 @@ def replica(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     environment.build()
     repository = tmp_path / "repository"
     repository.mkdir()
-    with triton.start(repository, environment=environment) as running:
+    with triton.start(repository, environment=environment, timeout=patient(30)) as running:
         yield running.address, repository
 
 
@@ -202,7 +202,7 @@ def served(url: str, tmp_path: Path, loop: Loop, replica: tuple[str, Path]) -> I
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=patient(40),
     )
     assert done.returncode == 0, done.stderr
     store = ArtifactStore(f"file://{home}/artifacts")
@@ -213,20 +213,20 @@ def served(url: str, tmp_path: Path, loop: Loop, replica: tuple[str, Path]) -> I
         behind = AugmentSettings(home=home, token=TOKEN, database_url=url)
         augment = Augment(behind, ProcessJobRunner(tmp_path / "jobs"))
         server = stack.enter_context(live_server(behind, augment.register))
-        server.run(augment.start()).result(30)
+        server.run(augment.start()).result(patient(30))
         of_triton = {"triton_urls": [replica[0]], "model_repository": f"file://{replica[1]}"}
         settings = settings_for(home, database_url=url, augment_address=server.address, **of_triton)
         running = stack.enter_context(running_gateway(loop, settings, log_dir=tmp_path / "logs"))
         with grpc.insecure_channel(running.address) as channel:
             yield Served(channel, (("authorization", f"Bearer {token}"),))
-        server.run(augment.stop()).result(30)
+        server.run(augment.stop()).result(patient(30))
 
 
 @pytest.mark.slow
 def test_what_an_earlier_release_left_is_served(served: Served, url: str) -> None:
     operations = operations_pb2_grpc.OperationsStub(served.channel)
-    ours = {"metadata": (("authorization", f"Bearer {TOKEN}"),), "timeout": 20}
-    theirs = {"metadata": served.person, "timeout": 20}
+    ours = {"metadata": (("authorization", f"Bearer {TOKEN}"),), "timeout": 120}
+    theirs = {"metadata": served.person, "timeout": 120}
     # The operation that waited for the deployment is not left hanging: it waited for longer than is allowed, and says so.
     waiting = operations_pb2.GetOperationRequest(name="operations/gateway-00000000000000000004")
     wait_for(lambda: operations.GetOperation(waiting, **ours).done, 60)
@@ -234,7 +234,7 @@ def test_what_an_earlier_release_left_is_served(served: Served, url: str) -> Non
     # The deployment stays, and serves: Triton's repository is written again from the models.
     deployments = deployment_pb2_grpc.DeploymentServiceStub(served.channel)
     named = deployment_pb2.GetDeploymentRequest(name="deployments/colours")
-    wait_for(lambda: deployments.GetDeployment(named, **ours).state == deployment_pb2.Deployment.STATE_READY, 90)
+    wait_for(lambda: deployments.GetDeployment(named, **ours).state == deployment_pb2.Deployment.STATE_READY, 60)
     predict = inference_pb2_grpc.InferenceServiceStub(served.channel).Predict
     for colour in ("red", "green", "blue"):
         image = image_pb2.ImageSource(content=picture(colour))
