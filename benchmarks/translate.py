@@ -4,6 +4,7 @@
     python benchmarks/translate.py wbc-2-1 --seconds 120
     python benchmarks/translate.py dsb --seconds 120
     python benchmarks/translate.py wbc-1-2 --seconds 120 --keep /some/folder      (trained once, then read again)
+    python benchmarks/translate.py wbc-1-2 --seconds 120 --second 7               (a second network, of that seed, is asked for its opinion)
 
 Images come from the folder that `OTEO_TEST_DATA` names. A U-Net is trained on home alone, by automl's own trainer, and exported as a package's model is. The
 ladder sees no label of the shifted images; every way that it tries is then judged here by all labels. A line of JSON for each way and one for the
@@ -146,7 +147,13 @@ def run(arguments: argparse.Namespace, seed: int) -> None:
     """Train, climb without labels, and judge all by labels."""
     trained = train(arguments, seed)
     model, shifted = trained.model, trained.shifted
-    begun: dict[str, Any] = {"pair": arguments.pair, "seed": seed, "seconds": arguments.seconds, "side": arguments.side}
+    begun: dict[str, Any] = {
+        "pair": arguments.pair,
+        "seed": seed,
+        "second": arguments.second,
+        "seconds": arguments.seconds,
+        "side": arguments.side,
+    }
     nothing = iou(model, shifted.images, shifted.truths)
     at_home = iou(model, trained.test.images, trained.test.truths)
     print(json.dumps(begun | {"home": round(at_home, 4), "shifted": round(nothing, 4)}), flush=True)
@@ -162,9 +169,12 @@ def run(arguments: argparse.Namespace, seed: int) -> None:
         truly[id(evidence)] = iou(adapted.model if adapted else model, images, shifted.truths)
 
     blind = Domain(shifted.name, shifted.images, shifted.ids, shifted.groups)
+    second = None if arguments.second is None else train(arguments, arguments.second).model
     began = time.time()
     context = FitContext(seed=seed, deadline=began + arguments.budget)
-    found: LadderResult = climb(model, blind, trained.home, methods=methods, adaptations=ADAPTATIONS, context=context, seen=seen)
+    found: LadderResult = climb(
+        model, blind, trained.home, methods=methods, adaptations=ADAPTATIONS, second=second, context=context, seen=seen
+    )
     for one in found.evidence:
         line = {
             "way": one.candidate.label,
@@ -201,6 +211,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120.0, help="of each training")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])
     parser.add_argument("--budget", type=float, default=600.0, help="seconds of the ladder, judging by all labels among them")
+    parser.add_argument("--second", type=int, help="seed of the second network; none is asked where this is not given")
     parser.add_argument("--images", type=int, default=64, help="shifted images")
     parser.add_argument("--side", type=int, default=128, help="of the model's input, pixels")
     parser.add_argument("--strength", default="", help="of augmentation in training; empty: automl's usual")

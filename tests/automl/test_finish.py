@@ -31,6 +31,7 @@ from oteo_core.images import InputPolicy, encode_png, prepare
 from oteo_core.jobs import JobHandler
 from oteo_core.jobs.testing import run_handler
 from oteo_core.packages import TrialRecord, list_models, read_model
+from oteo_core.packages.second import as_second
 from oteo_core.settings import CoreSettings
 from oteo_protos.automl.v1 import automl_pb2
 
@@ -180,6 +181,7 @@ def test_package_holds_every_file_it_names_and_no_other(published):
         "README.md",
         "predictions.csv",
         "reference.npz",
+        "second.onnx",
         "triton/shades/config.pbtxt",
         "triton/shades/labels.txt",
         "triton/shades/1/model.onnx",
@@ -197,6 +199,20 @@ def test_package_holds_every_file_it_names_and_no_other(published):
     assert package.digest == package.serving_digest(package.files["triton/shades/1/model.onnx"].sha256)
 
 
+def test_the_first_rival_that_has_learnt_goes_beside_the_model(published, world):
+    store, _, package, _ = published
+    # The runner-up says the opposite of what is right, so that its opinion is worth nothing.
+    assert package.details["second_opinion"] == {"candidate": "classical-shy", "trial": "t0", "decoding": {}}
+    data = world[2]
+    images = data.images[data.part("test")]
+    second, own = (run_onnx(store.read_bytes(f"models/shades/{name}"), images)[0] for name in ("second.onnx", "triton/shades/1/model.onnx"))
+    assert (second.argmax(axis=1) == own.argmax(axis=1)).mean() > 0.8
+    assert np.abs(second - own).max() > 0.01
+    manifest = as_second(package)
+    assert (manifest.candidate, manifest.input, manifest.decoding) == ("classical-shy", package.input, {})
+    assert as_second(dataclasses.replace(package, files={})) is None
+
+
 def test_a_network_is_published_as_a_program_too_where_the_time_suffices(world):
     class Edges(Brightness):
         """A network, for all that finishing can see of it."""
@@ -212,7 +228,7 @@ def test_a_network_is_published_as_a_program_too_where_the_time_suffices(world):
     searched = dataclasses.replace(result, best=dataclasses.replace(result.best, module=Edges()))
     with working_time():
         hurried = publish((store, searched, data), Served(), operation="automl-hurried", model="hurried", seconds=11.0)
-    assert "network.pt2" not in read_model(store, hurried.name.removeprefix("models/")).files
+    assert not {"network.pt2", "second.onnx"} & set(read_model(store, hurried.name.removeprefix("models/")).files)
     publish((store, searched, data), Served(), operation="automl-calm", model="calm", seconds=patient(60))
     assert read_model(store, "calm").files["network.pt2"].size > 1000
     program, names = load_program(store.read_bytes("models/calm/network.pt2"))

@@ -43,6 +43,7 @@ from oteo_core.graphs.export import export_onnx, run_onnx
 from oteo_core.images import InputPolicy, prepare
 from oteo_core.packages import TrialRecord, read_model
 from oteo_core.packages.answers import ClassMap
+from oteo_core.packages.second import as_second
 
 FACTS = {"side": [8.0, 10.0, 12.0, 14.0, 16.0], "short": [8.0], "aspect": [0.8, 0.9, 1.0, 1.1, 1.25], "limit": 20, "input": [64, 64]}
 
@@ -446,6 +447,9 @@ def test_a_mixture_is_published_as_any_model_or_its_best_part_where_its_graph_is
     assert package.candidate == "blend"
     assert package.details["parameters"] == {"parts": ["t000", "t001"]}
     assert list(package.details["rivals"]) == ["unet-resnet18 (the runner-up)"]
+    second = as_second(package)
+    assert (second.candidate, package.details["second_opinion"]["trial"]) == ("unet-resnet18", "t000")
+    assert set(second.decoding) == set(package.decoding)
     page = store.read_bytes("models/made/report.html").decode()
     assert "better than the best of its models by 0.011 of dice" in page
     # The network that is kept is the mixture, and answers as its graph.

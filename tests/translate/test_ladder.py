@@ -22,6 +22,7 @@ from oteo_translate.domains import Domain
 from oteo_translate.ladder.anatomy import Anatomy, imitate, translate
 from oteo_translate.ladder.distance import HomeDistance
 from oteo_translate.ladder.domains import opposite_tones
+from oteo_translate.ladder.judging import Look
 from oteo_translate.ladder.ladder import climb, usual_candidates
 from oteo_translate.ladder.rare import HONEST_RATE, LEVEL, allowed, inspect_more, needed
 from oteo_translate.ladder.result import LABEL_FREE, WITH_LABELS, Candidate
@@ -286,6 +287,38 @@ def test_ways_that_fail_are_evidence_and_others_go_on(model, home, shifted):
     assert "it lacks what it needs" in seen
     assert "it failed: LinAlgError: Singular matrix" in seen
     assert Candidate("fda", {"beta": 0.01}, "adabn", {"prior": 0}).label == "adabn+fda (beta 0.01, adabn.prior 0)"
+
+
+@dataclasses.dataclass
+class Second:
+    """A second network that knows the right answers, whatever it is shown."""
+
+    model: Any
+    images: np.ndarray
+
+    def answers(self, images: np.ndarray) -> list[Any]:
+        assert len(images) == len(self.images)
+        return self.model.answers(self.images)
+
+
+def test_a_second_network_that_agrees_less_with_the_answers_than_before_speaks_against_a_way(model, home, shifted):
+    ways = doubles("right")
+    sees_through = Second(model, domain(TASK, 32, 2, name="dark", labelled=False).images)
+    found = climb(model, shifted, home, methods=ways, adaptations={}, second=sees_through, context=FitContext(seed=3))
+    assert found.choice.candidate.name == "right"
+    right, nothing = (next(one for one in found.evidence if one.candidate.name == name) for name in ("right", "nothing"))
+    assert right.figures["second_agreement"] > nothing.figures["second_agreement"] + 0.1
+    labelled = darkened(domain(TASK, 32, 2, name="dark"))
+    by_labels = climb(model, labelled, home, methods=ways, adaptations={}, second=Second(model, shifted.images), context=FitContext(seed=3))
+    assert by_labels.accepted, "where labels tell, nobody else is asked"
+    assert "second_agreement" not in by_labels.choice.figures
+    nothing, worse, as_good = (Look([], np.ones(2), None, None, None, np.array(agreed)) for agreed in ([0.7, 0.9], [0.6, 0.9], [0.9, 0.7]))
+    assert (
+        worse.disowned(nothing)
+        == "a second network that was trained on the same images agrees less with the model's answers than without it (0.75, without 0.80)"
+    )
+    assert as_good.disowned(nothing) == ""
+    assert dataclasses.replace(worse, seconded=None).disowned(nothing) == "", "there is none"
 
 
 def spoken_against(home: AtHome, gain: float, *, sure: bool = True, contradiction: str = "", distance: float = 0.4) -> str:

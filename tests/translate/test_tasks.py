@@ -15,7 +15,8 @@ from oteo_core.evaluation.instances import instance_scores
 from oteo_core.evaluation.semantic import semantic_scores
 from oteo_core.graphs.programs import write_program
 from oteo_core.packages import ClassMap, Detections, Instances, PackageFile, TrueBoxes
-from oteo_translate.tasks.model import TaskModel, open_task_model
+from oteo_core.packages.second import note_second
+from oteo_translate.tasks.model import TaskModel, open_second, open_task_model
 from oteo_translate.tasks.network import FrozenNetwork
 from oteo_translate.tasks.scoring import MAIN_METRICS, image_score
 from oteo_translate.tasks.views import View, usual_views
@@ -198,6 +199,26 @@ def test_a_published_model_is_opened_with_its_network_where_it_has_one(tmp_path)
     with pytest.raises(FailedPrecondition) as refused:
         open_task_model(store, package)
     assert refused.value.reason == "UNKNOWN_TASK"
+
+
+def test_the_second_network_of_a_model_is_opened_where_it_has_one(tmp_path):
+    package, graph, _ = made("semantic_segmentation")
+    store = ArtifactStore(f"file://{tmp_path}")
+    assert open_second(store, package) is None
+    note_second(package, "unet-small", "t003", package.decoding | {"smallest": 10_000_000})
+    assert open_second(store, package) is None, "it is said what it is, but it is not there"
+    package.files["second.onnx"] = PackageFile("", len(graph))
+    assert open_second(store, package) is None, "nor is it in the store"
+    store.write_bytes("models/frozen/second.onnx", graph)
+    second = open_second(store, package)
+    assert second.package.candidate == "unet-small"
+    assert second.package.decoding["smallest"] == 10_000_000
+    images, _ = cells(4, 4)
+    own = TaskModel(package, graph)
+    alike = own.alike(own.answers(images), own.answers(images))
+    np.testing.assert_allclose(alike, 1.0)
+    empty = [ClassMap(np.zeros_like(one.labels)) for one in own.answers(images)]
+    assert own.alike(own.answers(images), empty).max() < 0.5
 
 
 def test_a_program_that_reckons_with_whole_numbers_is_not_taken_for_a_network():

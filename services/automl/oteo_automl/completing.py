@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from oteo_automl.exporting.network_file import network_files
 from oteo_automl.exporting.program_file import program_files
+from oteo_automl.exporting.second_network import SecondNetwork, second_files
 from oteo_automl.extras import Proof, add_extras
 from oteo_automl.packaging.variants import VariantRequest
 from oteo_automl.publishing import FinishContext, Steps, prove, publish, spare_seconds, used, write_graph
@@ -52,10 +53,12 @@ class Draft:
         What is asked for beside the graph; see `oteo_automl.extras.add_extras`.
     start_time
         When the work began, seconds since 1970; 0: not known.
+    second
+        Another network of the search that goes beside the model; None: there is none.
     batch, batching
         Images in a request of the proof; Triton's batching, see `config_pbtxt`.
     marks
-        Share of all that is done before each of the six steps; writing the program shares that of the shifts.
+        Share of all that is done before each of the six steps; writing the program and the second network shares that of the shifts.
     """
 
     package: ModelPackage
@@ -69,6 +72,7 @@ class Draft:
     variants: Callable[[], VariantRequest | None]
     tensorrt: str
     start_time: float
+    second: SecondNetwork | None = None
     batch: int = BATCH
     batching: Mapping[str, Any] = field(default_factory=dict)
     rival_shifts: Mapping[str, Callable[[float], ShiftReport | None]] = field(default_factory=dict)
@@ -116,6 +120,7 @@ def complete(
     with step("program", draft.marks[3]):
         names = [output.name for output in draft.outputs]
         program = program_files(draft.served, package.input, names, spare_seconds(deadline))
+        program |= second_files(package, draft.second, draft.images, spare_seconds(deadline))
 
     with step("simulated shifts", draft.marks[3]):
         shifts = draft.shifts(spare_seconds(deadline))

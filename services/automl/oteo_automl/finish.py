@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from oteo_automl.candidates.attention import map_size
 from oteo_automl.candidates.bank import spread_rows
 from oteo_automl.completing import Draft, complete
+from oteo_automl.exporting.second_network import second_among
 from oteo_automl.finish_labels import finish_labels
 from oteo_automl.packaging.served import ServedClassifier
 from oteo_automl.publishing import (
@@ -185,6 +186,7 @@ def finish(
         variants=lambda: winner.variants,
         tensorrt=winner.tensorrt,
         start_time=winner.start_time,
+        second=second_among(winner.rivals, len(classes), probabilities, lambda found: float((found.argmax(axis=1) == labels).mean())),
     )
     return complete(ctx, client, draft, step, deadline=deadline, sleep=sleep)
 

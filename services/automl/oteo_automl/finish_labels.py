@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from oteo_automl.candidates.attention import map_size
 from oteo_automl.candidates.bank import spread_rows
 from oteo_automl.completing import Draft, complete
+from oteo_automl.exporting.second_network import second_among
 from oteo_automl.packaging.served import ServedLabels
 from oteo_automl.predictions.formats import write_predictions
 from oteo_automl.predictions.records import ImageRecord, PredictionSet
@@ -167,6 +168,7 @@ def finish_labels(
         variants=lambda: winner.variants,
         tensorrt=winner.tensorrt,
         start_time=winner.start_time,
+        second=second_among(winner.rivals, len(classes), probabilities, lambda found: float(((found >= 0.5) == labels).mean())),
     )
     return complete(ctx, client, draft, step, deadline=deadline, sleep=sleep)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -182,13 +183,18 @@ def _rivals(result: SearchResult, images: NDArray[Any]) -> list[Rival]:
         if candidate is None or candidate.trial_id in taken:
             continue
         taken.add(candidate.trial_id)
-        answer = _answering(candidate)
-        rivals.append(Rival(f"{candidate.candidate} ({role})", answer(images).astype(np.float64), candidate.trial_id, answer))
+        served = _served(candidate)
+        answer = partial(_probabilities, served)
+        rivals.append(Rival(f"{candidate.candidate} ({role})", answer(images).astype(np.float64), candidate.trial_id, answer, served))
     return rivals
 
 
-def _answering(candidate: FittedCandidate) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    """Give what answers with a rival's probabilities, calibrated as the winner's are, so that log-losses can be compared."""
+def _probabilities(served: torch.nn.Module, images: NDArray[Any]) -> NDArray[Any]:
+    return run_torch(served, images)[0]
+
+
+def _served(candidate: FittedCandidate) -> torch.nn.Module:
+    """Give a rival calibrated as the winner is, so that log-losses can be compared."""
     logits, labels = candidate.validation.logits, candidate.validation.labels
     served: torch.nn.Module
     if labels.ndim == 2:
@@ -196,8 +202,7 @@ def _answering(candidate: FittedCandidate) -> Callable[[NDArray[Any]], NDArray[A
         served = ServedLabels(candidate.module, calibration.scale.tolist(), calibration.bias.tolist())
     else:
         served = ServedClassifier(candidate.module, fit_temperature(logits, labels).temperature)
-    served = served.cpu().float().eval()
-    return lambda images: run_torch(served, images)[0]
+    return served.cpu().float().eval()
 
 
 def _name(result: SearchResult, trial_id: str) -> str:

@@ -40,7 +40,7 @@ from oteo_translate.adaptation.registry import ADAPTATIONS
 from oteo_translate.domains import Domain
 from oteo_translate.ladder.anatomy import translate
 from oteo_translate.ladder.ladder import climb
-from oteo_translate.ladder.result import NOTHING, WITH_LABELS, Evidence, LadderResult
+from oteo_translate.ladder.result import LABEL_FREE, NOTHING, WITH_LABELS, Evidence, LadderResult
 from oteo_translate.methods.base import FitContext, Translation
 from oteo_translate.methods.registry import METHODS
 from oteo_translate.proto import record_to_proto, translator_to_proto
@@ -57,7 +57,7 @@ from oteo_translate.publishing.contents import (
 from oteo_translate.publishing.page import write_page
 from oteo_translate.publishing.sheet import Row, draw_sheet
 from oteo_translate.reading import Reading, home_samples, read_domain, usable
-from oteo_translate.tasks.model import TaskModel, open_task_model
+from oteo_translate.tasks.model import TaskModel, open_second, open_task_model
 from oteo_translate.train_requests import open_request
 
 Context = JobContext[translate_pb2.TrainTranslatorRequest, translate_pb2.TrainTranslatorMetadata]
@@ -92,7 +92,11 @@ def run(context: Context) -> translate_pb2.TrainTranslatorResponse:
     home, shifted, notes = _domains(context, package, home_reader, shifted_reader)
     context.check()
     methods, adaptations = _asked(list(request.methods))
-    result, translations = _climb(context, model, shifted, home, methods, adaptations, deadline - min(_RESERVE, _RESERVE_SHARE * budget))
+    second = open_second(artifacts, package)
+    until = deadline - min(_RESERVE, _RESERVE_SHARE * budget)
+    result, translations = _climb(context, model, second, shifted, home, methods, adaptations, until)
+    if second is None and result.criterion == LABEL_FREE:
+        notes.append("No second network could be asked for its opinion: the model's package has none.")
     context.progress(_CLIMBED, "proving the choice")
     digests = home_reader.info.digest, shifted_reader.info.digest
     translator = _publish(context, target, package, model, shifted, home, result, translations, notes, digests, deadline)
@@ -144,6 +148,7 @@ def _asked(names: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
 def _climb(
     context: Context,
     model: TaskModel,
+    second: TaskModel | None,
     shifted: Domain,
     home: Domain,
     methods: dict[str, Any],
@@ -173,6 +178,7 @@ def _climb(
         home,
         methods=methods,
         adaptations=adaptations,
+        second=second,
         context=FitContext(
             seed=context.request.seed,
             deadline=deadline,

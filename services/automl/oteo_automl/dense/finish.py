@@ -18,6 +18,7 @@ from oteo_automl.completing import Draft, complete
 from oteo_automl.dense.base import DenseData, DenseTask, Facts, Served
 from oteo_automl.dense.result import DenseResult, FittedNetwork
 from oteo_automl.dense.variants import dense_variants
+from oteo_automl.exporting.second_network import SecondNetwork
 from oteo_automl.packaging.variants import MAX_LOSS
 from oteo_automl.predictions.formats import write_predictions
 from oteo_automl.predictions.records import ImageRecord, PredictionSet
@@ -217,6 +218,16 @@ def _finish(
         for role, (one, other) in rivals.items()
     }
     groups = [data.groups[row] for row in test]
+    second: SecondNetwork | None = None
+    if "the runner-up" in rivals:
+        one, other = rivals["the runner-up"]
+        figure, own = (
+            next((metric.value for metric in each.metrics if metric.name == winner.task.shown and not metric.class_name), 0.0)
+            for each in (other, judged)
+        )
+        second = SecondNetwork(
+            one.candidate.name, one.trial_id, other.served.module, graph_outputs(other.served), figure, own, other.served.decoding
+        )
 
     def shifts_of(one: Served) -> Callable[[float], ShiftReport | None]:
         sizes = [(int(width), int(height)) for width, height in data.sizes[test]]
@@ -286,6 +297,7 @@ def _finish(
         ),
         tensorrt=winner.tensorrt,
         start_time=winner.start_time,
+        second=second,
         batch=_BATCH,
         batching={"max_batch": _BATCH, "preferred": (4,)},
         marks=(0.5, 0.65, 0.75, 0.75, 0.8, 0.95),

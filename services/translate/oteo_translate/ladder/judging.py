@@ -4,6 +4,11 @@ Without labels three things are looked at, each of which can be had wrongly righ
 (mirrored, turned, lighter, darker); *confidence*, the score that an answer would have if its calibrated probabilities were true; and *familiarity*, one less
 the distance of the images to home in the model's own embedding. The criterion is their weighted mean. A model that finds nothing at all is steady and sure of it:
 an answer without any object is believed as far as home has such images.
+
+All three are the model's own word. Where its package has a second network, that is asked too, and never adapted: two networks agree where both are right, and each is
+wrong in its own way (`oteo_core.packages.second` has the sources). It is shown the images as they are and as the way gives them, since neither tells alone. Of images
+that were brought nearer to home two networks agree more, rightly or wrongly; and with what it says of the images as they are a model agrees less that no longer makes
+the same mistakes. What lowers the mean of both is not recommended.
 """
 
 from __future__ import annotations
@@ -32,6 +37,9 @@ SLACK = 0.01
 
 RESAMPLES = 4000
 
+SECOND_SLACK = 0.0
+"""What agreement with the second network may lose."""
+
 EMPTY_SOUGHT = 64
 """Home images in which it is counted how often the model finds nothing."""
 
@@ -52,6 +60,9 @@ class Look:
         With other views, ``(N,)``; to home, as a function of the images' weights. None where labels judge: they are not asked then, and cost most.
     figure
         The task's main figure by labels, as a function of the weights of the labelled images; None without labels.
+    seconded
+        Agreement of the answers with those of the second network, ``(N,)``: the mean of what it says of the images as they are and as the way gives them. None
+        where there is none, and with labels.
     """
 
     answers: list[Any]
@@ -59,6 +70,7 @@ class Look:
     agreement: Floats | None
     distances: Distances | None
     figure: Callable[[Floats], Floats] | None
+    seconded: Floats | None = None
 
     def criterion(self, weights: Floats) -> Floats:
         """Give the label-free criterion ``(B,)`` for weights of the images ``(B, N)``; 0 to 1."""
@@ -81,9 +93,20 @@ class Look:
         """Say whether the images are farther from home than without the way, by more than may be."""
         return self.figures()["distance"] > nothing.figures()["distance"] + SLACK
 
+    def disowned(self, nothing: Look) -> str:
+        """Say that the second network speaks against a way; empty where it does not, or where there is none."""
+        if self.seconded is None or nothing.seconded is None:
+            return ""
+        mine, theirs = float(self.seconded.mean()), float(nothing.seconded.mean())
+        if mine >= theirs - SECOND_SLACK:
+            return ""
+        return f"a second network that was trained on the same images agrees less with the model's answers than without it ({mine:.2f}, without {theirs:.2f})"
+
     def figures(self) -> dict[str, float]:
         """Give the parts of the criterion, over all images."""
         found = {"confidence": float(self.confidence.mean())}
+        if self.seconded is not None:
+            found["second_agreement"] = float(self.seconded.mean())
         if self.agreement is not None and self.distances is not None:
             ones = np.ones((1, len(self.agreement)))
             found |= {"agreement": float(self.agreement.mean()), "distance": float(self.distances.score(ones)[0])}
@@ -127,6 +150,8 @@ class Judge:
         The judged images. Where some have truths, they alone are judged on, unless they are fewer than `LEAST_LABELLED`.
     home
         What the model knows; held-out images are best, as it is too sure of those that it was trained on.
+    second
+        Another network of the same training; None: there is none.
     seed
         Of resamples.
     check
@@ -135,7 +160,16 @@ class Judge:
 
     LEAST_LABELLED = 4
 
-    def __init__(self, model: TaskModel, shifted: Domain, home: Domain, *, seed: int = 0, check: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        model: TaskModel,
+        shifted: Domain,
+        home: Domain,
+        *,
+        second: TaskModel | None = None,
+        seed: int = 0,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self.model, self.shifted, self.seed, self._check = model, shifted, seed, check
         labelled = [row for row, truth in enumerate(shifted.truths) if truth is not None]
         self.labelled: Ints = np.array(labelled if len(labelled) >= self.LEAST_LABELLED else [], dtype=np.int64)
@@ -144,6 +178,8 @@ class Judge:
         self.empty_at_home = 1.0
         if not model.task.endswith("classification"):
             self.empty_at_home = float((model.counts(model.answers(home.images[:EMPTY_SOUGHT])) == 0).mean())
+        self.second = None if self.by_labels else second
+        self.second_answers = [] if self.second is None else self.second.answers(shifted.images)
         self.p_same = self.distance.differs(model.embeddings(shifted.images), self.groups, seed=seed)
 
     @property
@@ -170,13 +206,19 @@ class Judge:
             return Look(answers, sure, None, None, figure)
         self._check()
         steady = model.agreements(images, answers)
+        seconded = None
+        if self.second is not None:
+            seconded = model.alike(answers, self.second_answers)
+            if images is not self.shifted.images:
+                seconded = (seconded + model.alike(answers, self.second.answers(images))) / 2
         if not model.task.endswith("classification"):
             believed = np.where(model.counts(answers) == 0, self.empty_at_home, 1.0)
             steady, sure = steady * believed, sure * believed
+            seconded = None if seconded is None else seconded * believed
         self._check()
         # Adapted normalisations bring shifted images into the space that home lies in: that is what they are for, and what is measured.
         distances = self.distance.of(model.embeddings(images))
-        return Look(answers, sure, steady, distances, figure)
+        return Look(answers, sure, steady, distances, figure, seconded)
 
     def gains(self, nothing: Look, looks: Sequence[Look]) -> list[Gain]:
         """Compare ways with doing nothing, all on the same resamples of whole groups."""

@@ -108,6 +108,7 @@ def climb(
     methods: Mapping[str, Method],
     adaptations: Mapping[str, Adaptation],
     context: FitContext,
+    second: TaskModel | None = None,
     candidates: Sequence[Candidate] | None = None,
     seen: Seen = lambda evidence, translation, adapted: None,
 ) -> LadderResult:
@@ -123,6 +124,8 @@ def climb(
         To try: `oteo_translate.methods.registry.METHODS`, `oteo_translate.adaptation.registry.ADAPTATIONS`, or some of them.
     context
         Seed, ``check``, ``progress`` and the deadline (seconds since 1970) of all of it.
+    second
+        Another network that was trained on the same images, asked for its opinion where there are no labels; None: there is none.
     candidates
         In their order; None: `usual_candidates`.
     seen
@@ -140,7 +143,7 @@ def climb(
     """
     sets = prepare_sets(model, shifted, home, context.seed)
     context = replace(context, network=model.network) if context.network is None else context
-    judge = Judge(model, sets.judged, sets.home, seed=context.seed, check=context.check)
+    judge = Judge(model, sets.judged, sets.home, second=second, seed=context.seed, check=context.check)
     climber = _Climber(model, sets, judge, methods, adaptations, context, seen)
     began = time.time()
     nothing = judge.look(model, sets.judged.images)
@@ -334,7 +337,7 @@ class _Climber:
                 home = self._at_home(evidence)
                 evidence.figures["sure_gain"] = gain.interval.lower + MASKS_WEIGHT * home.gain
                 against, farther = one.look.contradiction(start.look), one.look.is_farther(start.look)
-                worse = doubt(home, gain.value, sure, contradiction=against, farther=farther, told=told)
+                worse = doubt(home, gain.value, sure, contradiction=against, farther=farther, told=told) or one.look.disowned(start.look)
                 told += f"; on home images given the shifted look {home.kept:.2f} of what is there, without it {home.untouched:.2f}"
             evidence.reason = f"not recommended: {worse}" if worse else f"better: {told}"
             evidence.accepted = not worse

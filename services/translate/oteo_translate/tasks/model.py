@@ -22,6 +22,7 @@ from oteo_core.packages.answers import ClassMap, Instances
 from oteo_core.packages.decoding.detection import decode_detections
 from oteo_core.packages.decoding.instances import decode_instances
 from oteo_core.packages.decoding.semantic import decode_class_maps
+from oteo_core.packages.second import SECOND, as_second
 from oteo_translate.tasks.network import FLOAT_TOLERANCE, FrozenNetwork
 from oteo_translate.tasks.scoring import MAIN_METRICS, agreement, as_truth, count_objects, expected_scores, image_score
 from oteo_translate.tasks.views import View, usual_views
@@ -122,12 +123,12 @@ class TaskModel:
         shown = usual_views(height, width) if views is None else views
         total = np.zeros(len(images))
         for view in shown:
-            found = self.answers(view.image(images))
-            total += [
-                agreement(self.task, one, view.back(other, height, width), self.package.decoding)
-                for one, other in zip(answers, found, strict=True)
-            ]
+            total += self.alike(answers, [view.back(one, height, width) for one in self.answers(view.image(images))])
         return total / max(1, len(shown))
+
+    def alike(self, answers: Sequence[Any], others: Sequence[Any]) -> Floats:
+        """Say how alike answers are to others to the same images, ``(N,)`` of 0 to 1."""
+        return np.array([agreement(self.task, one, other, self.package.decoding) for one, other in zip(answers, others, strict=True)])
 
     def scores(self, truths: Sequence[Any], answers: Sequence[Any]) -> Floats:
         """Give each image's own score ``(N,)``, 0 to 1, NaN without a truth; see `oteo_translate.tasks.scoring.image_score`."""
@@ -214,6 +215,18 @@ def open_task_model(artifacts: ArtifactStore, package: ModelPackage) -> TaskMode
         except NotFound:
             _log.warning("%s names %s, which is gone", package.name, PROGRAM)
     return TaskModel(package, graph, program)
+
+
+def open_second(artifacts: ArtifactStore, package: ModelPackage) -> TaskModel | None:
+    """Open the second network of a published model (`oteo_core.packages.second`); None where it has none that can be read."""
+    manifest = as_second(package)
+    if manifest is None:
+        return None
+    try:
+        return TaskModel(manifest, artifacts.read_bytes(f"{model_prefix(package.id)}/{SECOND}"))
+    except NotFound:
+        _log.warning("%s names %s, which is gone", package.name, SECOND)
+    return None
 
 
 def _usable(package: ModelPackage, program: bytes | None) -> FrozenNetwork | None:
