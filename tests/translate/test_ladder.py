@@ -308,6 +308,7 @@ def test_a_second_network_that_agrees_less_with_the_answers_than_before_speaks_a
     assert found.choice.candidate.name == "right"
     right, nothing = (next(one for one in found.evidence if one.candidate.name == name) for name in ("right", "nothing"))
     assert right.figures["second_agreement"] > nothing.figures["second_agreement"] + 0.1
+    assert "a second network agrees" in found.reason
     labelled = darkened(domain(TASK, 32, 2, name="dark"))
     by_labels = climb(model, labelled, home, methods=ways, adaptations={}, second=Second(model, shifted.images), context=FitContext(seed=3))
     assert by_labels.accepted, "where labels tell, nobody else is asked"

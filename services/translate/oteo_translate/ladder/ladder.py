@@ -339,6 +339,9 @@ class _Climber:
                 against, farther = one.look.contradiction(start.look), one.look.is_farther(start.look)
                 worse = doubt(home, gain.value, sure, contradiction=against, farther=farther, told=told) or one.look.disowned(start.look)
                 told += f"; on home images given the shifted look {home.kept:.2f} of what is there, without it {home.untouched:.2f}"
+                if "second_agreement" in evidence.figures:
+                    mine, theirs = (one["second_agreement"] for one in (evidence.figures, start.evidence.figures))
+                    told += f"; a second network agrees {mine:.2f} with the answers, without it {theirs:.2f}"
             evidence.reason = f"not recommended: {worse}" if worse else f"better: {told}"
             evidence.accepted = not worse
 
