@@ -2,8 +2,9 @@
 
 Without labels three things are looked at, each of which can be had wrongly right alone: *agreement*, how alike the model answers to other views of an image
 (mirrored, turned, lighter, darker); *confidence*, the score that an answer would have if its calibrated probabilities were true; and *familiarity*, one less
-the distance of the images to home in the model's own embedding. The criterion is their weighted mean. A model that finds nothing at all is steady and sure of it:
-an answer without any object is believed as far as home has such images.
+the distance of the images to home in the model's own embedding. The criterion is their weighted mean. A model that finds nothing at all is steady and sure of it,
+and so is one that takes the whole image for what it seeks: an answer without any object is believed as far as home has such images, and one that fills more than halfway
+from the fullest answer at home to all of the image is not believed.
 
 All three are the model's own word. Where its package has a second network, that is asked too, and never adapted: two networks agree where both are right, and each is
 wrong in its own way (`oteo_core.packages.second` has the sources). It is shown the images as they are and as the way gives them, since neither tells alone. Of images
@@ -40,8 +41,8 @@ RESAMPLES = 4000
 SECOND_SLACK = 0.0
 """What agreement with the second network may lose."""
 
-EMPTY_SOUGHT = 64
-"""Home images in which it is counted how often the model finds nothing."""
+HOME_SOUGHT = 64
+"""Home images in which it is counted how often the model finds nothing, and how much of an image it finds at most."""
 
 _FARTHEST = math.sqrt(2.0)
 
@@ -175,9 +176,11 @@ class Judge:
         self.labelled: Ints = np.array(labelled if len(labelled) >= self.LEAST_LABELLED else [], dtype=np.int64)
         self.groups = encode_groups(shifted.groups, len(shifted))
         self.distance = HomeDistance(model.embeddings(home.images))
-        self.empty_at_home = 1.0
+        self.empty_at_home, self.full = 1.0, 1.0
         if not model.task.endswith("classification"):
-            self.empty_at_home = float((model.counts(model.answers(home.images[:EMPTY_SOUGHT])) == 0).mean())
+            known = model.answers(home.images[:HOME_SOUGHT])
+            self.empty_at_home = float((model.counts(known) == 0).mean())
+            self.full = (1.0 + float(model.shares(known).max())) / 2
         self.second = None if self.by_labels else second
         self.second_answers = [] if self.second is None else self.second.answers(shifted.images)
         self.p_same = self.distance.differs(model.embeddings(shifted.images), self.groups, seed=seed)
@@ -212,7 +215,7 @@ class Judge:
             if images is not self.shifted.images:
                 seconded = (seconded + model.alike(answers, self.second.answers(images))) / 2
         if not model.task.endswith("classification"):
-            believed = np.where(model.counts(answers) == 0, self.empty_at_home, 1.0)
+            believed = np.where(model.counts(answers) == 0, self.empty_at_home, 1.0) * (model.shares(answers) <= self.full)
             steady, sure = steady * believed, sure * believed
             seconded = None if seconded is None else seconded * believed
         self._check()

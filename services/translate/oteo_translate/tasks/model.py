@@ -24,7 +24,7 @@ from oteo_core.packages.decoding.instances import decode_instances
 from oteo_core.packages.decoding.semantic import decode_class_maps
 from oteo_core.packages.second import SECOND, as_second
 from oteo_translate.tasks.network import FLOAT_TOLERANCE, FrozenNetwork
-from oteo_translate.tasks.scoring import MAIN_METRICS, agreement, as_truth, count_objects, expected_scores, image_score
+from oteo_translate.tasks.scoring import MAIN_METRICS, agreement, as_truth, count_objects, expected_scores, found_share, image_score
 from oteo_translate.tasks.views import View, usual_views
 
 Floats = NDArray[np.float64]
@@ -155,6 +155,10 @@ class TaskModel:
     def counts(self, answers: Sequence[Any]) -> NDArray[np.int64]:
         """Count the objects of each answer ``(N,)``; zeros for classes of whole images."""
         return np.array([count_objects(self.task, answer, self.package.decoding) for answer in answers], dtype=np.int64)
+
+    def shares(self, answers: Sequence[Any]) -> Floats:
+        """Say how much of its image each answer calls something, ``(N,)`` of 0 to 1; zeros for tasks that name no pixels."""
+        return np.array([found_share(self.task, answer) for answer in answers], dtype=np.float64)
 
     @torch.inference_mode()
     def embeddings(self, images: NDArray[Any]) -> NDArray[np.float32]:

@@ -99,6 +99,13 @@ def count_objects(task: str, answer: Any, decoding: Mapping[str, Any]) -> int:
     return 0
 
 
+def found_share(task: str, answer: Any) -> float:
+    """Say how much of an image an answer calls something, 0 to 1: the pixels that are no background; 0 where an answer names no pixels."""
+    if task == "semantic_segmentation":
+        return float(((answer.labels > 0) & (answer.labels != IGNORED)).mean())
+    return float((answer.ids > 0).mean()) if task == "instance_segmentation" else 0.0
+
+
 def expected_scores(task: str, outputs: Mapping[str, NDArray[Any]], answers: Sequence[Any], decoding: Mapping[str, Any]) -> Floats:
     """Give what each image's score would be if the calibrated probabilities were true, ``(N,)``: the confidence of an answer.
 
