@@ -22,7 +22,7 @@ from oteo_translate.domains import Domain
 from oteo_translate.ladder.anatomy import Anatomy, imitate, translate
 from oteo_translate.ladder.distance import HomeDistance
 from oteo_translate.ladder.domains import opposite_tones
-from oteo_translate.ladder.judging import Look
+from oteo_translate.ladder.judging import Judge, Look
 from oteo_translate.ladder.ladder import climb, usual_candidates
 from oteo_translate.ladder.rare import HONEST_RATE, LEVEL, allowed, inspect_more, needed
 from oteo_translate.ladder.result import LABEL_FREE, WITH_LABELS, Candidate
@@ -287,6 +287,21 @@ def test_ways_that_fail_are_evidence_and_others_go_on(model, home, shifted):
     assert "it lacks what it needs" in seen
     assert "it failed: LinAlgError: Singular matrix" in seen
     assert Candidate("fda", {"beta": 0.01}, "adabn", {"prior": 0}).label == "adabn+fda (beta 0.01, adabn.prior 0)"
+
+
+@pytest.mark.parametrize("task", [TASK, "instance_segmentation"])
+def test_an_answer_that_fills_the_image_where_none_at_home_does_is_not_believed(task):
+    model, home = frozen(task), domain(task, 24, 1)
+    dark = domain(task, 12, 2, name="bright", labelled=False)
+    bright = dataclasses.replace(dark, images=(dark.images // 2 + 128).astype(np.uint8))
+    judge = Judge(model, bright, home)
+    assert 0.5 < judge.full < 0.8
+    lost, right = judge.look(model, bright.images), judge.look(model, dark.images)
+    assert model.shares(lost.answers).min() > 0.9
+    assert lost.agreement.max() == 0.0 == lost.confidence.max()
+    assert model.shares(right.answers).max() < 0.5
+    assert right.agreement.min() > 0.5
+    assert frozen("detection").shares([None, None]).tolist() == [0.0, 0.0]
 
 
 @dataclasses.dataclass
