@@ -64,6 +64,19 @@ def write_masks(folder: Path, count: int) -> Path:
     return folder
 
 
+def learnt(calls, folder: Path, seconds: int, metric: str, least: float) -> pipeline_pb2.RunPipelineResponse:
+    """Train until the metric is had: in the time that an idle machine needs, or where others work on it too in four times as much."""
+    for budget in (seconds, 4 * seconds):
+        response = run(calls, folder, budget)
+        if figure(response.model.metrics, metric) > least:
+            break
+    return response
+
+
+def figure(metrics, name: str) -> float:
+    return next(metric.value for metric in metrics if metric.name == name and not metric.class_name)
+
+
 def run(calls, folder: Path, seconds: int) -> pipeline_pb2.RunPipelineResponse:
     name = f"discs-{uuid.uuid4().hex[:6]}"
     request = pipeline_pb2.RunPipelineRequest(pipeline_id=name, budget={"seconds": seconds}, request_id=str(uuid.uuid4()))
@@ -77,10 +90,11 @@ def predict(calls, deployment: str, pixels: np.ndarray, **fields) -> inference_p
     return calls.inference.Predict(request, timeout=60)
 
 
+@pytest.mark.timeout(1500)
 def test_boxes_from_a_folder_to_answers(calls, tmp_path):
-    response = run(calls, write_coco(tmp_path / "coco", 80), seconds=60)
+    response = learnt(calls, write_coco(tmp_path / "coco", 80), 60, "map50", 0.5)
     model, deployment = response.model, response.deployment.name
-    assert {metric.name: metric.value for metric in model.metrics if not metric.class_name}["map50"] > 0.5
+    assert figure(model.metrics, "map50") > 0.5
 
     rng = np.random.default_rng(77)
     there = found = said = 0
@@ -107,8 +121,7 @@ def test_boxes_from_a_folder_to_answers(calls, tmp_path):
     # Judged again by request, it is as good as its package says: the same images, the same graph.
     operation = calls.automl.EvaluateModel(automl_pb2.EvaluateModelRequest(name=model.name, dataset=response.dataset.name))
     judged = calls.result(calls.wait(operation, seconds=80))
-    again = {metric.name: metric.value for metric in judged.metrics if not metric.class_name}
-    assert again["map50"] == pytest.approx({m.name: m.value for m in model.metrics if not m.class_name}["map50"], abs=0.01)
+    assert figure(judged.metrics, "map50") == pytest.approx(figure(model.metrics, "map50"), abs=0.01)
 
     # And written out as a repository that any Triton serves.
     destination = tmp_path / "out"
@@ -125,7 +138,7 @@ def test_boxes_from_a_folder_to_answers(calls, tmp_path):
 @pytest.mark.slow
 def test_masks_from_a_folder_to_answers(calls, tmp_path):
     response = run(calls, write_masks(tmp_path / "masks", 80), seconds=150)
-    assert {metric.name: metric.value for metric in response.model.metrics if not metric.class_name}["dice"] > 0.6
+    assert figure(response.model.metrics, "dice") > 0.6
     rng = np.random.default_rng(78)
     shares = []
     for _ in range(8):

@@ -23,7 +23,7 @@ def test_every_step_ended_and_the_budget_was_kept(served):
     assert served.metadata.progress.fraction == 1.0
     training = steps["train"].progress
     seconds = training.end_time.ToNanoseconds() / 1e9 - training.start_time.ToNanoseconds() / 1e9
-    assert seconds <= 1.1 * served.budget
+    assert seconds <= (1.6 if served.crowded else 1.1) * served.budget
 
 
 def test_the_dataset_reports_every_flaw_and_leaks_nothing(served, calls):
