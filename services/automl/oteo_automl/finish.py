@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from oteo_automl.candidates.attention import map_size
@@ -144,10 +145,10 @@ def finish(
     package.temperature, package.conformal, package.operating_points = calibration.temperature, conformal, points
     package.reference = reference
 
-    def shifts_of(answer: Callable[[NDArray[Any]], NDArray[Any]]) -> Callable[[float], ShiftReport | None]:
+    def shifts_of(network: torch.nn.Module) -> Callable[[float], ShiftReport | None]:
         return lambda seconds: measure_shifts(
             winner.test.images,
-            lambda batch, _: list(answer(batch).argmax(axis=1)),
+            lambda batch, _: list(run_torch(network, batch)[0].argmax(axis=1)),
             lambda answers, places: float((np.asarray(answers) == labels[places]).mean()),
             metric="accuracy",
             seed=winner.seed,
@@ -175,8 +176,8 @@ def finish(
         outputs=classification_outputs(len(classes), maps),
         images=winner.test.images[spread_rows(len(labels), _PARITY_IMAGES)],
         statistics=statistics,
-        shifts=shifts_of(lambda batch: run_torch(served, batch)[0]),
-        rival_shifts={one.trial_id: shifts_of(one.answer) for one in winner.rivals if one.answer is not None},
+        shifts=shifts_of(served),
+        rival_shifts={one.trial_id: shifts_of(one.served) for one in winner.rivals if one.served is not None},
         page=page,
         predictions=lambda: {
             "predictions.csv": write_predictions(

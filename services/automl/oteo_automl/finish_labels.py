@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from oteo_automl.candidates.attention import map_size
@@ -129,10 +130,10 @@ def finish_labels(
         "set_coverage": winner.conformal_coverage,
     }
 
-    def shifts_of(answer: Callable[[NDArray[Any]], NDArray[Any]]) -> Callable[[float], ShiftReport | None]:
+    def shifts_of(network: torch.nn.Module) -> Callable[[float], ShiftReport | None]:
         return lambda seconds: measure_shifts(
             winner.test.images,
-            lambda batch, _: list(answer(batch).astype(np.float64)),
+            lambda batch, _: list(run_torch(network, batch)[0].astype(np.float64)),
             lambda answers, places: multilabel_scores(labels[places], np.stack(answers)).get("mean_average_precision", math.nan),
             metric="mean_average_precision",
             seed=winner.seed,
@@ -161,8 +162,8 @@ def finish_labels(
         outputs=classification_outputs(len(classes), maps),
         images=winner.test.images[spread_rows(len(labels), _PARITY_IMAGES)],
         statistics=statistics,
-        shifts=shifts_of(lambda batch: run_torch(served, batch)[0]),
-        rival_shifts={one.trial_id: shifts_of(one.answer) for one in winner.rivals if one.answer is not None},
+        shifts=shifts_of(served),
+        rival_shifts={one.trial_id: shifts_of(one.served) for one in winner.rivals if one.served is not None},
         page=page,
         predictions=lambda: {"predictions.csv": _predictions(winner, labels, probabilities)},
         variants=lambda: winner.variants,

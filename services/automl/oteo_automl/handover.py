@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -184,13 +183,9 @@ def _rivals(result: SearchResult, images: NDArray[Any]) -> list[Rival]:
             continue
         taken.add(candidate.trial_id)
         served = _served(candidate)
-        answer = partial(_probabilities, served)
-        rivals.append(Rival(f"{candidate.candidate} ({role})", answer(images).astype(np.float64), candidate.trial_id, answer, served))
+        probabilities = run_torch(served, images)[0].astype(np.float64)
+        rivals.append(Rival(f"{candidate.candidate} ({role})", probabilities, candidate.trial_id, served))
     return rivals
-
-
-def _probabilities(served: torch.nn.Module, images: NDArray[Any]) -> NDArray[Any]:
-    return run_torch(served, images)[0]
 
 
 def _served(candidate: FittedCandidate) -> torch.nn.Module:

@@ -70,14 +70,12 @@ class CalibrationPart:
 class Rival:
     """Another model's probabilities ``(N, K)`` on the test part, to compare the winner with; `name` is for people.
 
-    `answer` gives its probabilities for other prepared images, for the figures of its trial `trial_id`; None: there are no more of those.
-    `served` is what gives them, calibrated.
+    `served` is what gives them, calibrated; None: there is no more of it than these. `trial_id` is its trial.
     """
 
     name: str
     probabilities: Floats
     trial_id: str = ""
-    answer: Callable[[NDArray[Any]], NDArray[Any]] | None = None
     served: torch.nn.Module | None = None
 
 

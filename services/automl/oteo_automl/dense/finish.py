@@ -225,9 +225,7 @@ def _finish(
             next((metric.value for metric in each.metrics if metric.name == winner.task.shown and not metric.class_name), 0.0)
             for each in (other, judged)
         )
-        second = SecondNetwork(
-            one.candidate.name, one.trial_id, other.served.module, graph_outputs(other.served), figure, own, other.served.decoding
-        )
+        second = SecondNetwork(one.trial_id, other.served.module, graph_outputs(other.served), figure, own, other.served.decoding)
 
     def shifts_of(one: Served) -> Callable[[float], ShiftReport | None]:
         sizes = [(int(width), int(height)) for width, height in data.sizes[test]]

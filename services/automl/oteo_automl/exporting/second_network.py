@@ -32,8 +32,8 @@ class SecondNetwork:
 
     Parameters
     ----------
-    candidate, trial
-        Its name, and its trial's id.
+    trial
+        Its trial's id.
     served, outputs
         As it would be served, and what it gives: the same as the model.
     figure, own
@@ -42,7 +42,6 @@ class SecondNetwork:
         How its outputs are read, as of `ModelPackage.decoding`.
     """
 
-    candidate: str
     trial: str
     served: torch.nn.Module
     outputs: Sequence[Output]
@@ -60,9 +59,7 @@ def second_among(rivals: Sequence[Rival], classes: int, own: Floats, figure: Cal
     """Give the first of a classifier's rivals that has learnt; `figure` judges probabilities ``(N, K)`` on the test part, and `own` are the model's."""
     outputs = classification_outputs(classes)
     found = (
-        SecondNetwork(one.name.split(" (")[0], one.trial_id, one.served, outputs, figure(one.probabilities), figure(own))
-        for one in rivals
-        if one.served is not None
+        SecondNetwork(one.trial_id, one.served, outputs, figure(one.probabilities), figure(own)) for one in rivals if one.served is not None
     )
     return next((one for one in found if one.has_learnt), None)
 
@@ -73,7 +70,7 @@ def second_files(package: ModelPackage, second: SecondNetwork | None, images: ND
     Parameters
     ----------
     package
-        Complete in its input.
+        Complete in its input and its trials.
     second
         None: the search has no other.
     images
@@ -93,5 +90,6 @@ def second_files(package: ModelPackage, second: SecondNetwork | None, images: ND
     except Internal as error:
         _log.warning("%s is left out: %s", SECOND, error)
         return {}
-    note_second(package, second.candidate, second.trial, second.decoding)
+    candidate = next((trial.candidate for trial in package.trials if trial.id == second.trial), "")
+    note_second(package, candidate, second.trial, second.decoding)
     return {SECOND: graph}

@@ -38,9 +38,6 @@ SLACK = 0.01
 
 RESAMPLES = 4000
 
-SECOND_SLACK = 0.0
-"""What agreement with the second network may lose."""
-
 HOME_SOUGHT = 64
 """Home images in which it is counted how often the model finds nothing, and how much of an image it finds at most."""
 
@@ -99,7 +96,7 @@ class Look:
         if self.seconded is None or nothing.seconded is None:
             return ""
         mine, theirs = float(self.seconded.mean()), float(nothing.seconded.mean())
-        if mine >= theirs - SECOND_SLACK:
+        if mine >= theirs:
             return ""
         return f"a second network that was trained on the same images agrees less with the model's answers than without it ({mine:.2f}, without {theirs:.2f})"
 
