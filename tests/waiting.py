@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -43,3 +43,8 @@ def wait_for(what: Callable[[], T], seconds: float = 20.0, *, said: Callable[[],
             raise AssertionError(f"still {answer!r} after {patient(seconds):.0f} s" + (f": {said()}" if said else ""))
         time.sleep(pause)
     return answer
+
+
+def wait_done(ask: Callable[[], Any], seconds: float = 20.0, *, said: Callable[[], object] | None = None, pause: float = 0.05) -> Any:
+    """Give an operation once it is done; `ask` gives it as it is, the others are `wait_for`'s."""
+    return wait_for(lambda: found if (found := ask()).done else None, seconds, said=said, pause=pause)

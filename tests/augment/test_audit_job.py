@@ -17,7 +17,7 @@ from audit_sets import row, scene, scenes, write
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.rpc import status_pb2
 from live_server import live_server
-from waiting import patient, wait_for
+from waiting import patient, wait_done
 
 from oteo_augment import audit_job
 from oteo_augment.audit_job import HANDLERS
@@ -289,8 +289,7 @@ def test_over_the_service_with_the_job_as_a_process(caller):
     name = operation.name
     busy = refusal(lambda: datasets.DeleteDataset(pb.DeleteDatasetRequest(name="datasets/cells")))
     assert busy[:2] == (grpc.StatusCode.FAILED_PRECONDITION, "DATASET_IN_USE")
-    wait_for(lambda: operations.GetOperation(operations_pb2.GetOperationRequest(name=name)).done, 30)
-    operation = operations.GetOperation(operations_pb2.GetOperationRequest(name=name))
+    operation = wait_done(lambda: operations.GetOperation(operations_pb2.GetOperationRequest(name=name)), 30)
     response, metadata = pb.AuditDatasetResponse(), pb.AuditDatasetMetadata()
     assert operation.response.Unpack(response), operation.error
     assert operation.metadata.Unpack(metadata)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from google.rpc import code_pb2
-from waiting import patient, wait_for
+from waiting import patient, wait_done
 
 from oteo_augment.augment_job import HANDLERS
 from oteo_augment.augment_service import AugmentService
@@ -99,8 +99,7 @@ def ask(service, **fields):
 
 
 def finished(manager, operation):
-    wait_for(lambda: manager.get(operation.name).done, 30)
-    return manager.get(operation.name)
+    return wait_done(lambda: manager.get(operation.name), 30)
 
 
 def test_from_the_call_to_the_dataset(service, manager, artifacts):

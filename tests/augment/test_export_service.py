@@ -12,7 +12,7 @@ import pytest
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from import_sources import class_folders
 from live_server import live_server
-from waiting import patient, wait_for
+from waiting import patient, wait_done
 
 from oteo_augment.importing import Hooks, ImportOptions, Limits, import_dataset
 from oteo_augment.service import Augment
@@ -71,8 +71,7 @@ def test_an_export_runs_as_a_job_and_a_replay_gives_the_same(caller, tmp_path):
     # The place is taken by now, or will be: asking again with the same request_id is still no error.
     assert caller.datasets.ExportDataset(request).name == operation.name
     asked = operations_pb2.GetOperationRequest(name=operation.name)
-    wait_for(lambda: caller.operations.GetOperation(asked).done, 60)
-    operation = caller.operations.GetOperation(asked)
+    operation = wait_done(lambda: caller.operations.GetOperation(asked), 60)
     response, metadata = pb.ExportDatasetResponse(), pb.ExportDatasetMetadata()
     assert operation.response.Unpack(response), operation.error
     assert operation.metadata.Unpack(metadata)

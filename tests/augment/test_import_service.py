@@ -15,7 +15,7 @@ from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.rpc import status_pb2
 from import_sources import class_folders
 from live_server import live_server
-from waiting import patient, wait_for
+from waiting import patient, wait_done, wait_for
 
 from oteo_augment.service import Augment
 from oteo_augment.settings import AugmentSettings
@@ -39,8 +39,7 @@ class Caller:
 
     def wait(self, operation: operations_pb2.Operation) -> pb.Dataset:
         request = operations_pb2.GetOperationRequest(name=operation.name)
-        wait_for(lambda: self.operations.GetOperation(request).done, 30)
-        operation = self.operations.GetOperation(request)
+        operation = wait_done(lambda: self.operations.GetOperation(request), 30)
         if operation.HasField("error"):
             raise from_status(status_pb2.Status.FromString(operation.error.SerializeToString()))
         response = pb.ImportDatasetResponse()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from judged_models import dataset, publish, shade, square
 from thread_runner import ThreadRunner
-from waiting import wait_for
+from waiting import wait_done
 
 from oteo_automl.automl_service import AutoMLService
 from oteo_automl.job import HANDLERS
@@ -33,8 +33,7 @@ def world(tmp_path: Path, monkeypatch):
 
 
 def finished(manager, operation):
-    wait_for(lambda: manager.get(operation.name).done, 30)
-    return manager.get(operation.name)
+    return wait_done(lambda: manager.get(operation.name), 30)
 
 
 def test_from_the_call_to_the_files(world):

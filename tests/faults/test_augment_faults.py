@@ -17,7 +17,7 @@ from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.protobuf.message import Message
 from import_sources import picture
 from live_server import live_server
-from waiting import patient, wait_for
+from waiting import patient, wait_done, wait_for
 
 from oteo_augment.augmentation import augment_dataset, plan_from_request
 from oteo_augment.service import Augment
@@ -74,8 +74,7 @@ class World:
     def end(self, name: str, response: Message) -> None:
         """Wait for an operation and read its response."""
         request = operations_pb2.GetOperationRequest(name=name)
-        wait_for(lambda: self.operations.GetOperation(request).done, 50, said=lambda: name, pause=0.1)
-        operation = self.operations.GetOperation(request)
+        operation = wait_done(lambda: self.operations.GetOperation(request), 50, said=lambda: name, pause=0.1)
         assert operation.response.Unpack(response), operation.error
 
     def files(self, name: str, below: str) -> list[str]:

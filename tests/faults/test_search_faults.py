@@ -18,7 +18,7 @@ from engines import RayHead
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from live_server import live_server
 from training_runs import Home
-from waiting import patient, wait_for
+from waiting import patient, wait_done, wait_for
 
 from oteo_automl.service import AutoML
 from oteo_automl.settings import AutoMLSettings
@@ -64,8 +64,9 @@ class World:
     def end(self, name: str, model: str) -> ModelPackage:
         """Wait for a training's end; give what it published."""
         request = operations_pb2.GetOperationRequest(name=name)
-        wait_for(lambda: self.operations.GetOperation(request).done, BUDGET, said=lambda: f"{name}: {self.metadata(name)}", pause=0.3)
-        operation = self.operations.GetOperation(request)
+        operation = wait_done(
+            lambda: self.operations.GetOperation(request), BUDGET, said=lambda: f"{name}: {self.metadata(name)}", pause=0.3
+        )
         assert not operation.HasField("error"), operation.error
         return read_model(self.store, f"models/{model}")
 

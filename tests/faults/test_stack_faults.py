@@ -16,7 +16,7 @@ import pytest
 from gateway_calls import Calls
 from google.longrunning import operations_pb2
 from toy_service import alive
-from waiting import patient, wait_for
+from waiting import patient, wait_done, wait_for
 
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.images import encode_png
@@ -125,8 +125,7 @@ class Training:
 
     def ends_well(self) -> int:
         """Wait for the end and check it; give the number of attempts."""
-        wait_for(lambda: self.get().done, BUDGET_SECONDS, said=self.progress, pause=0.5)
-        operation = self.get()
+        operation = wait_done(self.get, BUDGET_SECONDS, said=self.progress, pause=0.5)
         assert not operation.HasField("error"), operation.error
         # The request's replay finds this operation, whatever was killed meanwhile.
         assert patiently(lambda: self.calls.automl.TrainModel(self.request, timeout=patient(10))).name == self.name

@@ -14,7 +14,7 @@ from gateway_support import RunningGateway, picture
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.protobuf import field_mask_pb2
 from tritonclient.grpc import service_pb2, service_pb2_grpc
-from waiting import patient, wait_for
+from waiting import patient, wait_done
 
 from oteo_core.artifacts import ArtifactStore
 from oteo_local import ports
@@ -108,7 +108,7 @@ class Site:
 
     def done(self, operation: operations_pb2.Operation, seconds: float = 30) -> operations_pb2.Operation:
         request = operations_pb2.GetOperationRequest(name=operation.name)
-        return wait_for(lambda: (found := self.operations.GetOperation(request, timeout=60)).done and found, seconds)
+        return wait_done(lambda: self.operations.GetOperation(request, timeout=60), seconds)
 
     def deploy(self, model: str) -> deployment_pb2.Deployment:
         return self.result(self.create(model))

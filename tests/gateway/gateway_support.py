@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.rpc import error_details_pb2, status_pb2
-from waiting import patient, wait_for
+from waiting import patient, wait_done
 
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.images import InputPolicy
@@ -236,8 +236,7 @@ def deploy_model(channel: grpc.Channel, model_id: str, metadata: tuple[tuple[str
     request = deployment_pb2.CreateDeploymentRequest(deployment=wanted)
     made = deployment_pb2_grpc.DeploymentServiceStub(channel).CreateDeployment(request, timeout=60, metadata=metadata)
     operations, named = operations_pb2_grpc.OperationsStub(channel), operations_pb2.GetOperationRequest(name=made.name)
-    wait_for(lambda: operations.GetOperation(named, timeout=60, metadata=metadata).done, 60)
-    ended = operations.GetOperation(named, timeout=60, metadata=metadata)
+    ended = wait_done(lambda: operations.GetOperation(named, timeout=60, metadata=metadata), 60)
     assert ended.WhichOneof("result") == "response", ended.error.message
 
 
@@ -266,5 +265,5 @@ def deploy(channel: grpc.Channel, models: Sequence[str], variant: str = "") -> N
         asked = deployment_pb2.CreateDeploymentRequest(deployment_id=chosen, deployment=deployment_pb2.Deployment(models=[part]))
         made = deployments.CreateDeployment(asked, timeout=60)
         request = operations_pb2.GetOperationRequest(name=made.name)
-        wait_for(lambda request=request: operations.GetOperation(request, timeout=60).done, 60)
-        assert operations.GetOperation(request, timeout=60).WhichOneof("result") == "response"
+        ended = wait_done(lambda request=request: operations.GetOperation(request, timeout=60), 60)
+        assert ended.WhichOneof("result") == "response"

@@ -15,7 +15,7 @@ from judged_models import publish
 from live_server import live_server
 from shift_sets import textured, write
 from thread_runner import ThreadRunner
-from waiting import patient, wait_for
+from waiting import patient, wait_done
 
 from oteo_core.artifacts import open_store
 from oteo_core.errors import InvalidArgument
@@ -57,8 +57,7 @@ def world(tmp_path_factory):
 def finished(channel, operation):
     operations = operations_pb2_grpc.OperationsStub(channel)
     request = operations_pb2.GetOperationRequest(name=operation.name)
-    wait_for(lambda: operations.GetOperation(request, timeout=patient(10)).done, 40)
-    return operations.GetOperation(request, timeout=patient(10))
+    return wait_done(lambda: operations.GetOperation(request, timeout=patient(10)), 40)
 
 
 def test_a_model_and_a_dataset_become_a_verdict_and_a_page(world):

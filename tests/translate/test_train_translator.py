@@ -16,7 +16,7 @@ from live_server import live_server
 from shift_sets import write
 from thread_runner import ThreadRunner
 from training_tools import RuntimeParity
-from waiting import patient, wait_for
+from waiting import patient, wait_done
 
 from oteo_core.artifacts import open_store
 from oteo_core.datasets import DatasetReader
@@ -73,8 +73,7 @@ def world(tmp_path_factory):
 def finished(channel, operation):
     operations = operations_pb2_grpc.OperationsStub(channel)
     request = operations_pb2.GetOperationRequest(name=operation.name)
-    wait_for(lambda: operations.GetOperation(request, timeout=patient(10)).done, 70)
-    return operations.GetOperation(request, timeout=patient(10))
+    return wait_done(lambda: operations.GetOperation(request, timeout=patient(10)), 70)
 
 
 def request_of(shifted: str, **fields) -> pb.TrainTranslatorRequest:

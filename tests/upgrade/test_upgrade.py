@@ -20,7 +20,7 @@ from gateway_support import TOKEN, Loop, picture, publish_model, running_gateway
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.rpc import code_pb2
 from live_server import live_server
-from waiting import patient, wait_for
+from waiting import patient, wait_done, wait_for
 
 from oteo_augment.service import Augment
 from oteo_augment.settings import AugmentSettings
@@ -229,8 +229,8 @@ def test_what_an_earlier_release_left_is_served(served: Served, url: str) -> Non
     theirs = {"metadata": served.person, "timeout": 120}
     # The operation that waited for the deployment is not left hanging: it waited for longer than is allowed, and says so.
     waiting = operations_pb2.GetOperationRequest(name="operations/gateway-00000000000000000004")
-    wait_for(lambda: operations.GetOperation(waiting, **ours).done, 60)
-    assert "within 600 s" in operations.GetOperation(waiting, **ours).error.message
+    ended = wait_done(lambda: operations.GetOperation(waiting, **ours), 60)
+    assert "within 600 s" in ended.error.message
     # The deployment stays, and serves: Triton's repository is written again from the models.
     deployments = deployment_pb2_grpc.DeploymentServiceStub(served.channel)
     named = deployment_pb2.GetDeploymentRequest(name="deployments/colours")
@@ -254,6 +254,5 @@ def test_what_an_earlier_release_left_is_served(served: Served, url: str) -> Non
         deployment={"name": "deployments/colours", "display_name": "Colours"}, update_mask={"paths": ["display_name"]}
     )
     changed = deployments.UpdateDeployment(update, **ours)
-    wait_for(lambda: operations.GetOperation(operations_pb2.GetOperationRequest(name=changed.name), **ours).done, 60)
-    ended = operations.GetOperation(operations_pb2.GetOperationRequest(name=changed.name), **ours)
+    ended = wait_done(lambda: operations.GetOperation(operations_pb2.GetOperationRequest(name=changed.name), **ours), 60)
     assert ended.WhichOneof("result") == "response", code_pb2.Code.Name(ended.error.code)
