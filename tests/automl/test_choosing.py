@@ -126,6 +126,26 @@ def test_a_network_that_has_held_out_little_does_not_hide_what_the_others_are_to
     assert len(result.best.validation.labels) == COUNT
 
 
+def test_a_network_and_classifiers_on_features_answer_together_half_and_half(world: World) -> None:
+    # It has held out far fewer images than they, and would have won alone: it errs apart from them.
+    world.trial("timm-resnet18", 1.6, seed=21, wide=False)
+    best = world.choose().best
+    shares = dict(zip(best.parameters["candidates"], best.parameters["weights"], strict=True))
+    assert shares.pop("timm-resnet18") == pytest.approx(0.5)
+    assert sum(shares.values()) == pytest.approx(0.5)
+    blend = world.trials[-1]
+    assert "half and half" in blend.message
+    assert blend.loss("log_loss") < min(trial.loss("log_loss") for trial in world.trials[:-1])
+    # What the figures are of: images that all parts have held out.
+    assert len(best.validation.labels) == COUNT // 5
+
+
+def test_no_network_joins_that_would_take_too_long_for_an_image(world: World) -> None:
+    world.trial("timm-resnet18", 1.0, seed=21, wide=False, rounds=400)
+    slow = world.choose(max_latency=0.02).best
+    assert "timm-resnet18" not in slow.parameters.get("candidates", [slow.candidate])
+
+
 def test_no_mixture_where_it_was_not_asked_for_or_takes_too_long(world: World) -> None:
     assert world.choose(blend=False).best.candidate != "blend"
     result = world.choose(max_latency=1e-7)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from oteo_automl.candidates.modules import Blend
 from oteo_automl.candidates.registry import BASELINE, BLEND, CANDIDATES
 from oteo_automl.search.classification_pieces import Problem, StoredModel, measure_growth
-from oteo_automl.search.ensemble import Choice, Member, choose, measure_latency, select
+from oteo_automl.search.ensemble import ENOUGH, Choice, Member, choose, measure_latency, mix, price, select
 from oteo_automl.search.folded import gather_folds
 from oteo_automl.search.front import mark_front, why_chosen
 from oteo_automl.search.pieces import FOLDS_OF, PieceResult, model_name
@@ -110,6 +110,42 @@ def _folded(trials: list[Trial], problem: Problem, settings: Settings) -> set[st
 
 def _choice(contenders: Sequence[_Contender], problem: Problem, settings: Settings, seconds: float) -> Choice:
     """Choose between single models and mixtures; `Choice.parts` are places among the contenders."""
+    chosen = _by_held_out(contenders, problem, settings, seconds)
+    return _of_both_kinds(contenders, chosen, problem, settings, seconds) if settings.blend and problem.fold_count > 0 else chosen
+
+
+def _of_both_kinds(contenders: Sequence[_Contender], chosen: Choice, problem: Problem, settings: Settings, seconds: float) -> Choice:
+    """Give the plain mean of the best network and of the best that looks at fixed features, where it is no worse than what was chosen; else that.
+
+    The two kinds err apart, so that their mean is better than either in nearly all cases (docs/training.md), while a network has held out too few images
+    to find weights by them: plain means then predict better than fitted ones (Clemen, "Combining forecasts", International Journal of Forecasting 5,
+    1989; Smith and Wallis, Oxford Bulletin of Economics and Statistics 71, 2009).
+    """
+    kinds = [[place for place in range(len(contenders)) if _is_network(contenders[place].trial) == kind] for kind in (True, False)]
+    missing = [places for places in kinds if not set(places) & set(chosen.parts)]
+    if len(missing) != 1 or not missing[0]:
+        return chosen
+    other, _ = _choice_among(contenders, missing[0], problem, settings, seconds)
+    parts = (*chosen.parts, *other.parts)
+    shares = tuple(0.5 * one for one in (*chosen.weights, *other.weights))
+    latency = chosen.latency + other.latency
+    if latency > settings.max_latency:
+        return chosen
+    members, common = _members([contenders[place] for place in parts])
+    if len(common) < ENOUGH:
+        return chosen
+    labels = problem.labels[common]
+    alone, both = (
+        quick_loss(mix(members, range(len(weights)), weights), labels, settings.objective) for weights in (chosen.weights, shares)
+    )
+    fastest = min(one.latency for one in contenders)
+    if price(both, latency, fastest) >= price(alone, chosen.latency, fastest):
+        return chosen
+    return Choice(parts, shares, both, latency, (alone - both) / max(abs(alone), 1e-9), plain=True)
+
+
+def _by_held_out(contenders: Sequence[_Contender], problem: Problem, settings: Settings, seconds: float) -> Choice:
+    """Choose between single models and mixtures whose weights are found on held-out images."""
     everyone = list(range(len(contenders)))
     smallest = min(len(one.model.rows) for one in contenders)
     several = [place for place in everyone if len(contenders[place].model.rows) > 1.5 * smallest]
@@ -219,6 +255,11 @@ def _contenders(ranked: Sequence[Trial], problem: Problem, settings: Settings) -
     return found
 
 
+def _is_network(trial: Trial) -> bool:
+    candidate = CANDIDATES.get(trial.candidate)
+    return candidate is None or not candidate.family
+
+
 def _is_folded(trial: Trial) -> bool:
     return FOLDS_OF in trial.results[-1].parameters
 
@@ -280,7 +321,13 @@ def _blended(
     parameters = {"parts": [one.trial.id for one in chosen], "candidates": [one.trial.candidate for one in chosen], "weights": shares}
     initial = ", ".join(dict.fromkeys(one.trial.results[-1].initial_weights for one in chosen))
     latency = measure_latency(module, problem.cache.open()[int(problem.rows[0])])
-    message = f"better than the best of its models by {100 * choice.gain:.1f} % on held-out samples that its weights were not found on"
+    if choice.plain:
+        message = (
+            "a network and what looks at fixed features, half and half: "
+            f"{100 * choice.gain:.1f} % better on {len(shared)} held-out images than what would have been chosen of one kind"
+        )
+    else:
+        message = f"better than the best of its models by {100 * choice.gain:.1f} % on held-out samples that its weights were not found on"
     result = PieceResult(scores, time.time() - began, parameters=parameters, initial_weights=initial, latency=latency, message=message)
     trial = Trial(f"t{len(trials):03d}-{BLEND}", BLEND, state=FINISHED, results=[result], seconds=result.seconds, message=message)
     trials.append(trial)

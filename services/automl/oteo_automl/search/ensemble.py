@@ -75,6 +75,8 @@ class Choice:
         Seconds for one image: the sum of the parts'.
     gain
         Share by which the mixture was better than the best of its bag's models on samples that were not drawn; 0 for a single model.
+    plain
+        True: the plain mean of a network and of models on fixed features; `gain` is then against one kind alone, on what all have held out.
     """
 
     parts: tuple[int, ...]
@@ -82,6 +84,7 @@ class Choice:
     loss: float
     latency: float
     gain: float = 0.0
+    plain: bool = False
 
 
 def price(loss: float, latency: float, fastest: float) -> float:
