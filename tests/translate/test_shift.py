@@ -26,6 +26,7 @@ from oteo_translate.shift.prevalence import ClassEvidence, estimate_shares, resa
 from oteo_translate.shift.scaling import components, standardised
 from oteo_translate.shift.sides import Sides, deal, permutation_p, restricted
 from oteo_translate.shift.simulated import Simulated, simulate
+from oteo_translate.tasks.believing import believed
 
 
 def sides_of(home: int, shifted: int) -> Sides:
@@ -296,6 +297,32 @@ def test_the_expected_loss_is_what_a_model_loses_that_knows_what_it_knows():
     weighed = expected(lambda sure: sure, simulated=Simulated(falls, falls * [4, 2, 3, 50])).expected
     assert weighed.value / graded.expected.value == pytest.approx((falls**2 * [4, 2, 3, 50]).sum() / (falls**2).sum(), rel=1e-3)
     assert weighed.lower < 2.2 * graded.expected.value < 3.8 * graded.expected.value < weighed.upper
+
+
+def test_two_networks_that_agree_less_tell_a_loss_that_confidence_does_not():
+    rng = np.random.default_rng(14)
+    sides, sure = sides_of(60, 80), np.full(60, 0.9)
+    right, agreed = rng.uniform(0.8, 0.95, 60), rng.uniform(0.85, 0.95, 60)
+    hidden, apart = np.full(80, np.nan), rng.uniform(0.3, 0.5, 80)
+    agreed[3] = apart[5] = np.nan  # nothing to agree on
+    found = expect_loss("iou", sure, right, np.full(80, 0.89), hidden, sides, rng, seconded=(agreed, apart), resamples=200)
+    assert found.expected.method == "agreement with a second network"
+    assert found.expected.value == pytest.approx(np.nanmean(agreed) - np.nanmean(apart))
+    assert 0.4 < found.expected.lower < found.expected.value < found.expected.upper < 0.6
+    assert [one.method for one in found.others] == ["difference of confidences"]
+    assert found.others[0].value == pytest.approx(0.01)
+    # Too few that both said anything of: what was there before.
+    without = expect_loss("iou", sure, right, np.full(80, 0.89), hidden, sides, rng, seconded=(agreed, hidden), resamples=200)
+    assert without.expected.method == "difference of confidences"
+
+
+def test_an_answer_that_fills_the_image_or_finds_nothing_is_believed_as_far_as_home_has_such():
+    home_shares, home_counts = np.array([0.1, 0.3, 0.0, 0.2]), np.array([1, 2, 0, 1])
+    shares, counts = np.array([0.2, 1.0, 0.0, 0.0, 0.64]), np.array([3, 1, 0, 0, 1])
+    assert believed(home_shares, home_counts, shares, counts) == pytest.approx([1.0, 0.0, 0.625, 0.625, 1.0])
+    assert believed(home_shares, home_counts, shares[:3], np.array([3, 1, 1])) == pytest.approx([1.0, 0.0, 1.0])
+    # No rarer than at home: nothing is odd about them.
+    assert believed(home_shares, home_counts, home_shares, home_counts) == pytest.approx(np.ones(4))
 
 
 def test_what_a_point_of_confidence_costs_is_learned_on_home_images():

@@ -94,6 +94,19 @@ def test_a_model_adds_what_it_sees_what_it_says_and_what_it_loses(compare, store
     assert found.loss.expected.lower <= found.loss.expected.value <= found.loss.expected.upper
     assert found.loss.measured > 0.1
     assert "Expected loss of models/judged" in write_page(found, operation="operations/x", when="today").decode()
+
+    class Blind:
+        def answers(self, images):
+            return [np.array([1.0, 0.0, 0.0])] * len(images)
+
+    asked = compare(
+        home,
+        write(store, "third", shaded(500, 30, 0.15, 0.12), labels=turn[:30]),
+        model=open_task_model(store, package),
+        second_network=Blind(),
+    )
+    assert asked.loss.expected.method == "agreement with a second network"
+    assert "by agreement with a second network" in write_page(asked, operation="operations/x", when="today").decode()
     with pytest.raises(InvalidArgument, match="is what models/judged was trained on"):
         compare(home, home, model=open_task_model(store, package))
 

@@ -32,17 +32,18 @@ def run(context: Context) -> translate_pb2.MeasureShiftResponse:
     context.progress(0.0, "reading the datasets")
     package = find_model(artifacts, request.model) if request.model else None
     home, shifted = open_home(artifacts, request, package), open_dataset(artifacts, request.dataset, "dataset")
-    judge = None
+    judge = second = None
     if package is not None:
         # PyTorch and ONNX Runtime take seconds to load; a measurement without a model does without.
-        from oteo_translate.tasks.model import open_task_model
+        from oteo_translate.tasks.model import open_second, open_task_model
 
-        judge = open_task_model(artifacts, package)
+        judge, second = open_task_model(artifacts, package), open_second(artifacts, package)
     found = study(
         home,
         shifted,
         context.scratch,
         model=judge,
+        second_network=second,
         alpha=request.alpha,
         seed=request.seed,
         limits=ImageLimits(max_bytes=context.settings.max_image_bytes, max_pixels=context.settings.max_image_pixels),

@@ -27,6 +27,7 @@ from oteo_core.evaluation.resampled import affordable
 from oteo_core.evaluation.statistics import holm
 from oteo_translate.domains import Domain
 from oteo_translate.ladder.distance import Distances, HomeDistance
+from oteo_translate.tasks.believing import fullest
 from oteo_translate.tasks.model import TaskModel
 
 AGREEMENT, CONFIDENCE, FAMILIARITY = 0.6, 0.3, 0.1
@@ -177,7 +178,7 @@ class Judge:
         if not model.task.endswith("classification"):
             known = model.answers(home.images[:HOME_SOUGHT])
             self.empty_at_home = float((model.counts(known) == 0).mean())
-            self.full = (1.0 + float(model.shares(known).max())) / 2
+            self.full = fullest(model.shares(known))
         self.second = None if self.by_labels else second
         self.second_answers = [] if self.second is None else self.second.answers(shifted.images)
         self.p_same = self.distance.differs(model.embeddings(shifted.images), self.groups, seed=seed)

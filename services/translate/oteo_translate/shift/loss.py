@@ -6,6 +6,10 @@ Shankar, Ebrahimi, Darrell and Schmidt, ICCV 2021): mean confidence at home less
 costs on simulated shifts (`oteo_translate.shift.simulated`). The first is for answers that are right or wrong. Figures in between (IoU, F1 of boxes)
 lie so close to each other at home that a threshold among them makes everything of nothing: for them the last is given. All believe that confidence
 falls where correctness does, which a shift may break: models can be confidently wrong.
+
+Where the model's package has a second network (`oteo_core.packages.second`, with its sources), another estimate goes before them: by how much the two agree less
+than at home, the second network's answers scored against the model's as if those were true. It needs no confidence. Both may be wrong alike, and then it is too
+small; where the second loses more than the model does, it is too large.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ RESAMPLES = 1000
 
 THRESHOLD, DIFFERENCE = "average thresholded confidence", "difference of confidences"
 LEARNED = "difference of confidences, weighed on simulated shifts"
+SECOND = "agreement with a second network"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,7 @@ class ExpectedLoss:
     home
         Mean score at home, 0 to 1.
     expected
-        By the method for this kind of scores.
+        By the second network where there is one, else by the method for this kind of scores.
     others
         By the other methods.
     level
@@ -95,6 +100,7 @@ def expect_loss(
     rng: np.random.Generator,
     *,
     simulated: Simulated | None = None,
+    seconded: tuple[Floats, Floats] | None = None,
     least: int = 8,
     resamples: int = RESAMPLES,
 ) -> ExpectedLoss | None:
@@ -114,6 +120,9 @@ def expect_loss(
         The generator.
     simulated
         What known shifts cost; None: not known.
+    seconded
+        Scores of a second network's answers against the model's, at home ``(N,)`` and shifted ``(M,)``, NaN where there is nothing to agree on; None: there is
+        none.
     least
         Images with truths that are needed at home.
     resamples
@@ -131,21 +140,25 @@ def expect_loss(
     scores = np.where(known, home_scores, 0.0)
     base = known.astype(np.float64)
 
-    def at(home_weights: Floats, shifted_weights: Floats) -> tuple[float, float]:
+    agreed = _known(seconded, least)
+
+    def at(home_weights: Floats, shifted_weights: Floats) -> tuple[float, float, float]:
         weights = home_weights * base
         mean = float((weights * scores).sum() / weights.sum())
         threshold = threshold_for(home_confidence[known], scores[known], weights[known])
         difference = float((weights * home_confidence).sum() / weights.sum())
         difference -= float((shifted_weights * shifted_confidence).sum() / shifted_weights.sum())
-        return mean - thresholded_score(shifted_confidence, threshold, shifted_weights), difference
+        apart = _mean(agreed[0], home_weights) - _mean(agreed[1], shifted_weights) if agreed is not None else 0.0
+        return mean - thresholded_score(shifted_confidence, threshold, shifted_weights), difference, apart
 
-    value, difference = at(np.ones(count), np.ones(len(shifted_confidence)))
-    drawn = np.array([pair for _ in range(resamples) if (pair := _resample(at, sides, count, base, rng)) is not None])
+    value, difference, disagreement = at(np.ones(count), np.ones(len(shifted_confidence)))
+    drawn = np.array([found for _ in range(resamples) if (found := _resample(at, sides, count, base, rng)) is not None])
     thresholded = Estimate(THRESHOLD, value, *_ends(drawn[:, 0], value))
     apart = Estimate(DIFFERENCE, difference, *_ends(drawn[:, 1], difference))
     learned = _learned(difference, drawn[:, 1], simulated, rng)
     graded = bool(((scores[known] > 0) & (scores[known] < 1)).any())
-    given = [one for one in ((learned, apart) if graded else (thresholded, learned, apart)) if one is not None]
+    second = Estimate(SECOND, disagreement, *_ends(drawn[np.isfinite(drawn[:, 2]), 2], disagreement)) if agreed is not None else None
+    given = [one for one in ((second, learned, apart) if graded else (second, thresholded, learned, apart)) if one is not None]
     true = np.isfinite(shifted_scores)
     return ExpectedLoss(
         metric,
@@ -156,6 +169,20 @@ def expect_loss(
         float(scores[known].mean() - shifted_scores[true].mean()) if int(true.sum()) >= least else None,
         (int(known.sum()), len(shifted_confidence)),
     )
+
+
+def _known(seconded: tuple[Floats, Floats] | None, least: int) -> tuple[Floats, Floats] | None:
+    """Give what two networks agree, where either side has enough of it."""
+    if seconded is None or min(int(np.isfinite(side).sum()) for side in seconded) < least:
+        return None
+    return seconded
+
+
+def _mean(values: Floats, weights: Floats) -> float:
+    """Give the weighted mean of what is known; NaN where nothing is."""
+    known = np.isfinite(values)
+    total = float(weights[known].sum())
+    return float((weights[known] * values[known]).sum() / total) if total else float("nan")
 
 
 def _learned(difference: float, drawn: Floats, simulated: Simulated | None, rng: np.random.Generator) -> Estimate | None:
@@ -170,8 +197,8 @@ def _learned(difference: float, drawn: Floats, simulated: Simulated | None, rng:
 
 
 def _resample(
-    at: Callable[[Floats, Floats], tuple[float, float]], sides: Sides, count: int, base: Floats, rng: np.random.Generator
-) -> tuple[float, float] | None:
+    at: Callable[[Floats, Floats], tuple[float, float, float]], sides: Sides, count: int, base: Floats, rng: np.random.Generator
+) -> tuple[float, float, float] | None:
     homes = np.flatnonzero(~sides.shifted)
     others = np.flatnonzero(sides.shifted)
     times = np.zeros(len(sides.shifted))

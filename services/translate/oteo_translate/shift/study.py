@@ -34,6 +34,7 @@ from oteo_translate.shift.measure import ALPHA, Shift, measure_shift
 from oteo_translate.shift.prevalence import ClassEvidence
 from oteo_translate.shift.sides import Floats, Sides
 from oteo_translate.shift.simulated import simulate
+from oteo_translate.tasks.believing import believed
 
 
 class Judge(Protocol):
@@ -51,8 +52,24 @@ class Judge(Protocol):
     def scores(self, truths: Sequence[Any], answers: Sequence[Any]) -> Floats:
         """Score images."""
 
+    def as_truths(self, answers: Sequence[Any]) -> list[Any]:
+        """Take answers for truths."""
+
+    def counts(self, answers: Sequence[Any]) -> NDArray[np.int64]:
+        """Count objects."""
+
+    def shares(self, answers: Sequence[Any]) -> Floats:
+        """Say how much of its image an answer calls something."""
+
     def embeddings(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Describe images."""
+
+
+class Second(Protocol):
+    """What is used of a second network, another `oteo_translate.tasks.model.TaskModel`."""
+
+    def answers(self, images: NDArray[Any]) -> list[Any]:
+        """Answer images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +118,7 @@ def study(
     folder: Path,
     *,
     model: Judge | None = None,
+    second_network: Second | None = None,
     alpha: float = 0.0,
     seed: int = 0,
     most: int = MOST_IMAGES,
@@ -120,6 +138,8 @@ def study(
         For prepared images.
     model
         Adds its outputs and embeddings to what is tested, and the expected loss.
+    second_network
+        The model's second network, whose agreement with it tells most of that loss; None: there is none.
     alpha
         Chance of a false alarm; 0: 0.05.
     seed
@@ -179,7 +199,8 @@ def study(
     evidence = _evidence(first, second, home, shifted, task, classes)
     if model is not None and package is not None:
         said = [
-            _ask(model, reading, check, _within(progress, 0.4 + 0.15 * at, 0.15, "asking the model")) for at, reading in enumerate(readings)
+            _ask(model, second_network, reading, check, _within(progress, 0.4 + 0.15 * at, 0.15, "asking the model"))
+            for at, reading in enumerate(readings)
         ]
         features += [
             Feature(OUTPUT, said[0].outputs, said[1].outputs, said[0].names),
@@ -190,14 +211,22 @@ def study(
                 evidence.classes, evidence.home, evidence.shifted, said[0].probabilities, said[1].probabilities, evidence.exclusive
             )
         sides = Sides.of(first.domain.groups, second.domain.groups)
+        belief = np.ones(len(second.domain))
+        if not package.task.endswith("classification"):
+            belief = believed(said[0].shares, said[0].counts, said[1].shares, said[1].counts)
+            if lost := int((belief < 1).sum()):
+                notes.append(
+                    f"{lost} answers find nothing, or fill the image, as hardly any does at home: the expected loss does not believe them."
+                )
         loss = expect_loss(
             model.metric,
             said[0].confidence,
             said[0].scores,
-            said[1].confidence,
+            said[1].confidence * belief,
             said[1].scores,
             sides,
             generator(seed, "shift", "loss"),
+            seconded=(said[0].seconded, said[1].seconded * belief) if second_network is not None else None,
             simulated=simulate(first.domain.images, first.domain.truths, model.judge, model.scores, seed=seed, check=check),
         )
         if loss is None:
@@ -294,13 +323,16 @@ class _Said:
     embeddings: Floats
     confidence: Floats
     scores: Floats
+    seconded: Floats
+    shares: Floats
+    counts: NDArray[np.int64]
 
 
-def _ask(model: Judge, reading: Reading, check: Callable[[], None], progress: Callable[[float], None]) -> _Said:
+def _ask(model: Judge, second: Second | None, reading: Reading, check: Callable[[], None], progress: Callable[[float], None]) -> _Said:
     """Ask the model about all images, some at a time: maps of all together would not fit."""
     images = reading.domain.images
     truths = reading.domain.truths or [None] * len(images)
-    pooled, chances, embedded, sure, scores = [], [], [], [], []
+    pooled, chances, embedded, sure, scores, seconded, shares, counts = [], [], [], [], [], [], [], []
     names: tuple[str, ...] = ()
     for rows in rows_in_chunks(len(images)):
         check()
@@ -314,9 +346,16 @@ def _ask(model: Judge, reading: Reading, check: Callable[[], None], progress: Ca
         answers, confidence = model.judge(part)
         sure.append(np.asarray(confidence, dtype=np.float64))
         scores.append(np.asarray(model.scores(truths[rows], answers), dtype=np.float64))
+        shares.append(model.shares(answers))
+        counts.append(model.counts(answers))
+        if second is not None:
+            seconded.append(np.asarray(model.scores(model.as_truths(answers), second.answers(part)), dtype=np.float64))
         progress(rows.stop / len(images))
-    together = [np.concatenate(parts) if parts else np.zeros((0, 0)) for parts in (pooled, chances, embedded, sure, scores)]
-    return _Said(together[0], names, together[1], together[2], together[3], together[4])
+    together = [
+        np.concatenate(parts) if parts else np.zeros((0, 0)) for parts in (pooled, chances, embedded, sure, scores, seconded, shares)
+    ]
+    found = np.concatenate(counts) if counts else np.zeros(0, dtype=np.int64)
+    return _Said(together[0], names, together[1], together[2], together[3], together[4], together[5], together[6], found)
 
 
 def _refuse_unlike(first: Reading, second: Reading, package: ModelPackage | None) -> None:

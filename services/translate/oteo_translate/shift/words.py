@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from oteo_translate.shift.kinds import BOTH, COVARIATE, NONE, PREVALENCE
-from oteo_translate.shift.loss import Estimate
+from oteo_translate.shift.loss import SECOND, Estimate
 from oteo_translate.shift.measure import C2ST, KS, MMD, SHARES, MovedStatistic, Shift
 from oteo_translate.shift.study import Study
 
@@ -125,9 +125,14 @@ def loss_words(study: Study) -> list[str]:
     ]
     if loss.measured is not None:
         said.append(f"The images have annotations: measured on them the loss is {_points(loss.measured)}.")
+    elif loss.expected.method == SECOND:
+        said.append(
+            "The first holds as far as the two networks are wrong in different places, the others believe the model's confidence. Two networks can be wrong "
+            "alike on images that look different, and sure of it: label some thirty and judge the model."
+        )
     else:
         said.append(
-            "Both believe the model's confidence. A model can be confidently wrong on images that look different: label some thirty and judge it."
+            "All believe the model's confidence. A model can be confidently wrong on images that look different: label some thirty and judge it."
         )
     return said
 
