@@ -5,6 +5,7 @@
     python benchmarks/translate.py dsb --seconds 120
     python benchmarks/translate.py wbc-1-2 --seconds 120 --keep /some/folder      (trained once, then read again)
     python benchmarks/translate.py wbc-1-2 --seconds 120 --second 7               (a second network, of that seed, is asked for its opinion)
+    python benchmarks/translate.py wbc-1-2 --seconds 120 --second 7 --loss-only   (what is lost and what was expected without labels; no ladder)
 
 Images come from the folder that `OTEO_TEST_DATA` names. A U-Net is trained on home alone, by automl's own trainer, and exported as a package's model is. The
 ladder sees no label of the shifted images; every way that it tries is then judged here by all labels. A line of JSON for each way and one for the
@@ -45,6 +46,7 @@ from oteo_translate.ladder.ladder import climb
 from oteo_translate.ladder.result import Evidence, LadderResult
 from oteo_translate.methods.base import TRAINING_FREE, FitContext, Translation
 from oteo_translate.methods.registry import METHODS
+from oteo_translate.tasks.believing import believed
 from oteo_translate.tasks.model import TaskModel
 
 TASK = "semantic_segmentation"
@@ -143,6 +145,24 @@ def iou(model: TaskModel, images: NDArray[Any], truths: Any) -> float:
     return model.total(truths, model.answers(images))
 
 
+def expected_loss(trained: Trained, second: TaskModel) -> dict[str, Any]:
+    """Say what the model loses, and what confidences and a second network say without a label, as a measurement of the shift does; means over images."""
+    model = trained.model
+    answers, sure, right, agreed = [], [], [], []
+    for domain in (trained.home, trained.shifted):
+        found, confidence = model.judge(domain.images)
+        answers.append(found)
+        sure.append(confidence)
+        right.append(model.scores(domain.truths, found))
+        agreed.append(model.scores(model.as_truths(found), second.answers(domain.images)))
+    sizes = [(model.shares(found), model.counts(found)) for found in answers]
+    belief = believed(*sizes[0], *sizes[1])
+    told = {"loss": right, "confidences": [sure[0], sure[1] * belief], "second_network": [agreed[0], agreed[1] * belief]}
+    return {name: round(float(np.nanmean(home) - np.nanmean(there)), 3) for name, (home, there) in told.items()} | {
+        "not_believed": int((belief < 1).sum())
+    }
+
+
 def run(arguments: argparse.Namespace, seed: int) -> None:
     """Train, climb without labels, and judge all by labels."""
     trained = train(arguments, seed)
@@ -156,7 +176,11 @@ def run(arguments: argparse.Namespace, seed: int) -> None:
     }
     nothing = iou(model, shifted.images, shifted.truths)
     at_home = iou(model, trained.test.images, trained.test.truths)
-    print(json.dumps(begun | {"home": round(at_home, 4), "shifted": round(nothing, 4)}), flush=True)
+    second = None if arguments.second is None else train(arguments, arguments.second).model
+    expected = {} if second is None else {"expected": expected_loss(trained, second)}
+    print(json.dumps(begun | {"home": round(at_home, 4), "shifted": round(nothing, 4)} | expected), flush=True)
+    if arguments.loss_only:
+        return
     methods = {
         name: one for name, one in METHODS.items() if (one.kind == TRAINING_FREE or arguments.dear) and name not in arguments.without
     }
@@ -169,7 +193,6 @@ def run(arguments: argparse.Namespace, seed: int) -> None:
         truly[id(evidence)] = iou(adapted.model if adapted else model, images, shifted.truths)
 
     blind = Domain(shifted.name, shifted.images, shifted.ids, shifted.groups)
-    second = None if arguments.second is None else train(arguments, arguments.second).model
     began = time.time()
     context = FitContext(seed=seed, deadline=began + arguments.budget)
     found: LadderResult = climb(
@@ -212,6 +235,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])
     parser.add_argument("--budget", type=float, default=600.0, help="seconds of the ladder, judging by all labels among them")
     parser.add_argument("--second", type=int, help="seed of the second network; none is asked where this is not given")
+    parser.add_argument("--loss-only", action="store_true", help="no ladder: the loss, and what was expected without labels")
     parser.add_argument("--images", type=int, default=64, help="shifted images")
     parser.add_argument("--side", type=int, default=128, help="of the model's input, pixels")
     parser.add_argument("--strength", default="", help="of augmentation in training; empty: automl's usual")
