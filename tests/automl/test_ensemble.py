@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from oteo_automl.search.ensemble import MOST_PARTS, Choice, Member, choose, front, measure_latency, mix, price, select
+from oteo_automl.search.ensemble import MOST_PARTS, Choice, Member, choose, front, halves, measure_latency, mix, price, select
 
 COUNT, CLASSES = 300, 3
 
@@ -132,3 +132,37 @@ def test_the_time_of_a_model_is_measured() -> None:
             return image
 
     assert measure_latency(Sleepy().eval(), np.zeros((8, 8, 3), np.uint8), runs=3) >= 0.004
+
+
+def test_the_mean_of_two_that_err_apart_is_taken_unless_the_samples_speak_surely_against_it() -> None:
+    truth = np.random.default_rng(5).integers(0, 3, 42)
+    alike = halves(_answers(truth, 1.5, 1), _answers(truth, 1.5, 2), truth, np.arange(42))
+    assert alike is not None
+    assert alike > 0.05
+    # What errs like the first and more so brings nothing: on some dozen samples that may be chance, on thousands it is not.
+    for count, taken in ((42, True), (4000, False)):
+        many = np.random.default_rng(5).integers(0, 3, count)
+        first = _answers(many, 2.0, 1)
+        worse = first + np.random.default_rng(2).normal(0, 0.5, first.shape)
+        assert (halves(first, worse, many, np.arange(count)) is not None) == taken
+
+
+def test_no_mean_of_two_that_err_alike_for_more_time() -> None:
+    truth = np.random.default_rng(5).integers(0, 3, 42)
+    one = _answers(truth, 1.5, 1)
+    assert halves(one, one, truth, np.arange(42), cost=0.02) is None
+
+
+def test_no_mean_with_a_model_that_has_learnt_little() -> None:
+    truth = np.random.default_rng(5).integers(0, 3, 20)
+    assert halves(_answers(truth, 2.0, 1), _answers(truth, 0.1, 2), truth, np.arange(20)) is None
+
+
+def test_the_mean_of_two_for_several_labels() -> None:
+    truth = np.random.default_rng(6).integers(0, 2, (60, 4))
+    rng = np.random.default_rng(7)
+    first, second = (rng.normal(0, 1, truth.shape) + 2.0 * truth - 1.0 for _ in range(2))
+    gain = halves(first, second, truth, np.arange(60))
+    assert gain is not None
+    assert gain > 0.05
+    assert halves(first, rng.normal(0, 1, truth.shape), truth, np.arange(60)) is None

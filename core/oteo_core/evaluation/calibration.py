@@ -20,8 +20,7 @@ from oteo_core.evaluation.classification import BINS, mass_bin_count
 LOWEST, HIGHEST = 0.05, 20.0
 """Limits of a temperature."""
 
-_PRIOR_SPREAD = 1.0
-_PRIOR_WEIGHT = 2.0
+_PRIOR_SPREAD = 0.35
 
 
 def softmax(logits: NDArray[Any], temperature: float = 1.0) -> Floats:
@@ -94,9 +93,10 @@ def fit_temperature(logits: NDArray[Any], labels: Ints) -> Calibration:
 
     Notes
     -----
-    The likelihood is convex in the inverse temperature, so Brent's method on its logarithm finds the one minimum. A weak log-normal
-    prior about 1, worth two samples, keeps the temperature finite where every calibration sample happens to be right (the
-    likelihood alone would then call the model infallible); with a few dozen samples it no longer matters.
+    The likelihood is convex in the inverse temperature, so Brent's method on its logarithm finds the one minimum. A log-normal prior
+    about 1 (standard deviation of the logarithm .35) keeps the temperature finite where every calibration sample happens to be right
+    (the likelihood alone would then call the model infallible), and near 1 where a few dozen samples are easy ones; some hundred
+    samples outweigh it.
     """
     logits = np.asarray(logits, dtype=np.float64)
     labels = np.asarray(labels, dtype=np.int64)
@@ -104,7 +104,7 @@ def fit_temperature(logits: NDArray[Any], labels: Ints) -> Calibration:
         raise ValueError(f"finite logits (N, K) and labels (N,) with N > 0 are needed, not {logits.shape} and {labels.shape}")
 
     def objective(log_temperature: float) -> float:
-        prior = _PRIOR_WEIGHT * 0.5 * (log_temperature / _PRIOR_SPREAD) ** 2 / len(labels)
+        prior = 0.5 * (log_temperature / _PRIOR_SPREAD) ** 2 / len(labels)
         return negative_log_likelihood(logits, labels, float(np.exp(log_temperature))) + prior
 
     limits = (float(np.log(LOWEST)), float(np.log(HIGHEST)))

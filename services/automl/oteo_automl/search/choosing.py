@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from oteo_automl.candidates.modules import Blend
 from oteo_automl.candidates.registry import BASELINE, BLEND, CANDIDATES
 from oteo_automl.search.classification_pieces import Problem, StoredModel, measure_growth
-from oteo_automl.search.ensemble import ENOUGH, Choice, Member, choose, measure_latency, mix, price, select
+from oteo_automl.search.ensemble import ENOUGH, Choice, Member, choose, halves, measure_latency, mix, select, toll
 from oteo_automl.search.folded import gather_folds
 from oteo_automl.search.front import mark_front, why_chosen
 from oteo_automl.search.pieces import FOLDS_OF, PieceResult, model_name
@@ -115,33 +115,26 @@ def _choice(contenders: Sequence[_Contender], problem: Problem, settings: Settin
 
 
 def _of_both_kinds(contenders: Sequence[_Contender], chosen: Choice, problem: Problem, settings: Settings, seconds: float) -> Choice:
-    """Give the plain mean of the best network and of the best that looks at fixed features, where it is no worse than what was chosen; else that.
-
-    The two kinds err apart, so that their mean is better than either in nearly all cases (docs/training.md), while a network has held out too few images
-    to find weights by them: plain means then predict better than fitted ones (Clemen, "Combining forecasts", International Journal of Forecasting 5,
-    1989; Smith and Wallis, Oxford Bulletin of Economics and Statistics 71, 2009).
-    """
+    """Give the plain mean of what was chosen and the best of the other kind, networks or classifiers on fixed features, where `halves` lets it; else what was chosen."""
     kinds = [[place for place in range(len(contenders)) if _is_network(contenders[place].trial) == kind] for kind in (True, False)]
     missing = [places for places in kinds if not set(places) & set(chosen.parts)]
     if len(missing) != 1 or not missing[0]:
         return chosen
     other, _ = _choice_among(contenders, missing[0], problem, settings, seconds)
-    parts = (*chosen.parts, *other.parts)
-    shares = tuple(0.5 * one for one in (*chosen.weights, *other.weights))
     latency = chosen.latency + other.latency
-    if latency > settings.max_latency:
+    members, common = _members([contenders[place] for place in (*chosen.parts, *other.parts)])
+    if latency > settings.max_latency or len(common) < ENOUGH:
         return chosen
-    members, common = _members([contenders[place] for place in parts])
-    if len(common) < ENOUGH:
-        return chosen
+    own, count = range(len(chosen.parts)), len(members)
+    groups = np.unique([settings.groups[int(row)] for row in common], return_inverse=True)[1]
     labels = problem.labels[common]
-    alone, both = (
-        quick_loss(mix(members, range(len(weights)), weights), labels, settings.objective) for weights in (chosen.weights, shares)
-    )
-    fastest = min(one.latency for one in contenders)
-    if price(both, latency, fastest) >= price(alone, chosen.latency, fastest):
+    answers = mix(members, own, chosen.weights), mix(members, range(len(own), count), other.weights)
+    gain = halves(*answers, labels, groups, cost=toll(latency, chosen.latency))
+    if gain is None:
         return chosen
-    return Choice(parts, shares, both, latency, (alone - both) / max(abs(alone), 1e-9), plain=True)
+    shares = tuple(0.5 * one for one in (*chosen.weights, *other.weights))
+    loss = quick_loss(0.5 * (answers[0] + answers[1]), labels, settings.objective)
+    return Choice((*chosen.parts, *other.parts), shares, loss, latency, gain, plain=True)
 
 
 def _by_held_out(contenders: Sequence[_Contender], problem: Problem, settings: Settings, seconds: float) -> Choice:
@@ -323,8 +316,9 @@ def _blended(
     latency = measure_latency(module, problem.cache.open()[int(problem.rows[0])])
     if choice.plain:
         message = (
-            "a network and what looks at fixed features, half and half: "
-            f"{100 * choice.gain:.1f} % better on {len(shared)} held-out images than what would have been chosen of one kind"
+            "a network and what looks at fixed features, half and half, because they err apart: log loss "
+            f"{100 * abs(choice.gain):.1f} % {'lower' if choice.gain >= 0 else 'higher, which may be chance,'} on {len(shared)} held-out images "
+            "than of what would have been chosen of one kind"
         )
     else:
         message = f"better than the best of its models by {100 * choice.gain:.1f} % on held-out samples that its weights were not found on"
