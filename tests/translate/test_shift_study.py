@@ -93,7 +93,9 @@ def test_a_model_adds_what_it_sees_what_it_says_and_what_it_loses(compare, store
     assert found.loss.metric == "accuracy"
     assert found.loss.expected.lower <= found.loss.expected.value <= found.loss.expected.upper
     assert found.loss.measured > 0.1
-    assert "Expected loss of models/judged" in write_page(found, operation="operations/x", when="today").decode()
+    page = write_page(found, operation="operations/x", when="today").decode()
+    assert "Expected loss of models/judged" in page
+    assert "loss of accuracy, measured" in page
 
     class Blind:
         def answers(self, images):

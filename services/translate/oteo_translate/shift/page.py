@@ -127,7 +127,11 @@ def _tiles(study: Study) -> list[dict[str, str]]:
         {"name": "images", "value": f"{shift.images[1]} / {shift.images[0]}", "span": f"in {shift.groups[1]} and {shift.groups[0]} groups"},
         {"name": "told apart", "value": f"{100 * best.accuracy:.0f} %", "span": f"AUROC {best.effect:.2f}; chance: 50 %"},
     ]
-    if loss is not None:
+    if loss is not None and loss.measured is not None:
+        # What was measured needs no guess, and the guess stands below it.
+        expected = f"{100 * loss.expected.value:.1f} were expected; at home {loss.home:.3f}"
+        tiles.append({"name": f"loss of {loss.metric}, measured", "value": f"{100 * loss.measured:.1f} points", "span": expected})
+    elif loss is not None:
         tiles.append(
             {
                 "name": f"expected loss of {loss.metric}",
