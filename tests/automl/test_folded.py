@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from oteo_automl.candidates.modules import Blend, SavedModule, saved
 from oteo_automl.candidates.training import Diverged, Recipe
-from oteo_automl.search import search as searching
+from oteo_automl.search import agenda
 from oteo_automl.search.budget import Budget
 from oteo_automl.search.choosing import choose_result
 from oteo_automl.search.classification_pieces import Problem, StoredModel, judging_interval, refit, train_network
@@ -296,7 +296,7 @@ class Foldable(Work[list[Trial]]):
 
 
 def run(work: Foldable, monkeypatch: pytest.MonkeyPatch) -> Search[list[Trial]]:
-    monkeypatch.setattr(searching, "_MOST_TRIALS", 1)
+    monkeypatch.setattr(agenda, "_MOST_TRIALS", 1)
     found = Search(work, InlineExecutor(), Budget.resume(work.checkpoints, 60.0, 0.0), Plan(), NoTracker())
     found.run()
     return found
@@ -337,7 +337,7 @@ def test_a_fold_that_diverges_or_is_far_below_its_siblings_is_begun_again_once(m
 
 def test_without_time_for_half_of_the_folds_none_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     work = Foldable()
-    monkeypatch.setattr(searching.Speeds, "epoch", lambda *_: 4.0)
+    monkeypatch.setattr(agenda.Speeds, "epoch", lambda *_: 4.0)
     run(work, monkeypatch)
     assert not [name for name in work.begun if "fold" in name]
 
@@ -408,14 +408,14 @@ def ranked(slow: float) -> tuple[Ranked, Search[list[Trial]]]:
 @pytest.mark.parametrize(("slow", "first"), [(2.0, "quick"), (0.6, "slow")])
 def test_networks_that_can_be_trained_on_all_folds_come_first(slow: float, first: str) -> None:
     _, found = ranked(slow)
-    assert next(one.name for one in found._unstarted([])) == first
+    assert next(one.name for one in found.agenda.unstarted([])) == first
 
 
 def test_another_network_is_not_begun_in_the_time_for_the_folds_of_the_best() -> None:
     work, found = ranked(2.0)
     begun = Trial("t000-quick", "quick", recipe=Recipe(), rungs=[2, 10], rung=0, state="paused", results=[work._result("", 2, 0.3)])
     found._trials.append(begun)
-    assert [one.name for one in found._unstarted([begun])] == ["slow"]
+    assert [one.name for one in found.agenda.unstarted([begun])] == ["slow"]
     # Of 30 seconds the quick one needs 27; the slow one's first look would take 4.
     found._budget.spent_before = 30.0
-    assert found._unstarted([begun]) == []
+    assert found.agenda.unstarted([begun]) == []

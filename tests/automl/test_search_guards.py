@@ -18,7 +18,7 @@ from waiting import patient
 from oteo_automl.candidates.lesson import Judgement
 from oteo_automl.candidates.modules import SavedModule, to_planes
 from oteo_automl.candidates.training import Diverged, Recipe, Trainer
-from oteo_automl.search import search as searching
+from oteo_automl.search import agenda
 from oteo_automl.search.budget import Budget
 from oteo_automl.search.guards import check_folds, kind_of
 from oteo_automl.search.pieces import PieceResult, curve_watch, result_name, trained_result
@@ -178,7 +178,7 @@ class Missing(BrightLesson):
 @pytest.fixture(autouse=True)
 def few_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     """End a search when its candidates have been tried, long before its time is up."""
-    monkeypatch.setattr(searching, "_MOST_TRIALS", 2)
+    monkeypatch.setattr(agenda, "_MOST_TRIALS", 2)
 
 
 def search(work: Lessons, **fields: Any) -> list[Trial]:
@@ -473,7 +473,7 @@ def test_a_search_that_was_killed_goes_on_where_it_was_and_its_time_counts() -> 
 def test_a_second_network_is_trained_to_its_end_before_new_settings_where_the_two_may_answer_together(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(searching, "_MOST_TRIALS", 3)
+    monkeypatch.setattr(agenda, "_MOST_TRIALS", 3)
     order = {}
     for partners in (0, 1):
         work = Lessons({"first": BrightLesson(), "second": BrightLesson()})
