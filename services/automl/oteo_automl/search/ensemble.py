@@ -36,7 +36,7 @@ DOUBLING = 0.01
 UNFELT = 0.002
 """Seconds at inference below which nobody notices more or less."""
 
-LEARNT = 0.5
+LEARNT = 0.8
 """Share of what a model has learnt that another must have learnt for their plain mean."""
 
 MOST_PARTS = 4
@@ -318,7 +318,7 @@ def halves(
     -------
     float or None
         Share of the log loss that the mean gains, below 0 where it loses some; None where it surely gains less than `cost` on `chosen` alone (one-sided,
-        95 %), or the other has learnt less than half of what `chosen` has: log loss below that of the classes' shares.
+        95 %), or the other has learnt less than four fifths of what `chosen` has: log loss below that of the classes' shares.
     """
     alone, apart, both = (_losses(level(one, labels)[0], labels) for one in (chosen, other, 0.5 * (chosen + other)))
     shares = np.clip(
