@@ -127,8 +127,8 @@ def test_a_network_that_has_held_out_little_does_not_hide_what_the_others_are_to
 
 
 def test_a_network_and_classifiers_on_features_answer_together_half_and_half(world: World) -> None:
-    # It has held out far fewer images than they, and would have won alone: it errs apart from them.
-    world.trial("timm-resnet18", 1.6, seed=21, wide=False)
+    # It has held out far fewer images than they, too few to find weights by, and errs apart from them.
+    world.trial("timm-resnet18", 1.4, seed=22, wide=False)
     best = world.choose().best
     shares = dict(zip(best.parameters["candidates"], best.parameters["weights"], strict=True))
     assert shares.pop("timm-resnet18") == pytest.approx(0.5)
