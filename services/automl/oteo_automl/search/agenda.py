@@ -154,7 +154,9 @@ class Agenda:
         busy = sum(trial.recipe is not None for _, trial in self.running.values())
         if not self.work.partners or ended + busy > self.work.partners:
             return None
-        whole = [trial for trial in waiting if self._missing(trial) * self.speeds.epoch(self.work.entry(trial.candidate)) < self.budget.left]
+        whole = [
+            trial for trial in waiting if self._missing(trial) * self.speeds.epoch(self.work.entry(trial.candidate)) < self.budget.left
+        ]
         return min(whole, key=lambda trial: trial.loss(self.work.objective), default=None)
 
     def _propose(self) -> tuple[Trial, int] | None:
