@@ -299,8 +299,8 @@ def halves(
 ) -> float | None:
     """Say what the plain mean of two models' answers is worth that err apart, as a network and classifiers on fixed features do.
 
-    The mean of two such models is better than either in nearly all cases, while a few dozen held-out samples cannot find weights, nor tell the better of the
-    two: plain means predict better than fitted ones (Clemen, "Combining forecasts", International Journal of Forecasting 5, 1989; Smith and Wallis, Oxford
+    Where both have learnt about as much their mean is better than either as a rule (docs/training.md has a case against it), while a few dozen held-out
+    samples cannot find weights, nor tell the better of the two: plain means predict better than fitted ones (Clemen, "Combining forecasts", International Journal of Forecasting 5, 1989; Smith and Wallis, Oxford
     Bulletin of Economics and Statistics 71, 2009). So the samples may speak against it, and need not speak for it.
 
     Parameters
