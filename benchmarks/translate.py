@@ -46,6 +46,8 @@ from oteo_translate.ladder.ladder import climb
 from oteo_translate.ladder.result import Evidence, LadderResult
 from oteo_translate.methods.base import TRAINING_FREE, FitContext, Translation
 from oteo_translate.methods.registry import METHODS
+from oteo_translate.shift.loss import expect_loss
+from oteo_translate.shift.sides import Sides
 from oteo_translate.tasks.believing import believed
 from oteo_translate.tasks.model import TaskModel
 
@@ -147,20 +149,27 @@ def iou(model: TaskModel, images: NDArray[Any], truths: Any) -> float:
 
 def expected_loss(trained: Trained, second: TaskModel) -> dict[str, Any]:
     """Say what the model loses, and what confidences and a second network say without a label, as a measurement of the shift does; means over images."""
-    model = trained.model
-    answers, sure, right, agreed = [], [], [], []
-    for domain in (trained.home, trained.shifted):
-        found, confidence = model.judge(domain.images)
-        answers.append(found)
-        sure.append(confidence)
-        right.append(model.scores(domain.truths, found))
-        agreed.append(model.scores(model.as_truths(found), second.answers(domain.images)))
-    sizes = [(model.shares(found), model.counts(found)) for found in answers]
-    belief = believed(*sizes[0], *sizes[1])
-    told = {"loss": right, "confidences": [sure[0], sure[1] * belief], "second_network": [agreed[0], agreed[1] * belief]}
-    return {name: round(float(np.nanmean(home) - np.nanmean(there)), 3) for name, (home, there) in told.items()} | {
-        "not_believed": int((belief < 1).sum())
-    }
+    model, domains = trained.model, (trained.home, trained.shifted)
+    answers, sure = zip(*(model.judge(domain.images) for domain in domains), strict=True)
+    right = [model.scores(domain.truths, found) for domain, found in zip(domains, answers, strict=True)]
+    agreed = [model.scores(model.as_truths(found), second.answers(domain.images)) for domain, found in zip(domains, answers, strict=True)]
+    home, shifted = ((model.shares(found), model.counts(found)) for found in answers)
+    belief = believed(*home, *shifted)
+    found = expect_loss(
+        model.metric,
+        sure[0],
+        right[0],
+        sure[1] * belief,
+        right[1],
+        Sides.of(*(domain.groups for domain in domains)),
+        np.random.default_rng(0),
+        seconded=(agreed[0], agreed[1] * belief),
+    )
+    if found is None:
+        return {}
+    told = {one.method: round(one.value, 3) for one in (found.expected, *found.others)}
+    measured = None if found.measured is None else round(found.measured, 3)
+    return {"measured": measured, **told, "not_believed": int((belief < 1).sum())}
 
 
 def run(arguments: argparse.Namespace, seed: int) -> None:

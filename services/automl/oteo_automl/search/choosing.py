@@ -126,10 +126,9 @@ def _of_both_kinds(contenders: Sequence[_Contender], chosen: Choice, problem: Pr
     if latency > settings.max_latency or len(common) < ENOUGH:
         return chosen
     own, count = range(len(chosen.parts)), len(members)
-    groups = np.unique([settings.groups[int(row)] for row in common], return_inverse=True)[1]
     labels = problem.labels[common]
     answers = mix(members, own, chosen.weights), mix(members, range(len(own), count), other.weights)
-    gain = halves(*answers, labels, groups, cost=toll(latency, chosen.latency))
+    gain = halves(*answers, labels, _groups(settings, common), cost=toll(latency, chosen.latency))
     if gain is None:
         return chosen
     shares = tuple(0.5 * one for one in (*chosen.weights, *other.weights))
@@ -173,7 +172,7 @@ def _choice_among(
         mixture = select(
             members,
             lambda answers, rows: quick_loss(answers, labels[rows], settings.objective),
-            np.unique([settings.groups[int(row)] for row in common], return_inverse=True)[1],
+            _groups(settings, common),
             seed=problem.seed,
             limit=settings.max_latency,
             deadline=time.time() + min(_SECONDS, 0.02 * seconds),
@@ -183,6 +182,11 @@ def _choice_among(
             losses = [quick_loss(member.answers, labels, settings.objective) for member in members]
     chosen = choose(members, mixture, losses, limit=settings.max_latency)
     return replace(chosen, parts=tuple(places[part] for part in chosen.parts)), len(common)
+
+
+def _groups(settings: Settings, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number the groups of rows."""
+    return np.unique([settings.groups[int(row)] for row in rows], return_inverse=True)[1].astype(np.int64)
 
 
 def _fold_scores(ranked: Sequence[Trial]) -> dict[str, dict[int, float]]:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from oteo_automl.search.scoring import sample_losses
 from oteo_core.evaluation.label_calibration import level
 
 Loss = Callable[[NDArray[np.float64], NDArray[np.int64]], float]
@@ -320,12 +321,12 @@ def halves(
         Share of the log loss that the mean gains, below 0 where it loses some; None where it surely gains less than `cost` on `chosen` alone (one-sided,
         95 %), or the other has learnt less than four fifths of what `chosen` has: log loss below that of the classes' shares.
     """
-    alone, apart, both = (_losses(level(one, labels)[0], labels) for one in (chosen, other, 0.5 * (chosen + other)))
+    alone, apart, both = (sample_losses(level(one, labels)[0], labels) for one in (chosen, other, 0.5 * (chosen + other)))
     shares = np.clip(
         labels.mean(axis=0) if labels.ndim == 2 else np.bincount(labels, minlength=chosen.shape[1]) / len(labels), 1e-6, 1 - 1e-6
     )
     answer = np.log(shares) - np.log1p(-shares) if labels.ndim == 2 else np.log(shares)
-    nothing = float(_losses(np.broadcast_to(answer, chosen.shape), labels).mean())
+    nothing = float(sample_losses(np.broadcast_to(answer, chosen.shape), labels).mean())
     if nothing - apart.mean() < LEARNT * (nothing - alone.mean()):
         return None
     difference = both - alone
@@ -336,15 +337,6 @@ def halves(
     if difference.mean() - _ONE_SIDED * error > -cost * alone.mean():
         return None
     return float(-difference.mean() / max(alone.mean(), 1e-9))
-
-
-def _losses(answers: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Give each sample's log loss ``(N,)``."""
-    if labels.ndim == 2:
-        return np.asarray((np.logaddexp(0.0, answers) - labels * answers).mean(axis=1))
-    top = answers - answers.max(axis=1, keepdims=True)
-    normal = top - np.log(np.exp(top).sum(axis=1, keepdims=True))
-    return np.asarray(-normal[np.arange(len(labels)), labels])
 
 
 def choose(members: Sequence[Member], mixture: Choice | None, losses: Sequence[float], *, limit: float = math.inf) -> Choice:

@@ -95,17 +95,23 @@ def quick_loss(answers: NDArray[np.float64], labels: NDArray[np.int64], objectiv
     objective
         One of `OBJECTIVES` or `LABEL_OBJECTIVES`; the log loss where it is not defined for these labels.
     """
-    several = labels.ndim == 2
-    if several:
-        loss = float((np.logaddexp(0.0, answers) - labels * answers).mean())
-    else:
-        shifted = answers - answers.max(axis=1, keepdims=True)
-        normal = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-        loss = float(-normal[np.arange(len(labels)), labels].mean())
+    loss = float(sample_losses(answers, labels).mean())
     if objective == "log_loss" or not math.isfinite(loss):
         return loss
-    value = _label_figure(answers, labels, objective) if several else _class_figure(normal, labels, objective)
+    value = _label_figure(answers, labels, objective) if labels.ndim == 2 else _class_figure(_normalised(answers), labels, objective)
     return loss if value is None else -value + 1e-3 * loss
+
+
+def sample_losses(answers: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Give each sample's log loss ``(N,)``, nats; of several labels their mean. `answers` and `labels` are those of `quick_loss`."""
+    if labels.ndim == 2:
+        return np.asarray((np.logaddexp(0.0, answers) - labels * answers).mean(axis=1))
+    return np.asarray(-_normalised(answers)[np.arange(len(labels)), labels])
+
+
+def _normalised(answers: NDArray[np.float64]) -> NDArray[np.float64]:
+    shifted = answers - answers.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
 def _class_figure(answers: NDArray[np.float64], labels: NDArray[np.int64], objective: str) -> float | None:

@@ -122,10 +122,9 @@ class Search(Generic[R]):
         self._running: dict[str, tuple[Task[PieceResult], Trial]] = {}
         self._proposals = Proposals(work.seed, work.strengths, work.searched)
         self._probing = probing or Probing(work, budget)
-        self._gpu = work.gpu_share > 0
         self._slots = max(1, int(executor.cpus))
-        self._network_slots = network_slots(work, executor)
-        self._speeds = Speeds(work, self._probing.found, {}, self._network_slots)
+        side_by_side = network_slots(work, executor)
+        self._speeds = Speeds(work, self._probing.found, {}, side_by_side)
         self._kept = 0.0
         self.agenda = Agenda(
             work,
@@ -137,7 +136,7 @@ class Search(Generic[R]):
             self._probing,
             self._speeds,
             self._slots,
-            self._network_slots,
+            side_by_side,
         )
 
     # The loop.
@@ -205,7 +204,7 @@ class Search(Generic[R]):
         self._remember()
         if trial.recipe is None:
             # Little time for each family, so that none keeps the others from their turn, nor the networks where all take turns on one processor.
-            alone = self._slots == 1 and not self._gpu and any(not one.cheap for one in self._work.entries)
+            alone = self._slots == 1 and self._work.gpu_share == 0 and any(not one.cheap for one in self._work.entries)
             share = (_CHEAP_ALONE if alone else _CHEAP) * (self._budget.total - self._budget.reserve)
             task = self._work.fit(self._executor, trial.id, entry, max(3.0, share), deadline)
         elif trial.fold:
