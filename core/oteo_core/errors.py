@@ -211,11 +211,14 @@ def from_status(status: status_pb2.Status) -> OteoError:
 def from_exception(error: BaseException) -> OteoError:
     """Give the `OteoError` that says what an exception of the system or a library means for a caller.
 
-    A full disk is ``RESOURCE_EXHAUSTED``/``DISK_FULL``, a target that cannot be written ``FAILED_PRECONDITION``/``READ_ONLY_TARGET``, a missing file
-    ``NOT_FOUND``; what is not known stays `Internal` with the exception's class in the metadata and without its text, which may hold data.
+    A full disk is ``RESOURCE_EXHAUSTED``/``DISK_FULL``, missing memory ``RESOURCE_EXHAUSTED``/``OUT_OF_MEMORY``, a target that cannot be
+    written ``FAILED_PRECONDITION``/``READ_ONLY_TARGET``, a missing file ``NOT_FOUND``; what is not known stays `Internal` with the exception's class in
+    the metadata and without its text, which may hold data.
     """
     if isinstance(error, OteoError):
         return error
+    if isinstance(error, MemoryError):
+        return ResourceExhausted("there is not enough memory for this at the moment", reason="OUT_OF_MEMORY")
     if isinstance(error, OSError):
         where = f": {error.filename}" if error.filename else ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -37,7 +37,7 @@ def test_a_child_that_dies_is_noticed_and_its_input_kept(tmp_path: Path) -> None
         "    first, calls = module.open, []\n"
         "    def opened(*arguments, **options):\n"
         "        calls.append(1)\n"
-        "        return first(*arguments, **options) if len(calls) < 40 else os.abort()\n"
+        "        return first(*arguments, **options) if len(calls) < 20 else os.abort()\n"
         "    module.open = opened\n"
     )
     result = run(200, tmp_path / "corpus", seed=1, faults=tmp_path / "faults", path=[str(tmp_path)])

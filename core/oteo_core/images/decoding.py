@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +67,7 @@ def decode_layout(data: bytes, layout: Layout, limits: ImageLimits) -> Image:
     limits.check(header)
     if layout.defect:
         raise truncated(layout.defect)
-    pixels = _guarded(data, layout, limits)
+    pixels = _guarded(lambda: _decoded(data, layout, limits))
     if header.orientation != 1:
         pixels = upright(pixels, header.orientation)
     expected = (header.height, header.width, header.channels)
@@ -93,24 +94,29 @@ def decode_labels(data: bytes, limits: ImageLimits = _LIMITS) -> NDArray[Any]:
     if layout.defect:
         raise truncated(layout.defect)
     if layout.header.format == "tiff":
-        pixels = np.asarray(tiff.page_pixels(data, limits))
+        pixels = _guarded(lambda: tiff.page_pixels(data, limits))
         return pixels.astype(np.uint8) if pixels.dtype == np.bool_ else pixels
     if layout.stored.startswith("palette") and layout.header.format in ("png", "gif", "bmp"):
-        return others.palette_indices(data, layout.header.format)
+        return _guarded(lambda: others.palette_indices(data, layout.header))
     pixels = decode(data, limits).pixels
     return pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
 
 
-def _guarded(data: bytes, layout: Layout, limits: ImageLimits) -> NDArray[Any]:
-    """Run the decoder that fits; whatever it raises becomes one of our errors, since a hostile file may break it anywhere."""
+def _decoded(data: bytes, layout: Layout, limits: ImageLimits) -> NDArray[Any]:
+    """Run the decoder that fits."""
+    if layout.header.format == "tiff":
+        return tiff.decode(data, limits)
+    if layout.header.format == "png" and layout.header.frames == 1:
+        return _png(data, layout)
+    if layout.header.format == "jpeg" and layout.stored != "cmyk":
+        return _jpeg(data, layout)
+    return others.decode(data, layout.header)
+
+
+def _guarded(decoder: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+    """Run a decoder; whatever it raises becomes one of our errors, since a hostile file may break it anywhere."""
     try:
-        if layout.header.format == "tiff":
-            return tiff.decode(data, limits)
-        if layout.header.format == "png" and layout.header.frames == 1:
-            return _png(data, layout)
-        if layout.header.format == "jpeg" and layout.stored != "cmyk":
-            return _jpeg(data, layout)
-        return others.decode(data, layout.header.format)
+        return decoder()
     except OteoError:
         raise
     except MemoryError:
@@ -143,7 +149,8 @@ def _jpeg(data: bytes, layout: Layout) -> NDArray[Any]:
     if layout.header.bit_depth != 8:
         if layout.header.bit_depth > 16:
             raise unsupported(f"JPEG with {layout.header.bit_depth} bits a sample")
-        pixels = np.asarray(imagecodecs.jpeg_decode(data))
+        # Of libjpeg-turbo alone: `jpeg_decode` gives what that refuses to liblj92, which damaged files bring down.
+        pixels = np.asarray(imagecodecs.jpeg8_decode(data))
         return pixels[:, :, None] if pixels.ndim == 2 else pixels
     grey = layout.stored == "grey"
     flags = (cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR_RGB) | cv2.IMREAD_IGNORE_ORIENTATION

@@ -63,6 +63,11 @@ class ImageHeader:
     bit_depth: int = 8
     orientation: int = 1
 
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """Width and height in pixels as they are stored, before the EXIF orientation is applied."""
+        return (self.width, self.height) if self.orientation < 5 else (self.height, self.width)
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:

@@ -28,8 +28,15 @@ def layout(data: bytes, name: str) -> Layout:
     return {"bmp": _bmp, "gif": _gif, "webp": _webp, "pnm": _pnm}[name](data)
 
 
-def decode(data: bytes, name: str) -> NDArray[Any]:
+def decode(data: bytes, header: ImageHeader) -> NDArray[Any]:
     """Decode the first frame with Pillow.
+
+    Parameters
+    ----------
+    data
+        The whole file.
+    header
+        What `layout`, or another format's, said of it; checked against the limits.
 
     Returns
     -------
@@ -41,7 +48,7 @@ def decode(data: bytes, name: str) -> NDArray[Any]:
     InvalidArgument
         UNREADABLE_IMAGE or TRUNCATED_IMAGE.
     """
-    with _open(data, name) as image:
+    with open_sized(data, header) as image:
         try:
             image.load()
         except (OSError, SyntaxError, EOFError) as exc:
@@ -53,6 +60,33 @@ def decode(data: bytes, name: str) -> NDArray[Any]:
     if pixels.dtype == np.int32:  # Pillow gives 16-bit PNM so
         pixels = np.clip(pixels, 0, 65535).astype(np.uint16)
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def open_sized(data: bytes, header: ImageHeader) -> PIL.Image.Image:
+    """Open a file with Pillow; what it takes for the size, and will allocate by, is what was held against the limits.
+
+    Raises
+    ------
+    InvalidArgument
+        UNREADABLE_IMAGE.
+    """
+    image = _open(data, header.format)
+    check_size(image, header)
+    return image
+
+
+def check_size(image: PIL.Image.Image, header: ImageHeader) -> None:
+    """Refuse an image, or a frame that was gone to, of another size than its file's header; none of its pixels is decoded yet.
+
+    Raises
+    ------
+    InvalidArgument
+        UNREADABLE_IMAGE.
+    """
+    if image.size != header.stored_size:
+        raise unreadable(
+            f"its header declares {header.stored_size[0]} x {header.stored_size[1]} pixels, a frame {image.size[0]} x {image.size[1]}"
+        )
 
 
 def _target_mode(image: PIL.Image.Image) -> str:
@@ -98,10 +132,15 @@ def _bmp(data: bytes) -> Layout:
 
 
 def _gif(data: bytes) -> Layout:
+    """Walk the blocks of a GIF (GIF89a, Appendix A), as Pillow walks them.
+
+    Pillow is not asked, because it makes the first frame's background when it opens a file, before any size is held against the limits.
+    """
     if len(data) < 13:
         raise truncated("it ends inside its header")
     width, height, flags = struct.unpack_from("<HHB", data, 6)
-    position = 13 + (3 * (2 << (flags & 7)) if flags & 0x80 else 0)
+    table = data[13 : 13 + _table_bytes(flags)]
+    position = 13 + len(table)
     frames, defect, transparent = 0, "the GIF has no end mark", False
     while position < len(data):
         block = data[position]
@@ -109,23 +148,48 @@ def _gif(data: bytes) -> Layout:
             defect = ""
             break
         if block == 0x21:
-            if frames == 0 and data[position + 1 : position + 3] == b"\xf9\x04":
-                transparent = bool(data[position + 3] & 1)
+            _check_extension(data, position)
+            if frames == 0 and data[position + 1 : position + 2] == b"\xf9" and position + 3 < len(data):
+                transparent |= bool(data[position + 3] & 1)
             position = _skip_sub_blocks(data, position + 2)
         elif block == 0x2C:
             if position + 10 > len(data):
                 break
+            left, top, wide, high, local = struct.unpack_from("<HHHHB", data, position + 1)
             frames += 1
-            local = data[position + 9]
-            position = _skip_sub_blocks(data, position + 10 + (3 * (2 << (local & 7)) if local & 0x80 else 0) + 1)
+            # Section 20 of GIF89a; Pillow would make its picture larger, by what no limit was held against.
+            if left + wide > width or top + high > height:
+                raise unreadable(
+                    f"frame {frames} of the GIF reaches to {left + wide} x {top + high}, its screen has {width} x {height} pixels"
+                )
+            size = _table_bytes(local)
+            if frames == 1 and local & 0x80:
+                table = data[position + 10 : position + 10 + size]
+            position = _skip_sub_blocks(data, position + 10 + size + 1)
         else:
             raise unreadable(f"the GIF has an unknown block {block:#x} at byte {position}")
     if not frames and not defect:
         raise unreadable("the GIF has no image")
-    with _open(data, "gif") as image:
-        mode = _target_mode(image)
-    channels = {"L": 1, "RGB": 3, "RGBA": 4}.get(mode, 4 if transparent else 3)
+    # A table whose colours are grey, each of its own number's brightness, is none: the numbers are the pixels.
+    grey = all(value == place // 3 for place, value in enumerate(table))
+    channels = 1 if grey else 4 if transparent else 3
     return Layout(ImageHeader("gif", width, height, channels, "uint8", max(1, frames), 8), "palette", defect)
+
+
+def _table_bytes(flags: int) -> int:
+    """Give the bytes of the colour table that a GIF's screen or image descriptor announces."""
+    return 3 * (2 << (flags & 7)) if flags & 0x80 else 0
+
+
+def _check_extension(data: bytes, position: int) -> None:
+    """Refuse an extension without what must be in it: Pillow takes its end mark for a beginning, and reads on past where it ends."""
+    label, first = data[position + 1 : position + 2], data[position + 2 : position + 3]
+    empty = label != b"\xfe" and first == b"\0"  # a comment alone may be empty
+    if label == b"\xff" and data[position + 3 : position + 14] == b"NETSCAPE2.0":
+        inside = position + 3 + first[0]
+        empty |= data[inside : inside + 1] == b"\0"
+    if empty:
+        raise unreadable(f"the GIF's extension at byte {position} is empty")
 
 
 def _skip_sub_blocks(data: bytes, position: int) -> int:
@@ -208,9 +272,9 @@ def _pnm(data: bytes) -> Layout:
     )
 
 
-def palette_indices(data: bytes, name: str) -> NDArray[Any]:
+def palette_indices(data: bytes, header: ImageHeader) -> NDArray[Any]:
     """Give the indices (H, W), uint8, that a palette image stores, without looking their colours up."""
-    with _open(data, name) as image:
+    with open_sized(data, header) as image:
         try:
             image.load()
         except (OSError, SyntaxError, EOFError) as exc:

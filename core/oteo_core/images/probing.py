@@ -22,7 +22,7 @@ def layout_of(data: bytes) -> Layout:
     name = format_of(data)
     try:
         layout = _READERS[name](data) if name in _READERS else others.layout(data, name)
-    except OteoError:
+    except (OteoError, MemoryError):
         raise
     except Exception as exc:  # a hostile header may break a parser anywhere
         raise unreadable(f"its {name} header is broken ({type(exc).__name__}: {exc})") from exc

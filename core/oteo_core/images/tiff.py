@@ -14,7 +14,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from oteo_core.images import jpeg
+from oteo_core.images import jpeg, tiff_codecs
 from oteo_core.images.header import ImageHeader, Layout, truncated, unreadable, unsupported
 from oteo_core.images.limits import ImageLimits
 from oteo_core.images.tiff_chain import check_chain
@@ -105,6 +105,7 @@ def _sound_page(file: tifffile.TiffFile, number: int, data: bytes, limits: Image
         if defect := _defect(page, len(data)):
             raise truncated(defect)
     _check_segments(page, data, limits)
+    tiff_codecs.prepare(page)
     return page
 
 

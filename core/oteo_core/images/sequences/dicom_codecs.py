@@ -1,6 +1,10 @@
 """imagecodecs as a decoder of pydicom's: JPEG of 8 and 12 bits and lossless, JPEG-LS, JPEG 2000 and HTJ2K.
 
 pydicom's own plugins need libraries of other licences or read fewer varieties; RLE and deflated files it reads itself.
+
+JPEG goes to libjpeg-turbo alone (`jpeg8_decode`): `jpeg_decode` gives what that refuses to liblj92, which reads beyond its memory where a
+Huffman table is damaged. HTJ2K goes to OpenJPEG: OpenJPH (0.26) is quicker, and divides by zero or counts for half a minute over damaged
+headers.
 """
 
 from __future__ import annotations
@@ -58,10 +62,8 @@ def decode_frame(src: bytes, runner: DecodeRunner) -> bytearray:
         pixels = _jpeg(src, runner)
     elif syntax in _JPEG_LS:
         pixels = decode_jpegls(src, runner.rows * runner.columns * runner.samples_per_pixel)
-    elif syntax in _JPEG_2000:
-        pixels = imagecodecs.jpeg2k_decode(src)
     else:
-        pixels = imagecodecs.htj2k_decode(src) if hasattr(imagecodecs, "htj2k_decode") else imagecodecs.jpeg2k_decode(src)
+        pixels = imagecodecs.jpeg2k_decode(src)
     if runner.photometric_interpretation in (PhotometricInterpretation.YBR_ICT, PhotometricInterpretation.YBR_RCT):
         # The codestream says itself that its components are mixed, and the decoder unmixes them.
         runner.set_option("photometric_interpretation", PhotometricInterpretation.RGB)
@@ -88,13 +90,13 @@ def _check_size(src: bytes, runner: DecodeRunner) -> None:
 
 def _jpeg(src: bytes, runner: DecodeRunner) -> np.ndarray:
     if runner.samples_per_pixel == 1:
-        return np.asarray(imagecodecs.jpeg_decode(src))
+        return np.asarray(imagecodecs.jpeg8_decode(src))
     lossless = runner.transfer_syntax in (uid.JPEGLossless, uid.JPEGLosslessSV1)
     if lossless:
-        return np.asarray(imagecodecs.jpeg_decode(src))
+        return np.asarray(imagecodecs.jpeg8_decode(src))
     # libjpeg is told that what it finds is what is wanted, so that the header's colour space still holds for the result.
     space = "YCBCR" if runner.photometric_interpretation != PhotometricInterpretation.RGB else "RGB"
-    return np.asarray(imagecodecs.jpeg_decode(src, colorspace=space, outcolorspace=space))
+    return np.asarray(imagecodecs.jpeg8_decode(src, colorspace=space, outcolorspace=space))
 
 
 def not_read(what: str) -> InvalidArgument:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -12,7 +11,7 @@ import PIL.Image
 import tifffile
 from numpy.typing import NDArray
 
-from oteo_core.images import tiff, tiff_spacing
+from oteo_core.images import others, tiff, tiff_spacing
 from oteo_core.images.header import ImageHeader, truncated
 from oteo_core.images.limits import ImageLimits
 from oteo_core.images.probing import layout_of
@@ -30,7 +29,9 @@ def open_stack(data: bytes, limits: ImageLimits) -> Opened:
     if layout.defect:
         raise truncated(layout.defect)
     if layout.header.format != "tiff":
-        return Opened(SequenceHeader(layout.header.format, "video", layout.header.frames), lambda start: _animated(data, start))
+        return Opened(
+            SequenceHeader(layout.header.format, "video", layout.header.frames), lambda start: _animated(data, layout.header, start)
+        )
     pages, kind, notes = _plan(data)
     header = layout.header
     limits.check(
@@ -87,12 +88,13 @@ def _page(file: tifffile.TiffFile, group: list[int], data: bytes, limits: ImageL
     return Frame(np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)))
 
 
-def _animated(data: bytes, start: int) -> Iterator[FrameDecoder]:
-    with PIL.Image.open(io.BytesIO(data)) as image:
+def _animated(data: bytes, header: ImageHeader, start: int) -> Iterator[FrameDecoder]:
+    with others.open_sized(data, header) as image:
         for index in range(start, getattr(image, "n_frames", 1)):
-            yield partial(_moment, image, index)
+            yield partial(_moment, image, index, header)
 
 
-def _moment(image: PIL.Image.Image, index: int) -> Frame:
+def _moment(image: PIL.Image.Image, index: int, header: ImageHeader) -> Frame:
     image.seek(index)
+    others.check_size(image, header)
     return Frame(np.ascontiguousarray(np.asarray(image.convert("RGBA" if image.mode == "RGBA" else "RGB"))))
