@@ -47,13 +47,15 @@ class RuntimeParity:
 
 @contextmanager
 def working_time() -> Iterator[None]:
-    """Have `time.time` pass only while this process works: what others take of a shared machine is not taken out of a budget.
+    """Have `time.time` and `time.perf_counter` pass only while this process works: what others take of a shared machine is not taken out of a budget.
 
     For work in this process alone, which waits for nothing: a wait would have no end.
     """
-    wall, began, worked = time.time, time.time(), time.process_time()
+    worked = time.process_time()
+    clocks = {name: (getattr(time, name), getattr(time, name)()) for name in ("time", "perf_counter")}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(time, "time", lambda: began + min(wall() - began, time.process_time() - worked))
+        for name, (wall, began) in clocks.items():
+            patch.setattr(time, name, lambda wall=wall, began=began: began + min(wall() - began, time.process_time() - worked))
         yield
 
 

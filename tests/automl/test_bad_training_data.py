@@ -9,11 +9,16 @@ import pytest
 from training_runs import Home, inline_home, stripes
 from training_tools import write_discs
 
+from oteo_automl.candidates.classification import ClassificationLesson, TrainingRows
+from oteo_automl.search.data import TrainingData
+from oteo_automl.search.fingerprint import take_fingerprint
+from oteo_automl.search.folds import make_folds
 from oteo_core.errors import FailedPrecondition, InvalidArgument
 from oteo_core.images import encode_png
 
 USUAL = {"lying": (16, 4, 4), "standing": (16, 4, 4)}
 BASELINE = ["classical-logistic"]
+MANY = 1_000_000
 
 
 @pytest.fixture
@@ -81,6 +86,43 @@ def test_a_heavy_imbalance_is_answered(home: Home) -> None:
     response = home.train(home.dataset("rare", {"usual": (230, 20, 20), "rare": (1, 1, 1)}), candidates=BASELINE)
     assert list(response.model.classes) == ["usual", "rare"]
     assert response.plan.fingerprint["imbalance"] > 100
+
+
+def test_a_million_to_one_is_drawn_more_often_and_the_loss_is_told() -> None:
+    # A million rows of one image in memory.
+    labels = np.zeros(MANY, np.int64)
+    labels[123] = 1
+    images = np.broadcast_to(np.zeros((1, 1, 1, 1), np.uint8), (MANY, 1, 1, 1))
+    rows = np.arange(MANY)
+    lesson = ClassificationLesson(TrainingRows(images, labels, rows, rows[:2], 2), 0)
+    order = lesson.order(0)
+    assert len(order) == MANY
+    # By the square root of the classes' counts: about a thousand times as often as it is there.
+    assert 800 < (order == 123).sum() < 1200
+    # What is drawn so much more often must not be believed to be so frequent: the loss of a network that knows the true shares alone is least.
+    offset = lesson._offset.numpy()
+    shares = np.array([1 - 1 / MANY, 1 / MANY])
+    drawn = np.exp(np.log(shares) + offset)
+    assert drawn[1] / drawn.sum() == pytest.approx((order == 123).mean(), rel=0.2)
+    several = np.stack([1 - labels, labels], axis=1)
+    lesson = ClassificationLesson(TrainingRows(images, several, rows, rows[:2], 2), 0)
+    assert 100 < (lesson.order(0) == 123).sum() < 2000
+    assert np.isfinite(lesson._offset.numpy()).all()
+
+
+def test_a_million_to_one_in_the_table_is_cut_into_parts_with_both_classes_and_named() -> None:
+    data = TrainingData(
+        samples=["s"] * MANY,
+        classes=("usual", "rare"),
+        labels=(np.arange(MANY) == 123).astype(np.int64),
+        parts=np.full(MANY, "train", dtype="U10"),
+        groups=[str(number) for number in range(MANY)],
+        sizes=np.full((MANY, 2), 32, dtype=np.int64),
+    )
+    assert take_fingerprint(data).imbalance == MANY - 1
+    _, count = make_folds(data.labels, np.ones(MANY, np.bool_), data.groups, seed=0)
+    # One sample cannot be on both sides: nothing is held out, and the plan says so (see the test of one sample of a class).
+    assert count == 0
 
 
 @pytest.mark.slow

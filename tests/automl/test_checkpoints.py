@@ -23,6 +23,8 @@ from oteo_automl.candidates.modules import load_module
 from oteo_automl.candidates.networks import NetworkClassifier
 from oteo_automl.candidates.training import Recipe, Trainer
 from oteo_automl.candidates.weights import find_weights, has_weights, load_weights
+from oteo_automl.dense.base import find_task
+from oteo_automl.dense.work import choose_candidates
 from oteo_automl.exporting.network_file import network_files
 from oteo_automl.packaging.served import ServedClassifier
 from oteo_automl.search.checkpoint_pieces import judge_given, take_checkpoints
@@ -222,6 +224,10 @@ def test_a_digest_picks_the_file_or_refuses_it(weights):
     assert digest in caught.value.message
 
 
+PUBLISHED = tuple(f"/{name}/resolve/main/model.safetensors" for name in ("timm/resnet10t.c3_in1k", "PekingU/rtdetr_r18vd"))
+"""What the hub of the tests has: the same file under both names."""
+
+
 @pytest.fixture
 def hub(weights, tmp_path, monkeypatch) -> Iterator[list[str]]:
     """A hub of this machine that holds one network's weights; gives the paths that it was asked for."""
@@ -231,7 +237,7 @@ def hub(weights, tmp_path, monkeypatch) -> Iterator[list[str]]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def answer(self, body: bool) -> None:
             asked.append(self.path)
-            if self.path != "/timm/resnet10t.c3_in1k/resolve/main/model.safetensors" and "/api/" not in self.path:
+            if self.path not in PUBLISHED and "/api/" not in self.path:
                 self.send_response(404)
                 self.send_header("X-Error-Code", "EntryNotFound")
                 self.send_header("Content-Length", "0")
@@ -278,6 +284,27 @@ def test_the_hub_gives_weights_by_name_and_digest(hub, weights):
     assert caught.value.reason == "WRONG_DIGEST"
 
 
+def test_the_hub_gives_weights_of_a_detector_that_timm_does_not_know(hub, weights):
+    candidates = {one.name: one for one in find_task("detection").candidates}
+    architecture = candidates["rtdetr-r18"].architecture
+    found = find_weights(f"hub:#{architecture}@{weights[1][:16]}", architecture)
+    assert found is not None
+    assert found.source == f"pretrained:{architecture}@{weights[1][:16]}"
+    assert "/PekingU/rtdetr_r18vd/resolve/main/model.safetensors" in hub
+    with pytest.raises(OteoError) as caught:
+        find_weights(f"hub:#{architecture}@00000000", architecture)
+    assert caught.value.reason == "WRONG_DIGEST"
+    # One that the hub does not have is not to be had, and said so for what it is.
+    assert not has_weights("hub:", candidates["rtdetr-r50"].architecture)
+    _, reasons = choose_candidates(
+        find_task("detection"),
+        [],
+        gpu=False,
+        pretrained={name: has_weights("hub:#rtdetr_r18vd", one.architecture) for name, one in candidates.items()},
+    )
+    assert reasons["rtdetr-r18"] == "in the portfolio for this machine"
+
+
 def _as_torch(data: bytes) -> bytes:
     from safetensors.torch import load
 
@@ -292,3 +319,4 @@ def test_a_hub_that_is_away_is_said(tmp_path, monkeypatch):
     with pytest.raises(OteoError) as caught:
         find_weights("hub:", "resnet10t")
     assert (caught.value.reason, caught.value.field) == ("HUB_UNREACHABLE", "pretrained_uri")
+    assert "resnet10t" in caught.value.message

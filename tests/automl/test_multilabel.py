@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from oteo_automl.candidates.training import Recipe, Trainer
 from oteo_automl.predictions.table import read_csv
 from oteo_automl.search.budget import Budget
 from oteo_automl.search.checkpoints import StoredCheckpoints
-from oteo_automl.search.classification_pieces import Problem
+from oteo_automl.search.classification_pieces import Problem, measure_growth
 from oteo_automl.search.classification_work import ClassificationWork, Settings
 from oteo_automl.search.data import ArrayCache, read_table
 from oteo_automl.search.fingerprint import take_fingerprint
@@ -166,6 +167,31 @@ def test_a_search_learns_several_labels(tmp_path):
     assert result.best.validation.logits.shape == result.best.validation.labels.shape
     assert {trial.candidate for trial in result.trials} <= set(names) | {"blend"}
     assert {metric.name for metric in result.trials[0].metrics} >= {"mean_average_precision", "auroc", "f1", "log_loss"}
+
+
+def test_what_more_images_with_several_labels_would_bring_is_measured_or_refused(tmp_path):
+    torch.set_num_threads(1)
+    images, labels = draw_labels(200)
+    folds = np.where(np.arange(200) % 5 == 4, 0, 1)
+    problem = Problem(ArrayCache(images), labels, np.arange(200), folds, 2, 3, 0, StoredCheckpoints(f"file://{tmp_path}", "search"))
+    candidate, groups = CANDIDATES["haralick-logistic"], [""] * 200
+    curve = measure_growth(problem, candidate, {"C": 1.0}, groups, seconds=patient(60))
+    assert curve.metric == "mean_average_precision"
+    assert max(curve.counts) == 160
+    assert len(set(curve.counts)) == 4
+    assert min(curve.counts) < 60
+    # Better than the share of images that have a label, which is what guessing gives, and not worse with all images than with few.
+    assert np.mean([value for count, value in zip(curve.counts, curve.scores, strict=True) if count == 160]) > 0.6
+    assert curve.sentence
+    assert "mean average precision" in curve.sentence or curve.refusal
+    few = replace(problem, rows=np.arange(50), folds=folds[:50])
+    refused = measure_growth(few, candidate, {"C": 1.0}, groups, seconds=patient(60))
+    assert refused.counts == ()
+    assert refused.sentence == (
+        "What more images would bring about cannot be said: it takes 40 images to learn from and 30 held out, and there are 40 and 10."
+    )
+    nobody = measure_growth(replace(problem, labels=np.ones_like(labels)), candidate, {"C": 1.0}, groups, seconds=patient(60))
+    assert "no label tells the held-out images apart" in nobody.sentence
 
 
 def test_networks_learn_several_labels():

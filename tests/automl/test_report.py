@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 import pytest
 
+from oteo_automl.report.cases import choose_cases
 from oteo_automl.report.charts import LearningCurve
-from oteo_automl.report.data import Case, ClassificationPart, PointCheck, ReportData, choose_cases
+from oteo_automl.report.data import Case, ClassificationPart, PointCheck, ReportData
 from oteo_automl.report.page import write_card, write_html, write_predictions
 from oteo_automl.report.verdicts import limits, verdict
 from oteo_automl.report.words import listing
@@ -23,7 +24,7 @@ from oteo_core.evaluation.classification import evaluate
 from oteo_core.evaluation.conformal import check_conformal, fit_conformal
 from oteo_core.evaluation.operating import choose_points, rates_at
 from oteo_core.images import InputPolicy
-from oteo_core.packages import ModelPackage, TrialRecord
+from oteo_core.packages import MetricValue, ModelPackage, TrialRecord
 from oteo_core.reporting.pictures import thumbnail
 
 
@@ -160,6 +161,39 @@ def test_page_is_whole_and_stands_alone():
     # Every drawing is a well-formed picture.
     for encoded in re.findall(rb"data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)", page):
         assert base64.b64decode(encoded).rstrip().endswith(b"</svg>")
+
+
+def test_the_list_of_trials_says_how_sure_its_order_is():
+    told = MetricValue("log_loss", 0.312, 0.214, 0.455, 0.95, "validation", sample_count=57)
+    trials = [
+        TrialRecord("t1", "resnet18", metrics=[told], objective=0.312),
+        TrialRecord("t2", "old", metrics=[MetricValue("log_loss", 0.5)], objective=0.5),
+    ]
+    data = report(trials=trials)
+    data.objective = "log_loss"
+    text = " ".join("".join(parse(write_html(data)).text).split())
+    assert "0.312(0.214 to 0.455)" in text
+    assert "of the best 1 trial each for itself, by resampling whole groups of the 57 images that they are compared on" in text
+    card = write_card(data).decode()
+    assert "| resnet18 | finished | 0.312 | 0.214 to 0.455 |" in card
+    assert "| old | finished | 0.500 | – |" in card
+    # Without any interval nothing is said of them.
+    bare = write_card(report(trials=trials[1:])).decode()
+    assert "| candidate | ended | log-loss | time |" in bare
+    assert "each for itself" not in bare
+
+
+def test_what_was_not_compared_or_measured_is_said_with_the_reason():
+    data = report()
+    bare = parse(write_html(data))
+    assert not {"others", "more"} & set(bare.ids)
+    data.not_compared, data.no_data_curve = ["No cheaper model was compared with it."], "It was not measured: too dear."
+    page = parse(write_html(data))
+    assert {"others", "more"} <= set(page.ids)
+    text, card = " ".join("".join(page.text).split()), write_card(data).decode()
+    for words in ("No cheaper model was compared with it.", "It was not measured: too dear."):
+        assert words in text
+        assert words in card
 
 
 def test_verdict_follows_the_figures():

@@ -9,7 +9,7 @@ import pytest
 from judged_models import dataset, shade
 
 from oteo_automl.report.audits import find_audit
-from oteo_automl.report.rivals import RivalAnswers, against_rivals
+from oteo_automl.report.rivals import RivalAnswers, against_rivals, left_unsaid
 from oteo_automl.report.subgroups import subgroups_of
 from oteo_core.artifacts import open_store
 from oteo_core.datasets import DatasetReader
@@ -122,3 +122,18 @@ def test_the_winner_is_told_apart_from_a_worse_rival_and_not_from_its_like():
     turned = against_rivals("semantic_segmentation", 1, truths, None, RivalAnswers("small", worse.answers), [winner], "dice")[0].sentence
     assert "small is worse than unet" in turned
     assert "difference \N{MINUS SIGN}" in turned
+
+
+def test_a_page_says_what_the_winner_was_not_compared_with():
+    unet, small, cheap = ("t0", "unet"), ("t1", "small"), ("t2", "cheap")
+    assert left_unsaid(unet, small, cheap, {"t1", "t2"}) == []
+    [alone] = left_unsaid(unet, None, unet, set())
+    assert "unet had no rival" in alone
+    [first] = left_unsaid(unet, small, unet, {"t1"})
+    assert first.startswith("No cheaper model was compared with unet")
+    [both] = left_unsaid(unet, small, small, {"t1"})
+    assert both == "The runner-up, small, is also the baseline that the search began with."
+    [late] = left_unsaid(unet, small, cheap, {"t1"})
+    assert "no time left to judge cheap on the test part" in late
+    [later] = left_unsaid(unet, small, cheap, set())
+    assert "small and cheap" in later

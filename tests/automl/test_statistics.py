@@ -123,7 +123,7 @@ def test_sentences_say_what_was_shown_and_what_was_not():
     assert not said.warning
     losses = judge(ScoreTable(("x", "y"), np.array([[0.5] * 8, [0.1] * 8]) + folds[:8], "log_loss", larger_is_better=False), baseline="y")
     assert losses.names == ("y", "x")
-    assert any("The cheap baseline, y, is the winner" in sentence for sentence in losses.sentences)
+    assert any("The cheap baseline, y, is the best of them by this figure" in sentence for sentence in losses.sentences)
 
 
 def test_few_folds_are_said_to_be_few():

@@ -124,7 +124,9 @@ def test_models_are_shown_with_their_figures_and_variants_and_deleted(command, w
     for words in ("0.912 (0.870 to 0.950)", "Dice", "0.871", "variant int8", "3.0 MB, 12 ms an image; kept: 27% of the size"):
         assert words in shown, words
     assert "accuracy 0.912" in command("models", "list").out
-    assert command("models", "trials", "cells").out.count("resnet18") == 1
+    tried = command("models", "trials", "cells").out
+    assert tried.count("resnet18") == 1
+    assert "0.3100 (0.220 to 0.450)" in tried
     assert "cells is deleted" in command("models", "delete", "cells").out
     assert command("models", "delete", "cells").code == 4
     assert command("models", "delete", "cells", "--allow-missing").code == 0

@@ -244,7 +244,7 @@ def plan(given: automl_pb2.TrainingPlan) -> list[Text | Table | str]:
 
 
 def trials_table(trials: Iterable[automl_pb2.Trial]) -> Table:
-    """Give trials, best first; milliseconds for one image, with a star on the front of quality and time."""
+    """Give trials, best first, the best with the interval of their objective; milliseconds for one image, with a star on the front of quality and time."""
     made = table(
         "trial", "candidate", "state", "objective", "accuracy", "ms", "time", "message", right=("objective", "accuracy", "ms", "time")
     )
@@ -254,7 +254,7 @@ def trials_table(trials: Iterable[automl_pb2.Trial]) -> Table:
             short(item.name),
             escape(item.candidate),
             enum_word(automl_pb2.Trial.State.Name(item.state), "STATE_"),
-            f"{item.objective:.4f}" if item.HasField("objective") else "",
+            _objective_text(item),
             "" if accuracy is None else f"{accuracy:.3f}",
             # A star: nothing else is both better and quicker.
             f"{1000 * seconds_of(item.latency):.3g}{'*' if item.on_front else ' '}" if item.HasField("latency") else "",
@@ -262,6 +262,13 @@ def trials_table(trials: Iterable[automl_pb2.Trial]) -> Table:
             escape(item.message),
         )
     return made
+
+
+def _objective_text(item: automl_pb2.Trial) -> str:
+    if not item.HasField("objective"):
+        return ""
+    told = next((m for m in item.metrics if not m.class_name and m.value == item.objective and m.HasField("lower")), None)
+    return f"{item.objective:.4f}" + (f" ({told.lower:.3f} to {told.upper:.3f})" if told is not None else "")
 
 
 def evaluations_table(evaluations: Iterable[automl_pb2.EvaluateModelResponse]) -> Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,8 +46,16 @@ OVERALL = (
 PER_CLASS = ("sensitivity", "specificity", "precision", "f1", "auroc", "auprc")
 """Figures of each class against the rest."""
 
-_SHARES = {"accuracy", "balanced_accuracy", "f1", "sensitivity", "specificity", "precision"}
+SHARES = frozenset({"accuracy", "balanced_accuracy", "f1", "sensitivity", "specificity", "precision"})
+"""Figures that are shares: where all resamples agree on one, its interval is Wilson's."""
+
 _INFLATED = {"ece", "ece_equal_mass"}
+_OF_CONFUSION: dict[str, Callable[[Floats], Floats]] = {
+    "accuracy": scores.accuracy,
+    "balanced_accuracy": scores.balanced_accuracy,
+    "mcc": scores.matthews,
+    "kappa": scores.kappa,
+}
 
 
 def mass_bin_count(count: int) -> int:
@@ -111,26 +119,34 @@ class Scorer:
         }
         return which.get(name, everything)
 
+    def figure(self, name: str, weights: Floats, matrix: Floats | None = None) -> Floats:
+        """Give one figure of the whole ``(B,)`` for weights ``(B, N)``, without computing the others; `matrix` is their confusion where it is known."""
+        if name in ("auroc", "auprc"):
+            area = scores.auroc if name == "auroc" else scores.average_precision
+            areas = [area(weights, self.labels == k, self.probabilities[:, k]) for k in range(self.class_count)]
+            return scores.mean_defined(np.stack(areas, axis=1))
+        if name in ("log_loss", "brier"):
+            return scores.weighted_mean(weights, self._log_loss if name == "log_loss" else self._brier)
+        if name in _INFLATED:
+            bins = self._width if name == "ece" else self._mass
+            return scores.calibration_error(weights, self._confidence, self._correct, bins, BINS)
+        counts = self._confusion(weights) if matrix is None else matrix
+        if name == "f1":
+            return scores.mean_defined(scores.f1(counts))
+        return _OF_CONFUSION[name](counts)
+
+    def _confusion(self, weights: Floats) -> Floats:
+        return scores.confusion(weights, self.labels, self.predicted, self.class_count)
+
     def score(self, weights: Floats) -> Floats:
         """Give all figures ``(B, len(names))`` for weights ``(B, N)``."""
-        matrix = scores.confusion(weights, self.labels, self.predicted, self.class_count)
+        matrix = self._confusion(weights)
         indices = range(self.class_count)
         roc = np.stack([scores.auroc(weights, self.labels == k, self.probabilities[:, k]) for k in indices], axis=1)
         pr = np.stack([scores.average_precision(weights, self.labels == k, self.probabilities[:, k]) for k in indices], axis=1)
         f1 = scores.f1(matrix)
-        overall = {
-            "accuracy": scores.accuracy(matrix),
-            "balanced_accuracy": scores.balanced_accuracy(matrix),
-            "f1": scores.mean_defined(f1),
-            "auroc": scores.mean_defined(roc),
-            "auprc": scores.mean_defined(pr),
-            "log_loss": scores.weighted_mean(weights, self._log_loss),
-            "brier": scores.weighted_mean(weights, self._brier),
-            "mcc": scores.matthews(matrix),
-            "kappa": scores.kappa(matrix),
-            "ece": scores.calibration_error(weights, self._confidence, self._correct, self._width, BINS),
-            "ece_equal_mass": scores.calibration_error(weights, self._confidence, self._correct, self._mass, BINS),
-        }
+        ranked = {"auroc": scores.mean_defined(roc), "auprc": scores.mean_defined(pr)}
+        overall = {name: ranked[name] if name in ranked else self.figure(name, weights, matrix) for name in OVERALL}
         per_class = {
             "sensitivity": scores.sensitivity(matrix),
             "specificity": scores.specificity(matrix),
@@ -218,6 +234,6 @@ def _interval(name: str, estimate: float, values: Floats, group_count: int, leve
     if name in _INFLATED:
         return shifted_interval(estimate, values, level)
     interval = percentile_interval(values, level)
-    if interval is not None and name in _SHARES and interval.upper - interval.lower < 1e-12:
+    if interval is not None and name in SHARES and interval.upper - interval.lower < 1e-12:
         return wilson_interval(estimate, group_count, level)
     return interval

@@ -83,6 +83,11 @@ def curve_line(curve: DataCurve) -> tuple[list[float], list[float]] | None:
     return counts.tolist(), (1.0 - errors if curve.larger_is_better else errors).tolist()
 
 
+def no_curve(metric: str, candidate: str, why: str) -> DataCurve:
+    """Give what stands for a curve that nothing was trained for; `why` ends the sentence."""
+    return _refused(DataCurve(metric, candidate, (), ()), why)
+
+
 def draw_share(share: float, labels: NDArray[Any], groups: Sequence[Any] | None, *, seed: int = 0) -> Ints:
     """Draw a share of training samples, whole groups at a time, all classes in about the same mix; smaller shares are parts of larger ones of the same seed.
 
@@ -160,11 +165,13 @@ def measure_data_curve(
         Seconds.
     """
     began = clock()
+    late = False
     counts, scores = [], []
     for repeat in range(repeats):
         # The whole first: without it there is nothing to extrapolate from.
         for share in sorted(shares, reverse=True):
-            if (repeat and share >= 1.0) or clock() - began > seconds:
+            if (repeat and share >= 1.0) or (over := clock() - began > seconds):
+                late |= over and not repeat
                 continue
             check()
             rows = np.arange(len(labels), dtype=np.int64) if share >= 1.0 else draw_share(share, labels, groups, seed=seed + 7919 * repeat)
@@ -172,9 +179,13 @@ def measure_data_curve(
             if np.isfinite(value):
                 counts.append(len(rows))
                 scores.append(float(value))
-    return fit_data_curve(
+    made = fit_data_curve(
         counts, scores, metric=metric, candidate=candidate, larger_is_better=larger_is_better, words=words, noise=noise, seed=seed
     )
+    if late and len(set(counts)) < _LEAST_SIZES:
+        why = f"in the time that is kept for it {candidate} was fitted at {len(set(counts))} of {len(shares)} sizes of the training part; a longer training has more"
+        return _refused(made, why)
+    return made
 
 
 def fit_data_curve(

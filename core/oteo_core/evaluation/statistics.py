@@ -479,7 +479,7 @@ def _with_sentences(result: Significance, table: ScoreTable, baseline: str, word
     for rival, role in asked:
         sentences.append(_sentence(by_rival[rival], role, result, table, words))
     if baseline == first:
-        sentences.append(f"The cheap baseline, {first}, is the winner: nothing dearer was better.")
+        sentences.append(f"The cheap baseline, {first}, is the best of them by this figure: nothing dearer was better.")
     if len(result.names) > 2:
         level = [rival for rival, pair in by_rival.items() if pair.adjusted_p >= ALPHA]
         if len(level) == len(by_rival):

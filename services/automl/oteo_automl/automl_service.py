@@ -34,6 +34,8 @@ LEADERBOARD = "leaderboard.json"
 _CLASSIFICATION = "classification"
 _HUB = "hub:"
 _DISTILLED = (_CLASSIFICATION, "multi_label_classification")
+_DECIDED = _DISTILLED
+"""Tasks in which an image as a whole has classes: with operating points and conformal sets."""
 _TRAINED = tuple(OBJECTIVES)
 
 
@@ -76,17 +78,7 @@ class AutoMLService(automl_pb2_grpc.AutoMLServiceServicer):
                 field="pretrained_uri",
             )
         self._check_unlabelled(request, info)
-        if request.conformal_coverage and request.conformal_coverage < 0.5:
-            raise InvalidArgument(
-                "a coverage below one half says nothing; give 0.5 to 0.999", reason="BAD_COVERAGE", field="conformal_coverage"
-            )
-        for index, point in enumerate(request.operating_points):
-            if point.class_name not in info.classes:
-                raise InvalidArgument(
-                    f"{request.dataset} has no class {point.class_name!r}",
-                    reason="UNKNOWN_CLASS",
-                    field=f"operating_points[{index}].class_name",
-                )
+        self._check_decisions(request, info)
         return self._start(request, self._target(request, info))
 
     def EvaluateModel(self, request: automl_pb2.EvaluateModelRequest, context: grpc.ServicerContext) -> operations_pb2.Operation:
@@ -232,6 +224,37 @@ class AutoMLService(automl_pb2_grpc.AutoMLServiceServicer):
                 reason="DATASET_NOT_FOUND",
                 field="unlabelled_dataset",
             ) from None
+
+    @staticmethod
+    def _check_decisions(request: automl_pb2.TrainModelRequest, info: DatasetInfo) -> None:
+        """Refuse wishes for how classes of whole images are decided that cannot be kept."""
+        if info.task not in _DECIDED:
+            words = f"and {request.dataset} is annotated for {info.task}, which has no class for the whole image"
+            if request.operating_points:
+                raise InvalidArgument(
+                    f"operating points are thresholds on the probability of an image's class, for {' and '.join(_DECIDED)}; {words}: leave "
+                    "operating_points out",
+                    reason="OPERATING_POINTS_NOT_FOR_TASK",
+                    field="operating_points",
+                )
+            if request.conformal_coverage:
+                raise InvalidArgument(
+                    f"a conformal coverage is for sets of an image's possible classes, for {' and '.join(_DECIDED)}; {words}: leave "
+                    "conformal_coverage out",
+                    reason="COVERAGE_NOT_FOR_TASK",
+                    field="conformal_coverage",
+                )
+        if request.conformal_coverage and request.conformal_coverage < 0.5:
+            raise InvalidArgument(
+                "a coverage below one half says nothing; give 0.5 to 0.999", reason="BAD_COVERAGE", field="conformal_coverage"
+            )
+        for index, point in enumerate(request.operating_points):
+            if point.class_name not in info.classes:
+                raise InvalidArgument(
+                    f"{request.dataset} has no class {point.class_name!r}",
+                    reason="UNKNOWN_CLASS",
+                    field=f"operating_points[{index}].class_name",
+                )
 
     @staticmethod
     def _check_task(request: automl_pb2.TrainModelRequest, info: DatasetInfo) -> None:

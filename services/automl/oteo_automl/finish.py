@@ -30,10 +30,11 @@ from oteo_automl.publishing import (
     spare_seconds,
     start_package,
 )
-from oteo_automl.report.data import Case, ClassificationPart, PointCheck, ReportData, choose_cases
+from oteo_automl.report.cases import choose_cases
+from oteo_automl.report.data import Case, ClassificationPart, PointCheck, ReportData
 from oteo_automl.report.page import write_predictions
 from oteo_automl.report.subgroups import fill_in
-from oteo_automl.winner import Winner
+from oteo_automl.winner import NO_CURVE, Winner
 from oteo_core.evaluation.bootstrap import LEVEL, Floats, Ints, encode_groups
 from oteo_core.evaluation.calibration import expected_calibration_error, fit_temperature, softmax
 from oteo_core.evaluation.classification import evaluate
@@ -158,7 +159,7 @@ def finish(
 
     def page(exported: Exported) -> ReportData:
         data = _report_data(winner, package, labels, probabilities, before, judged, exported, places[0] if places else None)
-        data.significance, data.data_curve = winner.significance, winner.growth
+        data.significance, data.data_curve, data.no_data_curve = winner.significance, winner.growth, NO_CURVE
         fill_in(
             data,
             ctx.artifacts,
@@ -273,6 +274,7 @@ def _report_data(
             compare(labels, probabilities, rival.probabilities, (winner.candidate, rival.name), groups=winner.test.groups, seed=winner.seed)
             for rival in winner.rivals
         ],
+        not_compared=list(winner.not_compared),
         curves=list(winner.curves),
         calibrated_on=winner.calibration.description,
         objective=winner.objective,

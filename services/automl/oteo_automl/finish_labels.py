@@ -30,7 +30,7 @@ from oteo_automl.publishing import (
 from oteo_automl.report.data import PointCheck, ReportData
 from oteo_automl.report.gather import gather_labels
 from oteo_automl.report.subgroups import fill_in
-from oteo_automl.winner import Winner
+from oteo_automl.winner import NO_CURVE, Winner
 from oteo_core.datasets.info import Task
 from oteo_core.evaluation.bootstrap import (
     Floats,
@@ -143,7 +143,7 @@ def finish_labels(
 
     def page(exported: Exported) -> ReportData:
         data = _report_data(winner, package, labels, probabilities, before, settled, exported, places[0] if places else None)
-        data.significance, data.data_curve = winner.significance, winner.growth
+        data.significance, data.data_curve, data.no_data_curve = winner.significance, winner.growth, NO_CURVE
         fill_in(
             data,
             ctx.artifacts,
@@ -300,6 +300,7 @@ def _report_data(
             compare_labels(labels, probabilities, rival.probabilities, (winner.candidate, rival.name), groups=test.groups, seed=winner.seed)
             for rival in winner.rivals
         ],
+        not_compared=list(winner.not_compared),
         curves=list(winner.curves),
         calibrated_on=winner.calibration.description,
         objective=winner.objective,

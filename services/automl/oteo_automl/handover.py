@@ -16,6 +16,7 @@ from oteo_automl.packaging.served import ServedClassifier, ServedLabels
 from oteo_automl.publishing import REFERENCE_IMAGES
 from oteo_automl.report.curves import learning_curve
 from oteo_automl.report.gather import compare_candidates
+from oteo_automl.report.rivals import left_unsaid
 from oteo_automl.search.fingerprint import class_counts
 from oteo_automl.search.result import FittedCandidate, SearchResult
 from oteo_automl.winner import CalibrationPart, Rival, TestPart, Winner
@@ -120,6 +121,7 @@ def make_winner(
     original = [int(place) for place in train if data.samples[place] not in derived] or train.tolist()
     # Evenly spread over the part where there are more than are looked at.
     looked_at = [original[position] for position in spread_rows(len(original), REFERENCE_IMAGES)]
+    rivals = _rivals(result, images)
     return Winner(
         model_id=model_id,
         display_name=display_name or reader.info.display_name or model_id,
@@ -142,7 +144,13 @@ def make_winner(
         training_groups=[data.groups[place] for place in looked_at],
         training_labels=data.labels[looked_at],
         training_counts=class_counts(data.labels[train], len(result.classes)).tolist(),
-        rivals=_rivals(result, images),
+        rivals=rivals,
+        not_compared=left_unsaid(
+            _named(best),
+            None if result.runner_up is None else _named(result.runner_up),
+            _named(result.baseline),
+            {rival.trial_id for rival in rivals},
+        ),
         trials=result.trials,
         winner_trial=best.trial_id,
         curves=[
@@ -186,6 +194,10 @@ def _rivals(result: SearchResult, images: NDArray[Any]) -> list[Rival]:
         probabilities = run_torch(served, images)[0].astype(np.float64)
         rivals.append(Rival(f"{candidate.candidate} ({role})", probabilities, candidate.trial_id, served))
     return rivals
+
+
+def _named(candidate: FittedCandidate) -> tuple[str, str]:
+    return candidate.trial_id, candidate.candidate
 
 
 def _served(candidate: FittedCandidate) -> torch.nn.Module:

@@ -18,6 +18,8 @@ from oteo_automl.search.data import check_classes, check_parts, describe, leave_
 from oteo_automl.search.distillation import SHARE
 from oteo_automl.search.fingerprint import choose_policy, describe_depth, take_fingerprint
 from oteo_automl.search.folds import make_folds
+from oteo_automl.search.held_out import held_out_answers
+from oteo_automl.search.intervals import SECONDS, add_intervals
 from oteo_automl.train_unlabelled import learn_from_unlabelled
 from oteo_automl.training_job import GPU_SHARE, Training
 from oteo_automl.variant_request import classification_variants
@@ -126,6 +128,17 @@ def train_classification(training: Training, reader: DatasetReader) -> ModelPack
         result.trials = search.records()
         if request.unlabelled_dataset:
             learn_from_unlabelled(training, executor, reader, data, problem, asked, work, result)
+        with training.timed("intervals of the trials"):
+            add_intervals(
+                result.trials,
+                held_out_answers(problem, asked, (result.best, result.runner_up, result.baseline)),
+                task=reader.info.task,
+                classes=len(data.classes),
+                objective=asked.objective,
+                first=result.best.trial_id,
+                seed=request.seed,
+                seconds=min(SECONDS, 0.02 * budget.total),
+            )
     winner = make_winner(
         result,
         data,

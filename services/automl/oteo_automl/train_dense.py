@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import closing
 from typing import Any
 
+from oteo_automl.candidates.training import LEAST_STEPS
 from oteo_automl.candidates.weights import find_weights
 from oteo_automl.dense.base import DenseData, Facts, find_task
 from oteo_automl.dense.cache import DenseCache
 from oteo_automl.dense.finish import DenseWinner, finish_dense
 from oteo_automl.dense.pieces import DenseProblem
+from oteo_automl.dense.result import FittedNetwork
 from oteo_automl.dense.work import DenseWork, choose_candidates, hold_out, mixing_time
 from oteo_automl.objectives import choose_objective
 from oteo_automl.search.data import check_parts, describe, leave_out
@@ -20,6 +23,9 @@ from oteo_core.datasets import DatasetReader
 from oteo_core.graphs.triton import TritonParityClient
 from oteo_core.packages import ModelPackage
 
+_BLIND = 0.01
+"""Value of an objective below which a network might as well have learnt nothing."""
+
 
 def train_dense_task(training: Training, reader: DatasetReader) -> ModelPackage | None:
     """Train a detector or segmenter and publish it; None where only a plan was asked for.
@@ -27,7 +33,7 @@ def train_dense_task(training: Training, reader: DatasetReader) -> ModelPackage 
     Raises
     ------
     InvalidArgument
-        ``WRONG_TASK``, ``NO_OBJECTS``, ``UNKNOWN_CANDIDATE``, ``BAD_OBJECTIVE``.
+        ``WRONG_TASK``, ``NO_OBJECTS``, ``UNKNOWN_CANDIDATE``, ``BAD_OBJECTIVE``, ``BUDGET_TOO_SMALL``.
     FailedPrecondition
         ``NO_TEST_PART``, ``UNREADABLE_IMAGES``.
     """
@@ -79,6 +85,7 @@ def train_dense_task(training: Training, reader: DatasetReader) -> ModelPackage 
             groups=data.groups,
             mixing_seconds=mixing,
         )
+        late = training.make_room(work, executor, held_out=len(held_out), test=len(data.part("test")))
         plan = training.plan(
             work,
             executor,
@@ -86,13 +93,17 @@ def train_dense_task(training: Training, reader: DatasetReader) -> ModelPackage 
             fingerprint=_fingerprint(data, facts) | describe_depth(reader) | {"left_out_samples": [one.to_dict() for one in left_out]},
             folds=0 if held_out is train else 1,
             input_size=max(policy.width, policy.height),
-            notes=[f"Candidates are compared on {held_out_words}.", *([describe(left_out)] if left_out else [])],
+            notes=[f"Candidates are compared on {held_out_words}.", *filter(None, [late, describe(left_out)])],
         )
         if request.validate_only:
             return None
         result, search = training.search(work, executor, plan)
         budget.reserve -= mixing
     result.trials = search.records()
+    if warning := little_learnt(result.best):
+        result.plan.notes.append(warning)
+        result.plan.summary += f" {warning}"
+        training.show_plan(result.plan)
     winner = DenseWinner(
         model_id=training.model_id,
         display_name=request.display_name or reader.info.display_name,
@@ -107,7 +118,7 @@ def train_dense_task(training: Training, reader: DatasetReader) -> ModelPackage 
         policy=policy,
         facts=facts,
         seed=request.seed,
-        budget=budget.total,
+        budget=budget.total - budget.late,
         start_time=training.start_time,
         run_id=training.run_id(result.best.trial_id),
         labels=dict(request.labels),
@@ -117,8 +128,22 @@ def train_dense_task(training: Training, reader: DatasetReader) -> ModelPackage 
     winner.tensorrt = settings.tensorrt
     with closing(TritonParityClient(settings.triton_urls[0])) as client:
         package = finish_dense(context, winner, client, deadline=budget.end, progress=training.finishing)
-    training.done(package)
+    training.done(package, warning)
     return package
+
+
+def little_learnt(network: FittedNetwork) -> str:
+    """Warn of a network that is published though it has learnt next to nothing; empty where there is nothing to warn of."""
+    steps = network.parameters.get("steps", LEAST_STEPS)
+    short = f"was taught for {steps} step{'s' * (steps > 1)} only" if steps < LEAST_STEPS else ""
+    blind = ""
+    if math.isnan(network.objective):
+        blind = "could not be judged on the images held out"
+    elif network.objective < _BLIND:
+        blind = "finds next to nothing that is right in the images held out"
+    if not short and not blind:
+        return ""
+    return f"Careful: {network.candidate.name} {' and '.join(filter(None, [short, blind]))}. It is not fit for use: give more time, or look at the annotations."
 
 
 def _fingerprint(data: DenseData, facts: Facts) -> dict[str, Any]:

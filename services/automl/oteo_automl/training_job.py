@@ -13,19 +13,20 @@ from typing import Any, TypeVar
 import psutil
 import torch
 
+from oteo_automl.candidates.training import LEAST_STEPS
 from oteo_automl.publishing import RESERVE_SECONDS
 from oteo_automl.search.budget import Budget
 from oteo_automl.search.checkpoints import StoredCheckpoints
 from oteo_automl.search.data import ImageCache
-from oteo_automl.search.planner import Speeds, make_plan, network_slots
+from oteo_automl.search.planner import Speeds, least_finishing, least_training, make_plan, network_slots
 from oteo_automl.search.probing import Probing
 from oteo_automl.search.result import Plan
-from oteo_automl.search.search import Search, Snapshot, predicted_end
+from oteo_automl.search.search import LEADERBOARD, Search, Snapshot, predicted_end
 from oteo_automl.search.tracker import BackgroundTracker
 from oteo_automl.search.work import Work
 from oteo_automl.tracking import MLflowTracker
 from oteo_core.datasets import DatasetReader
-from oteo_core.errors import NotFound
+from oteo_core.errors import Internal, InvalidArgument, NotFound
 from oteo_core.images import ImageLimits, InputPolicy
 from oteo_core.jobs import Executor, JobContext
 from oteo_core.packages import ModelPackage
@@ -155,6 +156,51 @@ class Training:
         small = self.budget.total < _INLINE_BUDGET and not self.request.validate_only
         return self.context.executor("inline" if small else None)
 
+    def make_room(self, work: Work[Any], executor: Executor, *, held_out: int, test: int) -> str:
+        """Measure the first network, and make sure that there is time for its least training; says so in a sentence where that is beyond the budget.
+
+        Nothing is trained before, so that a refusal costs little. A search that an earlier attempt began goes on as it is.
+
+        Parameters
+        ----------
+        work
+            A search of networks alone; the first is the one to be answered with.
+        executor
+            What it is measured on.
+        held_out, test
+            Images that thresholds are found on, and that the model is judged on.
+
+        Raises
+        ------
+        InvalidArgument
+            ``BUDGET_TOO_SMALL``.
+        """
+        self._probing = probing = Probing(work, self.budget)
+        if self.checkpoints.load(LEADERBOARD) is not None:
+            return ""
+        first = work.entries[0]
+        if first.model not in probing.found:
+            with self.timed("measure the first network"):
+                self.context.progress(0.02, f"measuring {first.name}", predicted_end=predicted_end(self.budget))
+                probing.start(executor, first)
+                while probing.tasks:
+                    self.context.check()
+                    probing.collect(executor.wait(probing.tasks, timeout=0.3)[0])
+        probe = probing.found.get(first.model)
+        if probe is None:
+            # It fails again when it is trained, and says why.
+            return ""
+        asked = self.budget.total
+        late = self.budget.make_room(
+            least_training(probe, work.train_count, held_out), least_finishing(probe, held_out, test, self.slowness)
+        )
+        if not late:
+            return ""
+        return (
+            f"{asked:.0f} s are not enough for the least training that is worth publishing ({LEAST_STEPS} steps of {first.name}) and what follows it: "
+            f"all will be done about {math.ceil(late)} s later."
+        )
+
     def plan(
         self,
         work: Work[Any],
@@ -170,7 +216,7 @@ class Training:
 
         See `oteo_automl.search.planner.make_plan`; a training measures while it has begun already.
         """
-        self._probing = probing = Probing(work, self.budget)
+        probing = self._probing = self._probing or Probing(work, self.budget)
         if self.request.validate_only:
             with self.timed("measure"):
                 self.context.progress(0.1, "measuring candidates")
@@ -247,7 +293,16 @@ class Training:
 
         with self.timed("search"):
             search = Search(work, executor, self.budget, plan, self._tracker, probing=self._probing, check=context.check, report=report)
-            result = search.run()
+            try:
+                result = search.run()
+            except Internal as error:
+                if error.reason != "NO_CANDIDATE" or self.budget.left > 0:
+                    raise
+                raise InvalidArgument(
+                    f"a budget of {self.budget.total:.0f} s is too small on this machine: {error.message}; give more",
+                    reason="BUDGET_TOO_SMALL",
+                    field="budget",
+                ) from error
         self.show_plan(plan)
         # The search's own tasks are over: all processors are free again.
         torch.set_num_threads(max(1, min(4, os.cpu_count() or 1)))
@@ -264,11 +319,11 @@ class Training:
         end = datetime.fromtimestamp(max(now, min(self.budget.end, now + self.budget.reserve * (1.0 - fraction))), UTC)
         self.context.progress(0.02 + _SEARCH_SHARE + (0.98 - _SEARCH_SHARE) * fraction, stage, predicted_end=end)
 
-    def done(self, package: ModelPackage) -> None:
-        """Send what MLflow has not got, and say that all is done."""
+    def done(self, package: ModelPackage, warning: str = "") -> None:
+        """Send what MLflow has not got, and say that all is done; `warning` is what a person should know of the model first."""
         if self._tracker is not None:
             self._tracker.flush(min(_FLUSH_SECONDS, max(0.5, self.budget.end - time.time())))
-        self.context.progress(1.0, "done", f"{package.candidate} is published as {package.name}")
+        self.context.progress(1.0, "done", f"{package.candidate} is published as {package.name}. {warning}".strip())
 
 
 def device_name(*, gpu: bool) -> str:

@@ -19,6 +19,12 @@ from oteo_core.evaluation.statistics import Significance
 from oteo_core.images import InputPolicy
 from oteo_core.packages import TrialRecord
 
+NO_CURVE = (
+    "It was not measured: a classifier on fixed features is fitted again on parts of the images for that, and none was among what was tried, or it "
+    "could not be fitted. Train again without a choice of candidates to have it."
+)
+"""Where a search hands over no learning curve in data: why, and what to do instead."""
+
 
 @dataclass(slots=True)
 class TestPart:
@@ -107,6 +113,8 @@ class Winner:
         Training images of each class.
     rivals
         Runner-up and baseline.
+    not_compared
+        What the winner is not compared with and why, sentences.
     trials, winner_trial
         What was tried, best first, and the winner's id.
     curves
@@ -147,6 +155,7 @@ class Winner:
     plan: str = ""
     significance: Significance | None = None
     growth: DataCurve | None = None
+    not_compared: Sequence[str] = ()
     objective: str = "log_loss"
     conformal_coverage: float = 0.9
     operating_points: Sequence[OperatingRequest] = ()

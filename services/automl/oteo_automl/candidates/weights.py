@@ -1,7 +1,7 @@
 """Pretrained weights: by network name and digest, from a folder, a URI or the hub.
 
 Where weights lie is said in one word: a folder or URI that holds ``NAME.safetensors`` (or .pth, .pt, .bin), or ``hub:`` for what timm's
-authors publish on the Hugging Face hub. ``#NAME@DIGEST,NAME@DIGEST`` at its end names the networks whose weights are used, and the first
+authors, and for networks that are not timm's their own (`HUB_REPOSITORIES`), publish on the Hugging Face hub. ``#NAME@DIGEST,NAME@DIGEST`` at its end names the networks whose weights are used, and the first
 eight or more hexadecimal digits of the SHA-256 that the file must have; a digest may be left out. A name may carry timm's tag
 (``resnet18.a1_in1k``), which tells several weights of one network apart.
 """
@@ -29,6 +29,9 @@ HUB = "hub:"
 _FIELD = "pretrained_uri"
 _CHOICE = re.compile(r"[\w.-]+(@[0-9a-fA-F]{8,64})?(,[\w.-]+(@[0-9a-fA-F]{8,64})?)*")
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+
+HUB_REPOSITORIES: dict[str, str] = {}
+"""Repositories on the hub of networks that timm does not know, by the names of their weights; a module that defines such a candidate adds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,19 +130,23 @@ def _from_folder(uri: str, name: str) -> Weights | None:
 
 
 def _hub_file(name: str) -> tuple[str, str] | None:
-    """Give repository and file of a network's weights on the hub; None where timm's authors publish none."""
-    import timm
+    """Give repository and file of a network's weights on the hub; None where nobody that is known of publishes any."""
     from huggingface_hub import HfApi, try_to_load_from_cache
 
-    config: Any = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    if config is None or not config.hf_hub_id:
-        return None
-    repository = str(config.hf_hub_id)
-    files = (str(config.hf_hub_filename), *_HUB_FILES) if config.hf_hub_filename else _HUB_FILES
+    repository = HUB_REPOSITORIES.get(name, "")
+    files: tuple[str, ...] = _HUB_FILES
+    if not repository:
+        import timm
+
+        config: Any = timm.get_pretrained_cfg(name, allow_unregistered=True)
+        if config is None or not config.hf_hub_id:
+            return None
+        repository = str(config.hf_hub_id)
+        files = (str(config.hf_hub_filename), *_HUB_FILES) if config.hf_hub_filename else _HUB_FILES
     for file in files:
         if isinstance(try_to_load_from_cache(repository, file), str):
             return repository, file
-    with _reaching_the_hub():
+    with _reaching_the_hub(name):
         api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
         return next(((repository, file) for file in files if api.file_exists(repository, file)), None)
 
@@ -150,20 +157,21 @@ def _from_hub(name: str) -> Weights | None:
     found = _hub_file(name)
     if found is None:
         return None
-    with _reaching_the_hub():
+    with _reaching_the_hub(name):
         path = Path(hf_hub_download(*found, endpoint=os.environ.get("HF_ENDPOINT")))
     return Weights(name, path.read_bytes(), path.suffix)
 
 
 @contextmanager
-def _reaching_the_hub() -> Iterator[None]:
+def _reaching_the_hub(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
         # Whatever the hub's client raises: it speaks through several HTTP libraries.
         raise FailedPrecondition(
-            f"the hub of pretrained weights cannot be reached ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}): "
-            "give a folder of weights instead, or fill the hub's cache on a machine that reaches it",
+            f"the hub of pretrained weights cannot be reached for those of {name} ({type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else ''}): give a folder of weights instead, fill the hub's cache on a machine that reaches it, "
+            "or name the networks whose weights are there (hub:#NAME,NAME)",
             reason="HUB_UNREACHABLE",
             field=_FIELD,
         ) from error

@@ -56,6 +56,8 @@ class DenseCandidate:
         Images in a batch, on a processor.
     cost
         Time of a training step relative to ``unet-resnet18`` at the same size: a guess until it is measured.
+    hub
+        Repository on the Hugging Face hub where the weights of an architecture that is not timm's are published; empty for timm's.
     """
 
     name: str
@@ -67,6 +69,7 @@ class DenseCandidate:
     rate: float = 1e-3
     batch: int = 8
     cost: float = 1.0
+    hub: str = ""
 
 
 @dataclass(slots=True)

@@ -10,33 +10,34 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from oteo_automl.candidates.bank import spread
 from oteo_automl.candidates.registry import BLEND
 from oteo_automl.completing import Draft, complete
 from oteo_automl.dense.base import DenseData, DenseTask, Facts, Served
+from oteo_automl.dense.held_out import held_out_answers, kept_answers
+from oteo_automl.dense.reporting import compare, predictions, report_data
 from oteo_automl.dense.result import DenseResult, FittedNetwork
 from oteo_automl.dense.variants import dense_variants
 from oteo_automl.exporting.second_network import SecondNetwork
 from oteo_automl.packaging.variants import MAX_LOSS
-from oteo_automl.predictions.formats import write_predictions
-from oteo_automl.predictions.records import ImageRecord, PredictionSet
 from oteo_automl.publishing import (
     REFERENCE_IMAGES,
     FinishContext,
     Steps,
     already_published,
-    exporter_words,
     reference_of,
     spare_seconds,
     start_package,
 )
-from oteo_automl.report.curves import learning_curve
 from oteo_automl.report.data import ReportData
-from oteo_automl.report.gather import PixelCalibration, gather_dense
-from oteo_automl.report.rivals import RivalAnswers, against_rivals
+from oteo_automl.report.gather import PixelCalibration
 from oteo_automl.report.subgroups import fill_in
+from oteo_automl.search.checkpoints import StoredCheckpoints
+from oteo_automl.search.intervals import SECONDS, HeldOut, add_intervals
+from oteo_automl.search.pieces import model_name
 from oteo_core.datasets import DatasetInfo, DatasetReader
 from oteo_core.errors import FailedPrecondition, Internal
 from oteo_core.evaluation.shifts import ShiftReport, measure_shifts
@@ -46,7 +47,7 @@ from oteo_core.graphs.parity import ParityClient
 from oteo_core.graphs.running import batches, run_torch
 from oteo_core.images import ImageLimits, InputPolicy
 from oteo_core.images import place as find_place
-from oteo_core.packages import ClassMap, MetricValue, ModelPackage
+from oteo_core.packages import ClassMap, MetricValue, ModelPackage, TrialRecord
 from oteo_core.packages.presence import classes_there
 
 _log = logging.getLogger(__name__)
@@ -211,6 +212,9 @@ def _finish(
                 break
             rivals[role] = one, judge(winner, serve(winner, one), test, truths, ctx.check)
 
+    with step("intervals of the trials", 0.45):
+        _add_intervals(ctx, winner, step.seconds["thresholds and calibration"], deadline)
+
     package = _package(ctx, winner, judged)
     package.reference = reference
     package.details["rivals"] = {
@@ -245,21 +249,7 @@ def _finish(
 
     def page(exported: Exported) -> ReportData:
         found = report_data(winner, package, judged, test, truths, exported)
-        found.comparisons = list(
-            against_rivals(
-                winner.task.name,
-                len(data.classes),
-                truths,
-                groups,
-                RivalAnswers(package.candidate, judged.answers, served.decoding.get("score_threshold")),
-                [
-                    RivalAnswers(f"{one.candidate.name} ({role})", other.answers, other.served.decoding.get("score_threshold"))
-                    for role, (one, other) in rivals.items()
-                ],
-                result.objective,
-                seed=winner.seed,
-            )
-        )
+        found.comparisons, found.not_compared = compare(winner, judged, truths, groups, rivals)
         fill_in(
             found,
             ctx.artifacts,
@@ -281,7 +271,7 @@ def _finish(
         shifts=shifts_of(served),
         rival_shifts={one.trial_id: shifts_of(other.served) for one, other in rivals.values()},
         page=page,
-        predictions=lambda: _predictions(winner, test, judged),
+        predictions=lambda: predictions(winner, test, judged),
         variants=lambda: dense_variants(
             winner.variants,
             winner.max_variant_loss,
@@ -400,75 +390,46 @@ def judge(winner: DenseWinner, served: Served, rows: NDArray[np.int64], truths: 
     return Judged(served, answers, metrics, pixels)
 
 
-def report_data(
-    winner: DenseWinner,
-    package: ModelPackage,
-    judged: Judged,
-    test: NDArray[np.int64],
-    truths: Sequence[Any],
-    exported: Exported,
-) -> ReportData:
-    """Gather what the page and the card say."""
-    data, result = winner.data, winner.result
-    groups = [data.groups[row] for row in test]
-    thresholds = judged.served.decoding.get("score_threshold", 0.0)
-    part = gather_dense(
-        winner.task.name,
-        truths,
-        judged.answers,
-        data.classes,
-        ids=[data.samples[row] for row in test],
-        sources=[data.rows[row].source_path or data.rows[row].path for row in test],
-        groups=groups,
-        pixels=lambda place: winner.reader.image(data.rows[test[place]], winner.limits).pixels,
-        threshold=thresholds,
-        calibration=judged.pixels.result() if judged.pixels.certainty else None,
-        certainty=np.array(judged.pixels.certainty) if judged.pixels.certainty else None,
-    )
-    names = {trial.id: trial.candidate for trial in result.trials}
-    return ReportData(
-        package=package,
-        dataset=winner.dataset,
-        part=part,
-        count=len(test),
-        group_count=len(set(groups)),
-        training_counts=_training_counts(winner),
-        curves=[
-            learning_curve(names.get(trial, trial), records, best=trial == result.best.trial_id, score_name=winner.task.shown)
-            for trial, records in result.curves.items()
-        ],
-        calibrated_on=winner.held_out_words,
+def _add_intervals(ctx: FinishContext, winner: DenseWinner, each: float, deadline: float) -> None:
+    """Give the figures of the best trials their intervals, from the answers that they have left among the checkpoints; `each` is what a network's answers take, seconds."""
+    result, data = winner.result, winner.data
+    if np.array_equal(winner.held_out, data.part("train")):
+        # Figures of what was learnt from: an interval would promise what nobody knows.
+        return
+    checkpoints = StoredCheckpoints.of_operation(ctx.artifacts, ctx.operation_id)
+
+    def answers(record: TrialRecord) -> HeldOut | None:
+        stored = checkpoints.load(model_name(record.id))
+        if stored is not None:
+            kept = kept_answers(stored)
+        elif record.id == result.best.trial_id and time.time() + each + _PUBLISHING_SECONDS <= deadline:
+            # A mixture's answers lie nowhere.
+            kept = _judged_again(winner, result.best)
+        else:
+            return None
+        return held_out_answers(winner.task.name, winner.targets, data.groups, kept)
+
+    add_intervals(
+        result.trials,
+        answers,
+        task=winner.task.name,
+        classes=len(data.classes),
         objective=result.objective,
-        plan=result.plan.summary,
-        graph_error=exported.error,
-        exporter=exporter_words(exported),
+        first=result.best.trial_id,
+        seed=winner.seed,
+        seconds=min(SECONDS, spare_seconds(deadline)),
     )
 
 
-def _training_counts(winner: DenseWinner) -> list[int]:
-    """Count for each class its objects in the training part; images where a class is a matter of pixels."""
-    counts = [0] * len(winner.data.classes)
-    if winner.task.name == "semantic_segmentation":
-        known = {info.name: info for info in winner.dataset.class_info}
-        for place, name in enumerate(winner.data.classes):
-            if name in known:
-                counts[place] = sum(part.sample_count for part in known[name].splits if part.split == "train")
-        return counts
-    for row in winner.data.part("train"):
-        for label in winner.data.truths(int(row)).labels:
-            counts[int(label)] += 1
-    return counts
-
-
-def _predictions(winner: DenseWinner, test: NDArray[np.int64], judged: Judged) -> dict[str, bytes]:
-    """Write the answers on the test part, as a table and as COCO results."""
-    rows = [winner.data.rows[row] for row in test]
-    images = [
-        ImageRecord(row.id, row.source_path or row.path, width=int(size[0]), height=int(size[1]), group=row.group)
-        for row, size in zip(rows, winner.data.sizes[test], strict=True)
-    ]
-    found = PredictionSet(winner.task.name, winner.data.classes, images, judged.answers)
-    return {name: content for form in ("csv", "coco") for name, content in write_predictions(found, form).items()}
+def _judged_again(winner: DenseWinner, fitted: FittedNetwork) -> dict[str, NDArray[Any]]:
+    rows, classes = winner.held_out, len(winner.data.classes)
+    # Nothing is learnt: the rows to learn from are never looked at.
+    lesson = winner.task.lesson(
+        fitted.candidate, winner.images, winner.targets, rows, rows, classes=classes, facts=winner.facts, seed=winner.seed
+    )
+    lesson.place(torch.device("cpu"))
+    with torch.inference_mode():
+        return lesson.judge(fitted.module).kept
 
 
 def _training_rows(winner: DenseWinner) -> list[int]:

@@ -424,6 +424,8 @@ class ReportData:
         Of each class, ``(K,)``: training images (classification, multi-label, semantic) or objects (detection, instances).
     comparisons
         Of the winner with the runner-up and the baseline, on the test part.
+    not_compared
+        What it was not compared with and why, sentences.
     curves
         Learning curves of the networks tried; empty where none was.
     calibrated_on
@@ -446,8 +448,8 @@ class ReportData:
         Figures under simulated shifts.
     subgroups
         Figures on parts of the test images.
-    data_curve
-        What more images would bring about.
+    data_curve, no_data_curve
+        What more images would bring about; where that was not measured, why, and what to do instead: sentences.
     front
         Accuracy against time at inference.
     notes
@@ -461,6 +463,7 @@ class ReportData:
     group_count: int
     training_counts: Sequence[int]
     comparisons: list[Spoken] = field(default_factory=list)
+    not_compared: list[str] = field(default_factory=list)
     curves: list[LearningCurve] = field(default_factory=list)
     calibrated_on: str = "the validation part"
     objective: str = "log_loss"
@@ -473,43 +476,6 @@ class ReportData:
     shifts: ShiftReport | None = None
     subgroups: list[Subgroup] = field(default_factory=list)
     data_curve: DataCurve | None = None
+    no_data_curve: str = ""
     front: list[FrontPoint] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-
-
-def choose_cases(labels: Ints, probabilities: Floats, groups: Ints, *, worst: int = 12, unsure: int = 6) -> tuple[list[int], list[int]]:
-    """Choose test images to show.
-
-    Parameters
-    ----------
-    labels
-        ``(N,)``.
-    probabilities
-        ``(N, K)``.
-    groups
-        Group numbers ``(N,)``; of each group only one image is shown, since copies would crowd out others.
-    worst, unsure
-        How many at most.
-
-    Returns
-    -------
-    worst, unsure : list of int
-        Mistakes, the surest first; and the images with the least difference between the two most probable classes, without those groups.
-    """
-    predicted = probabilities.argmax(axis=1)
-    confidence = probabilities.max(axis=1)
-    wrong = np.flatnonzero(predicted != labels)
-    ordered = np.sort(probabilities, axis=1)
-    margin = ordered[:, -1] - ordered[:, -2]
-    shown: set[int] = set()
-
-    def first(candidates: Ints, limit: int) -> list[int]:
-        chosen: list[int] = []
-        for index in candidates.tolist():
-            if len(chosen) < limit and int(groups[index]) not in shown:
-                shown.add(int(groups[index]))
-                chosen.append(index)
-        return chosen
-
-    mistakes = first(wrong[np.argsort(-confidence[wrong], kind="stable")], worst)
-    return mistakes, first(np.argsort(margin, kind="stable"), unsure)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -100,3 +100,34 @@ def against_rivals(
             verdict = f"{winner.name} is {'better' if better * (first - second) > 0 else 'worse'} than {rival.name}"
         found.append(Said(f"{verdict}: {figures}, {span}."))
     return found
+
+
+def left_unsaid(
+    best: tuple[str, str], runner_up: tuple[str, str] | None, baseline: tuple[str, str], compared: Collection[str]
+) -> list[str]:
+    """Say what the winner was not compared with, and which rival is which where one is both.
+
+    Parameters
+    ----------
+    best, runner_up, baseline
+        Id of the trial and name of the candidate; no runner-up where nothing else was fitted.
+    compared
+        Ids of the trials that it was compared with.
+    """
+    sentences = []
+    if runner_up is None and baseline[0] == best[0]:
+        return [
+            f"{best[1]} had no rival: no model of another kind and none that is cheaper was fitted within what was asked for, so nothing was compared."
+        ]
+    if baseline[0] == best[0]:
+        sentences.append(
+            f"No cheaper model was compared with {best[1]}: it is what the search began with, or nothing cheaper could be fitted."
+        )
+    elif runner_up is not None and runner_up[0] == baseline[0] and baseline[0] in compared:
+        sentences.append(f"The runner-up, {baseline[1]}, is also the baseline that the search began with.")
+    late = {one[0]: one[1] for one in (runner_up, baseline) if one is not None and one[0] != best[0] and one[0] not in compared}
+    if late:
+        sentences.append(
+            f"There was no time left to judge {' and '.join(late.values())} on the test part, so that the winner was not compared with {'it' if len(late) == 1 else 'them'}."
+        )
+    return sentences

@@ -34,6 +34,7 @@ _TASKS = {
     "instance_segmentation": ("objects one by one", "the best model that outlines {}, each object by itself"),
 }
 _LISTED_TRIALS = 40
+_CARD_TRIALS = 12
 _LISTED_PAIRS = 12
 
 
@@ -68,6 +69,7 @@ def context(data: ReportData, *, charts: bool) -> dict[str, Any]:
         "shift_clean": words.number(data.shifts.metric, data.shifts.clean) if data.shifts else "",
         "pair_rows": _pair_rows(data),
         "omnibus": _omnibus(data),
+        "fold_note": _fold_note(data),
         "trial_metric_names": [
             f"{words.column(name.removesuffix('_under_shift'), package.task)}, test part under simulated shifts"
             if name.endswith("_under_shift")
@@ -75,6 +77,8 @@ def context(data: ReportData, *, charts: bool) -> dict[str, Any]:
             for name in _trial_metrics(data)
         ],
         "trial_rows": trials,
+        "trial_intervals": _interval_words(data),
+        "card_trials": _CARD_TRIALS,
         "unlisted": f"{len(package.trials) - len(trials)} more trials are in the package." if len(package.trials) > len(trials) else "",
         "made": _made(data),
         "steps": [(name, words.duration(seconds)) for name, seconds in data.steps.items()],
@@ -84,7 +88,7 @@ def context(data: ReportData, *, charts: bool) -> dict[str, Any]:
 
 def navigation(data: ReportData, merged: dict[str, Any]) -> list[tuple[str, str]]:
     """Give the anchors of the sections that the page has, with titles."""
-    compared = bool(data.comparisons or data.significance)
+    compared = bool(data.comparisons or data.not_compared or data.significance)
     changed = bool(data.shifts or data.subgroups)
     listed = [
         ("data", "The data", True),
@@ -95,7 +99,7 @@ def navigation(data: ReportData, merged: dict[str, Any]) -> list[tuple[str, str]
         ("change", "When images change", changed),
         ("cases", "Pictures", True),
         ("trials", "What was tried", True),
-        ("more", "More images?", data.data_curve is not None),
+        ("more", "More images?", data.data_curve is not None or bool(data.no_data_curve)),
         ("limits", "Limits of use", True),
         ("made", "How it was made", True),
     ]
@@ -271,6 +275,15 @@ def _omnibus(data: ReportData) -> str:
     return f" All candidates together, {omnibus.test}: p {p}{distrust}, {omnibus.effect_name} {omnibus.effect:.2f}."
 
 
+def _fold_note(data: ReportData) -> str:
+    """Say so where the best over the folds is not the model of the page."""
+    result, package = data.significance, data.package
+    if result is None or result.names[0] == package.candidate:
+        return ""
+    chosen = words.column(data.objective, package.task)
+    return f"Over these {result.names[0]} has the best mean; the model of this page, {package.candidate}, was chosen by {chosen} on what all candidates are compared on."
+
+
 def _trial_metrics(data: ReportData) -> list[str]:
     there = {metric.name for trial in data.package.trials for metric in trial.metrics}
     wanted = [*_TRIAL_METRICS.get(data.package.task, ()), *sorted(name for name in there if name.endswith("_under_shift"))]
@@ -289,8 +302,9 @@ def _trial_rows(data: ReportData) -> list[dict[str, Any]]:
                 "best": trial.id == winner,
                 "candidate": trial.candidate,
                 "state": _state(trial),
-                "objective": _with_interval(objective) if objective else "–" if trial.objective is None else f"{trial.objective:.3f}",
-                "cells": [_with_interval(found[name]) if name in found else "–" for name in names],
+                "objective": words.figure(objective) if objective else "–" if trial.objective is None else f"{trial.objective:.3f}",
+                "span": words.span(objective) if objective and objective.lower is not None else "",
+                "cells": [words.figure(found[name]) if name in found else "–" for name in names],
                 "time": words.duration(trial.duration),
                 "settings": ", ".join(f"{key.replace('_', ' ')} {_value(value)}" for key, value in trial.parameters.items()),
             }
@@ -298,8 +312,15 @@ def _trial_rows(data: ReportData) -> list[dict[str, Any]]:
     return rows
 
 
-def _with_interval(metric: MetricValue) -> str:
-    return words.figure(metric) if metric.lower is None else f"{words.figure(metric)} ({words.span(metric)})"
+def _interval_words(data: ReportData) -> str:
+    """Say what the intervals of the trials are; empty where none has one."""
+    told = [metric for trial in data.package.trials for metric in trial.metrics if metric.lower is not None]
+    if not told:
+        return ""
+    return (
+        f"Intervals: {words.percent(told[0].confidence_level, 0)}, of the best {words.plural(len(told), 'trial')} each for itself, by resampling whole groups of the "
+        f"{words.plural(max(metric.sample_count for metric in told), 'image')} that they are compared on. Where they overlap much, the order may be chance."
+    )
 
 
 def _state(trial: TrialRecord) -> str:
@@ -389,7 +410,7 @@ def _charts(data: ReportData) -> dict[str, str]:
         middle = whole.value if whole is not None else sum(bar[1] for bar in bars) / len(bars)
         found["subgroups"] = drawing.subgroup_chart(bars, middle, words.column(name, task))
     curve = data.data_curve
-    if curve is not None:
+    if curve is not None and curve.counts:
         predicted = None
         if curve.predicted is not None and curve.lower is not None and curve.upper is not None:
             predicted = (2.0 * max(curve.counts), curve.predicted, curve.lower, curve.upper)

@@ -44,6 +44,13 @@ class StoredCheckpoints:
         self._options = dict(options or {})
         self._store: ArtifactStore | None = None
 
+    @classmethod
+    def of_operation(cls, store: ArtifactStore, operation: str) -> StoredCheckpoints:
+        """Give the checkpoints of an operation, in a store that is open already."""
+        made = cls(store.root_uri, f"operations/{operation}/checkpoints")
+        made._store = store
+        return made
+
     def __getstate__(self) -> dict[str, Any]:
         """Leave the open store behind: a process opens its own."""
         return {**self.__dict__, "_store": None}

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score
 
 from oteo_automl.candidates import classical
 from oteo_automl.candidates.bank import normalisation, some_rows
@@ -40,7 +41,7 @@ from oteo_automl.search.probe import Probe, measure, memory_limit
 from oteo_automl.search.scoring import score
 from oteo_automl.search.training_piece import Begun, train_piece
 from oteo_core.evaluation.calibration import negative_log_likelihood
-from oteo_core.evaluation.data_curve import DataCurve, measure_data_curve
+from oteo_core.evaluation.data_curve import DataCurve, measure_data_curve, no_curve
 from oteo_core.evaluation.label_calibration import label_log_loss, level
 
 PATCH_CENTRES = 160
@@ -424,7 +425,7 @@ def make_network(
 
 def measure_growth(
     problem: Problem, candidate: Candidate, parameters: Mapping[str, Any], groups: Sequence[str], *, seconds: float
-) -> DataCurve | None:
+) -> DataCurve:
     """Say what more images would bring about: a classifier on features is fitted again on parts of what it was fitted on.
 
     Parameters
@@ -440,31 +441,54 @@ def measure_growth(
 
     Returns
     -------
-    DataCurve or None
-        Of the accuracy on the held-out images; None where images have several labels, or too few are held out to see anything.
+    DataCurve
+        Of the accuracy on the held-out images; of the mean average precision where images have several labels. Without any score, and with the
+        reason, where too few images are there to see anything.
     """
     learnt = np.flatnonzero(problem.folds != 0)
     held = np.flatnonzero(problem.folds == 0)
-    if problem.labels.ndim > 1 or problem.fold_count == 0 or len(held) < _GROWTH_HELD_OUT or len(learnt) < _GROWTH_LEARNT:
-        return None
+    several = problem.labels.ndim > 1
+    labels = problem.labels[problem.rows]
+    metric = "mean_average_precision" if several else "accuracy"
+    # Labels that some of the held-out images have and some have not: of others nothing can be said.
+    told = [k for k in range(problem.classes) if 0 < labels[held, k].sum() < len(held)] if several else []
+    if problem.fold_count == 0 or len(held) < _GROWTH_HELD_OUT or len(learnt) < _GROWTH_LEARNT or (several and not told):
+        count = len(held) if problem.fold_count else 0
+        few = f"it takes {_GROWTH_LEARNT} images to learn from and {_GROWTH_HELD_OUT} held out, and there are {len(problem.learnt_from)} and {count}"
+        lacking = several and not told and count >= _GROWTH_HELD_OUT
+        return no_curve(metric, candidate.name, "no label tells the held-out images apart" if lacking else few)
     images = problem.cache.open()
     features = _features(problem, candidate.features, _extractor(problem, candidate.features, images)[0], images)
-    labels = problem.labels[problem.rows]
     family = classical.FAMILIES[candidate.family]
 
     def fit_and_score(places: NDArray[np.int64]) -> float:
         rows = learnt[places]
-        if len(np.unique(labels[rows])) < problem.classes:
+        if several:
+            shares = labels[rows][:, told].mean(axis=0)
+            if ((shares == 0) | (shares == 1)).any():
+                return math.nan
+        elif len(np.unique(labels[rows])) < problem.classes:
             return math.nan
         head = classical.fit_head(family, features[rows], labels[rows], parameters, problem.classes, problem.seed)
-        return float((classical.head_logits(head, features[held]).argmax(axis=1) == labels[held]).mean())
+        found = classical.head_logits(head, features[held])
+        if several:
+            return float(np.mean([average_precision_score(labels[held, k], found[:, k]) for k in told]))
+        return float((found.argmax(axis=1) == labels[held]).mean())
 
     return measure_data_curve(
         fit_and_score,
-        labels[learnt],
+        _rarest(labels[learnt]) if several else labels[learnt],
         [groups[int(row)] for row in problem.rows[learnt]],
-        metric="accuracy",
+        metric=metric,
+        words="the mean average precision" if several else "",
         candidate=candidate.name,
         seed=problem.seed,
         seconds=seconds,
     )
+
+
+def _rarest(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Give the rarest label that each sample has ``(N,)``, K where it has none, of labels ``(N, K)``: parts that keep its mix keep that of all labels."""
+    counts = labels.sum(axis=0).astype(np.float64)
+    found: NDArray[np.int64] = np.where(labels == 1, counts, np.inf).argmin(axis=1)
+    return np.where(labels.any(axis=1), found, labels.shape[1]).astype(np.int64)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets import DatasetReader, Sample
 from oteo_core.datasets.info import Task
-from oteo_core.errors import FailedPrecondition, InvalidArgument, NotFound
+from oteo_core.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound
 from oteo_core.images import ImageLimits, InputPolicy, decode, prepare
 
 COLUMNS = (
@@ -341,7 +341,7 @@ class ImageCache:
             try:
                 image = decode(reader.read_media(samples[index]), limits)
                 images[index] = prepare(image.pixels, self.policy, image.header.bit_depth)
-            except (InvalidArgument, NotFound) as error:
+            except (InvalidArgument, NotFound, DataLoss) as error:
                 unreadable[index] = f"{error.reason}: {error.message}"
 
         try:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from oteo_automl.candidates.classification import ClassificationLesson, TrainingRows
 from oteo_automl.candidates.modules import Blend, SavedModule
-from oteo_automl.candidates.training import Diverged, Recipe, Trainer, runs_on
+from oteo_automl.candidates.training import Diverged, NothingLearnt, Recipe, Trainer, runs_on
 from oteo_automl.search.classification_pieces import Problem, StoredModel, first_network, refit, wants_half
 from oteo_automl.search.data import ArrayCache, ImageCache
 from oteo_automl.search.pieces import model_name
@@ -224,6 +224,9 @@ def _teach(
         outcome = trainer.run(epochs, epochs, deadline, judge_every=max(1, epochs // 8))
     except Diverged as error:
         facts.sentence = f"{said}; the student that learnt from {len(sure)} of them diverged ({error}) and was left."
+        return facts
+    except NothingLearnt as error:
+        facts.sentence = f"{said}; {error} of a student: they were not used."
         return facts
     own = outcome.judgement.kept["logits"]
     model = StoredModel(trainer.result(), rows, own, "the validation part")

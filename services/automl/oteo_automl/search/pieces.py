@@ -100,7 +100,7 @@ def trained_result(outcome: Outcome, recipe: Recipe, initial_weights: str, secon
         scores={**outcome.judgement.scores, "loss": outcome.judgement.loss},
         seconds=seconds,
         epochs=outcome.epochs,
-        parameters={**asdict(recipe), "epochs": outcome.epochs},
+        parameters={**asdict(recipe), "epochs": outcome.epochs, "steps": outcome.steps},
         initial_weights=initial_weights,
         curve=outcome.curve,
         stopped=outcome.out_of_time,

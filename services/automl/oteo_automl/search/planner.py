@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from oteo_automl.candidates.training import LEAST_STEPS, STATISTICS_IMAGES
 from oteo_automl.search.budget import Budget
 from oteo_automl.search.probe import Probe
 from oteo_automl.search.result import Plan, PlannedCandidate
@@ -15,6 +16,15 @@ from oteo_automl.search.work import Entry, Work
 from oteo_core.jobs.executor import Executor
 
 _LEAST_EPOCHS = 3
+_LAST_RUNG = 12.0
+"""Seconds left for a search below which a training has no rungs."""
+_LEAST_MARGIN = 3.0
+_FINISHING = 12.0
+"""Seconds for thresholds, export, the check on Triton and the report on two cores, where there are few images: measured 5 to 9 s, and Triton's start."""
+_LEARNING, _JUDGING = 3.0, 1.3
+"""Times that learning from an image takes longer than answering for it; and a training than its steps."""
+_JUDGED_OFTEN = 6
+"""Times that held-out images are answered for, for judging and for thresholds."""
 
 
 @dataclass(slots=True)
@@ -71,6 +81,28 @@ class Speeds:
 def network_slots(work: Work[Any], executor: Executor) -> int:
     """Say how many networks are trained side by side."""
     return max(1, int(executor.gpus / work.gpu_share)) if work.gpu_share > 0 else max(1, int(executor.cpus))
+
+
+def least_training(probe: Probe, train_count: int, held_out: int) -> float:
+    """Give the seconds of the least training that is worth publishing, `LEAST_STEPS` and a judgement, by what was measured of a network."""
+    forward = probe.step_seconds / max(1, probe.batch) / _LEARNING
+    return _LEAST_MARGIN + _JUDGING * LEAST_STEPS * probe.step_seconds + forward * (min(STATISTICS_IMAGES, train_count) + held_out)
+
+
+def least_finishing(probe: Probe, held_out: int, test: int, slowness: float) -> float:
+    """Give the seconds that follow a search of one network at the least, by what was measured of it.
+
+    Parameters
+    ----------
+    probe
+        Of the network.
+    held_out, test
+        Images that thresholds are found on, and that the model is judged on.
+    slowness
+        How many times slower than usual the machine is.
+    """
+    forward = probe.step_seconds / max(1, probe.batch) / _LEARNING
+    return _FINISHING * slowness + forward * (_JUDGED_OFTEN * held_out + 2 * test)
 
 
 def make_plan(
@@ -147,7 +179,7 @@ def refresh(plan: Plan, work: Work[Any], speeds: Speeds, budget: Budget, message
 def rungs_of(speeds: Speeds, entry: Entry, budget: Budget) -> list[int]:
     """Give the epochs at which a network is compared with others; the last is its whole plan."""
     work = speeds.work
-    return plan_rungs(
+    rungs = plan_rungs(
         work.train_count,
         budget=budget.total - budget.reserve,
         pretrained=work.pretrained(entry),
@@ -157,6 +189,8 @@ def rungs_of(speeds: Speeds, entry: Entry, budget: Budget) -> list[int]:
         share=work.whole_share,
         waves=speeds.waves,
     )
+    # Late in a search nothing is begun after a rung: what stops there would never go on.
+    return rungs[-1:] if budget.left < _LAST_RUNG else rungs
 
 
 def has_folds(speeds: Speeds, entry: Entry, budget: Budget) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from oteo_automl.candidates.weights import HUB_REPOSITORIES
 from oteo_automl.dense.base import DenseCandidate
 from oteo_automl.dense.detect.centre import CentreDetector
 from oteo_automl.dense.detect.detector import Detector
@@ -16,10 +17,14 @@ CANDIDATES: tuple[DenseCandidate, ...] = (
     DenseCandidate("centre-mobilenetv4_conv_small", "mobilenetv4_conv_small", "centre", half=True, cost=0.85),
     DenseCandidate("fcos-resnet18", "resnet18", "fcos", half=True, cost=1.3),
     DenseCandidate("faster-rcnn-mobilenet", "mobilenetv3_large_100", "faster-rcnn", half=True, rate=5e-4, batch=4, cost=1.7),
-    DenseCandidate("rtdetr-r18", "rtdetr_r18vd", "detr", scratch=False, rate=3e-4, batch=4, cost=3.0),
-    DenseCandidate("rtdetr-r50", "rtdetr_r50vd", "detr", scratch=False, large=True, rate=3e-4, batch=4, cost=9.0),
+    DenseCandidate("rtdetr-r18", "rtdetr_r18vd", "detr", scratch=False, rate=3e-4, batch=4, cost=3.0, hub="PekingU/rtdetr_r18vd"),
+    DenseCandidate(
+        "rtdetr-r50", "rtdetr_r50vd", "detr", scratch=False, large=True, rate=3e-4, batch=4, cost=9.0, hub="PekingU/rtdetr_r50vd"
+    ),
     DenseCandidate("centre-resnet50d", "resnet50d", "centre", large=True, half=True, cost=2.8),
 )
+
+HUB_REPOSITORIES.update({one.architecture: one.hub for one in CANDIDATES if one.hub})
 
 _CELLS = 3.0
 """Cells that the shorter side of a small object shall cover."""

@@ -205,8 +205,15 @@ class WatershedLesson(ObjectLesson):
 
 
 def judged(rows: NDArray[np.int64], truths: list[Instances], found: list[Instances], classes: int, loss: float) -> Judgement:
-    """Compare objects of rows in the prepared geometry."""
+    """Compare objects of rows in the prepared geometry; kept are their ``ids``, and class and score of all of them, ``counts`` of each image."""
     scores = instance_scores(truths, found, classes)
     ids = np.stack([one.ids for one in found]) if found else np.zeros((0, 1, 1), dtype=np.int32)
     message = "" if any(len(one.labels) for one in found) or not any(len(one.labels) for one in truths) else "it finds no object"
-    return Judgement(loss + 1.0 - scores["pq"], scores["pq"], scores, {"ids": ids, "rows": rows}, message)
+    kept: dict[str, NDArray[Any]] = {
+        "ids": ids,
+        "rows": rows,
+        "counts": np.array([len(one.labels) for one in found], dtype=np.int64),
+        "labels": np.concatenate([np.zeros(0, dtype=np.int64), *(one.labels for one in found)]),
+        "scores": np.concatenate([np.zeros(0, dtype=np.float32), *(one.scores for one in found)]),
+    }
+    return Judgement(loss + 1.0 - scores["pq"], scores["pq"], scores, kept, message)
