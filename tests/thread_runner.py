@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from oteo_core.artifacts import ArtifactStore
-from oteo_core.jobs import JobHandler, JobRunner, JobState
+from oteo_core.jobs import JobHandler, JobRunner, JobState, Resources
 from oteo_core.jobs.entry import execute
+from oteo_core.jobs.runner import NOTHING
 from oteo_core.settings import CoreSettings
 
 
@@ -19,7 +20,9 @@ class ThreadRunner(JobRunner):
         self._settings, self._artifacts, self._handlers = settings, artifacts, handlers
         self._states: dict[tuple[str, int], JobState] = {}
 
-    def submit(self, operation_id: str, attempt: int, entrypoint: Sequence[str], env: Mapping[str, str]) -> None:
+    def submit(
+        self, operation_id: str, attempt: int, entrypoint: Sequence[str], env: Mapping[str, str], resources: Resources = NOTHING
+    ) -> None:
         key = (operation_id, attempt)
         if key in self._states:
             return
@@ -30,6 +33,9 @@ class ThreadRunner(JobRunner):
             self._states[key] = JobState.FAILED if status else JobState.SUCCEEDED
 
         threading.Thread(target=work, daemon=True).start()
+
+    def nodes(self) -> Sequence[Resources]:
+        return [Resources(2.0)]
 
     def status(self, operation_id: str, attempt: int) -> JobState:
         return self._states.get((operation_id, attempt), JobState.UNKNOWN)

@@ -27,6 +27,10 @@ class CoreSettings(BaseSettings):
     database_url: str = Field(default="", description="SQLAlchemy URL of operations and deployments; empty: SQLite below home.")
     ray_address: str = Field(default="http://127.0.0.1:8265", description="Ray's dashboard, through which jobs are submitted.")
     ray_token_path: Path | None = Field(default=None, description="File of Ray's token.")
+    ray_workers: list[tuple[float, int]] = Field(
+        default_factory=list,
+        description="CPUs and GPUs of each kind of worker that Ray's autoscaler can start, JSON such as [[4, 0], [8, 1]]; what runs is known without.",
+    )
     job_python: str = Field(default="python", description="Interpreter that jobs are started with.")
     job_attempts: int = Field(default=5, ge=1, description="Starts of a job before its operation fails.")
     mlflow_uri: str = Field(default="http://127.0.0.1:5000", description="MLflow tracking server.")

@@ -97,6 +97,11 @@ def test_nobody_reaches_the_internet_unless_values_say_so(preset: str) -> None:
     assert {entry["part"] for entry in more if entry["cidr"] == "203.0.113.0/24"} == {"augment", "automl", "ray"}
 
 
+def test_traces_are_sent_by_all_who_have_some_to_the_collector_alone() -> None:
+    sent = _outside(render("production", 'networkPolicies.collector=[{"cidr": "203.0.113.9/32", "port": 4318}]'))
+    assert {entry["part"] for entry in sent if entry["cidr"] == "203.0.113.9/32"} == {*SERVICES, "triton", "ray"}
+
+
 def _outside(objects: Sequence[Object]) -> list[dict[str, str]]:
     return [
         {"part": policy["metadata"]["name"].removeprefix("oteo-"), "cidr": peer["ipBlock"]["cidr"]}

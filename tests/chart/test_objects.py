@@ -12,6 +12,7 @@ import pytest
 import yaml
 from charting import CHART, NAMESPACE, SERVICES, Pods, arguments_of, environment, helm, named, of_kind, pods, render, selects, tool
 from custom_resources import is_published
+from trace_collector import triton_arguments
 
 from oteo_augment.settings import AugmentSettings
 from oteo_automl.settings import AutoMLSettings
@@ -229,6 +230,18 @@ def test_each_way_of_scaling_triton_is_one_autoscaler_or_a_number(mode: str) -> 
         rule = yaml.safe_load(named(objects, "ConfigMap", "oteo-prometheus-adapter-rule")["data"]["rule.yaml"])
         assert rule["name"]["as"] == metric["pods"]["metric"]["name"]
         assert metric["pods"]["target"]["averageValue"] == "20000m"
+
+
+def test_triton_records_its_part_of_traces_where_the_values_say_so() -> None:
+    def arguments(*values: str) -> list[str]:
+        pod = named(render("production", *values), "Deployment", "oteo-triton")["spec"]["template"]["spec"]
+        return [argument for argument in pod["containers"][0]["args"] if argument.startswith("--trace-config")]
+
+    assert arguments() == []
+    collector, url = 'networkPolicies.collector=[{"cidr": "192.0.2.5/32", "port": 4318}]', "http://192.0.2.5:4318/v1/traces"
+    # The same that a real Triton is started with in tests/gateway/test_tracing.py.
+    assert arguments(collector, f'triton.traces.url="{url}"') == triton_arguments(url)
+    assert arguments(collector, f'triton.traces.url="{url}"', "triton.traces.rate=1000") == triton_arguments(url, 1000)
 
 
 def test_every_variable_is_a_setting_of_who_reads_it(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,6 +133,7 @@ def test_each_unknown_key_is_refused() -> None:
         ("triton.autoscaling.maxReplicas=0", "maxReplicas"),
         ('triton.autoscaling.mode="hpa"', "mode"),
         ("ray.workerGroups=[]", "workerGroups"),
+        ('triton.traces.url="collector:4318"', "url"),
         ('networkPolicies.database=[{"cidr": "10.0.0.1", "port": 5432}]', "cidr"),
     ],
 )
@@ -147,6 +148,8 @@ def test_helm_itself_refuses_what_the_schema_refuses(value: str, says: str) -> N
         ("mig", ["networkPolicies.s3=[]"], "nobody could reach the external object store"),
         ("mig", ["networkPolicies.kubernetesApi=[]"], "Ray's autoscaler could not ask for workers"),
         ("production", ["networkPolicies.redis=[]"], "Ray's head could not reach Redis"),
+        ("production", ["translate.settings.translate_train_gpus=2"], "no worker of ray.workerGroups has more than 1"),
+        ("single-node-cpu", ["translate.settings.translate_train_gpus=1"], "no worker of ray.workerGroups has more than 0"),
         ("production", ['ray.head.faultTolerance.redisAddress=""'], "redisAddress is empty"),
         ("production", ['secrets.ray.key="token"'], "under auth_token alone"),
         ("production", ['ray.version="2.51.9"'], "since 2.52.0"),
@@ -167,6 +170,8 @@ def test_helm_itself_refuses_what_the_schema_refuses(value: str, says: str) -> N
         ("single-node-cpu", ['secrets.deidentification.name="oteo-audit-key"'], "name the same key: give two"),
         ("production", ['access.certificates.caConfigMap=""'], "that callers' certificates are checked against"),
         ("production", ["networkPolicies.issuer=[]"], "could not fetch the issuer's keys"),
+        ("production", ['triton.traces.url="http://192.0.2.5:4318/v1/traces"'], "nobody could send traces"),
+        ("production", ['automl.settings.otlp_endpoint="http://192.0.2.5:4317"'], "nobody could send traces"),
     ],
 )
 def test_values_that_contradict_each_other_fail_with_a_sentence(preset: str, values: list[str], sentence: str) -> None:
@@ -194,6 +199,7 @@ OTHERS: dict[str, Any] = {
     "gpuMemoryShare": 0.8765,
     "schedule": "3 4 5 6 *",
     "prometheus": "http://another.example:9999",
+    "triton.traces.url": "http://another.example:4318/v1/traces",
     "version": "9.8.7",
     "minReplicas": 1,
     "maxReplicas": 50,

@@ -18,7 +18,7 @@ WHOLE: dict[str, Any] = {
     "augment": {"settings": {"max_upload_files": 112}},
     "automl": {"settings": {"tensorrt": "FP16"}},
     "translate": {"settings": {"threads": 113}},
-    "triton": {"autoscaling": {"minReplicas": 0}, "extraArgs": ["--log-info=true"]},
+    "triton": {"autoscaling": {"minReplicas": 0}, "extraArgs": ["--log-info=true"], "traces": {"url": "http://192.0.2.5:4318/v1/traces"}},
     "ray": {"head": {"faultTolerance": {"mode": "redis", "redisAddress": "redis:6379"}}},
     "postgresql": {"mode": "bundled"},
     "s3": {"mode": "bundled"},
@@ -34,6 +34,7 @@ WHOLE: dict[str, Any] = {
         "kubernetesApi": [{"cidr": "192.0.2.2/32", "port": 6443}],
         "downloads": [{"cidr": "192.0.2.3/32", "port": 443}],
         "issuer": [{"cidr": "192.0.2.4/32", "port": 8443}],
+        "collector": [{"cidr": "192.0.2.5/32", "port": 4318}],
     },
     "prePull": {"enabled": True},
     "monitoring": {
@@ -73,7 +74,8 @@ def whole() -> dict[str, Any]:
 def rendered(values: dict[str, Any], folder: Path) -> str:
     """Render a whole set of values; gives the text."""
     file = folder / "values.yaml"
-    file.write_text(json.dumps(values))
+    # With an end of line: helm takes JSON that fills its buffer of 8192 bytes to the last for nothing at all.
+    file.write_text(json.dumps(values) + "\n")
     done = helm("template", "oteo", str(CHART), f"--namespace={NAMESPACE}", f"--values={file}")
     assert done.returncode == 0, done.stderr
     return done.stdout

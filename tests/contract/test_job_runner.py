@@ -12,7 +12,8 @@ from toy_service import alive, wait_gone
 from waiting import patient, wait_for
 
 from oteo_core.errors import Unavailable
-from oteo_core.jobs import JobRunner, JobState, RayJobRunner
+from oteo_core.jobs import AUTO, JobRunner, JobState, RayJobRunner, Resources, Wanted
+from oteo_core.jobs.resources import place
 from oteo_local.ports import free_port
 
 
@@ -86,12 +87,37 @@ def test_stop_ends_the_process_and_its_children(runner: JobRunner, tmp_path: Pat
     runner.stop(operation, 1)
 
 
+def test_a_process_that_takes_a_cpu_runs_beside_tasks_of_its_own(runner: JobRunner) -> None:
+    """On a machine of two cores: one for the process, one for what it starts."""
+    assert max(node.cpus for node in runner.nodes()) >= 1
+    placing = place(Wanted(cpus=1.0), runner.nodes())
+    assert placing.resources == Resources(1.0)
+    operation = name()
+    code = (
+        "import os; from oteo_core.jobs import JobContext; "
+        "executor = JobContext.executor(None); print('answer', executor.submit(pow, 7, 2).result(60), os.environ['OMP_NUM_THREADS'])"
+    )
+    runner.submit(operation, 1, [sys.executable, "-c", f"if __name__ == '__main__': {code}"], placing.environment(), placing.resources)
+    assert ended(runner, operation) is JobState.SUCCEEDED, runner.logs(operation, 1)
+    assert "answer 49 1" in runner.logs(operation, 1)
+
+
+def test_a_job_that_no_node_could_ever_hold_as_asked_runs_with_what_there_is(runner: JobRunner) -> None:
+    most = max(node.gpus for node in runner.nodes())
+    placing = place(Wanted(cpus=1.0, gpus=most + 7), runner.nodes())
+    assert placing.note
+    operation = name()
+    runner.submit(operation, 1, [sys.executable, "-c", "print('here')"], placing.environment(), placing.resources)
+    assert ended(runner, operation) is JobState.SUCCEEDED
+    assert place(Wanted(cpus=1.0, gpus=AUTO), runner.nodes()).resources.gpus <= most
+
+
 def test_a_runner_that_is_away_is_unavailable(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("x")
     away = RayJobRunner(f"http://127.0.0.1:{free_port()}", token)
     begin = time.monotonic()
-    for call in (lambda: away.status("toy-a", 1), lambda: away.submit("toy-a", 1, ["true"], {}), lambda: away.stop("toy-a", 1)):
+    for call in (lambda: away.status("toy-a", 1), lambda: away.submit("toy-a", 1, ["true"], {}), lambda: away.stop("toy-a", 1), away.nodes):
         with pytest.raises(Unavailable) as caught:
             call()
         assert caught.value.reason == "JOB_RUNNER_UNAVAILABLE"

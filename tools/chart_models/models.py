@@ -40,6 +40,13 @@ class ModelCache(Values):
     size: Quantity
 
 
+class TritonTraces(Values):
+    """Triton's own part of traces."""
+
+    url: str = Field(pattern=r"^(https?://[^\s,]+)?$")
+    rate: int = Field(ge=0, le=1_000_000)
+
+
 class TritonValues(Placing):
     """The model server."""
 
@@ -52,6 +59,7 @@ class TritonValues(Placing):
     sharedMemory: Quantity
     readyTimeoutSeconds: int = Field(ge=10, le=7200)
     drainSeconds: int = Field(ge=0, le=3600)
+    traces: TritonTraces
     extraArgs: list[str]
 
 

@@ -20,7 +20,7 @@ MANAGED = frozenset(
         *("metrics_port", "token", "token_file", "allow_anonymous", "tls_cert", "tls_key", "tls_ca", "tls_client_ca", "tls_client_auth"),
         *("max_connection_age_seconds", "drain_seconds", "log_format", "log_level", "audit_folder", "audit_key_file", "audit_archive"),
         *("tokens_file", "oidc_ca", "certificates_listen", "certificates_ca", "callers_listen", "callers_cert", "callers_key"),
-        "deidentification_key_file",
+        *("ray_workers", "deidentification_key_file"),
     }
 )
 """Settings that the chart itself gives, from other values."""

@@ -79,5 +79,6 @@ class NetworkPolicies(Values):
     s3: list[Outside]
     redis: list[Outside]
     issuer: list[Outside]
+    collector: list[Outside]
     kubernetesApi: list[Outside]
     downloads: list[Outside]

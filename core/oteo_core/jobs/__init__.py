@@ -7,10 +7,12 @@ from oteo_core.jobs.entry import JobHandler, run_job
 from oteo_core.jobs.executor import Executor, InlineExecutor, ProcessExecutor, Task
 from oteo_core.jobs.process_runner import ProcessJobRunner
 from oteo_core.jobs.ray_runner import RayJobRunner
+from oteo_core.jobs.resources import AUTO, Placing, Resources, Wanted
 from oteo_core.jobs.runner import JobRunner, JobState
 from oteo_core.jobs.watch import JobStopped
 
 __all__ = [
+    "AUTO",
     "Executor",
     "InlineExecutor",
     "JobContext",
@@ -18,9 +20,12 @@ __all__ = [
     "JobRunner",
     "JobState",
     "JobStopped",
+    "Placing",
     "ProcessExecutor",
     "ProcessJobRunner",
     "RayJobRunner",
+    "Resources",
     "Task",
+    "Wanted",
     "run_job",
 ]

@@ -17,6 +17,7 @@ from oteo_core.artifacts import ArtifactStore, check_path, join
 from oteo_core.errors import AlreadyExists, DeadlineExceeded, NotFound
 from oteo_core.jobs import files
 from oteo_core.jobs.executor import Executor, InlineExecutor, ProcessExecutor
+from oteo_core.jobs.resources import Placing
 from oteo_core.jobs.watch import JobStopped, StopCause, Watch
 from oteo_core.settings import CoreSettings
 from oteo_protos.type.v1 import report_pb2
@@ -72,6 +73,8 @@ class JobContext(Generic[_Request, _Metadata]):
         """Who asked for the work."""
         self.create_time = datetime.fromtimestamp(attempt.create_time, UTC)
         """When the work was asked for."""
+        self.placing = Placing.from_environment(os.environ)
+        """What this process was submitted with; None where its method asks for nothing."""
         self.watch: Watch | None = None
         self._folder = files.folder(operation_id)
         self._lock = threading.RLock()

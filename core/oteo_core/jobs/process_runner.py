@@ -10,7 +10,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from oteo_core.jobs.runner import JobRunner, JobState
+from oteo_core.jobs.resources import Resources
+from oteo_core.jobs.runner import NOTHING, JobRunner, JobState
+from oteo_core.jobs.threads import thread_environment
 
 _GRACE = 3.0
 
@@ -33,8 +35,11 @@ class ProcessJobRunner(JobRunner):
         self._processes: dict[tuple[str, int], subprocess.Popen[bytes]] = {}
         self._stopped: set[tuple[str, int]] = set()
 
-    def submit(self, operation_id: str, attempt: int, entrypoint: Sequence[str], env: Mapping[str, str]) -> None:
-        """Start the process in a session of its own."""
+    def submit(
+        self, operation_id: str, attempt: int, entrypoint: Sequence[str], env: Mapping[str, str], resources: Resources = NOTHING
+    ) -> None:
+        """Start the process in a session of its own, its libraries held to the CPUs that it takes; it waits for none."""
+        held = thread_environment(resources.cpus) if resources.cpus else {}
         with self._lock:
             if (operation_id, attempt) in self._processes:
                 return
@@ -42,12 +47,16 @@ class ProcessJobRunner(JobRunner):
             with self._log(operation_id, attempt).open("ab") as log:
                 self._processes[operation_id, attempt] = subprocess.Popen(
                     list(entrypoint),
-                    env={**os.environ, "OTEO_EXECUTOR": self._executor, **env},
+                    env={**os.environ, "OTEO_EXECUTOR": self._executor, **held, **env},
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                 )
+
+    def nodes(self) -> Sequence[Resources]:
+        """Give this machine's CPUs; GPUs are Ray's to share out."""
+        return [Resources(float(os.cpu_count() or 1))]
 
     def status(self, operation_id: str, attempt: int) -> JobState:
         """Look at the process."""

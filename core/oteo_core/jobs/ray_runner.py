@@ -11,18 +11,21 @@ from typing import Any, TypeVar
 import structlog
 
 from oteo_core.errors import Unavailable
-from oteo_core.jobs.runner import JobRunner, JobState
+from oteo_core.jobs.resources import Resources
+from oteo_core.jobs.runner import NOTHING, JobRunner, JobState
 
 _T = TypeVar("_T")
 _TIMEOUT = 10.0
+_MOST_NODES = 10_000
 _LOG = structlog.get_logger(__name__)
 
 
 class RayJobRunner(JobRunner):
     """One Ray job per attempt, with ``{operation id}-{attempt}`` as its submission id.
 
-    The driver takes no CPU of Ray's: what takes some are the tasks that it starts. The connection is made with the first call
-    and again after a failure, so a head that is down or comes back under way is no matter.
+    A driver that takes nothing runs on the head, whatever CPUs that has: what takes some are the tasks that it starts. One that
+    takes something is placed as a task is, on a node that has it free. The connection is made with the first call and again after
+    a failure, so a head that is down or comes back under way is no matter.
 
     Parameters
     ----------
@@ -30,15 +33,20 @@ class RayJobRunner(JobRunner):
         URL of Ray's dashboard.
     token_path
         File of Ray's token; None for a head without one.
+    workers
+        ``(CPUs, GPUs)`` of each kind of worker that can come beside the nodes that are there: an autoscaler's groups.
     """
 
-    def __init__(self, address: str, token_path: Path | None = None) -> None:
+    def __init__(self, address: str, token_path: Path | None = None, workers: Sequence[tuple[float, int]] = ()) -> None:
         self._address = address
         self._token_path = token_path
+        self._workers = [Resources(float(cpus), int(gpus)) for cpus, gpus in workers]
         self._lock = threading.Lock()
         self._client: Any = None
 
-    def submit(self, operation_id: str, attempt: int, entrypoint: Sequence[str], env: Mapping[str, str]) -> None:
+    def submit(
+        self, operation_id: str, attempt: int, entrypoint: Sequence[str], env: Mapping[str, str], resources: Resources = NOTHING
+    ) -> None:
         """Submit the job; a second time is no error."""
         name = _submission_id(operation_id, attempt)
         variables = dict(env)
@@ -54,7 +62,8 @@ class RayJobRunner(JobRunner):
                     submission_id=name,
                     runtime_env={"env_vars": variables},
                     metadata={"oteo_operation": operation_id, "oteo_attempt": str(attempt)},
-                    entrypoint_num_cpus=0,
+                    entrypoint_num_cpus=resources.cpus,
+                    entrypoint_num_gpus=resources.gpus,
                 )
             except RuntimeError:
                 # Refused; the usual cause is that it was there already.
@@ -62,6 +71,10 @@ class RayJobRunner(JobRunner):
                     raise
 
         self._call(submit)
+
+    def nodes(self) -> Sequence[Resources]:
+        """Ask Ray for its nodes; the kinds of workers that can come are added."""
+        return [*self._call(_ask_nodes), *self._workers]
 
     def status(self, operation_id: str, attempt: int) -> JobState:
         """Ask Ray."""
@@ -119,6 +132,16 @@ class RayJobRunner(JobRunner):
 
 def _submission_id(operation_id: str, attempt: int) -> str:
     return f"{operation_id}-{attempt}"
+
+
+def _ask_nodes(client: Any) -> list[Resources]:
+    # Ray's state API, asked with the jobs' client: that one has the token and the time limit.
+    answer = client._do_request("GET", f"/api/v0/nodes?limit={_MOST_NODES}")
+    if answer.status_code != 200:
+        client._raise_error(answer)
+    rows = answer.json()["data"]["result"]["result"]
+    totals = [row["resources_total"] for row in rows if row["state"] == "ALIVE"]
+    return [Resources(float(total.get("CPU", 0.0)), int(total.get("GPU", 0.0))) for total in totals]
 
 
 def _client_class() -> Any:

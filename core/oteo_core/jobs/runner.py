@@ -6,6 +6,11 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
+from oteo_core.jobs.resources import Resources
+
+NOTHING = Resources()
+"""What a job takes that only waits for its tasks."""
+
 
 class JobState(enum.Enum):
     """How a job fares, as far as the runner knows."""
@@ -36,7 +41,9 @@ class JobRunner(ABC):
     """
 
     @abstractmethod
-    def submit(self, operation_id: str, attempt: int, entrypoint: Sequence[str], env: Mapping[str, str]) -> None:
+    def submit(
+        self, operation_id: str, attempt: int, entrypoint: Sequence[str], env: Mapping[str, str], resources: Resources = NOTHING
+    ) -> None:
         """Start an attempt's process; nothing happens where this attempt was submitted before.
 
         Parameters
@@ -47,7 +54,13 @@ class JobRunner(ABC):
             The command and its arguments.
         env
             Added to the environment that jobs have there.
+        resources
+            What the process itself takes of one node; it waits until so much is free, and for ever where no node has it (`place`).
         """
+
+    @abstractmethod
+    def nodes(self) -> Sequence[Resources]:
+        """Give what each node has for jobs in all, whether it is free or not, those among them that come when they are wanted."""
 
     @abstractmethod
     def status(self, operation_id: str, attempt: int) -> JobState:

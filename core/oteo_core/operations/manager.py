@@ -8,7 +8,7 @@ import secrets
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ from oteo_core import tracing
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.errors import Cancelled, FailedPrecondition, NotFound, OteoError
 from oteo_core.jobs import files
+from oteo_core.jobs.resources import Wanted
 from oteo_core.jobs.runner import JobRunner
 from oteo_core.operations.ids import new_operation_id, operation_id, operation_name
 from oteo_core.operations.model import OperationRow, State, pack
@@ -56,6 +57,8 @@ class OperationManager:
         What starts jobs; None for a service whose operations are all external.
     job_module
         Module that is the jobs' entry point; ``oteo_{service}.job`` without it.
+    wanted
+        By method, what its jobs' own processes take of a node; nothing where it is not named.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class OperationManager:
         runner: JobRunner | None = None,
         *,
         job_module: str | None = None,
+        wanted: Mapping[str, Wanted] | None = None,
     ) -> None:
         self.service = service
         self.store = store
@@ -79,7 +83,9 @@ class OperationManager:
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="operations")
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
-        self.reconciler = Reconciler(settings, service, store, artifacts, runner, self.owner, job_module or f"oteo_{service}.job")
+        self.reconciler = Reconciler(
+            settings, service, store, artifacts, runner, self.owner, job_module or f"oteo_{service}.job", wanted or {}
+        )
 
     # Starting.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -17,12 +17,14 @@ from oteo_core.artifacts import ArtifactStore
 from oteo_core.errors import Cancelled, DeadlineExceeded, FailedPrecondition, Internal, NotFound, OteoError, ResourceExhausted, Unavailable
 from oteo_core.jobs import files
 from oteo_core.jobs.environment import job_environment
-from oteo_core.jobs.runner import JobRunner, JobState
+from oteo_core.jobs.resources import Placing, Wanted, place
+from oteo_core.jobs.runner import NOTHING, JobRunner, JobState
 from oteo_core.operations.cleanup import clean_up
 from oteo_core.operations.model import DONE, OperationRow, State, unpack
 from oteo_core.operations.store import OperationStore
 from oteo_core.settings import CoreSettings
 from oteo_core.telemetry import SILENT, UNFINISHED
+from oteo_protos.type.v1 import report_pb2
 
 _LOG = structlog.get_logger(__name__)
 
@@ -60,6 +62,8 @@ class Reconciler:
         Whose leases it acts under.
     job_module
         Entry point of jobs.
+    wanted
+        As for `OperationManager`.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class Reconciler:
         runner: JobRunner | None,
         owner: str,
         job_module: str,
+        wanted: Mapping[str, Wanted] | None = None,
     ) -> None:
         self._settings = settings
         self._service = service
@@ -79,6 +84,7 @@ class Reconciler:
         self._runner = runner
         self._owner = owner
         self._job_module = job_module
+        self._wanted = wanted or {}
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._signs: dict[str, _Sign] = {}
         self._not_before: dict[str, float] = {}
@@ -180,6 +186,8 @@ class Reconciler:
         runner = self._need_runner()
         if time.monotonic() < self._not_before.get(row.id, 0.0):
             return
+        # Asked anew for each attempt: nodes come and go.
+        placing = place(self._wanted[row.method], runner.nodes()) if row.method in self._wanted else None
         if row.attempt == 0:
             first = self._store.change(row.id, owner=self._owner, attempt=1)
             if first is None:
@@ -189,7 +197,7 @@ class Reconciler:
         # The same bytes each time, so that it does not matter how often, nor where it was interrupted.
         self._artifacts.write_bytes(f"{folder}/{files.REQUEST}", row.request)
         if self.read_progress(row) is None:
-            self._artifacts.write_bytes(f"{folder}/{files.PROGRESS}", row.metadata)
+            self._artifacts.write_bytes(f"{folder}/{files.PROGRESS}", _waiting(row.metadata, placing))
         attempt = files.Attempt(
             number=row.attempt,
             limit=self._settings.job_attempts,
@@ -201,7 +209,10 @@ class Reconciler:
         )
         self._artifacts.write_bytes(f"{folder}/{files.ATTEMPT}", attempt.to_json())
         command = [self._settings.job_python, "-m", self._job_module, row.id, str(row.attempt)]
-        runner.submit(row.id, row.attempt, command, {**job_environment(self._settings), **tracing.job_variables(row.traceparent)})
+        variables = {**job_environment(self._settings), **tracing.job_variables(row.traceparent)}
+        if placing is not None:
+            variables |= placing.environment()
+        runner.submit(row.id, row.attempt, command, variables, placing.resources if placing is not None else NOTHING)
         if self._store.change(row.id, owner=self._owner, submitted=True) is not None:
             _LOG.info("job submitted", operation=row.id, attempt=row.attempt)
 
@@ -317,3 +328,15 @@ class Reconciler:
         if self._runner is None:
             raise RuntimeError(f"{self._service} has an operation with a job, and no job runner")
         return self._runner
+
+
+def _waiting(metadata: bytes, placing: Placing | None) -> bytes:
+    """Add to an operation's first metadata (`google.protobuf.Any`, serialised) what its job waits for."""
+    packed = any_pb2.Any.FromString(metadata)
+    message = unpack(packed)
+    if placing is None or message is None or placing.resources == NOTHING:
+        return metadata
+    progress: report_pb2.Progress = getattr(message, "progress")  # noqa: B009 (field 1 of every metadata message)
+    progress.message = f"waits for a node with {placing.resources} free"
+    packed.Pack(message)
+    return packed.SerializeToString()

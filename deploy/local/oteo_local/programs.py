@@ -102,6 +102,7 @@ def ray_program(settings: LocalSettings, layout: Layout, ports: Mapping[str, int
     environment = {
         "RAY_ROTATION_MAX_BYTES": str(settings.log_bytes),
         "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "240",  # 60 are too few where a training has the cores
+        "RAY_JOB_START_TIMEOUT_SECONDS": "86400",  # a training waits for its turn; after a quarter of an hour Ray would call it failed
         "RAY_ROTATION_BACKUP_COUNT": str(settings.log_backups),
         "OTEO_LAUNCH_PRUNE": str(layout.ray),
     }

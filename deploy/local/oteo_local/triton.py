@@ -51,6 +51,8 @@ class TritonServer:
         Threads of a model instance whose configuration names none; 0 is one a core.
     verbose : int
         Triton's verbose log level.
+    arguments : tuple of str
+        More arguments of tritonserver.
     environment : TritonEnvironment
         Where the programs are.
     """
@@ -63,6 +65,7 @@ class TritonServer:
     load: tuple[str, ...] = ()
     threads: int = 0
     verbose: int = 0
+    arguments: tuple[str, ...] = ()
     environment: TritonEnvironment = field(default_factory=lambda: TritonEnvironment(default_prefix()))
 
     @property
@@ -95,7 +98,7 @@ class TritonServer:
             command += [f"--http-address={self.host}", f"--http-port={self.http_port}"]
         if self.metrics_port:
             command += [f"--metrics-address={self.host}", f"--metrics-port={self.metrics_port}"]
-        return command + [f"--load-model={name}" for name in self.load]
+        return [*command, *(f"--load-model={name}" for name in self.load), *self.arguments]
 
     def process_environment(self) -> dict[str, str]:
         """Give the variables that tritonserver and its stubs need beside the present ones."""
@@ -233,6 +236,7 @@ def start(
     metrics_port: int = 0,
     load: tuple[str, ...] = (),
     threads: int = 1,
+    arguments: tuple[str, ...] = (),
     timeout: float = 30.0,
     environment: TritonEnvironment | None = None,
 ) -> Iterator[RunningTriton]:
@@ -248,6 +252,8 @@ def start(
         Models to load at the start.
     threads : int
         Threads of a model instance whose configuration names none.
+    arguments : tuple of str
+        More arguments of tritonserver.
     timeout : float
         Seconds to wait until it is ready.
     environment : TritonEnvironment, optional
@@ -269,6 +275,7 @@ def start(
             metrics_port=metrics_port,
             load=load,
             threads=threads,
+            arguments=arguments,
             environment=environment or TritonEnvironment(default_prefix()),
         )
         server.prepare()
