@@ -339,6 +339,7 @@ class AutoML(automl_pb2_grpc.AutoMLServiceServicer):
 
     def ListTrials(self, request, context):
         trial = automl_pb2.Trial(name="models/cells/trials/1", candidate="resnet18", state=automl_pb2.Trial.STATE_FINISHED, objective=0.31)
+        trial.metrics.add(name="log_loss", value=0.31, lower=0.22, upper=0.45, confidence_level=0.95)
         return automl_pb2.ListTrialsResponse(trials=[trial])
 
 
@@ -446,6 +447,7 @@ class Feedback(feedback_pb2_grpc.FeedbackServiceServicer):
         made = feedback_pb2.Correction(name=name, model=request.answer.model, annotations=request.annotations, agreement=float(right))
         if request.consent:
             made.sample = "datasets/cells-corrections/samples/abc"
+            made.findings.add(code="BURNED_IN_TEXT_SUSPECTED", message="look whether it names the patient", sample=made.sample)
         self.corrections.insert(0, made)
         return made
 
@@ -549,7 +551,10 @@ def make_translator(name: str) -> translate_pb2.Translator:
     )
     better = made.evidence.add(method="fda", accepted=True, reason="better")
     better.gain.name, better.gain.value, better.gain.lower, better.gain.upper = "iou_gain", 0.11, 0.05, 0.17
-    made.evidence.add(method="nothing", reason="what has to be beaten").score.value = 0.5
+    better.distances.add(name="kid", value=0.01234, lower=-0.0021, upper=0.0278, sample_count=64)
+    nothing = made.evidence.add(method="nothing", reason="what has to be beaten")
+    nothing.score.value = 0.5
+    nothing.distances.add(name="kid", value=1.875, lower=1.52, upper=2.25, sample_count=64)
     return made
 
 
@@ -566,6 +571,7 @@ class Translate(translate_pb2_grpc.TranslateServiceServicer):
         metadata = translate_pb2.TrainTranslatorMetadata(translator=f"translators/{request.translator_id or 'north'}")
         made = make_translator(metadata.translator)
         metadata.evidence.extend(made.evidence)
+        metadata.preview.content, metadata.preview.media_type = b"a picture", "image/png"
         return self.world.start(request, metadata, translate_pb2.TrainTranslatorResponse(translator=made))
 
     def TranslateDataset(self, request, context):
@@ -589,7 +595,11 @@ class Translate(translate_pb2_grpc.TranslateServiceServicer):
     def GetTranslator(self, request, context):
         if request.name.endswith("/none"):
             raise NotFound(f"there is no {request.name}", reason="TRANSLATOR_NOT_FOUND", field="name")
-        return make_translator(request.name)
+        made = make_translator(request.name)
+        sheet = self.world.folder / f"{request.name}.png"
+        if sheet.is_file():
+            made.contact_sheet_uri = sheet.as_uri()
+        return made
 
     def ListTranslators(self, request, context):
         return translate_pb2.ListTranslatorsResponse(translators=[make_translator("translators/north")])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import builtins
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import grpc
 from google.protobuf import empty_pb2
@@ -33,6 +34,8 @@ class Translators:
         name: str = "",
         translator_id: str = "",
         methods: Iterable[str] = (),
+        parameters: Mapping[str, Mapping[str, Any]] | None = None,
+        encoder_uri: str = "",
         label_free: bool = False,
         seed: int = 0,
         request_id: str | None = None,
@@ -51,6 +54,11 @@ class Translators:
             For people; the translator's id, empty: made from the datasets' names.
         methods
             To try, by name; none: all, from cheap to dear.
+        parameters
+            Of methods, by name, such as ``{"fastcut": {"steps": 500}}``: a method is tried with these in the place of its usual settings.
+        encoder_uri
+            Where pretrained weights of VGG-16 or VGG-19 lie, as the service sees it, for style transfer; empty: the service's setting, or the model's own
+            network.
         label_free
             True: annotations of the shifted dataset are not looked at.
         seed
@@ -65,10 +73,13 @@ class Translators:
             shifted_dataset=resource("datasets", shifted),
             model=resource("models", model),
             methods=list(methods),
+            encoder_uri=encoder_uri,
             label_free=label_free,
             seed=seed,
             request_id=request_id or str(uuid.uuid4()),
         )
+        for method, given in (parameters or {}).items():
+            request.parameters[method].update(given)
         request.budget.FromNanoseconds(int(budget * 1e9))
         operation = call(self._stub.TrainTranslator, request, timeout=120)
         return OperationHandle(self._channel, operation, translate_pb2.TrainTranslatorResponse)

@@ -11,6 +11,7 @@ from torch import nn
 from oteo_core.errors import FailedPrecondition, InvalidArgument
 from oteo_translate.measures.encoders import Encoder, inception
 from oteo_translate.measures.fid import fid, frechet_distance, kid
+from oteo_translate.measures.home import HomeMeasures, distances_of
 
 
 def draws(seed, count, size, shift=0.0, scale=1.0):
@@ -127,3 +128,44 @@ def test_weights_that_are_not_there_are_refused(tmp_path):
         with pytest.raises(FailedPrecondition) as caught:
             inception(tmp_path / name)
         assert caught.value.reason == "BAD_WEIGHTS"
+
+
+def test_a_set_like_home_is_near_it_and_another_is_not_whatever_the_units():
+    """As the ladder tells it: the same figures if a network's features are a thousand times as large."""
+    home, like, far = draws(1, 80, 6, 1.0), draws(2, 40, 6, 1.0), draws(3, 40, 6, 1.8)
+    found = [HomeMeasures(unit * home, seed=5).of(unit * rows) for rows in (like, far) for unit in (1.0, 1000.0)]
+    near, same_near, away, same_away = found
+    assert near["kid_lower"] < 0.05 * away["kid"]
+    assert near["kid_upper"] < away["kid_lower"]
+    assert near["fid_upper"] < away["fid_lower"]
+    assert near == pytest.approx(same_near)
+    assert away == pytest.approx(same_away)
+    metrics = {one.name: one for one in distances_of(away)}
+    assert list(metrics) == ["kid", "fid"]
+    assert metrics["kid"].lower < metrics["kid"].value < metrics["kid"].upper
+    assert (metrics["kid"].confidence_level, metrics["kid"].sample_count) == (0.95, 40)
+
+
+def test_fid_is_left_out_where_images_are_fewer_than_dimensions_and_kid_is_not():
+    found = HomeMeasures(draws(1, 80, 40)).of(draws(2, 40, 40))
+    assert [one.name for one in distances_of(found)] == ["kid"]
+    assert (found["embedded_images"], found["embedded_home_images"], found["embedding_dimensions"]) == (40, 80, 40)
+    assert "fid" in HomeMeasures(draws(1, 80, 40)).of(draws(2, 41, 40))
+
+
+def test_one_patient_gives_a_distance_without_an_interval():
+    found = HomeMeasures(draws(1, 30, 4), [f"p{row % 6}" for row in range(30)]).of(draws(2, 20, 4), np.zeros(20, int).tolist())
+    (metric, _) = distances_of(found)
+    assert metric.lower is None
+    assert metric.confidence_level == 0.0
+
+
+@pytest.mark.parametrize("rows", [np.full((9, 4), np.nan), np.zeros((1, 4)), np.zeros((0, 4))])
+def test_embeddings_that_say_nothing_cost_no_verdict(rows):
+    assert HomeMeasures(draws(1, 30, 4)).of(rows) == {}
+    assert distances_of({}) == []
+
+
+def test_a_network_that_answers_the_same_to_all_is_measured_all_the_same():
+    found = HomeMeasures(np.zeros((9, 4))).of(np.zeros((9, 4)))
+    assert found["kid"] == pytest.approx(0.0)

@@ -193,6 +193,20 @@ def test_it_says_what_it_is(name):
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
+def test_its_parameters_are_known_and_checked_without_images(name):
+    method = METHODS[name]
+    usual = method.settings({})
+    assert usual, "what a user can set"
+    for given in (*method.grid(), FEW.get(name, {})):
+        assert set(given) <= set(usual)
+        assert method.settings(given) == {**usual, **given}
+    with pytest.raises(InvalidArgument) as caught:
+        method.settings({"no_such_thing": 1})
+    assert (caught.value.reason, caught.value.field) == ("BAD_PARAMETER", f"parameters.{name}.no_such_thing")
+    assert all(one in caught.value.message for one in usual)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
 def test_a_stopped_job_ends_its_fit(name):
     class Stopped(Exception):
         pass

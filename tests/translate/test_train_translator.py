@@ -118,10 +118,13 @@ def test_what_makes_the_model_right_again_is_accepted_and_published_with_its_evi
     nothing = next(one for one in lighter.evidence if one.method == "nothing")
     assert not nothing.accepted
     assert nothing.score.value < 0.3 < best.score.value
+    before, after = (next(each for each in one.distances if each.name == "kid") for one in (nothing, best))
+    assert after.upper < before.lower, "and nearer to home in what the model sees"
     package = read_translator(store, "lighter")
     assert {TRANSLATION, "evidence.json", "report.html", "sheet.png", "translator.onnx", "triton/translator_lighter/1/model.onnx"} <= set(
         package.files
     )
+    assert package.details["runs_on"].startswith("runs on ")
     # What the gateway tells the shifted source by, and a third one from it.
     policy = package.input
     dark, other = (np.asarray(prepare(squares(1, 900, gain)[0][0], policy, 8)) for gain in (0.45, 1.0))
@@ -130,6 +133,7 @@ def test_what_makes_the_model_right_again_is_accepted_and_published_with_its_evi
     page = store.read_bytes("translators/lighter/report.html").decode()
     assert "recommended" in page
     assert "data:image/png" in page
+    assert "KID to home" in page
     sheet = decode(store.read_bytes("translators/lighter/sheet.png")).pixels
     assert sheet.shape[1] > 5 * 200
     assert urlsplit(lighter.report_uri).path.endswith("report.html")
@@ -165,6 +169,23 @@ def test_images_are_translated_as_they_come_and_a_bad_one_ends_nothing(world, li
     assert [one.key for one in answers] == ["0", "1", "2", "3"]
     assert answers[1].error.code == code_pb2.INVALID_ARGUMENT
     assert decode(answers[2].image.content).pixels.max() > 128
+
+
+def test_a_training_shows_pictures_as_it_goes_and_its_losses_on_the_page(world):
+    channel, store = world
+    request = request_of("dark", translator_id="trained")
+    request.methods[:] = ["fastcut"]
+    tiny = {"crop": 16, "width": 6, "blocks": 1, "critic_width": 6, "patches": 16, "vector": 16, "inspect": 4, "steps": 12}
+    request.parameters["fastcut"].update(tiny)
+    done = finished(channel, translate_pb2_grpc.TranslateServiceStub(channel).TrainTranslator(request, timeout=patient(10)))
+    metadata = pb.TrainTranslatorMetadata()
+    assert done.WhichOneof("result") == "response", done.error
+    assert done.metadata.Unpack(metadata)
+    shown = decode(metadata.preview.content).pixels
+    assert shown.shape[0] == 3 * read_translator(store, "trained").input.height, "what came, its translation, home's look, a row each"
+    page = store.read_bytes("translators/trained/report.html").decode()
+    assert "How the trainings went" in page
+    assert 'alt="Losses of fastcut' in page
 
 
 def test_where_nothing_has_changed_nothing_is_recommended(world):
@@ -205,6 +226,52 @@ def test_what_cannot_be_tried_is_refused_at_once(world, changes, reason):
     with pytest.raises(grpc.RpcError) as refused:
         translate_pb2_grpc.TranslateServiceStub(channel).TrainTranslator(request, timeout=patient(10))
     assert reason_of(refused.value) == reason
+
+
+@pytest.mark.parametrize(
+    ("given", "reason", "field", "words"),
+    [
+        ({"fda": {"betta": 0.1}}, "BAD_PARAMETER", "parameters.fda.betta", ["beta (0 to 0.5)"]),
+        ({"fda": {"beta": 0.6}}, "BAD_PARAMETER", "parameters.fda.beta", ["a number of 0 to 0.5"]),
+        ({"fda": {"beta": None}}, "BAD_PARAMETER", "parameters.fda.beta", ["a number"]),
+        ({"reinhard": {"space": "rgb"}}, "BAD_PARAMETER", "parameters.reinhard.space", ["lalphabeta", "cielab"]),
+        ({"fastcut": {"steps": 1.5}}, "BAD_PARAMETER", "parameters.fastcut.steps", ["a whole number of 0 to 400000"]),
+        ({"fastcut": {"processes": 1000}}, "BAD_PARAMETER", "parameters.fastcut.processes", ["0 to 16"]),
+        ({"fastcut": {"side": 64}}, "BAD_PARAMETER", "parameters.fastcut.side", ["steps (0 to 400000)", "crop", "task", "precision"]),
+        ({"cut": {"residual": "yes"}}, "BAD_PARAMETER", "parameters.cut.residual", ["true or false"]),
+        ({"tent": {"episodes": -1}}, "BAD_PARAMETER", "parameters.tent.episodes", ["a whole number of 0 to 1000"]),
+        ({"bbse": {"prior": 1}}, "BAD_PARAMETER", "parameters.bbse.prior", ["it has none"]),
+        ({"magic": {}}, "UNKNOWN_METHOD", "parameters.magic", ["fastcut", "adabn"]),
+        ({"moments": {"scope": "image"}}, "METHOD_NOT_ASKED", "parameters.moments", ["reinhard"]),
+    ],
+)
+def test_parameters_that_a_method_does_not_take_are_refused_at_once_and_named(world, given, reason, field, words):
+    channel, _ = world
+    request = request_of("dark")
+    request.methods[:] = ["fda", "reinhard", "fastcut", "cut", "tent", "bbse"]
+    for name, parameters in given.items():
+        request.parameters[name].update(parameters)
+    with pytest.raises(grpc.RpcError) as refused:
+        translate_pb2_grpc.TranslateServiceStub(channel).TrainTranslator(request, timeout=patient(10))
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert (reason_of(refused.value), field_of(refused.value)) == (reason, field)
+    assert all(word in refused.value.details() for word in words), refused.value.details()
+
+
+def test_an_encoder_that_is_not_there_or_for_nothing_is_refused_at_once(world, tmp_path):
+    channel, _ = world
+    for methods, uri, reason in (
+        (["gatys"], str(tmp_path), "NO_ENCODER_WEIGHTS"),
+        ([], str(tmp_path / "none" / "vgg16.pth"), "NO_ENCODER_WEIGHTS"),
+        (["gatys"], "nowhere://weights/vgg16.pth", "UNKNOWN_SCHEME"),
+        (["moments"], str(tmp_path), "METHOD_NOT_ASKED"),
+    ):
+        request = request_of("dark", encoder_uri=uri)
+        request.methods[:] = methods
+        with pytest.raises(grpc.RpcError) as refused:
+            translate_pb2_grpc.TranslateServiceStub(channel).TrainTranslator(request, timeout=patient(10))
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert (reason_of(refused.value), field_of(refused.value)) == (reason, "encoder_uri")
 
 
 def broken(count: int) -> list[np.ndarray]:
@@ -280,3 +347,9 @@ def reason_of(error: grpc.RpcError) -> str:
     info = error_details_pb2.ErrorInfo()
     assert any(detail.Unpack(info) for detail in rpc_status.from_call(error).details)
     return info.reason
+
+
+def field_of(error: grpc.RpcError) -> str:
+    bad = error_details_pb2.BadRequest()
+    assert any(detail.Unpack(bad) for detail in rpc_status.from_call(error).details)
+    return bad.field_violations[0].field

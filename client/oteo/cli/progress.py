@@ -214,7 +214,14 @@ class ProgressView:
         self._session.note(f"{row.label}: {state} {progress.fraction:.0%} {' · '.join(word for word in words if word)}".rstrip())
 
 
-def follow(session: Session, handle: OperationHandle[T], label: str = "", timeout: float | None = None, again: str = "") -> T:
+def follow(
+    session: Session,
+    handle: OperationHandle[T],
+    label: str = "",
+    timeout: float | None = None,
+    again: str = "",
+    also: Callable[[OperationHandle[T]], None] | None = None,
+) -> T:
     """Wait for an operation with its progress on the screen, and give its result.
 
     Parameters
@@ -229,6 +236,8 @@ def follow(session: Session, handle: OperationHandle[T], label: str = "", timeou
         Seconds to wait; None: as long as it takes.
     again
         The command that takes it up again; empty: ``oteo operations wait``.
+    also
+        Shown the operation too, as often as the screen is; None: nobody.
 
     Raises
     ------
@@ -239,7 +248,13 @@ def follow(session: Session, handle: OperationHandle[T], label: str = "", timeou
     """
     try:
         with ProgressView(session, label) as view:
-            return handle.wait(timeout, on_progress=view)
+
+            def seen(now: OperationHandle[T]) -> None:
+                view(now)
+                if also is not None:
+                    also(now)
+
+            return handle.wait(timeout, on_progress=seen)
     except KeyboardInterrupt:
         session.note(f"\n{handle.name} goes on.")
         session.note(f"  take it up again:  {again or f'oteo operations wait {handle.name}'}")
@@ -247,9 +262,17 @@ def follow(session: Session, handle: OperationHandle[T], label: str = "", timeou
         raise
 
 
-def finish(session: Session, handle: OperationHandle[T], label: str, wait: bool, timeout: float | None, show: Callable[[T], None]) -> None:
-    """Wait for an operation and show its result, or, where nobody is to wait, tell its name."""
+def finish(
+    session: Session,
+    handle: OperationHandle[T],
+    label: str,
+    wait: bool,
+    timeout: float | None,
+    show: Callable[[T], None],
+    also: Callable[[OperationHandle[T]], None] | None = None,
+) -> None:
+    """Wait for an operation (``also`` as in `follow`) and show its result, or, where nobody is to wait, tell its name."""
     if wait:
-        show(follow(session, handle, label, timeout))
+        show(follow(session, handle, label, timeout, also=also))
     else:
         session.show(handle.operation, f"{handle.name} has begun; `oteo operations wait {handle.name}` waits for it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,7 @@ from rich.text import Text
 
 from oteo.cli import codes, show
 from oteo.cli.options import AllowMissing, Budget, Limit, RequestId, Timeout, Wait
+from oteo.cli.pictures import Preview, save_sheet
 from oteo.cli.progress import finish
 from oteo.cli.session import Session, command, table
 from oteo.cli.words import enum_word, local_path, metric_text, moment, short
@@ -27,6 +29,8 @@ app = typer.Typer(
 Name = Annotated[str, typer.Argument(help="The translator.")]
 AllowRejected = Annotated[bool, typer.Option("--allow-rejected", help="Also use a translator that its own judgement has rejected.")]
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm")
+_DISTANCES = ("kid", "fid")
+"""Of images to home in what the frozen model sees, in the table's order."""
 
 
 @command(app, "train")
@@ -38,13 +42,32 @@ def train(
     budget: Budget,
     name: Annotated[str, typer.Option("--name", help="The translator's id; default: made from the datasets'.")] = "",
     method: Annotated[list[str] | None, typer.Option("--method", help="Try only this; again for more.")] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="METHOD.PARAMETER=VALUE, such as fastcut.steps=500: try the method with this alone; again for more."),
+    ] = None,
+    encoder: Annotated[
+        str, typer.Option("--encoder", help="Folder or URI of pretrained VGG weights for style transfer; default: the service's setting.")
+    ] = "",
     label_free: Annotated[bool, typer.Option("--label-free", help="Do not look at annotations of the shifted dataset.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of every draw.")] = 0,
+    preview: Annotated[
+        Path | None,
+        typer.Option(
+            "--preview",
+            dir_okay=False,
+            help="Keep the newest sample picture of a way that is being trained in this file (PNG) while waiting.",
+        ),
+    ] = None,
     request_id: RequestId = "",
     wait: Wait = True,
     timeout: Timeout = None,
 ) -> None:
     """Find what undoes a shift, from cheap to dear, and prove on the frozen model that it helps; or say that nothing does."""
+    if preview is not None and not wait:
+        raise typer.BadParameter("pictures are kept while the command waits: leave out --no-wait", param_hint="--preview")
+    # Before the training is begun: a file that cannot be written is told at once.
+    pictures = Preview(session, preview) if preview is not None else None
     handle = session.client.translators.train(
         home,
         shifted,
@@ -53,6 +76,8 @@ def train(
         name=name,
         translator_id=slug(name) if name else "",
         methods=method or (),
+        parameters=read_parameters(parameter),
+        encoder_uri=encoder,
         label_free=label_free,
         seed=seed,
         request_id=request_id or None,
@@ -61,7 +86,33 @@ def train(
     def done(response: translate_pb2.TrainTranslatorResponse) -> None:
         session.show(response, facts(response.translator), evidence_table(response.translator))
 
-    finish(session, handle, "translate", wait, timeout, done)
+    finish(session, handle, "translate", wait, timeout, done, also=pictures)
+
+
+def read_parameters(given: list[str] | None) -> dict[str, dict[str, bool | float | str]]:
+    """Read ``METHOD.PARAMETER=VALUE`` by method: numbers, true and false, else words.
+
+    Raises
+    ------
+    OteoApiError
+        BAD_PARAMETER for what is no such setting.
+    """
+    found: dict[str, dict[str, bool | float | str]] = {}
+    for text in given or ():
+        place, _, word = text.partition("=")
+        method, _, name = place.strip().partition(".")
+        if not (method and name and word):
+            raise OteoApiError("INVALID_ARGUMENT", f"--set {text}: give METHOD.PARAMETER=VALUE", reason="BAD_PARAMETER", field="parameters")
+        found.setdefault(method, {})[name] = _value(word.strip())
+    return found
+
+
+def _value(word: str) -> bool | float | str:
+    try:
+        value = json.loads(word)
+    except ValueError:
+        return word
+    return value if isinstance(value, bool | int | float | str) else word
 
 
 @command(app, "apply")
@@ -136,9 +187,24 @@ def _apply_to_files(session: Session, name: str, files: list[Path], output: Path
 
 
 @command(app, "compare")
-def compare(session: Session, names: Annotated[list[str], typer.Argument(help="One translator or more.")], limit: Limit = None) -> None:
+def compare(
+    session: Session,
+    names: Annotated[list[str], typer.Argument(help="One translator or more.")],
+    sheet: Annotated[
+        Path | None,
+        typer.Option(
+            "--sheet",
+            help="Write the sheet of shifted images, their translations, home's look and the model's answers before and after: a PNG file for one "
+            "translator, a folder for several.",
+        ),
+    ] = None,
+    limit: Limit = None,
+) -> None:
     """Show all that was tried, best first, and where to look: the sheet of images before and after, with the model's answers."""
     found = session.client.translators.compare(names)
+    if sheet is not None:
+        for one in found:
+            session.note(f"sheet: {save_sheet(one, sheet, several=len(found) > 1)}")
     shown: list[Text | Table | str] = []
     for one in found:
         shown += [facts(one), evidence_table(one, limit), ""]
@@ -192,6 +258,7 @@ def facts(one: translate_pb2.Translator) -> Text:
             ("model", one.model),
             ("home", one.home_dataset),
             ("shifted", one.shifted_dataset),
+            ("to home", _distance_words(one)),
             ("before and after", local_path(one.contact_sheet_uri) if one.contact_sheet_uri else ""),
             ("report", local_path(one.report_uri) if one.report_uri else ""),
         ]
@@ -199,15 +266,36 @@ def facts(one: translate_pb2.Translator) -> Text:
 
 
 def evidence_table(one: translate_pb2.Translator, limit: int | None = None) -> Table:
-    """Give what was tried, best first."""
-    made = table("method", "score", "gain", "structure", "may be used", "why", right=("score", "gain", "structure"))
+    """Give what was tried, best first; with distances to home where they were measured."""
+    titles = {name: f"{name.upper()} to home" for name in _DISTANCES if any(_distance(item, name) for item in one.evidence)}
+    figures = ("score", "gain", "structure", *titles.values())
+    made = table("method", *figures, "may be used", "why", right=figures)
     for item in list(one.evidence)[:limit]:
         made.add_row(
             escape(item.method),
             metric_text(item.score) if item.HasField("score") else "",
             metric_text(item.gain) if item.HasField("gain") else "",
             metric_text(item.structure) if item.HasField("structure") else "",
+            *(_distance(item, name) for name in titles),
             "yes" if item.accepted else "no",
             escape(item.reason),
         )
     return made
+
+
+def _distance_words(one: translate_pb2.Translator) -> str:
+    """Say what the distances are, and why one is not there; empty where there are none."""
+    known = {found.name for item in one.evidence for found in item.distances}
+    if not known:
+        return ""
+    left_out = "" if "fid" in known else "; FID takes more images of either set than the model has figures of an image, and is left out"
+    return f"distance of the images to home in what the model sees, 0: none; nothing is chosen by it{left_out}"
+
+
+def _distance(item: translate_pb2.MethodEvidence, name: str) -> str:
+    """Give ``"0.0521 (0.031 to 0.0744)"``: to three figures, as a distance's size depends on the model; empty where there is none."""
+    for found in item.distances:
+        if found.name == name:
+            span = f" ({found.lower:.3g} to {found.upper:.3g})" if found.HasField("lower") and found.HasField("upper") else ""
+            return f"{found.value:.3g}{span}"
+    return ""

@@ -11,7 +11,7 @@ from oteo_translate.settings import TranslateSettings
 def main() -> None:
     """Read the settings, build, serve."""
     settings = TranslateSettings()
-    translate = Translate(settings, RayJobRunner(settings.ray_address, settings.ray_token_path))
+    translate = Translate(settings, RayJobRunner(settings.ray_address, settings.ray_token_path, settings.ray_workers))
     serve(settings, service="translate", register=translate.register, on_start=[translate.start], on_stop=[translate.stop])
 
 

@@ -9,6 +9,7 @@ from google.protobuf.struct_pb2 import Struct
 from oteo_core.packages.proto import metric_to_proto
 from oteo_core.packages.translators import MODEL, MethodRecord, TranslatorPackage
 from oteo_protos.translate.v1 import translate_pb2
+from oteo_translate.measures.home import distances_of
 
 _PAGE, _SHEET = "report.html", "sheet.png"
 
@@ -23,6 +24,7 @@ def record_to_proto(record: MethodRecord) -> translate_pb2.MethodEvidence:
         structure=metric_to_proto(record.structure) if record.structure else None,
         accepted=record.accepted,
         reason=record.reason,
+        distances=[metric_to_proto(one) for one in distances_of(record.figures)],
     )
 
 

@@ -8,7 +8,7 @@ import grpc
 from google.longrunning import operations_pb2, operations_pb2_grpc
 
 from oteo_core.artifacts import open_store
-from oteo_core.jobs import JobRunner
+from oteo_core.jobs import JobRunner, Wanted
 from oteo_core.operations import OperationManager, OperationStore
 from oteo_translate import translate_service
 from oteo_translate.settings import TranslateSettings
@@ -28,7 +28,10 @@ class Translate:
 
     def __init__(self, settings: TranslateSettings, runner: JobRunner | None) -> None:
         artifacts = open_store(settings)
-        self.operations = OperationManager(settings, "translate", OperationStore(settings.database_url), artifacts, runner)
+        # A training climbs in its job's own process, so that takes what it works with; the other methods' processes take nothing.
+        wanted = {"TrainTranslator": Wanted(cpus=1.0, gpus=settings.translate_train_gpus)}
+        store = OperationStore(settings.database_url)
+        self.operations = OperationManager(settings, "translate", store, artifacts, runner, wanted=wanted)
         self.translators = TranslateService(settings, self.operations, artifacts)
 
     def register(self, server: grpc.aio.Server) -> Sequence[str]:

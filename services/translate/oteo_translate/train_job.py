@@ -11,7 +11,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from oteo_core.artifacts import ArtifactStore
@@ -41,8 +40,10 @@ from oteo_translate.domains import Domain
 from oteo_translate.ladder.anatomy import translate
 from oteo_translate.ladder.ladder import climb
 from oteo_translate.ladder.result import LABEL_FREE, NOTHING, WITH_LABELS, Evidence, LadderResult
-from oteo_translate.methods.base import FitContext, Translation
+from oteo_translate.methods.base import STYLE, FitContext, Translation
 from oteo_translate.methods.registry import METHODS
+from oteo_translate.methods.style.encoder import Encoder
+from oteo_translate.placing import choose_device
 from oteo_translate.proto import record_to_proto, translator_to_proto
 from oteo_translate.publishing.contents import (
     EVIDENCE,
@@ -54,11 +55,11 @@ from oteo_translate.publishing.contents import (
     named,
     translation_files,
 )
-from oteo_translate.publishing.page import write_page
+from oteo_translate.publishing.page import trainings_of, write_page
 from oteo_translate.publishing.sheet import Row, draw_sheet
 from oteo_translate.reading import Reading, home_samples, read_domain, usable
 from oteo_translate.tasks.model import TaskModel, open_second, open_task_model
-from oteo_translate.train_requests import open_request
+from oteo_translate.train_requests import given_parameters, open_request, open_request_encoder
 
 Context = JobContext[translate_pb2.TrainTranslatorRequest, translate_pb2.TrainTranslatorMetadata]
 
@@ -71,6 +72,7 @@ _READ, _CLIMBED = 0.1, 0.9
 _PARITY_IMAGES = 12
 _SHEET_ROWS = 6
 _PREVIEW_SIDE = 512
+_BEGAN = "began"
 
 
 def run(context: Context) -> translate_pb2.TrainTranslatorResponse:
@@ -83,18 +85,22 @@ def run(context: Context) -> translate_pb2.TrainTranslatorResponse:
             return translate_pb2.TrainTranslatorResponse(translator=translator_to_proto(done))
     except NotFound:
         pass
-    began = context.create_time.timestamp()
     budget = request.budget.ToNanoseconds() / 1e9
-    deadline = began + budget
+    deadline = _began(context) + budget
+    device = choose_device(context.placing)
     package, home_reader, shifted_reader = open_request(artifacts, request)
-    context.progress(0.0, "reading images")
+    encoder = open_request_encoder(request, context.settings.encoder_uri)
+    context.progress(0.0, "reading images", device.words)
     model = open_task_model(artifacts, package)
     home, shifted, notes = _domains(context, package, home_reader, shifted_reader)
+    if device.short:
+        notes.append(f"The training {device.words}.")
     context.check()
     methods, adaptations = _asked(list(request.methods))
     second = open_second(artifacts, package)
     until = deadline - min(_RESERVE, _RESERVE_SHARE * budget)
-    result, translations = _climb(context, model, second, shifted, home, methods, adaptations, until)
+    result, translations = _climb(context, model, second, encoder, shifted, home, methods, adaptations, until)
+    notes += _seen_with(result, encoder, package)
     if second is None and result.criterion == LABEL_FREE:
         notes.append("No second network could be asked for its opinion: the model's package has none.")
     context.progress(_CLIMBED, "proving the choice")
@@ -102,6 +108,15 @@ def run(context: Context) -> translate_pb2.TrainTranslatorResponse:
     translator = _publish(context, target, package, model, shifted, home, result, translations, notes, digests, deadline)
     context.progress(1.0, "done", translator.reason)
     return translate_pb2.TrainTranslatorResponse(translator=translator_to_proto(translator))
+
+
+def _began(context: Context) -> float:
+    """Give when the work first began, seconds since 1970: the budget counts no wait for a GPU, and does not begin anew after a kill."""
+    kept = context.load(_BEGAN)
+    if kept is None:
+        kept = repr(time.time()).encode()
+        context.save(_BEGAN, kept)
+    return float(kept)
 
 
 def _domains(context: Context, package: ModelPackage, home: DatasetReader, shifted: DatasetReader) -> tuple[Domain, Domain, list[str]]:
@@ -149,6 +164,7 @@ def _climb(
     context: Context,
     model: TaskModel,
     second: TaskModel | None,
+    encoder: Encoder | None,
     shifted: Domain,
     home: Domain,
     methods: dict[str, Any],
@@ -179,12 +195,14 @@ def _climb(
         methods=methods,
         adaptations=adaptations,
         second=second,
+        given=given_parameters(context.request),
         context=FitContext(
             seed=context.request.seed,
             deadline=deadline,
             check=context.check,
             progress=progress,
-            device="cuda" if torch.cuda.is_available() else "cpu",
+            encoder=encoder,
+            device=choose_device(context.placing).name,
             save=context.save,
             load=context.load,
             picture=picture,
@@ -194,6 +212,16 @@ def _climb(
     del metadata.evidence[:]
     metadata.evidence.extend(record_to_proto(one.record()) for one in result.evidence)
     return result, translations
+
+
+def _seen_with(result: LadderResult, encoder: Encoder | None, package: ModelPackage) -> list[str]:
+    """Say which network style transfer saw with, where any was tried."""
+    names = {one.candidate.method for one in result.evidence if one.tried and one.candidate.method}
+    style = sorted(name for name in names if METHODS[name].kind == STYLE)
+    if not style:
+        return []
+    seen = encoder.source if encoder is not None else f"the network of {package.name}"
+    return [f"Style transfer ({', '.join(style)}) saw with {seen}."]
 
 
 def _small(sheet: NDArray[Any]) -> NDArray[np.uint8]:
@@ -227,6 +255,7 @@ def _publish(
     images = np.ascontiguousarray(shifted.images[rows])
     files: dict[str, bytes] = {}
     details: dict[str, Any] = {"climb": result.details, "judged_images": result.judged[0], "judged_groups": result.judged[1]}
+    details["runs_on"] = choose_device(context.placing).words
     served_by = package
     adapted_files: dict[str, bytes] = {}
     try:
@@ -274,7 +303,8 @@ def _publish(
     )
     sheet = encode_png(_sheet(context, model, adapted, translation, shifted, home, translator.changes == IMAGE and translation is not None))
     when = context.create_time.strftime("%Y-%m-%d %H:%M UTC")
-    files |= {EVIDENCE: evidence_file(result), SHEET: sheet, PAGE: write_page(translator, result, sheet, notes, when)}
+    page = write_page(translator, result, sheet, notes, when, trainings_of(result, translations))
+    files |= {EVIDENCE: evidence_file(result), SHEET: sheet, PAGE: page}
     if adapted is not None:
         _stage(context, _MODEL_FOLDER, adapted_files, MANIFEST, served_by.to_json())
         context.publish(model_prefix(target), MANIFEST, subdir=_MODEL_FOLDER)

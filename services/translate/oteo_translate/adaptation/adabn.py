@@ -16,13 +16,12 @@ from oteo_translate.adaptation.base import (
     Adaptation,
     AdaptedModel,
     adaptation,
-    chosen,
     images_at_once,
     parts_of,
     publishable,
 )
 from oteo_translate.domains import Domain
-from oteo_translate.methods.base import FitContext
+from oteo_translate.methods.base import FitContext, Parameters
 from oteo_translate.tasks.model import TaskModel
 from oteo_translate.tasks.network import FrozenNetwork, Statistics
 
@@ -45,10 +44,14 @@ class AdaBN(Adaptation):
         """Alone, and with home counting as sixteen images."""
         return {"prior": 0}, {"prior": 16}
 
+    def read(self, given: Parameters) -> dict[str, Any]:
+        """See `Adaptation`."""
+        return {"prior": given.number("prior", 0.0, 0.0, 1e6)}
+
     def adapt(self, model: TaskModel, shifted: Domain, home: Domain, parameters: Mapping[str, Any], context: FitContext) -> AdaptedModel:
         """Adapt; ``prior``: so many images' weight home's statistics have."""
         network = self.check(model, shifted, home)
-        prior = chosen(self.name, parameters, {"prior": 0.0})["prior"]
+        prior: float = self.settings(parameters)["prior"]
         parts = parts_of(shifted.images, images_at_once(model), context, self.name, most=MOST_IMAGES)
         measured = network.measure(parts)
         count = next(iter(measured.values())).count

@@ -23,7 +23,7 @@ from oteo_core.graphs.export import export_onnx
 from oteo_core.graphs.modules import to_planes
 from oteo_core.graphs.outputs import TOLERANCE, Output
 from oteo_translate.domains import Domain
-from oteo_translate.methods.base import FitContext
+from oteo_translate.methods.base import FitContext, Parameters
 from oteo_translate.tasks.model import TaskModel
 from oteo_translate.tasks.network import FrozenNetwork
 
@@ -116,6 +116,14 @@ class Adaptation(ABC):
             ``EXPORT_FAILED``.
         """
 
+    def read(self, given: Parameters) -> dict[str, Any]:
+        """Read every parameter, by name, with its bounds; none here."""
+        return {}
+
+    def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Give all parameters: those that are given, and the usual ones for the others; see `oteo_translate.methods.base.Method.settings`."""
+        return Parameters(self.name, given).all(self.read)
+
     def grid(self) -> tuple[Mapping[str, Any], ...]:
         """Give the settings that the ladder tries, the usual one first."""
         return ({},)
@@ -151,16 +159,6 @@ def adaptation(cls: type[Adaptation]) -> type[Adaptation]:
     """Make an adaptation known under its name; a decorator."""
     ADAPTATIONS[cls.name] = cls()
     return cls
-
-
-def chosen(name: str, given: Mapping[str, Any], defaults: Mapping[str, float]) -> dict[str, float]:
-    """Fill in parameters; `InvalidArgument` ``BAD_PARAMETER`` for unknown ones and for what is no number of 0 or more."""
-    for key, value in given.items():
-        if key not in defaults:
-            raise InvalidArgument(f"{name} has no parameter {key!r}; it has {', '.join(defaults)}", reason="BAD_PARAMETER", field=key)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value) or value < 0:
-            raise InvalidArgument(f"{name}: {key} is {value!r}; it is a number of 0 or more", reason="BAD_PARAMETER", field=key)
-    return {key: float(given.get(key, value)) for key, value in defaults.items()}
 
 
 def images_at_once(model: TaskModel) -> int:

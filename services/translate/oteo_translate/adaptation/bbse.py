@@ -23,7 +23,6 @@ from oteo_translate.adaptation.base import (
     Adaptation,
     AdaptedModel,
     adaptation,
-    chosen,
     publishable,
 )
 from oteo_translate.domains import Domain
@@ -126,7 +125,7 @@ class Bbse(Adaptation):
     def adapt(self, model: TaskModel, shifted: Domain, home: Domain, parameters: Mapping[str, Any], context: FitContext) -> AdaptedModel:
         """Adapt; no parameters."""
         network = self.check(model, shifted, home)
-        chosen(self.name, parameters, {})
+        self.settings(parameters)
         rows = np.array([row for row, truth in enumerate(home.truths) if truth is not None], dtype=np.int64)
         labels = np.array([int(home.truths[row]) for row in rows], dtype=np.int64)
         known = np.stack(model.answers(home.images[rows]))

@@ -20,14 +20,13 @@ from oteo_translate.adaptation.base import (
     Adaptation,
     AdaptedModel,
     adaptation,
-    chosen,
     images_at_once,
     late,
     parts_of,
     publishable,
 )
 from oteo_translate.domains import Domain
-from oteo_translate.methods.base import FitContext
+from oteo_translate.methods.base import FitContext, Parameters
 from oteo_translate.tasks.model import TaskModel
 
 _PART = 16
@@ -51,15 +50,21 @@ class Tent(Adaptation):
         """Once over the images, with the paper's step."""
         return ({"rate": 0.001, "episodes": 2},)
 
+    def read(self, given: Parameters) -> dict[str, Any]:
+        """See `Adaptation`."""
+        return {"rate": given.number("rate", 0.001, 0.0, 1.0), "episodes": given.count("episodes", 2, 0, 1000)}
+
     def adapt(self, model: TaskModel, shifted: Domain, home: Domain, parameters: Mapping[str, Any], context: FitContext) -> AdaptedModel:
         """Adapt; ``rate``: Adam's step; ``episodes``: so many times over the images."""
         network = self.check(model, shifted, home)
-        settings = chosen(self.name, parameters, {"rate": 0.001, "episodes": 2.0})
+        settings = self.settings(parameters)
         state = {name: value.requires_grad_() for name, value in network.affine().items()}
         optimiser = torch.optim.Adam(list(state.values()), lr=settings["rate"], betas=(0.9, 0.999))
         size = min(_PART, images_at_once(model))
         curve: list[float] = []
-        for episode in range(int(settings["episodes"])):
+        for episode in range(settings["episodes"]):
+            if late(context):
+                break
             for planes in parts_of(shifted.images, size, context, f"{self.name}-{episode}", most=MOST_IMAGES):
                 if late(context):
                     break

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import stats
 
 from oteo_core.evaluation.bootstrap import LEVEL, bootstrap, encode_groups, generator, percentile_interval
 from oteo_core.packages import MetricValue
@@ -44,7 +45,9 @@ COUNT_CHANGE = 0.5
 """Share by which the mean number of objects may change, and by half an object at least."""
 
 _CURVE = 65
-_ONE_SIDED = 1.645
+_LEAST_GROUPS = 3
+"""Of home images, to tell an agreement that rose from luck."""
+
 _BATCH = 16
 
 
@@ -98,6 +101,7 @@ class Anatomy:
         check: Callable[[], None] = lambda: None,
     ) -> None:
         self._model, self._shifted, self._seed, self._check = model, shifted, seed, check
+        self._groups = encode_groups(home.groups, len(home))
         answers = model.answers(home.images)
         self._truths, self._counts = model.as_truths(answers), model.counts(answers)
         self._imitated = imitate(home.images, shifted.images, falling=opposite)
@@ -145,7 +149,7 @@ class Anatomy:
         return {
             "masks_kept": _mean(scores),
             "masks_kept_untouched": self.masks_kept,
-            "masks_gain_lower": _surely(scores - self._untouched),
+            "masks_p_value": _p_value(scores - self._untouched, self._groups),
             "objects_at_home": self.objects[0],
             "objects_after": float(model.counts(after).mean()),
         }
@@ -217,7 +221,15 @@ def _mean(values: NDArray[np.float64]) -> float:
     return float(np.nanmean(values)) if np.isfinite(values).any() else 0.0
 
 
-def _surely(differences: NDArray[np.float64]) -> float:
-    """Give the lower bound (one-sided, 95 %, by the normal distribution) of a mean; -1, the least that it can be, where there are too few to tell."""
-    known = differences[np.isfinite(differences)]
-    return float(known.mean() - _ONE_SIDED * known.std(ddof=1) / np.sqrt(len(known))) if len(known) > 2 else -1.0
+def _p_value(differences: NDArray[np.float64], groups: NDArray[np.int64]) -> float:
+    """Give the one-sided p-value of a mean above 0, by Student's t-test of the means of groups; 1 where there are too few to tell."""
+    known = np.isfinite(differences)
+    if not known.any():
+        return 1.0
+    _, places = np.unique(groups[known], return_inverse=True)
+    means = np.bincount(places, weights=differences[known]) / np.bincount(places)
+    if len(means) < _LEAST_GROUPS:
+        return 1.0
+    if np.ptp(means) == 0.0:
+        return 0.0 if means[0] > 0 else 1.0
+    return float(stats.ttest_1samp(means, 0.0, alternative="greater").pvalue)

@@ -15,8 +15,8 @@ the same mistakes. What lowers the mean of both is not recommended.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from oteo_core.evaluation.resampled import affordable
 from oteo_core.evaluation.statistics import holm
 from oteo_translate.domains import Domain
 from oteo_translate.ladder.distance import Distances, HomeDistance
+from oteo_translate.measures.home import HomeMeasures
 from oteo_translate.tasks.believing import fullest
 from oteo_translate.tasks.model import TaskModel
 
@@ -41,6 +42,9 @@ RESAMPLES = 4000
 
 HOME_SOUGHT = 64
 """Home images in which it is counted how often the model finds nothing, and how much of an image it finds at most."""
+
+MEASURED = 16
+"""Judged images whose distance to home is told where labels judge: embeddings are not asked for there otherwise."""
 
 _FARTHEST = math.sqrt(2.0)
 
@@ -62,6 +66,9 @@ class Look:
     seconded
         Agreement of the answers with those of the second network, ``(N,)``: the mean of what it says of the images as they are and as the way gives them. None
         where there is none, and with labels.
+    to_home
+        KID and FID of what the frozen model sees, by `oteo_translate.measures.home.HomeMeasures`: for people, nothing is chosen by it. Empty of an adapted
+        model: figures of two encoders do not compare.
     """
 
     answers: list[Any]
@@ -70,6 +77,7 @@ class Look:
     distances: Distances | None
     figure: Callable[[Floats], Floats] | None
     seconded: Floats | None = None
+    to_home: Mapping[str, float] = field(default_factory=dict)
 
     def criterion(self, weights: Floats) -> Floats:
         """Give the label-free criterion ``(B,)`` for weights of the images ``(B, N)``; 0 to 1."""
@@ -102,8 +110,8 @@ class Look:
         return f"a second network that was trained on the same images agrees less with the model's answers than without it ({mine:.2f}, without {theirs:.2f})"
 
     def figures(self) -> dict[str, float]:
-        """Give the parts of the criterion, over all images."""
-        found = {"confidence": float(self.confidence.mean())}
+        """Give the parts of the criterion, over all images, and the distances to home that are told beside it."""
+        found = {"confidence": float(self.confidence.mean()), **self.to_home}
         if self.seconded is not None:
             found["second_agreement"] = float(self.seconded.mean())
         if self.agreement is not None and self.distances is not None:
@@ -173,12 +181,14 @@ class Judge:
         labelled = [row for row, truth in enumerate(shifted.truths) if truth is not None]
         self.labelled: Ints = np.array(labelled if len(labelled) >= self.LEAST_LABELLED else [], dtype=np.int64)
         self.groups = encode_groups(shifted.groups, len(shifted))
-        self.distance = HomeDistance(model.embeddings(home.images))
+        known = model.embeddings(home.images)
+        self.distance, self.measures = HomeDistance(known), HomeMeasures(known, home.groups, seed=seed)
+        self.measured: Ints = np.unique(np.linspace(0, len(shifted) - 1, min(MEASURED, len(shifted))).round().astype(np.int64))
         self.empty_at_home, self.full = 1.0, 1.0
         if not model.task.endswith("classification"):
-            known = model.answers(home.images[:HOME_SOUGHT])
-            self.empty_at_home = float((model.counts(known) == 0).mean())
-            self.full = fullest(model.shares(known))
+            answers = model.answers(home.images[:HOME_SOUGHT])
+            self.empty_at_home = float((model.counts(answers) == 0).mean())
+            self.full = fullest(model.shares(answers))
         self.second = None if self.by_labels else second
         self.second_answers = [] if self.second is None else self.second.answers(shifted.images)
         self.p_same = self.distance.differs(model.embeddings(shifted.images), self.groups, seed=seed)
@@ -204,7 +214,8 @@ class Judge:
         if self.by_labels:
             rows = self.labelled.tolist()
             figure = model.figure([self.shifted.truths[row] for row in rows], [answers[row] for row in rows])
-            return Look(answers, sure, None, None, figure)
+            to_home = self._to_home(model.embeddings(images[self.measured]), self.measured) if model is self.model else {}
+            return Look(answers, sure, None, None, figure, to_home=to_home)
         self._check()
         steady = model.agreements(images, answers)
         seconded = None
@@ -218,8 +229,12 @@ class Judge:
             seconded = None if seconded is None else seconded * believed
         self._check()
         # Adapted normalisations bring shifted images into the space that home lies in: that is what they are for, and what is measured.
-        distances = self.distance.of(model.embeddings(images))
-        return Look(answers, sure, steady, distances, figure, seconded)
+        seen = model.embeddings(images)
+        to_home = self._to_home(seen, np.arange(len(images))) if model is self.model else {}
+        return Look(answers, sure, steady, self.distance.of(seen), figure, seconded, to_home)
+
+    def _to_home(self, embeddings: NDArray[np.float32], rows: Ints) -> dict[str, float]:
+        return self.measures.of(embeddings, [int(number) for number in self.groups[rows]])
 
     def gains(self, nothing: Look, looks: Sequence[Look]) -> list[Gain]:
         """Compare ways with doing nothing, all on the same resamples of whole groups."""

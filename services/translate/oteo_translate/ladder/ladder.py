@@ -19,6 +19,7 @@ import numpy as np
 
 from oteo_core.errors import OteoError
 from oteo_core.evaluation.bootstrap import LEVEL, Interval
+from oteo_core.evaluation.statistics import holm
 from oteo_core.packages import MetricValue
 from oteo_translate.adaptation.base import Adaptation, AdaptedModel
 from oteo_translate.domains import Domain
@@ -27,12 +28,9 @@ from oteo_translate.ladder.domains import Sets, opposite_tones, prepare_sets
 from oteo_translate.ladder.judging import Gain, Judge, Look
 from oteo_translate.ladder.rare import inspect_more
 from oteo_translate.ladder.result import LABEL_FREE, NOTHING, WITH_LABELS, Candidate, Evidence, LadderResult
-from oteo_translate.ladder.unlabelled import MASKS_WEIGHT, AtHome, doubt
+from oteo_translate.ladder.unlabelled import ALPHA, MASKS_WEIGHT, AtHome, doubt
 from oteo_translate.methods.base import NEGATIVE, STYLE, TRAINED, TRAINING_FREE, FitContext, Method, Translation
 from oteo_translate.tasks.model import TaskModel
-
-ALPHA = 0.05
-"""Level of the one-sided tests against doing nothing, corrected for all ways."""
 
 COMBINED = 2
 """Translations, the best so far, that model-side adaptation is tried upon."""
@@ -58,7 +56,11 @@ class _Tried:
 
 
 def usual_candidates(
-    methods: Mapping[str, Method], adaptations: Mapping[str, Adaptation], *, opposite: bool = False
+    methods: Mapping[str, Method],
+    adaptations: Mapping[str, Adaptation],
+    *,
+    opposite: bool = False,
+    given: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[list[Candidate], list[Candidate]]:
     """Give every way with every setting of its grid, from cheap to dear.
 
@@ -68,6 +70,8 @@ def usual_candidates(
         As of `climb`.
     opposite
         What is bright in one set is dark in the other (`opposite_tones`): negatives are as likely as what keeps the tone, and otherwise hardly at all.
+    given
+        As of `climb`.
 
     Returns
     -------
@@ -76,15 +80,16 @@ def usual_candidates(
         settings of one. Then the other settings, one of each way in turn; style transfer; and what is trained.
     """
     dear = {TRAINING_FREE: 0, STYLE: 1, TRAINED: 2}
+    given = given or {}
     rows = [
         (dear[method.kind], place, method.cost, Candidate(name, dict(setting)))
         for name, method in methods.items()
-        for place, setting in _in_turn(method.grid(), opposite)
+        for place, setting in _in_turn([given[name]] if name in given else method.grid(), opposite)
     ]
     rows += [
         (0, place, way.cost, Candidate(adaptation=name, settings=dict(setting)))
         for name, way in adaptations.items()
-        for place, setting in _in_turn(way.grid(), opposite)
+        for place, setting in _in_turn([given[name]] if name in given else way.grid(), opposite)
     ]
     rows.sort(key=lambda row: row[:3])
     everything, count = [candidate for *_, candidate in rows], sum(row[:2] == (0, 0) for row in rows)
@@ -110,6 +115,7 @@ def climb(
     context: FitContext,
     second: TaskModel | None = None,
     candidates: Sequence[Candidate] | None = None,
+    given: Mapping[str, Mapping[str, Any]] | None = None,
     seen: Seen = lambda evidence, translation, adapted: None,
 ) -> LadderResult:
     """Try ways to undo a shift, and choose, or say that nothing is to be recommended.
@@ -128,6 +134,8 @@ def climb(
         Another network that was trained on the same images, asked for its opinion where there are no labels; None: there is none.
     candidates
         In their order; None: `usual_candidates`.
+    given
+        Parameters of methods and adaptations, by name: each is tried with these in the place of its grid.
     seen
         Told each way as it comes, with what was fitted; what it gained is not yet known then.
 
@@ -144,7 +152,7 @@ def climb(
     sets = prepare_sets(model, shifted, home, context.seed)
     context = replace(context, network=model.network) if context.network is None else context
     judge = Judge(model, sets.judged, sets.home, second=second, seed=context.seed, check=context.check)
-    climber = _Climber(model, sets, judge, methods, adaptations, context, seen)
+    climber = _Climber(model, sets, judge, methods, adaptations, context, seen, given or {})
     began = time.time()
     nothing = judge.look(model, sets.judged.images)
     climber.judging_seconds = time.time() - began
@@ -157,7 +165,7 @@ def climb(
     if not known:
         first, others = list(candidates or ()), list[Candidate]()
         if candidates is None:
-            first, others = usual_candidates(methods, adaptations, opposite=climber.opposite)
+            first, others = usual_candidates(methods, adaptations, opposite=climber.opposite, given=given)
         for candidate in first:
             climber.try_one(candidate)
         for candidate in [*(climber.combinations() if candidates is None else ()), *others]:
@@ -175,9 +183,10 @@ class _Climber:
         adaptations: Mapping[str, Adaptation],
         context: FitContext,
         seen: Seen,
+        given: Mapping[str, Mapping[str, Any]],
     ) -> None:
         self.model, self.sets, self.judge, self.methods, self.adaptations = model, sets, judge, methods, adaptations
-        self.context, self.seen = context, seen
+        self.context, self.seen, self.given = context, seen, given
         self.opposite = opposite_tones(sets.fit, sets.home)
         self.anatomy = Anatomy(model, sets.judged, sets.gate, opposite=self.opposite, seed=context.seed, check=context.check)
         self.judging_seconds = 0.0
@@ -287,7 +296,7 @@ class _Climber:
         if "fda" in found and found["fda"] not in chosen:
             # Its low frequencies and the statistics of normalisations undo different things: measured on stained cells, together they win where neither does alone.
             chosen.append(found["fda"])
-        setting = dict(self.adaptations[name].grid()[0])
+        setting = dict(self.given.get(name, self.adaptations[name].grid()[0]))
         return [replace(one, adaptation=name, settings=setting) for one in chosen]
 
     def conclude(self, start: _Tried, known: str) -> LadderResult:
@@ -296,6 +305,10 @@ class _Climber:
         gains = self.judge.gains(start.look, [one.look for one in self.tried])
         metric = self.model.metric if criterion == WITH_LABELS else "label_free_criterion"
         count = len(self.judge.labelled) if self.judge.by_labels else len(self.sets.judged)
+        # As the gains are: many ways are tried, and the best of them looks good by luck.
+        for one, corrected in zip(self.tried, holm([one.evidence.figures.get("masks_p_value", 1.0) for one in self.tried]), strict=True):
+            if "masks_p_value" in one.evidence.figures:
+                one.evidence.figures["masks_p_value"] = corrected
         for one, gain in zip(self.tried, gains, strict=True):
             self._judge(one, gain, metric, criterion, count, start)
         ones = np.ones((1, count))
@@ -338,7 +351,12 @@ class _Climber:
                 evidence.figures["sure_gain"] = gain.interval.lower + MASKS_WEIGHT * home.gain
                 against, farther = one.look.contradiction(start.look), one.look.is_farther(start.look)
                 worse = doubt(home, gain.value, sure, contradiction=against, farther=farther, told=told) or one.look.disowned(start.look)
-                told += f"; on home images given the shifted look {home.kept:.2f} of what is there, without it {home.untouched:.2f}"
+                found = f"on home images given the shifted look {home.kept:.2f} of what is there, without it {home.untouched:.2f}"
+                if sure:
+                    told += f"; {found}"
+                else:
+                    # What recommends it comes first: the criterion alone would not.
+                    told = f"{found} (p = {home.p_value:.2g}, corrected for the ways tried); the criterion says {told}"
                 if "second_agreement" in evidence.figures:
                     mine, theirs = (one["second_agreement"] for one in (evidence.figures, start.evidence.figures))
                     told += f"; a second network agrees {mine:.2f} with the answers, without it {theirs:.2f}"
@@ -348,7 +366,7 @@ class _Climber:
     def _at_home(self, evidence: Evidence) -> AtHome:
         figures, method = evidence.figures, self.methods.get(evidence.candidate.method)
         known = method is not None and method.undoes_imitation(evidence.candidate.parameters)
-        return AtHome(figures["masks_kept"], figures["masks_kept_untouched"], figures["masks_gain_lower"], known)
+        return AtHome(figures["masks_kept"], figures["masks_kept_untouched"], figures["masks_p_value"], known)
 
     def _passes_last(self, one: _Tried) -> bool:
         """Inspect what is about to be recommended on the images that were not judged: rare spoiling shows on many images alone."""

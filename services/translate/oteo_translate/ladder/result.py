@@ -9,6 +9,7 @@ from typing import Any
 from oteo_core.packages import MetricValue
 from oteo_core.packages.translators import IMAGE, MODEL, MethodRecord
 from oteo_translate.adaptation.base import AdaptedModel
+from oteo_translate.measures.home import distances_of
 from oteo_translate.methods.base import Translation
 
 NOTHING = "nothing"
@@ -78,7 +79,7 @@ class Evidence:
     reason
         A sentence.
     figures
-        More numbers, by name; see `oteo_translate.ladder.judging`.
+        More numbers, by name; see `oteo_translate.ladder.judging` and, of distances to home, `oteo_translate.measures.home`.
     seconds
         What fitting and judging took.
     tried
@@ -99,6 +100,11 @@ class Evidence:
     def changes(self) -> str:
         """`IMAGE` where images are translated, else `MODEL`."""
         return IMAGE if self.candidate.method else MODEL
+
+    @property
+    def distances(self) -> list[MetricValue]:
+        """KID and FID to home of what the frozen model sees, after it; empty where it was not judged, or where the model is adapted."""
+        return distances_of(self.figures)
 
     def record(self) -> MethodRecord:
         """Give it as a translator's manifest keeps it."""

@@ -24,6 +24,9 @@ IMITATED_LOSS, TELLING_LOSS = 0.05, 0.1
 
 MOST_FALL = 0.1
 
+ALPHA = 0.05
+"""Level of the one-sided tests against doing nothing, corrected for all ways."""
+
 MASKS_SLACK = 0.02
 """What agreement with the answers at home may lose where the imitated look costs nothing."""
 
@@ -39,15 +42,15 @@ class AtHome:
     ----------
     kept, untouched
         Agreement, 0 to 1, of the model's answers to them with those to the images as they are: with the way, and without.
-    gain_lower
-        Lower bound (one-sided, 95 %) of the difference.
+    p_value
+        One-sided, that the way brings nothing back; corrected for the number of ways that were tried.
     by_construction
         The way undoes the imitation whatever the shift is, so that this tells nothing in its favour.
     """
 
     kept: float
     untouched: float
-    gain_lower: float
+    p_value: float
     by_construction: bool = False
 
     @property
@@ -59,7 +62,7 @@ class AtHome:
     def mostly_healed(self) -> bool:
         """Whether this alone recommends the way."""
         lost = 1.0 - self.untouched
-        return lost >= TELLING_LOSS and self.gain >= MOSTLY_HEALED * lost and self.gain_lower > 0
+        return lost >= TELLING_LOSS and self.gain >= MOSTLY_HEALED * lost and self.p_value < ALPHA
 
     def least_gain(self) -> float | None:
         """Give what the criterion has to gain; None: no gain would do."""

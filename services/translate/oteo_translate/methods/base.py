@@ -180,6 +180,20 @@ class Method(ABC):
             ``TOO_FEW_IMAGES``, ``CHANNELS_MISMATCH``, ``NOT_FINITE`` or ``BAD_PARAMETER``.
         """
 
+    def read(self, given: Parameters) -> dict[str, Any]:
+        """Read every parameter of a fit, by name, with its bounds; none here."""
+        return {}
+
+    def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Give all parameters of a fit: those that are given, and the usual ones for the others.
+
+        Raises
+        ------
+        InvalidArgument
+            ``BAD_PARAMETER``: unknown, of another type, or out of range; its field is ``parameters.{method}.{parameter}``.
+        """
+        return Parameters(self.name, given).all(self.read)
+
     def grid(self) -> tuple[Mapping[str, Any], ...]:
         """Give the settings that the ladder tries, the usual one first."""
         return ({},)
@@ -221,48 +235,76 @@ def _not_finite(domain: Domain) -> int | None:
 
 
 class Parameters:
-    """Reads what a method was given, one parameter at a time, and refuses the rest.
+    """Reads what a way was given, one parameter at a time, and refuses the rest.
 
     Parameters
     ----------
-    method
-        Whose parameters; for messages.
+    way
+        Name of the method or adaptation; for messages.
     given
         By name.
     """
 
-    def __init__(self, method: Method, given: Mapping[str, Any]) -> None:
-        self._name = method.name
+    def __init__(self, way: str, given: Mapping[str, Any]) -> None:
+        self._way = way
         self._given = dict(given)
+        self._known: dict[str, str] = {}
+
+    def all(self, read: Callable[[Parameters], dict[str, Any]]) -> dict[str, Any]:
+        """Have every parameter read, and refuse what was not asked for."""
+        found = read(self)
+        for name in sorted(self._given):
+            known = ", ".join(f"{one} ({due.rpartition('number of ')[2]})" for one, due in self._known.items())
+            raise self._refusal(name, f"{self._way} has no parameter {name!r}; " + (f"it has {known}" if known else "it has none"))
+        return found
 
     def choice(self, name: str, *options: str) -> str:
         """Read one of some words; the first is the usual one."""
-        value = self._given.pop(name, options[0])
+        value = self._take(name, options[0], f"one of {', '.join(options)}")
         if value not in options:
-            raise self._bad(name, value, f"one of {', '.join(options)}")
+            raise self._bad(name, value)
         return str(value)
 
     def number(self, name: str, usual: float, least: float, most: float) -> float:
         """Read a number between two bounds, which it may touch."""
-        value = self._given.pop(name, usual)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-            raise self._bad(name, value, f"a number of {least:g} to {most:g}")
-        return float(value)
+        return self._number(name, usual, least, most, f"a number of {least:g} to {most:g}")
+
+    def number_or_none(self, name: str, least: float, most: float) -> float | None:
+        """Read a number between two bounds that is found from the images where it is not given."""
+        if name not in self._given:
+            self._known[name] = f"a number of {least:g} to {most:g}"
+            return None
+        return self.number(name, least, least, most)
 
     def count(self, name: str, usual: int, least: int, most: int) -> int:
         """Read a whole number between two bounds, which it may touch."""
-        value = self.number(name, usual, least, most)
-        if value != int(value):
-            raise self._bad(name, value, f"a whole number of {least} to {most}")
+        value = self._number(name, usual, least, most, f"a whole number of {least} to {most}")
+        if not value.is_integer():
+            raise self._bad(name, value)
         return int(value)
 
-    def done(self) -> None:
-        """Refuse what was not asked for."""
-        if self._given:
-            raise InvalidArgument(f"{self._name} has no parameter {', '.join(sorted(self._given))}", reason="BAD_PARAMETER")
+    def flag(self, name: str, usual: bool) -> bool:
+        """Read yes or no."""
+        value = self._take(name, usual, "true or false")
+        if not isinstance(value, bool):
+            raise self._bad(name, value)
+        return value
 
-    def _bad(self, name: str, value: Any, due: str) -> InvalidArgument:
-        return InvalidArgument(f"{name} of {self._name} is {value!r}; it has to be {due}", reason="BAD_PARAMETER")
+    def _number(self, name: str, usual: float, least: float, most: float, due: str) -> float:
+        value = self._take(name, usual, due)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+            raise self._bad(name, value)
+        return float(value)
+
+    def _take(self, name: str, usual: Any, due: str) -> Any:
+        self._known[name] = due
+        return self._given.pop(name, usual)
+
+    def _bad(self, name: str, value: Any) -> InvalidArgument:
+        return self._refusal(name, f"{name} of {self._way} is {value!r}; it has to be {self._known[name]}")
+
+    def _refusal(self, name: str, message: str) -> InvalidArgument:
+        return InvalidArgument(message, reason="BAD_PARAMETER", field=f"parameters.{self._way}.{name}")
 
 
 METHODS: dict[str, Method] = {}

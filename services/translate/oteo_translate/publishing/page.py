@@ -3,24 +3,54 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jinja2
-import matplotlib as mpl
 from markupsafe import Markup
 
 from oteo_core.packages import MetricValue
 from oteo_core.packages.translators import TranslatorPackage
-from oteo_core.reporting.drawing import MUTED, PALETTE, STYLE, blank, data_uri, short
 from oteo_core.reporting.style import page_style
-from oteo_translate.ladder.result import NOTHING, WITH_LABELS, LadderResult
+from oteo_translate.ladder.result import NOTHING, WITH_LABELS, Evidence, LadderResult
+from oteo_translate.measures.home import DIMENSIONS, FID, HOME_IMAGES, IMAGES, KID
+from oteo_translate.methods.base import Translation
 from oteo_translate.methods.registry import METHODS
+from oteo_translate.methods.unpaired.translation import UnpairedTranslation
+from oteo_translate.publishing.charts import gains_chart, loss_curves
 
-_MOST_BARS = 16
 _VERDICTS = {True: "A translation is recommended", False: "Nothing is recommended"}
 
 
-def write_page(package: TranslatorPackage, result: LadderResult, sheet: bytes, notes: list[str], when: str) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How the training of a way went.
+
+    Parameters
+    ----------
+    label
+        The way, for people.
+    history
+        ``"step"`` and the losses by name, of equal length.
+    notes
+        What happened that a person should know: where it was taken back, and why.
+    """
+
+    label: str
+    history: Mapping[str, Sequence[float]]
+    notes: Sequence[str]
+
+
+def trainings_of(result: LadderResult, translations: Mapping[int, Translation]) -> list[Training]:
+    """Give the trainings of a climb, the best way first; `translations` by ``id`` of their evidence."""
+    found = [(one.candidate.label, translations.get(id(one))) for one in result.evidence]
+    return [Training(label, way.history, way.notes) for label, way in found if isinstance(way, UnpairedTranslation)]
+
+
+def write_page(
+    package: TranslatorPackage, result: LadderResult, sheet: bytes, notes: list[str], when: str, trainings: Sequence[Training] = ()
+) -> bytes:
     """Write the page, UTF-8.
 
     Parameters
@@ -35,6 +65,8 @@ def write_page(package: TranslatorPackage, result: LadderResult, sheet: bytes, n
         What to know of the figures.
     when
         Date and time, for people.
+    trainings
+        Of the ways that were trained, see `trainings_of`.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("oteo_translate.publishing", "."), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
@@ -45,6 +77,7 @@ def write_page(package: TranslatorPackage, result: LadderResult, sheet: bytes, n
             "score": _text(one.score),
             "gain": _text(one.gain, signed=True),
             "structure": _text(one.structure),
+            **{name: _distance(one, name) for name in (KID, FID)},
             "accepted": one.accepted,
             "reason": one.reason,
             "seconds": f"{one.seconds:.1f}",
@@ -67,7 +100,10 @@ def write_page(package: TranslatorPackage, result: LadderResult, sheet: bytes, n
             if labels
             else "without labels: agreement of the model's answers under other views, its confidence, and the distance to home of what it sees"
         ),
-        "chart": _chart(result),
+        "chart": gains_chart(result),
+        "has_fid": any(row[FID] for row in rows),
+        "distances": _distances(nothing, result.choice),
+        "trainings": [{"label": one.label, "curves": loss_curves(one.history), "notes": one.notes} for one in trainings],
         "sheet": "data:image/png;base64," + base64.b64encode(sheet).decode(),
         "sources": sources,
         "notes": notes,
@@ -84,20 +120,35 @@ def _text(figure: MetricValue | None, *, signed: bool = False) -> str:
     return f"{figure.value:{form}} ({figure.lower:{form}} to {figure.upper:{form}})"
 
 
-def _chart(result: LadderResult) -> str:
-    """Draw what each way gained over doing nothing, with its interval."""
-    shown = [one for one in result.evidence if one.gain is not None][:_MOST_BARS]
-    with mpl.rc_context(STYLE):
-        figure, (axis,) = blank(8.4, 0.9 + 0.26 * max(1, len(shown)))
-        for place, one in enumerate(reversed(shown)):
-            gain = one.gain
-            if gain is None:
-                continue
-            colour = PALETTE[0] if one.accepted else MUTED
-            low, high = gain.lower if gain.lower is not None else gain.value, gain.upper if gain.upper is not None else gain.value
-            axis.plot([low, high], [place, place], color=colour, lw=1.6)
-            axis.plot([gain.value], [place], "o", color=colour, ms=4)
-        axis.axvline(0.0, color=MUTED, lw=0.8)
-        axis.set_yticks(range(len(shown)), [short(one.candidate.label, 40) for one in reversed(shown)], fontsize=8)
-        axis.set_xlabel("gain over doing nothing")
-        return data_uri(figure)
+def _distance(one: Evidence, name: str) -> str:
+    """Give a distance with its interval, to three figures: its size depends on the network."""
+    for found in one.distances:
+        if found.name == name:
+            span = f" ({found.lower:.3g} to {found.upper:.3g})" if found.lower is not None and found.upper is not None else ""
+            return f"{found.value:.3g}{span}"
+    return ""
+
+
+def _distances(nothing: Evidence | None, choice: Evidence | None) -> list[str]:
+    """Say how far the images are from home, as they are and with what is recommended, and what the figures stand on; empty where it was not measured."""
+    if nothing is None or not nothing.distances:
+        return []
+    figures = nothing.figures
+    after = ""
+    if choice is not None:
+        after = (
+            f", {_distance(choice, KID)} with what is recommended"
+            if choice.distances
+            else "; what is recommended changes the model's own figures"
+        )
+    images, home, dimensions = (int(figures[name]) for name in (IMAGES, HOME_IMAGES, DIMENSIONS))
+    told = [
+        f"Kernel distance (KID) of the images to home in what the frozen model sees: {_distance(nothing, KID)} as they are{after}.",
+        f"By {dimensions} figures of each of {images} shifted and {home} home images, with 95 % intervals; 0: no difference. Nothing is chosen by it, and the "
+        "figures of two models do not compare.",
+    ]
+    if FID not in figures:
+        told.append(f"The Fréchet distance (FID) is left out: it takes more images of either set than the {dimensions} figures.")
+    else:
+        told.append("The Fréchet distance (FID) is too large on few images: compare it within this table alone.")
+    return told

@@ -67,7 +67,8 @@ class TaskModel:
         self.package = package
         self.graph = graph
         self.metric = MAIN_METRICS[package.task]
-        self._session = session(graph)
+        # Every adapted model of a ladder has a session of its own.
+        self._session = session(graph, arena=False)
         self._names = [output.name for output in self._session.get_outputs()]
         self.network = _usable(package, program)
         width = int(np.prod((package.input.height, package.input.width)))

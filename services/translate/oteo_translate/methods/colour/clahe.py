@@ -143,12 +143,14 @@ class Clahe(Method):
     cost = 1.0
     per_image = 0.005
 
+    def read(self, given: Parameters) -> dict[str, Any]:
+        """See `Method`."""
+        return {"limit": given.number_or_none("limit", 0.0, 40.0)}
+
     def fit(self, shifted: Domain, home: Domain, parameters: Mapping[str, Any], context: FitContext) -> Translation:
         """See `Method`; ``limit`` is a clip limit of 0 to 40, and is chosen where it is not given."""
         self.check(shifted, home)
-        read = Parameters(self, parameters)
-        given = read.number("limit", 0.0, 0.0, 40.0) if "limit" in parameters else None
-        read.done()
+        given: float | None = self.settings(parameters)["limit"]
         limit = self._chosen(shifted, home, context) if given is None else given
         found = ClaheTranslation(home.channels, limit)
         found.mean, found.spread = averaged([measured(found.seen(one)) for one in planes(home, context.check)])

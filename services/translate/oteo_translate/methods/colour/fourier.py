@@ -126,12 +126,14 @@ class Fourier(Method):
     cost = 0.05
     per_image = 0.002
 
+    def read(self, given: Parameters) -> dict[str, Any]:
+        """See `Method`."""
+        return {"beta": given.number("beta", BETAS[0], 0.0, 0.5)}
+
     def fit(self, shifted: Domain, home: Domain, parameters: Mapping[str, Any], context: FitContext) -> Translation:
         """See `Method`; ``beta`` of 0 to 0.5: half the side of the replaced square as a share of the image's shorter side."""
         self.check(shifted, home)
-        read = Parameters(self, parameters)
-        beta = read.number("beta", BETAS[0], 0.0, 0.5)
-        read.done()
+        beta: float = self.settings(parameters)["beta"]
         side = min(home.images.shape[1:3])
         band = min(int(beta * side), (side - 1) // 2)
         found = FourierTranslation(home.channels, band)

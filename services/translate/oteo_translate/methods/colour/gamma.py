@@ -91,12 +91,14 @@ class Gamma(Method):
     cost = 0.5
     per_image = 0.004
 
+    def read(self, given: Parameters) -> dict[str, Any]:
+        """See `Method`."""
+        return {"scope": given.choice("scope", *SCOPES)}
+
     def fit(self, shifted: Domain, home: Domain, parameters: Mapping[str, Any], context: FitContext) -> Translation:
         """See `Method`; ``scope`` is one of `oteo_translate.methods.colour.moments.SCOPES`."""
         self.check(shifted, home)
-        read = Parameters(self, parameters)
-        found = GammaTranslation(home.channels, read.choice("scope", *SCOPES))
-        read.done()
+        found = GammaTranslation(home.channels, self.settings(parameters)["scope"])
         found.home, found.middle, _ = self._measured(home, found.ends, context)
         found.shifted, _, places = self._measured(shifted, found.ends, context)
         found.power = exponent(places, found.middle)

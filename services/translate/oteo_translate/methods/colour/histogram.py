@@ -64,13 +64,15 @@ class Histogram(Method):
     cost = 0.2
     per_image = 0.01
 
+    def read(self, given: Parameters) -> dict[str, Any]:
+        """See `Method`."""
+        return {"scope": given.choice("scope", *SCOPES), "tone": given.choice("tone", *TONES)}
+
     def fit(self, shifted: Domain, home: Domain, parameters: Mapping[str, Any], context: FitContext) -> Translation:
         """See `Method`; ``scope`` is one of `SCOPES`, ``tone`` one of `TONES`."""
         self.check(shifted, home)
-        read = Parameters(self, parameters)
-        scope, tone = read.choice("scope", *SCOPES), read.choice("tone", *TONES)
-        read.done()
-        found = HistogramTranslation(home.channels, scope, tone, is_grey(home, context.check))
+        settings = self.settings(parameters)
+        found = HistogramTranslation(home.channels, settings["scope"], settings["tone"], is_grey(home, context.check))
         if found.scope == "image":
             # The mean of quantile functions is the distribution nearest to all (the barycentre of Wasserstein's distance on a line).
             found.home = torch.stack([quantiles(one.flatten(2), found.probabilities) for one in planes(home, context.check)]).mean(0)

@@ -95,13 +95,15 @@ class Moments(Method):
     cost = 0.05
     per_image = 0.002
 
+    def read(self, given: Parameters) -> dict[str, Any]:
+        """See `Method`."""
+        return {"scope": given.choice("scope", *SCOPES), "tone": given.choice("tone", *TONES)}
+
     def fit(self, shifted: Domain, home: Domain, parameters: Mapping[str, Any], context: FitContext) -> Translation:
         """See `Method`; ``scope`` is one of `SCOPES`, ``tone`` one of `TONES`."""
         self.check(shifted, home)
-        read = Parameters(self, parameters)
-        scope, tone = read.choice("scope", *SCOPES), read.choice("tone", *TONES)
-        read.done()
-        found = MomentsTranslation(home.channels, scope, tone, is_grey(home, context.check))
+        settings = self.settings(parameters)
+        found = MomentsTranslation(home.channels, settings["scope"], settings["tone"], is_grey(home, context.check))
         found.mean, found.spread = averaged([measured(one) for one in planes(home, context.check)])
         figures = [measured(toned(one, found.tone, found.grey)) for one in planes(shifted, context.check)]
         found.shifted_mean, found.shifted_spread = averaged(figures)

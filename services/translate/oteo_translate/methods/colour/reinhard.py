@@ -60,12 +60,14 @@ class Reinhard(Method):
     cost = 0.1
     per_image = 0.003
 
+    def read(self, given: Parameters) -> dict[str, Any]:
+        """See `Method`."""
+        return {"space": given.choice("space", *SPACES)}
+
     def fit(self, shifted: Domain, home: Domain, parameters: Mapping[str, Any], context: FitContext) -> Translation:
         """See `Method`; ``space`` is one of `oteo_translate.methods.colour.spaces.SPACES`."""
         self.check(shifted, home)
-        read = Parameters(self, parameters)
-        found = ReinhardTranslation(home.channels, read.choice("space", *SPACES))
-        read.done()
+        found = ReinhardTranslation(home.channels, self.settings(parameters)["space"])
         found.mean, found.spread = averaged([measured(found.seen(one)) for one in planes(home, context.check)])
         return found.eval()
 

@@ -217,16 +217,19 @@ class StainMethod(Method):
     colours = (3,)
     translation: ClassVar[type[StainTranslation]]
 
+    def read(self, given: Parameters) -> dict[str, Any]:
+        """See `Method`."""
+        return {"scope": given.choice("scope", *SCOPES), "light": given.choice("light", *LIGHTS)}
+
     def fit(self, shifted: Domain, home: Domain, parameters: Mapping[str, Any], context: FitContext) -> Translation:
         """See `Method`; ``scope`` is one of `SCOPES`, ``light`` one of `LIGHTS`."""
         self.check(shifted, home)
-        read = Parameters(self, parameters)
-        scope, light = read.choice("scope", *SCOPES), read.choice("light", *LIGHTS)
-        read.done()
+        settings = self.settings(parameters)
+        scope: str = settings["scope"]
         found = self.translation(home.channels, scope)
         known = []
         for domain in (home, shifted):
-            lamp = lamp_of(domain, context.check, light)
+            lamp = lamp_of(domain, context.check, settings["light"])
             known.append(learn(domain, context.check, lamp, self.finder(domain, lamp, scope, context.check)))
         found.keep(*known)
         return found.eval()

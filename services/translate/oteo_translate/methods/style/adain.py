@@ -120,12 +120,14 @@ class Adain(Method):
     cost = 60.0
     per_image = 0.05
 
+    def read(self, given: Parameters) -> dict[str, Any]:
+        """See `Method`."""
+        return {"steps": given.count("steps", STEPS, 1, 100_000)}
+
     def fit(self, shifted: Domain, home: Domain, parameters: Mapping[str, Any], context: FitContext) -> Translation:
         """See `Method`; ``steps`` of training the decoder."""
         self.check(shifted, home)
-        read = Parameters(self, parameters)
-        steps = read.count("steps", STEPS, 1, 100_000)
-        read.done()
+        steps: int = self.settings(parameters)["steps"]
         encoder = encoder_for(context, home.channels).to(context.device)
         with torch.no_grad():
             homes = torch.cat(list(style_images(home, encoder, context, _IMAGES))).to(context.device)

@@ -115,19 +115,21 @@ class Analogy(Method):
     cost = 100.0
     per_image = 1.0
 
+    def read(self, given: Parameters) -> dict[str, Any]:
+        """See `Method`."""
+        return {"exemplars": given.count("exemplars", _EXEMPLARS, 1, 64), "rounds": given.count("rounds", ROUNDS, 0, 50)}
+
     def fit(self, shifted: Domain, home: Domain, parameters: Mapping[str, Any], context: FitContext) -> Translation:
         """See `Method`; ``exemplars`` of home to choose from, ``rounds`` of PatchMatch."""
         self.check(shifted, home)
-        read = Parameters(self, parameters)
-        count, rounds = read.count("exemplars", _EXEMPLARS, 1, 64), read.count("rounds", ROUNDS, 0, 50)
-        read.done()
+        settings = self.settings(parameters)
         encoder = encoder_for(context, home.channels)
         with torch.no_grad():
-            chosen = list(style_images(home, encoder, context, count))
+            chosen = list(style_images(home, encoder, context, settings["exemplars"]))
             exemplars = torch.cat(chosen)
             known = {"home": scales(home, encoder, context), "shifted": scales(shifted, encoder, context)}
         widths = [int(one.shape[2]) for one in known["home"]]
-        found = AnalogyTranslation(home.channels, encoder.spec(), widths, len(exemplars), rounds)
+        found = AnalogyTranslation(home.channels, encoder.spec(), widths, len(exemplars), settings["rounds"])
         found.keep(encoder, chosen)
         found.exemplars = exemplars
         for domain, levels in known.items():

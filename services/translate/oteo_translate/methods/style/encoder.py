@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 
 import numpy as np
 import torch
 from torch import nn
 
-from oteo_core.artifacts import split_uri
+from oteo_core.artifacts import ArtifactStore, split_uri
 from oteo_core.errors import InvalidArgument
 from oteo_core.graphs.modules import SavedModule, saved
 from oteo_core.images import InputPolicy
@@ -29,10 +30,13 @@ class Encoder(SavedModule):
     ----------
     height, width
         Pixels at which it looks at images; those of another size are brought to it.
+    source
+        Where pretrained weights came from, as ``pretrained:FILE@DIGEST`` with the first 16 digits of the SHA-256; empty: they are no pretrained ones.
     """
 
     height: int
     width: int
+    source: str = ""
 
     def features(self, planes: torch.Tensor) -> list[torch.Tensor]:
         """Give the features of ``(N, C, H, W)`` float32 of 0 to 1: ``(N, c, h, w)`` each, fine to coarse, differentiably."""
@@ -164,12 +168,7 @@ def open_encoder(uri: str) -> Encoder:
     InvalidArgument
         ``NO_ENCODER_WEIGHTS``: no such file; ``BAD_ENCODER_WEIGHTS``: it holds other tensors. No pickled code is run.
     """
-    store, path = split_uri(uri)
-    if not store.is_file(path):
-        names = [name for name in store.children(path) if name.startswith(("vgg16", "vgg19")) and name.endswith((".pth", ".safetensors"))]
-        if not names:
-            raise InvalidArgument(f"{uri} holds no weights named vgg16… or vgg19…, .pth or .safetensors", reason="NO_ENCODER_WEIGHTS")
-        path = f"{path.rstrip('/')}/{max(names)}".lstrip("/")
+    store, path = find_weights(uri)
     name = path.rsplit("/", 1)[-1]
     encoder = VggEncoder(19 if name.startswith("vgg19") else 16)
     data = store.read_bytes(path)
@@ -184,7 +183,25 @@ def open_encoder(uri: str) -> Encoder:
         encoder.layers.load_state_dict({key: tensors[f"features.{key}"].float() for key in wanted})
     except Exception as error:
         raise InvalidArgument(f"{name} does not hold the weights of its name: {error}", reason="BAD_ENCODER_WEIGHTS") from error
+    encoder.source = f"pretrained:{name}@{hashlib.sha256(data).hexdigest()[:16]}"
     return encoder.eval()
+
+
+def find_weights(uri: str) -> tuple[ArtifactStore, str]:
+    """Find the file that `open_encoder` reads, without reading it; the store that it lies in, and its path there.
+
+    Raises
+    ------
+    InvalidArgument
+        ``NO_ENCODER_WEIGHTS``.
+    """
+    store, path = split_uri(uri)
+    if not store.is_file(path):
+        names = [name for name in store.children(path) if name.startswith(("vgg16", "vgg19")) and name.endswith((".pth", ".safetensors"))]
+        if not names:
+            raise InvalidArgument(f"{uri} holds no weights named vgg16… or vgg19…, .pth or .safetensors", reason="NO_ENCODER_WEIGHTS")
+        path = f"{path.rstrip('/')}/{max(names)}".lstrip("/")
+    return store, path
 
 
 def encoder_for(context: FitContext, channels: int) -> Encoder:

@@ -82,12 +82,14 @@ class Gatys(Method):
     cost = 150.0
     per_image = 1.5
 
+    def read(self, given: Parameters) -> dict[str, Any]:
+        """See `Method`."""
+        return {"steps": given.count("steps", STEPS, 1, 2000), "weight": given.number("weight", 3.0, 0.0, 1e4)}
+
     def fit(self, shifted: Domain, home: Domain, parameters: Mapping[str, Any], context: FitContext) -> Translation:
         """See `Method`; ``steps`` of the descent, ``weight`` of style against content."""
         self.check(shifted, home)
-        read = Parameters(self, parameters)
-        steps, weight = read.count("steps", STEPS, 1, 2000), read.number("weight", 3.0, 0.0, 1e4)
-        read.done()
+        settings = self.settings(parameters)
         encoder = encoder_for(context, home.channels)
         total: list[torch.Tensor] = []
         images = list(style_images(home, encoder, context))
@@ -96,7 +98,7 @@ class Gatys(Method):
                 context.check()
                 grams = [gram(level) for level in encoder.seen(one)]
                 total = [sum_ + new for sum_, new in zip(total, grams, strict=True)] if total else grams
-        found = GatysTranslation(home.channels, encoder.spec(), [int(one.shape[1]) for one in total], steps, weight)
+        found = GatysTranslation(home.channels, encoder.spec(), [int(one.shape[1]) for one in total], **settings)
         found.keep(encoder, images)
         for level, one in enumerate(total):
             found.register_buffer(f"gram_{level}", one / len(images))

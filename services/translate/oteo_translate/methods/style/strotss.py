@@ -160,12 +160,14 @@ class Strotss(Method):
     cost = 350.0
     per_image = 3.5
 
+    def read(self, given: Parameters) -> dict[str, Any]:
+        """See `Method`."""
+        return {"steps": given.count("steps", STEPS, 1, 1000), "weight": given.number("weight", 1.0, 1e-3, 1e3)}
+
     def fit(self, shifted: Domain, home: Domain, parameters: Mapping[str, Any], context: FitContext) -> Translation:
         """See `Method`; ``steps`` at each scale, ``weight`` of content."""
         self.check(shifted, home)
-        read = Parameters(self, parameters)
-        steps, weight = read.count("steps", STEPS, 1, 1000), read.number("weight", 1.0, 1e-3, 1e3)
-        read.done()
+        settings = self.settings(parameters)
         encoder = encoder_for(context, home.channels)
         draws = torch.Generator().manual_seed(context.seed)
         images = list(style_images(home, encoder, context))
@@ -181,7 +183,7 @@ class Strotss(Method):
                     taken.append(columns(encoder, scaled, torch.rand(each, 2, generator=draws) * 2 - 1))
                 rows = torch.cat(taken)
                 style.append(rows[torch.randperm(len(rows), generator=draws)[:SAMPLES]])
-        found = StrotssTranslation(home.channels, encoder.spec(), int(style[0].shape[1]), steps, weight)
+        found = StrotssTranslation(home.channels, encoder.spec(), int(style[0].shape[1]), **settings)
         found.keep(encoder, images)
         found.style = torch.stack(style)
         return found.eval()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from oteo_core.errors import InvalidArgument
+from oteo_translate.methods.base import Parameters
 from oteo_translate.methods.unpaired.discriminators import layers_for
 
 GENERATORS = ("resnet", "unet", "ganilla")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+ADVERSARIALS = ("least-squares", "wasserstein")
 
 LARGEST_CROP = 256
 """Side of crops at most, as in the papers."""
@@ -21,6 +22,31 @@ UNBOUNDED_STEPS = 2000
 
 MOST_STEPS = 400_000
 """Steps of a training with a deadline at most: the papers' 400 epochs of some thousand images."""
+
+_WORDS = {"generator": GENERATORS, "precision": PRECISIONS, "adversarial": ADVERSARIALS}
+_RANGES = {
+    "steps": (0, MOST_STEPS),
+    "rate": (1e-7, 0.1),
+    "batch": (0, 64),
+    "crop": (0, 1024),
+    "zoom": (0, 1),
+    "width": (0, 256),
+    "blocks": (0, 16),
+    "critic_width": (0, 256),
+    "critic_layers": (0, 3),
+    "critic_rounds": (1, 20),
+    "patches": (1, 4096),
+    "vector": (1, 2048),
+    "pool": (0, 1000),
+    "average": (0, 0.99999),
+    "clip": (1e-3, 1e6),
+    "inspect": (1, 100_000),
+    "processes": (0, 16),
+}
+_WEIGHTS = (0, 1000)
+"""Bounds of what is not among `_RANGES`: weights of losses."""
+
+_LEAST_CROP = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,38 +161,28 @@ class Recipe:
         InvalidArgument
             ``BAD_PARAMETER``: unknown, of another type, or out of range.
         """
-        kinds = {field.name: type(getattr(self, field.name)) for field in fields(self)}
-        for key, value in parameters.items():
-            if key not in kinds:
-                raise InvalidArgument(f"{name} has no parameter {key!r}; it has {', '.join(kinds)}", reason="BAD_PARAMETER")
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            right = {bool: isinstance(value, bool), str: isinstance(value, str), float: number}.get(
-                kinds[key], number and float(value).is_integer()
+        made = replace(self, **Parameters(name, parameters).all(self._read))
+        if 0 < made.crop < _LEAST_CROP:
+            raise InvalidArgument(
+                f"crop of {name} is {made.crop}; it has to be 0 or at least {_LEAST_CROP}",
+                reason="BAD_PARAMETER",
+                field=f"parameters.{name}.crop",
             )
-            if not right or (number and not math.isfinite(value)):
-                raise InvalidArgument(f"{name}: {key} = {value!r} is not of type {kinds[key].__name__}", reason="BAD_PARAMETER")
-        made = replace(self, **{key: kinds[key](value) for key, value in parameters.items()})
-        complaint = made.complaint()
-        if complaint:
-            raise InvalidArgument(f"{name}: {complaint}", reason="BAD_PARAMETER")
         return made
 
-    def complaint(self) -> str:
-        """Say what cannot be; empty where all can."""
+    def _read(self, given: Parameters) -> dict[str, Any]:
+        found: dict[str, Any] = {}
         for field in fields(self):
-            value = getattr(self, field.name)
-            if not isinstance(value, (str, bool)) and value < 0:
-                return f"{field.name} must not be negative"
-        if self.rate == 0 or self.clip == 0 or self.critic_rounds == 0 or self.patches == 0 or self.vector == 0 or self.inspect == 0:
-            return "rate, clip, critic_rounds, patches, vector and inspect must be above 0"
-        if self.average >= 1 or self.zoom > 1 or self.critic_layers > 3:
-            return "average must be below 1, zoom at most 1, critic_layers at most 3"
-        if 0 < self.crop < 8:
-            return "crop must be at least 8"
-        for name, known in (("generator", GENERATORS), ("precision", PRECISIONS), ("adversarial", ("least-squares", "wasserstein"))):
-            if getattr(self, name) not in known:
-                return f"{name} must be one of {', '.join(known)}"
-        return ""
+            usual, (least, most) = getattr(self, field.name), _RANGES.get(field.name, _WEIGHTS)
+            if isinstance(usual, bool):
+                found[field.name] = given.flag(field.name, usual)
+            elif isinstance(usual, str):
+                found[field.name] = given.choice(field.name, usual, *(word for word in _WORDS[field.name] if word != usual))
+            elif isinstance(usual, int):
+                found[field.name] = given.count(field.name, usual, int(least), int(most))
+            else:
+                found[field.name] = given.number(field.name, usual, least, most)
+        return found
 
     def settled(self, height: int, width: int, device: str, gpus: int) -> Recipe:
         """Choose what is left to device and size; of images `height` x `width`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import io
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -28,6 +29,8 @@ KEEP_SECONDS = 20.0
 _KEEPING_SHARE = 0.05
 _TROUBLES = 3
 _FASTER = 1.1
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -207,6 +210,8 @@ class Trainer:
         total = self._recipe.steps or (MOST_STEPS if bounded else UNBOUNDED_STEPS)
         if not resumed:
             self.standing.half = self._choose_half(deadline)
+        elif self._team.rank == 0:
+            _log.info("the training goes on from step %d", self.standing.step)
         began = time.time()
         self._inspect()
         inspecting = time.time() - began

@@ -102,6 +102,10 @@ class UnpairedMethod(Method):
     objective: ClassVar[type[Objective]]
     recipe: ClassVar[Recipe]
 
+    def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """See `Method`: the whole recipe."""
+        return asdict(self.recipe.changed(given, self.name))
+
     def fit(self, shifted: Domain, home: Domain, parameters: Mapping[str, Any], context: FitContext) -> UnpairedTranslation:
         """Train; see `Method.fit`.
 

@@ -59,6 +59,12 @@ class UnpairedTranslation(Translation):
         found: dict[str, list[float]] = self.settings["history"]
         return found
 
+    @property
+    def notes(self) -> list[str]:
+        """What happened in training; see the class."""
+        found: list[str] = self.settings["notes"]
+        return found
+
     def forward(self, planes: torch.Tensor) -> torch.Tensor:
         """Translate ``(N, C, H, W)`` float32 of 0 to 1."""
         found: torch.Tensor = self.network(planes).clamp(0.0, 1.0)
