@@ -73,18 +73,20 @@ class SteadyLoad:
         """Count how calls ended."""
         return Counter(outcome.code for outcome in list(self.outcomes))
 
-    def wait_good(self, count: int = 60, seconds: float = 60.0) -> float:
-        """Wait until the last so many calls were all answered right; give the moment at which the last one began that was not."""
+    def settled(self, back: float) -> float:
+        """Give the seconds from a moment to the beginning of the last call that was not answered; 0 where none was after it."""
+        return max([0.0, *(outcome.begin - back for outcome in list(self.outcomes) if outcome.code != "OK")])
+
+    def wait_good(self, count: int = 60, seconds: float = 60.0) -> None:
+        """Wait until the last so many calls were all answered."""
         begin = len(self.outcomes)
 
-        def good() -> tuple[float] | None:
+        def good() -> bool:
             found = self.outcomes[begin:]
             bad = [number for number, outcome in enumerate(found) if outcome.code != "OK"]
-            if len(found) - (bad[-1] + 1 if bad else 0) < count:
-                return None
-            return (found[bad[-1]].begin if bad else float("-inf"),)
+            return len(found) - (bad[-1] + 1 if bad else 0) >= count
 
-        return wait_for(good, seconds, said=lambda: Counter(outcome.code for outcome in self.outcomes[begin:][-count:]))[0]
+        wait_for(good, seconds, said=lambda: Counter(outcome.code for outcome in self.outcomes[begin:][-count:]))
 
     async def _run(self) -> None:
         await asyncio.gather(*(self._call() for _ in range(self._callers)))

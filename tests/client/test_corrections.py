@@ -40,6 +40,7 @@ def test_a_class_is_said_and_the_image_stays_here_without_consent(command, world
 def test_with_consent_the_image_and_its_group_go_along(command, world, deployed, image):
     ran = command("correct", "cells", image, "--class", "long", "--consent", "--group", "patient 7")
     assert "datasets/cells-corrections/samples/abc" in ran.out
+    assert "BURNED_IN_TEXT_SUSPECTED: look whether it names the patient" in ran.out
     asked = world.asked[-1]
     assert (asked.consent, asked.group) == (True, "patient 7")
     assert asked.image.content == image.read_bytes()

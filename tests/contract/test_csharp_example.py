@@ -1,20 +1,31 @@
-"""The example in C#, which no compiler sees here: each type, property and method of the contract that it names is in the generated code."""
+"""The example in C#: compiled and run where .NET and its packages are; everywhere else each type, property and method of the contract that it names is looked
+for in the generated code.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
+import grpc
 import pytest
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from waiting import patient
 
-from oteo_protos.gateway.v1 import inference_pb2
+from oteo_protos.gateway.v1 import inference_pb2, inference_pb2_grpc
 
 SERVICE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
+NO_PACKAGES = re.compile(r"error (NU1101|NU1102|NU1301|NU1303|NETSDK1004|NETSDK1045)\b")
+"""Errors of a restore that found no packages, and of an SDK too old for .NET 8: they say nothing of the program."""
 INHERITED = {"Parser": "pb::MessageParser", "Descriptor": "pbr::MessageDescriptor"}
 
 
@@ -180,3 +191,88 @@ def test_no_name_of_the_contract_shadows_one_of_the_language(source: str, genera
     gateway = {m.name for m in inference_pb2.DESCRIPTOR.message_types_by_name.values()} | set(inference_pb2.DESCRIPTOR.enum_types_by_name)
     assert gateway <= ours
     assert not gateway & {"Task", "Status", "Type", "Random", "Metadata", "Duration", "Any", "File", "Environment", "Console", "Timeout"}
+
+
+@pytest.fixture(scope="module")
+def program(contract: Path, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Compile the example; gives the command that runs it."""
+    dotnet = shutil.which("dotnet")
+    if dotnet is None:
+        pytest.skip("dotnet is not here; examples/csharp/README.md says what it takes")
+    folder = tmp_path_factory.mktemp("built")
+    for name in ("Predict.cs", "Predict.csproj"):
+        shutil.copy(repository / "examples/csharp" / name, folder)
+    command = [dotnet, "build", "--nologo", "--configuration=Release", f"--output={folder}/out", f"-p:Contract={contract}"]
+    environment = {
+        **os.environ,
+        "DOTNET_CLI_TELEMETRY_OPTOUT": "1",
+        "DOTNET_NOLOGO": "1",
+        "DOTNET_CLI_HOME": str(folder),
+        "DOTNET_CLI_UI_LANGUAGE": "en",
+    }
+    made = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=patient(100))
+    said = made.stdout + made.stderr
+    if made.returncode and (missing := NO_PACKAGES.search(said)):
+        pytest.skip(f"the packages of examples/csharp/Predict.csproj, or .NET 8, are not to be had here: {missing[0]}")
+    assert made.returncode == 0, said
+    return [dotnet, str(folder / "out/Predict.dll")]
+
+
+class Answering(inference_pb2_grpc.InferenceServiceServicer):
+    """Is away once, then answers; refuses who bears no token."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def Predict(self, request: inference_pb2.PredictRequest, context: grpc.ServicerContext) -> inference_pb2.PredictResponse:
+        self.calls += 1
+        if ("authorization", "Bearer a-token") not in tuple(context.invocation_metadata()):
+            self._refuse(context, grpc.StatusCode.UNAUTHENTICATED, error_details_pb2.ErrorInfo(reason="TOKEN_MISSING", domain="oteo"))
+        if self.calls == 1:
+            pause = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(nanos=10_000_000))
+            self._refuse(context, grpc.StatusCode.UNAVAILABLE, pause)
+        answer = inference_pb2.PredictResponse(deployment=request.deployment)
+        answer.classification.decision = request.image.content.decode()
+        answer.classification.scores.add(class_name="green", probability=0.75)
+        return answer
+
+    @staticmethod
+    def _refuse(
+        context: grpc.ServicerContext, code: grpc.StatusCode, detail: error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo
+    ) -> None:
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status = status_pb2.Status(code=code_pb2.Code.Value(code.name), message="refused", details=[packed])
+        context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+        context.abort(code, "refused")
+
+
+@pytest.fixture
+def served() -> Iterator[tuple[Answering, str]]:
+    servicer = Answering()
+    server = grpc.server(ThreadPoolExecutor(2), options=[("grpc.so_reuseport", 0)])
+    inference_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield servicer, f"127.0.0.1:{port}"
+    server.stop(0).wait()
+
+
+def test_the_example_compiles_and_answers(program: list[str], served: tuple[Answering, str], tmp_path: Path) -> None:
+    servicer, address = served
+    image = tmp_path / "image.png"
+    image.write_bytes(b"green")
+
+    def run(token: str) -> subprocess.CompletedProcess[str]:
+        given = {**os.environ, "OTEO_ADDRESS": address, "OTEO_TOKEN": token, "OTEO_CA_FILE": "", "OTEO_TLS": ""}
+        return subprocess.run(
+            [*program, "colours", str(image)], env=given, capture_output=True, text=True, check=False, timeout=patient(40)
+        )
+
+    ran = run("a-token")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines() == [f"{image}: green", "  green 0.750"]
+    assert (servicer.calls, "unavailable; again in 10 ms" in ran.stderr) == (2, True)
+    ran = run("")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert "Unauthenticated TOKEN_MISSING" in ran.stderr

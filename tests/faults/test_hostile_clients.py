@@ -372,7 +372,10 @@ def test_a_flood_of_ten_times_what_can_be_answered(gateways: Gateways) -> None:
 
 
 def test_a_flood_takes_turns_with_others_on_the_processor(gateways: Gateways) -> None:
-    """The same with a model that works on the cores that gateway, flood and test share: what is left is printed, not held against the bar."""
+    """The same with a model that works on the cores that gateway, flood and test share, and that the flood's own process takes a part of.
+
+    The bar of 90 percent is missed here (docs/benchmarks.md). What is asserted is what refusing calls unread brought: before, three tenths were left.
+    """
     with SteadyLoad(gateways.address, partial(ask_slow, name="probe"), callers=16, pause=0) as load:
         load.wait_good(40)
         begin = time.monotonic()
@@ -387,7 +390,9 @@ def test_a_flood_takes_turns_with_others_on_the_processor(gateways: Gateways) ->
         flooded = flood.ended()
         ward.wait_good(4)
     ward.check()
-    good = sum(one.code == "OK" and begin <= one.end < begin + 4 for one in flooded) / 4
-    print(f"able {able:.0f}/s; flooded with {10 * able:.0f}/s: {dict(Counter(one.code for one in flooded))}; goodput {good:.0f}/s")
-    assert good > 0
+    during = sum(outcome.code == "OK" and begin <= outcome.end < begin + 4 for outcome in ward.outcomes) / 4
+    good = sum(one.code == "OK" and begin <= one.end < begin + 4 for one in flooded) / 4 + during
+    codes = dict(Counter(one.code for one in flooded))
+    print(f"able {able:.0f}/s; flooded with {10 * able:.0f}/s: {codes}; goodput {good:.0f}/s, {during:.0f} of it the ward's")
+    assert good > 0.35 * able, f"{good:.0f} of {able:.0f} a second"
     assert ward.codes().keys() == {"OK"}, "who asks little is served whatever others ask"

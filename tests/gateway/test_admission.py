@@ -179,11 +179,11 @@ def test_nothing_is_decoded_for_callers_who_have_gone(tmp_path: Path, monkeypatc
         )
         prepare = predictor._prepare
 
-        def counted(query: Query, routes: Routes) -> Any:
+        def counted(query: Query, routes: Routes, later: bool) -> Any:
             decoded.append(query.deployment_id)
             begun.set()
             gate.wait(patient(10))
-            return prepare(query, routes)
+            return prepare(query, routes, later)
 
         monkeypatch.setattr(predictor, "_prepare", counted)
         queries = [Query(name, content=picture("red")) for name in ("decoding", "to-decode", "to-decode-2", "waiting", "stays")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -87,6 +88,40 @@ def test_of_several_roles_the_widest_limits_count_and_a_callers_own_before_them(
     assert limits_for("a", ["viewer"], by_role, {}) == few
     assert limits_for("a", ["viewer", "admin"], by_role, {}) == Limits()
     assert limits_for("a", ["viewer"], by_role, {"a": many}) == many
+
+
+@pytest.mark.parametrize("processes", [2, 3, 4, 64])
+def test_processes_of_a_gateway_allow_together_what_one_would(processes: int) -> None:
+    now = [0.0]
+    gauges = [Gauge(lambda: now[0], processes) for _ in range(processes)]
+    limits = Limits(requests_per_minute=60, concurrent_calls=12)
+
+    def calls() -> int:
+        count = 0
+        for gauge in gauges:
+            with contextlib.suppress(ResourceExhausted):
+                while True:
+                    gauge.take("a", limits)
+                    count += 1
+        return count
+
+    # One at least in each: more processes than calls are allowed a minute give each caller one a process.
+    assert calls() == max(60, processes)
+    now[0] = 30.0
+    # What is left of a call in each adds up to less than one a process.
+    assert 30 - processes < calls() <= 30 + processes
+    assert calls() == 0
+    begun = 0
+    for gauge in gauges:
+        with contextlib.suppress(ResourceExhausted):
+            while True:
+                gauge.begin("a", limits)
+                begun += 1
+    assert begun == max(12 // processes, 1) * processes
+    with pytest.raises(ResourceExhausted, match=f"in each of {processes} processes"):
+        gauges[0].begin("a", limits)
+    gauges[0].end("a")
+    gauges[0].begin("a", limits)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import psutil
 import pytest
+from access_support import who
 from gateway_processes import Gateways
+from gateway_support import details_of
 from waiting import patient, wait_for
 
 from oteo_core.errors import Unavailable
 from oteo_core.server.processes import held_port
+from oteo_core.tokens import TokenFile
 
 
 @pytest.fixture
@@ -55,6 +60,27 @@ def test_processes_end_when_their_parent_is_killed_and_the_port_is_free_again(ga
     wait_for(lambda: not any(psutil.pid_exists(pid) for pid in children), 30)
     with held_port(f"127.0.0.1:{gateways.port}", seconds=patient(5)) as address:
         assert address == f"127.0.0.1:{gateways.port}"
+
+
+def test_a_caller_s_limits_are_those_of_all_processes_together(tmp_path: Path) -> None:
+    token, _ = TokenFile(tmp_path / "tokens.json").create("a", ["viewer"])
+    running = Gateways(tmp_path, OTEO_LIMITS_OF='{"token:a": {"requests_per_minute": 6}}')
+    try:
+        wait_for(lambda: len(running.listeners()) == 2, 40)
+        begin, codes = time.monotonic(), []
+        # Each connection goes to one of the two, by chance: of so many both have some.
+        for _ in range(32):
+            with grpc.insecure_channel(running.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+                try:
+                    who(channel, token)
+                    codes.append("OK")
+                except grpc.RpcError as error:
+                    codes.append(details_of(error)[0])
+        passed = (time.monotonic() - begin) * 6 / 60
+        assert set(codes) == {"OK", "RATE_LIMITED"}
+        assert 6 <= codes.count("OK") <= 6 + passed, codes
+    finally:
+        running.kill()
 
 
 def test_settings_that_cannot_be_served_end_the_parent(tmp_path: Path) -> None:

@@ -7,9 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +19,8 @@ from gateway_support import TOKEN, Backend, Loop, deploy_model, picture, publish
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from import_sources import class_folders
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from trace_collector import Collector, Span, collecting, triton_arguments
+from tritonclient.grpc import service_pb2
 from waiting import patient, wait_for
 
 from oteo_core import tracing
@@ -34,56 +33,6 @@ from oteo_protos.type.v1 import image_pb2
 
 METADATA = (("authorization", f"Bearer {TOKEN}"),)
 CALLER = "00f067aa0ba902b7"
-
-
-@dataclass(frozen=True)
-class Span:
-    """A span as the collector has it; identifiers in hexadecimal."""
-
-    service: str
-    name: str
-    trace: str
-    id: str
-    parent: str
-    attributes: dict[str, Any]
-    failed: bool
-    begin: int
-    end: int
-
-
-class Collector(trace_service_pb2_grpc.TraceServiceServicer):
-    """An OTLP collector that keeps what it is sent."""
-
-    def __init__(self) -> None:
-        self.spans: list[Span] = []
-        self._lock = threading.Lock()
-
-    def Export(self, request: Any, context: Any) -> Any:
-        with self._lock:
-            for resource in request.resource_spans:
-                service = next(one.value.string_value for one in resource.resource.attributes if one.key == "service.name")
-                for scope in resource.scope_spans:
-                    self.spans.extend(_span(service, span) for span in scope.spans)
-        return trace_service_pb2.ExportTraceServiceResponse()
-
-    def of(self, trace: str) -> list[Span]:
-        with self._lock:
-            return [span for span in self.spans if span.trace == trace]
-
-
-def _span(service: str, span: Any) -> Span:
-    attributes = {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in span.attributes}
-    return Span(
-        service,
-        span.name,
-        span.trace_id.hex(),
-        span.span_id.hex(),
-        span.parent_span_id.hex(),
-        attributes,
-        span.status.code == 2,
-        span.start_time_unix_nano,
-        span.end_time_unix_nano,
-    )
 
 
 @dataclass
@@ -105,14 +54,11 @@ class Site:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     home = tmp_path_factory.mktemp("traced")
-    collector = Collector()
-    receiver = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, receiver)
-    collected = receiver.add_insecure_port("127.0.0.1:0")
-    receiver.start()
     addresses = {name: f"127.0.0.1:{ports.free_port()}" for name in ("gateway", "augment")}
     with ExitStack() as stack:
-        triton = stack.enter_context(start(home / "model-repository", timeout=patient(30)))
+        collector = stack.enter_context(collecting())
+        arguments = tuple(triton_arguments(collector.url))
+        triton = stack.enter_context(start(home / "model-repository", arguments=arguments, timeout=patient(30)))
         environment = {
             **os.environ,
             "OTEO_HOME": str(home),
@@ -120,7 +66,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             "OTEO_JOB_PYTHON": sys.executable,
             "OTEO_TRITON_URLS": triton.address,
             "OTEO_RECONCILE_SECONDS": "0.2",
-            "OTEO_OTLP_ENDPOINT": f"http://127.0.0.1:{collected}",
+            "OTEO_OTLP_ENDPOINT": collector.endpoint,
             **{f"OTEO_{name.upper()}_ADDRESS": address for name, address in addresses.items()},
         }
         processes = []
@@ -138,7 +84,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             for process in processes:
                 process.kill()
                 process.wait()
-            receiver.stop(0)
 
 
 def _healthy(address: str) -> bool:
@@ -193,6 +138,12 @@ def test_one_trace_spans_gateway_service_job_and_triton(site: Site, tmp_path: Pa
     assert all(part.parent == root.id for part in parts)
     assert all(root.begin <= part.begin <= part.end <= root.end for part in parts)
     assert parts[2].attributes["oteo.model"] == "colours"
+    # Triton's own part: its request is a child of the gateway's call, the model's execution one of that; no probe is in any trace.
+    request = wait_for(lambda: _of_triton(site.collector, predicted).get("InferRequest"))
+    assert request.parent == parts[2].id
+    model = _of_triton(site.collector, predicted)["colours"]
+    assert (model.parent, model.attributes["triton.model_name"]) == (request.id, "colours")
+    assert {span.trace for span in site.collector.spans if span.service == "oteo-triton"} == {predicted}
     (refused,) = site.collector.of(wrong)
     assert refused.attributes["rpc.response.status_code"] == "NOT_FOUND"
     assert refused.attributes["oteo.reason"] == "DEPLOYMENT_NOT_FOUND"
@@ -201,6 +152,34 @@ def test_one_trace_spans_gateway_service_job_and_triton(site: Site, tmp_path: Pa
     logged = [json.loads(line) for line in (site.home / "augment.log").read_text().splitlines() if line.startswith("{")]
     assert {line.get("trace_id") for line in logged if line.get("method") == method} <= {None, trace, silent}
     assert any(line["event"] == "call" and line.get("trace_id") == trace and line["request_id"] == "mueller 1961" for line in logged)
+
+
+def _of_triton(collector: Collector, trace: str) -> dict[str, Span]:
+    return {span.name: span for span in collector.of(trace) if span.service == "oteo-triton"}
+
+
+def test_triton_gets_the_place_in_the_trace_with_each_request(loop: Loop, tmp_path: Path) -> None:
+    triton = Backend()
+    asked: list[dict[str, str]] = []
+
+    async def ready(request: bytes, context: Any) -> bytes:
+        return b"\x08\x01"
+
+    async def infer(request: bytes, context: Any) -> bytes:
+        asked.append(dict(context.invocation_metadata()))
+        return b""
+
+    prefix = "/inference.GRPCInferenceService"
+    for name, answer in (("ServerLive", ready), ("ServerReady", ready), ("ModelInfer", infer)):
+        triton.methods[f"{prefix}/{name}"] = grpc.unary_unary_rpc_method_handler(answer)
+    loop.run(triton.start())
+    settings = settings_for(tmp_path, triton_urls=[f"127.0.0.1:{triton.port}"])
+    with running_gateway(loop, settings, log_dir=tmp_path / "logs") as running:
+        call = running.channel.unary_unary(f"{prefix}/ModelInfer", request_serializer=bytes, response_deserializer=bytes)
+        sent = ("traceparent", f"00-{'a' * 32}-{CALLER}-01"), ("tracestate", "hospital=pacs")
+        call(service_pb2.ModelInferRequest(model_name="m").SerializeToString(), timeout=60, metadata=sent)
+        assert [(key, asked[-1][key]) for key, _ in sent] == list(sent)
+    loop.run(triton.stop())
 
 
 def test_a_trace_passes_a_gateway_that_records_nothing(loop: Loop, tmp_path: Path) -> None:

@@ -126,6 +126,7 @@ def correction_facts(correction: feedback_pb2.Correction) -> Any:
             ("right is", classes_of(correction)),
             ("agreement", f"{correction.agreement:.3f}"),
             ("sample", correction.sample or "none: without consent the image is not kept"),
+            *(("look at", f"{finding.code}: {finding.message}") for finding in correction.findings),
             ("made", moment(correction.create_time)),
         ]
     )

@@ -35,11 +35,11 @@ _STOP_SECONDS = 15.0
 _PORT_SECONDS = 15.0
 
 
-def end_with_parent() -> None:
-    """Begin to drain when the parent is gone, however it went; nothing where this process has no such parent."""
+def end_with_parent() -> bool:
+    """Begin to drain when the parent is gone, however it went; gives whether this process is one of several that have such a parent."""
     named = os.environ.pop(LIFELINE, "")
     if not named:
-        return
+        return False
     descriptor = int(named)
     os.set_inheritable(descriptor, False)
 
@@ -49,6 +49,7 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait, name="lifeline", daemon=True).start()
+    return True
 
 
 @contextlib.contextmanager
@@ -158,7 +159,8 @@ class Supervisor:
             **os.environ,
             "OTEO_LISTEN": address,
             "OTEO_REUSE_PORT": "true",
-            "OTEO_PROCESSES": "1",
+            # For the part that each of them has of what is allowed of all.
+            "OTEO_PROCESSES": str(len(self._children)),
             "OTEO_METRICS_PORT": "0",
             "PROMETHEUS_MULTIPROC_DIR": figures,
             LIFELINE: str(lifeline),

@@ -12,10 +12,9 @@ from oteo_gateway.settings import GatewaySettings
 def main() -> int:
     """Read the settings, then serve, or keep several processes that do."""
     settings = GatewaySettings()
-    if settings.processes > 1:
+    if settings.processes > 1 and not end_with_parent():
         telemetry.configure_logging(settings, "gateway")
         return Supervisor(settings, "gateway", [sys.executable, "-m", "oteo_gateway"], settings.processes).run()
-    end_with_parent()
     serve_alone(settings)
     return 0
 

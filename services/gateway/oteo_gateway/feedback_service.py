@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from typing import Any
 
 import grpc
 
+from oteo_core.context import current
+from oteo_core.datasets.proto import finding_to_proto
 from oteo_core.errors import InvalidArgument, NotFound
 from oteo_core.images import ImageLimits
 from oteo_core.operations.ids import new_operation_id
@@ -20,13 +26,14 @@ from oteo_gateway.feedback.keys import FeedbackKey
 from oteo_gateway.feedback.reading import missing, read_correction
 from oteo_gateway.feedback.records import CorrectionRecord
 from oteo_gateway.feedback.store import CorrectionStore
+from oteo_gateway.prediction.admission import Admission
 from oteo_protos.gateway.v1 import feedback_pb2, feedback_pb2_grpc
 
 Context = grpc.ServicerContext
 
 
 class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
-    """Corrections over gRPC. The handlers block; the server runs them in threads.
+    """Corrections over gRPC. Those that bring a picture are taken in the places, and by the threads, of predictions; the other handlers block.
 
     Parameters
     ----------
@@ -42,6 +49,10 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
         Gives a model's package by its id; raises NotFound.
     limits
         Largest images.
+    admission
+        Bound on what runs and waits, of predictions too.
+    decoders
+        Threads that decode.
     """
 
     def __init__(
@@ -52,6 +63,8 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
         key: FeedbackKey,
         read_package: Callable[[str], ModelPackage],
         limits: ImageLimits,
+        admission: Admission,
+        decoders: ThreadPoolExecutor,
     ) -> None:
         self._deployments = deployments
         self._store = store
@@ -59,9 +72,22 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
         self._key = key
         self._read_package = read_package
         self._limits = limits
+        self._admission = admission
+        self._decoders = decoders
 
-    def SubmitCorrection(self, request: feedback_pb2.SubmitCorrectionRequest, context: Context) -> feedback_pb2.Correction:
+    async def SubmitCorrection(
+        self, request: feedback_pb2.SubmitCorrectionRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> feedback_pb2.Correction:
         """Take a correction or a confirmation."""
+        labels = request.answer.segmentation.label_image.content
+        if not (request.consent or labels):
+            return await asyncio.to_thread(self._submit, request)
+        async with self._admission.enter(len(request.image.content) + len(labels), current().remaining, current().caller):
+            # Kept and recorded in one piece: what is begun is ended, whether or not the caller still waits.
+            here = contextvars.copy_context()
+            return await asyncio.get_running_loop().run_in_executor(self._decoders, here.run, self._submit, request)
+
+    def _submit(self, request: feedback_pb2.SubmitCorrectionRequest) -> feedback_pb2.Correction:
         deployment = self._deployments.get(_deployment_id(request.parent))
         fingerprint = self._key.request(request_digest(request, "request_id"))
         earlier = self._store.replayed(request.request_id, fingerprint)
@@ -88,7 +114,8 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
             if request.image.WhichOneof("source") is None:
                 raise InvalidArgument("With consent the image must be sent too.", reason="IMAGE_MISSING", field="image")
             consented = Consented(request.image, answer.image.sha256, answer.frame)
-            sample = self._keeper.keep(deployment, package, judged, consented, request.group)
+            sample, kept = self._keeper.keep(deployment, package, judged, consented, request.group)
+            said.findings.extend(finding_to_proto(finding, sample.split("/")[1], kept.id) for finding in kept.findings)
         record = CorrectionRecord(
             id=new_operation_id("gateway").removeprefix("gateway-"),
             deployment=deployment.id,

@@ -139,7 +139,7 @@ class Gateway:
         self._store = DeploymentStore(settings.database_url)
         self.operations = OperationManager(settings, "gateway", OperationStore(settings.database_url), self._artifacts, runner)
         self._quotas = QuotaStore(settings.database_url)
-        self.door = make_door(settings, self._quotas, self.operations.store)
+        self.door = make_door(settings, self._quotas, self.operations.store, settings.processes)
         """Who is answered: the server must be built with it."""
         self._waiting = WaitingOperations(self.operations, self._store)
         self.operations.on_cancel = self._waiting.withdraw
@@ -173,7 +173,9 @@ class Gateway:
         self._observer = metrics.PrometheusObserver()
         self.crowd = PredictionCrowd(self._admission, self._observer)
         """Who is turned away before anything is read: the server must be built with it."""
-        self._supervision = Supervision(settings, self._store, self._artifacts, self.read_package, self._owner)
+        self._supervision = Supervision(
+            settings, self._store, self._artifacts, self.read_package, self._owner, _limits(settings), self._admission, self._decoders
+        )
         self._stop = threading.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._threads: list[threading.Thread] = []

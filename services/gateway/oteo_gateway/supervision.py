@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 from oteo_core.artifacts import ArtifactStore
 from oteo_core.datasets.named_images import ImageStore
@@ -17,6 +18,7 @@ from oteo_gateway.feedback.keeper import CorrectionKeeper
 from oteo_gateway.feedback.keys import FeedbackKey
 from oteo_gateway.feedback.store import CorrectionStore
 from oteo_gateway.feedback_service import FeedbackService
+from oteo_gateway.prediction.admission import Admission
 from oteo_gateway.settings import GatewaySettings
 from oteo_gateway.watching.collector import Collector
 from oteo_gateway.watching.store import WatchStore
@@ -38,6 +40,10 @@ class Supervision:
         Gives a model's package by its id; raises NotFound.
     owner
         Who holds leases here.
+    limits
+        Largest images, as predictions have them.
+    admission, decoders
+        The places of predictions and their threads: pictures of corrections are decoded there.
 
     Attributes
     ----------
@@ -56,11 +62,13 @@ class Supervision:
         artifacts: ArtifactStore,
         read_package: Callable[[str], ModelPackage],
         owner: str,
+        limits: ImageLimits,
+        admission: Admission,
+        decoders: ThreadPoolExecutor,
     ) -> None:
         self._period = settings.watch_seconds
         self._watches = WatchStore(settings.database_url)
         self._corrections = CorrectionStore(settings.database_url)
-        limits = ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
         self.collector = Collector()
 
         def lease(name: str, seconds: float) -> bool:
@@ -80,7 +88,7 @@ class Supervision:
             settings.lease_seconds,
         )
         self.facts = DeploymentFacts(self._watches, self._keeper, read_package, settings.shift_false_alarms)
-        self.servicer = FeedbackService(deployments, self._corrections, self._keeper, key, read_package, limits)
+        self.servicer = FeedbackService(deployments, self._corrections, self._keeper, key, read_package, limits, admission, decoders)
         self._watcher = Watcher(
             self.collector,
             self._watches,

@@ -113,6 +113,8 @@ class AccessDoor:
         Operations that have not ended.
     now
         Gives seconds since 1970.
+    processes
+        Of this gateway.
     """
 
     def __init__(
@@ -122,12 +124,13 @@ class AccessDoor:
         quotas: Quotas,
         running: Running,
         now: Callable[[], float] = time.time,
+        processes: int = 1,
     ) -> None:
         self.ways = ways
         self.limits = limits
         self.quotas = quotas
         self.running = running
-        self.gauge = Gauge()
+        self.gauge = Gauge(processes=processes)
         self.now = now
         self.starting: Counter[str] = Counter()
         """Calls that are beginning an operation, by caller: they count as operations until the table has them."""

@@ -1,4 +1,4 @@
-"""How much one caller may ask: calls a minute and calls at a time, kept in this process."""
+"""How much one caller may ask: calls a minute and calls at a time, kept in this process, which allows its part of what its gateway does."""
 
 from __future__ import annotations
 
@@ -72,16 +72,20 @@ class _Caller:
 class Gauge:
     """Counts the calls of every caller in this process; one event loop, so no lock.
 
-    The rate is a token bucket that holds a minute's calls, so that a caller who was quiet may send them at once.
+    The rate is a token bucket that holds a minute's calls, so that a caller who was quiet may send them at once. Where several processes share a gateway's port
+    each allows an equal part, at least one call, so that all of them together allow no more than one alone would.
 
     Parameters
     ----------
     clock
         Gives seconds that never fall.
+    processes
+        Of the gateway.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, processes: int = 1) -> None:
         self._clock = clock
+        self._processes = processes
         self._callers: OrderedDict[str, _Caller] = OrderedDict()
 
     def take(self, name: str, limits: Limits) -> None:
@@ -96,7 +100,7 @@ class Gauge:
         wait = self.wait(name, limits)
         if wait > 0:
             raise ResourceExhausted(
-                f"more than {limits.requests_per_minute} calls a minute; try again later",
+                f"more than {limits.requests_per_minute} calls a minute{self._parted()}; try again later",
                 reason="RATE_LIMITED",
                 metadata={"limit": str(limits.requests_per_minute)},
                 retry_after=wait,
@@ -107,8 +111,8 @@ class Gauge:
         if not limits.requests_per_minute:
             return 0.0
         caller, now = self._caller(name, limits), self._clock()
-        rate = limits.requests_per_minute / 60.0
-        caller.tokens = min(float(limits.requests_per_minute), caller.tokens + (now - caller.time) * rate)
+        rate = limits.requests_per_minute / self._processes / 60.0
+        caller.tokens = min(self._most_tokens(limits), caller.tokens + (now - caller.time) * rate)
         caller.time = now
         if caller.tokens < 1.0:
             return (1.0 - caller.tokens) / rate
@@ -117,9 +121,9 @@ class Gauge:
 
     def check_calls(self, name: str, limits: Limits) -> None:
         """Refuse one more call at a time than is allowed: ``TOO_MANY_CALLS``."""
-        if limits.concurrent_calls and self._caller(name, limits).calls >= limits.concurrent_calls:
+        if limits.concurrent_calls and self._caller(name, limits).calls >= max(1, limits.concurrent_calls // self._processes):
             raise ResourceExhausted(
-                f"{limits.concurrent_calls} calls are being answered already; wait for one to end",
+                f"{limits.concurrent_calls} calls{self._parted()} are being answered already; wait for one to end",
                 reason="TOO_MANY_CALLS",
                 metadata={"limit": str(limits.concurrent_calls)},
                 retry_after=0.5,
@@ -144,11 +148,19 @@ class Gauge:
     def _caller(self, name: str, limits: Limits) -> _Caller:
         caller = self._callers.get(name)
         if caller is None:
-            caller = self._callers[name] = _Caller(float(limits.requests_per_minute), self._clock())
+            caller = self._callers[name] = _Caller(self._most_tokens(limits), self._clock())
             self._forget()
         else:
             self._callers.move_to_end(name)
         return caller
+
+    def _most_tokens(self, limits: Limits) -> float:
+        """Give the calls that may come here at once."""
+        return max(1.0, limits.requests_per_minute / self._processes)
+
+    def _parted(self) -> str:
+        """Say that others of the gateway's processes have their parts."""
+        return f", an equal part of them in each of {self._processes} processes," if self._processes > 1 else ""
 
     def _forget(self) -> None:
         """Forget those who have been quiet longest, never one whose calls are being answered."""

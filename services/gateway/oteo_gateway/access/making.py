@@ -16,8 +16,19 @@ from oteo_gateway.access.settings import AccessSettings
 from oteo_gateway.access.static_tokens import StaticTokens
 
 
-def make_door(settings: AccessSettings, store: QuotaStore, running: Running) -> AccessDoor:
+def make_door(settings: AccessSettings, store: QuotaStore, running: Running, processes: int = 1) -> AccessDoor:
     """Make the gateway's door.
+
+    Parameters
+    ----------
+    settings
+        What they say of it.
+    store
+        The table of quotas.
+    running
+        Operations that have not ended.
+    processes
+        Of this gateway.
 
     Raises
     ------
@@ -30,7 +41,9 @@ def make_door(settings: AccessSettings, store: QuotaStore, running: Running) -> 
         oidc=_oidc(settings) if settings.oidc_issuer else None,
         certificates=CertificateNames(settings.certificates) if settings.certificates else None,
     )
-    return AccessDoor(ways, limits_by(settings.limits, settings.limits_of), Quotas(store, settings.quota_seconds), running)
+    return AccessDoor(
+        ways, limits_by(settings.limits, settings.limits_of), Quotas(store, settings.quota_seconds), running, processes=processes
+    )
 
 
 def addresses_outside(settings: AccessSettings) -> list[TlsAddress]:

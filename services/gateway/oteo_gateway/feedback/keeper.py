@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import structlog
 
 from oteo_core.artifacts import ArtifactStore
+from oteo_core.datasets import Sample
 from oteo_core.datasets.named_images import ImageSource, ImageStore
 from oteo_core.errors import InvalidArgument, OteoError
 from oteo_core.images import ImageLimits
@@ -23,6 +24,7 @@ from oteo_gateway.feedback.keys import FeedbackKey
 from oteo_gateway.feedback.reading import Judged
 from oteo_gateway.feedback.samples import KeptSample, keep_sample, make_sample, read_pixels
 from oteo_gateway.feedback.store import CorrectionStore
+from oteo_gateway.prediction.inputs import at_image
 
 log = structlog.get_logger(__name__)
 
@@ -82,30 +84,30 @@ class CorrectionKeeper:
         """Give the agreement of an answer with its correction, 0 to 1."""
         return agreement(package.task, package.classes, judged.found, judged.truth, judged.scores, judged.labels)
 
-    def keep(self, deployment: Deployment, package: ModelPackage, judged: Judged, consented: Consented, group: str) -> str:
-        """Keep the image as a labelled sample; give the sample's name.
+    def keep(self, deployment: Deployment, package: ModelPackage, judged: Judged, consented: Consented, group: str) -> tuple[str, Sample]:
+        """Keep the image as a labelled sample; give the sample's name and the sample, whose findings say what to look at.
 
         Raises
         ------
         InvalidArgument
             ``IMAGE_DIFFERS``: it is another than was answered for; and those of decoding.
+        ResourceExhausted
+            ``OUT_OF_MEMORY``.
         """
         data = self._images.source(consented.image)
         if hashlib.sha256(data).hexdigest() != consented.sha256:
             raise InvalidArgument(
                 "The image is another one than the answer is for; send the one that was asked about.", reason="IMAGE_DIFFERS", field="image"
             )
-        try:
-            pixels = read_pixels(data, consented.frame, self._limits)
-        except InvalidArgument as error:
-            raise InvalidArgument(error.message, reason=error.reason, field=error.field or "image", metadata=error.metadata) from error
+        with at_image():
+            pixels = read_pixels(data, consented.frame, self._limits, consented.image.sample or consented.image.uri)
         if pixels.values.shape[:2] != (judged.truth.height, judged.truth.width):
             raise InvalidArgument("The image has another size than the answer says.", reason="IMAGE_DIFFERS", field="image")
         sample, encoded = make_sample(pixels, judged.truth, self._key.group(group), self._key.image(consented.sha256, consented.frame))
         dataset = dataset_of(self._artifacts, deployment.id, deployment.uid)
         claim(self._artifacts, dataset, deployment.uid)
         keep_sample(self._artifacts, dataset, KeptSample(sample, package.task, tuple(package.classes), len(encoded)), encoded)
-        return f"datasets/{dataset}/samples/{sample.id}"
+        return f"datasets/{dataset}/samples/{sample.id}", sample
 
     def accuracy(self, deployment: Deployment, package: ModelPackage) -> MetricValue | None:
         """Give a model's accuracy in use; None without corrections."""

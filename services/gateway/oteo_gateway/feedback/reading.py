@@ -9,7 +9,7 @@ import numpy as np
 from oteo_core.datasets import Sample
 from oteo_core.datasets.proto import Objects, annotations_from_proto
 from oteo_core.errors import InvalidArgument
-from oteo_core.images import ImageLimits, decode_labels
+from oteo_core.images import ImageHeader, ImageLimits, decode_labels
 from oteo_core.packages import ModelPackage
 from oteo_core.packages.answers import ClassMap
 from oteo_gateway.feedback.agreement import FIGURES
@@ -50,7 +50,7 @@ def read_correction(request: feedback_pb2.SubmitCorrectionRequest, package: Mode
     Raises
     ------
     InvalidArgument
-        ``ANSWER_MISSING``, ``CLASS_NOT_KNOWN``, ``BAD_CORRECTION``.
+        ``ANSWER_MISSING``, ``CLASS_NOT_KNOWN``, ``BAD_CORRECTION``; ``IMAGE_TOO_LARGE`` for an answer of an image that no prediction takes.
     """
     answer = request.answer
     if package.task not in FIGURES or answer.WhichOneof("result") != _RESULTS[package.task]:
@@ -58,6 +58,8 @@ def read_correction(request: feedback_pb2.SubmitCorrectionRequest, package: Mode
     image = answer.image
     if len(image.sha256) != 64 or image.width <= 0 or image.height <= 0:
         raise missing("The answer does not say what its image was (image); give it as Predict gave it.")
+    # Outlines and run lengths are drawn at the size that is said here, which the caller could make any.
+    limits.check(ImageHeader("answer", image.width, image.height, 1, "uint8"))
     truth = _truth(request, package)
     found, scores, labels = _found(answer, package, limits)
     return Judged(found, truth, scores, labels)

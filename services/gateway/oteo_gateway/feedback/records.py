@@ -22,7 +22,7 @@ class CorrectionRecord:
     group
         Keyed hash of the group; empty where none was given.
     annotations
-        What is right: serialised ``Annotation`` messages, one after the other in a ``Correction``.
+        What is right, and what was found in the image that was kept: a serialised ``Correction`` with ``annotations`` and ``findings`` alone.
     agreement
         0 to 1.
     sample

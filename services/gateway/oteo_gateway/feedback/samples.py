@@ -11,12 +11,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from oteo_core.artifacts import ArtifactStore
-from oteo_core.datasets import Sample
+from oteo_core.datasets import Finding, Sample, Severity
 from oteo_core.datasets.columns import SCHEMA, from_batch, to_batch
 from oteo_core.datasets.media_files import media_file
+from oteo_core.deidentification.burned_in import BURNED_IN_TEXT, found_text
 from oteo_core.errors import InvalidArgument
 from oteo_core.images import ImageLimits, perceptual_hash, pixel_digest, significant_bits
 from oteo_core.images.sequences import open_image
+from oteo_core.images.sequences.base import SequenceHeader
+from oteo_core.images.sequences.opening import kind_of
 
 FOLDER = "corrections"
 _PARTS = (("train", 0.7), ("validation", 0.15), ("test", 0.15))
@@ -24,11 +27,12 @@ _PARTS = (("train", 0.7), ("validation", 0.15), ("test", 0.15))
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """One picture: ``(H, W, C)``, bits that its file declares (0: not known), and the distance of pixels in mm."""
+    """One picture: ``(H, W, C)``, bits that its file declares (0: not known), the distance of pixels in mm, and what somebody should look at."""
 
     values: NDArray[Any]
     bit_depth: int
     spacing: tuple[float, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +45,41 @@ class KeptSample:
     size: int
 
 
-def read_pixels(data: bytes, frame: int, limits: ImageLimits) -> Pixels:
+def read_pixels(data: bytes, frame: int, limits: ImageLimits, name: str = "") -> Pixels:
     """Decode one frame of an image, DICOM's and volumes' too.
+
+    Parameters
+    ----------
+    data
+        The whole file.
+    frame
+        Which one, from 0.
+    limits
+        Largest images.
+    name
+        The file's name, where it has one.
 
     Raises
     ------
     InvalidArgument
         ``NO_SUCH_FRAME``, ``UNREADABLE_IMAGE``, ``TRUNCATED_IMAGE``, ``IMAGE_TOO_LARGE`` or ``UNSUPPORTED_FORMAT``.
     """
-    opened = open_image(data, limits)
+    if kind_of(data, name) == "video":
+        raise InvalidArgument("a video clip is not answered, and not kept: send the frame", reason="UNSUPPORTED_FORMAT")
+    opened = open_image(data, limits, name)
     decoder = next(iter(opened.decoders(frame)), None)
     if decoder is None:
         raise InvalidArgument(f"The image has no frame {frame}.", reason="NO_SUCH_FRAME", field="answer.frame")
     found = decoder()
-    return Pixels(found.pixels, found.bit_depth, opened.header.spacing)
+    return Pixels(found.pixels, found.bit_depth, opened.header.spacing, _findings(opened.header, found.pixels))
+
+
+def _findings(header: SequenceHeader, pixels: NDArray[Any]) -> tuple[Finding, ...]:
+    """Give what somebody should look at, as an import tells it: the file's notes, and text in the pixels of DICOM."""
+    notes = dict(header.notes)
+    if header.format == "dicom" and (text := found_text(pixels)):
+        notes[BURNED_IN_TEXT] = text
+    return tuple(Finding(Severity.WARNING, code, message) for code, message in notes.items())
 
 
 def make_sample(pixels: Pixels, truth: Sample, group: str, image: str) -> tuple[Sample, bytes]:
@@ -94,6 +119,7 @@ def make_sample(pixels: Pixels, truth: Sample, group: str, image: str) -> tuple[
         spacing=pixels.spacing,
         split=part_of(group or image),
         group=group,
+        findings=pixels.findings,
     )
     return sample, encoded
 

@@ -73,6 +73,11 @@ class Admission:
         return self._waiting
 
     @property
+    def held(self) -> int:
+        """Number of places that are taken."""
+        return self._places - self._free
+
+    @property
     def crowded(self) -> bool:
         """Whether one who comes now has to wait, or is refused."""
         return self._free <= 0

@@ -55,7 +55,7 @@ class Picture:
     header
         What the image is; `bit_depth` are the bits that the file declares.
     sha256
-        Of the encoded file, lower-case hexadecimal.
+        Of the encoded file, lower-case hexadecimal; empty where it was read without.
     frame, frame_count
         Which of how many, from 0.
     spacing
@@ -153,8 +153,8 @@ class Inputs:
         self._images = images
         self._limits = limits
 
-    def open(self, asked: Asked) -> OpenFile:
-        """Open a file; nothing is decoded yet.
+    def open(self, asked: Asked, *, hashed: bool = True) -> OpenFile:
+        """Open a file; nothing is decoded yet. `hashed` as of `read`.
 
         Raises
         ------
@@ -166,10 +166,17 @@ class Inputs:
             return self._opened(data, asked.sample, self._images.spacing(asked.sample), self._images.bit_depth(asked.sample))
         if asked.uri:
             return self._opened(self._images.object(asked.uri), asked.uri)
-        return self._opened(asked.content)
+        return self._opened(asked.content, hashed=hashed)
 
-    def read(self, asked: Asked) -> Picture:
+    def read(self, asked: Asked, *, hashed: bool = True) -> Picture:
         """Open a file and decode the frame that is asked for.
+
+        Parameters
+        ----------
+        asked
+            The image.
+        hashed
+            False: bytes that the caller sent are left without their digest, for whoever takes it later.
 
         Raises
         ------
@@ -177,7 +184,7 @@ class Inputs:
             As `open`; FRAME_NOT_FOUND for a frame that the file does not have.
         """
         begin = time.perf_counter()
-        file = self.open(asked)
+        file = self.open(asked, hashed=hashed)
         number = asked.frame or 0
         if number >= file.frames:
             raise InvalidArgument(
@@ -187,7 +194,9 @@ class Inputs:
             picture = file.picture(file.decoders(number), number, told=asked.frame is not None)
         return replace(picture, seconds=time.perf_counter() - begin)
 
-    def _opened(self, data: bytes, name: str = "", spacing: tuple[float, float] | None = None, bit_depth: int = 0) -> OpenFile:
+    def _opened(
+        self, data: bytes, name: str = "", spacing: tuple[float, float] | None = None, bit_depth: int = 0, *, hashed: bool = True
+    ) -> OpenFile:
         with at_image():
             if kind_of(data, name) == "video":
                 raise InvalidArgument(
@@ -196,7 +205,8 @@ class Inputs:
                 )
             opened = open_image(data, self._limits, name)
         own = opened.header.spacing
-        return OpenFile(opened, hashlib.sha256(data).hexdigest(), spacing or ((own[0], own[1]) if len(own) >= 2 else None), bit_depth)
+        sha256 = hashlib.sha256(data).hexdigest() if hashed else ""
+        return OpenFile(opened, sha256, spacing or ((own[0], own[1]) if len(own) >= 2 else None), bit_depth)
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,9 @@ class PreparedImage:
     header
         What the image was.
     sha256
-        Of the encoded bytes, lower-case hexadecimal.
+        Of the encoded bytes, lower-case hexadecimal; empty before `measured` where the picture has none.
     shift
-        Distance from the training images and its p-value; None where the package has no reference statistics.
+        Distance from the training images and its p-value; None where the package has no reference statistics, and before `measured`.
     statistics
         ``(D,)`` of `oteo_core.packages.image_statistics`; None likewise.
     seconds
@@ -65,7 +66,7 @@ class PreparedImage:
 
 
 def prepare_image(picture: Picture, package: ModelPackage, *, tiling: bool = False, keep: bool = False) -> PreparedImage:
-    """Bring a decoded image to a model's input.
+    """Bring a decoded image to a model's input; what the answer says of the image beside comes with `measured`.
 
     Parameters
     ----------
@@ -90,17 +91,13 @@ def prepare_image(picture: Picture, package: ModelPackage, *, tiling: bool = Fal
     pixels = prepare(picture.pixels, package.input, depth)
     tiles = plan_tiles((picture.header.width, picture.header.height), package) if tiling else None
     parts = tuple(cut_tiles(picture.pixels, tiles, depth)) if tiles is not None else ()
-    reference = package.reference
     seconds = picture.seconds + time.perf_counter() - begin
-    statistics = image_statistics(pixels) if reference is not None else None
-    distance = reference.distance(statistics) if reference is not None and statistics is not None else 0.0
     return PreparedImage(
         pixels=pixels,
         header=picture.header,
         sha256=picture.sha256,
-        shift=(distance, reference.p_value(distance)) if reference is not None else None,
+        shift=None,
         seconds=seconds,
-        statistics=statistics,
         frame=picture.frame,
         frame_count=picture.frame_count,
         spacing=picture.spacing,
@@ -109,3 +106,24 @@ def prepare_image(picture: Picture, package: ModelPackage, *, tiling: bool = Fal
         tiles=tiles,
         parts=parts,
     )
+
+
+def measured(prepared: PreparedImage, package: ModelPackage, content: bytes = b"") -> PreparedImage:
+    """Give a prepared image with its statistics, how far it lies from the training images, and its digest.
+
+    Parameters
+    ----------
+    prepared
+        As `prepare_image` gave it for the package.
+    package
+        The model's: its reference statistics count.
+    content
+        The encoded bytes; needed where the picture was read without its digest.
+    """
+    sha256 = prepared.sha256 or hashlib.sha256(content).hexdigest()
+    reference = package.reference
+    if reference is None:
+        return replace(prepared, sha256=sha256)
+    statistics = image_statistics(prepared.pixels)
+    distance = reference.distance(statistics)
+    return replace(prepared, sha256=sha256, shift=(distance, reference.p_value(distance)), statistics=statistics)
