@@ -18,10 +18,25 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from oteo_core.images import InputPolicy, decode, prepare
+from oteo_core.images import ImageLimits, InputPolicy, prepare
+from oteo_core.images.sequences import open_image
 
 BATCH = 16
 """Most images of a batch; how long a batch waits for more is each peer's own affair."""
+
+
+def opened(data: bytes) -> tuple[NDArray[Any], int]:
+    """Give the first frame ``(H, W, C)`` of a file of any format that the gateway reads, and the bits that it declares; opened as `Predict` opens it."""
+    file = open_image(data, ImageLimits())
+    frame = next(file.decoders(0))()
+    depth = frame.bit_depth if frame.pixels.dtype == np.uint16 and frame.bit_depth else frame.pixels.dtype.itemsize * 8
+    return frame.pixels, depth if file.image is None else file.image.bit_depth
+
+
+def prepared(data: bytes, policy: InputPolicy) -> NDArray[Any]:
+    """Give a file's first frame as a model takes it, ``(height, width, channels)``."""
+    pixels, depth = opened(data)
+    return prepare(pixels, policy, depth)
 
 
 class PeerModel:
@@ -55,7 +70,7 @@ class PeerModel:
 
     def decode(self, text: str) -> NDArray[Any]:
         """Give an image, base64 in JSON as the peers' own documentation sends them, as the model takes it."""
-        return prepare(decode(base64.b64decode(text)).pixels, self._policy)
+        return prepared(base64.b64decode(text), self._policy)
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """Give the probabilities ``(N, K)`` of images ``(N, H, W, C)``."""

@@ -6,22 +6,23 @@ It starts an embedded Triton and a gateway of its own on free ports, publishes t
 a model that does next to nothing, so that what is left is the way there and back), and prints Markdown tables:
 
 - throughput and latency of `Predict` with a PNG, of Triton called directly with the decoded tensor, and of onnxruntime in this process
-  with the same decoding, in turn within each repeat; median of the repeats and their range;
+  with the same decoding (`peer_model.py`: files are opened as `Predict` opens them), in turn within each repeat; median of the repeats and their range;
 - the gateway's own processor time a request, beyond decoding and resizing, and that of forwarding a 600 KB inference request;
 - where the time of one request goes;
-- bars (`predict_bars.py`), for each of ``--models``: Predict against decoding here and Triton without a gateway, and against LitServe and BentoML with the same
+- bars (`predict_bars.py`), for each of ``--models``: Predict against decoding here and Triton without a gateway, onnxruntime in this process, and against LitServe and BentoML with the same
   model and decoding (``--litserve PYTHON``, ``--bentoml PYTHON`` of environments that have them, such as
   ``python -m venv .build/bentoml && .build/bentoml/bin/pip install bentoml``), with ``--bf16 resnet18`` that model also in bfloat16; open loop at 70 % load;
-  every task; streams.
+  with the first of ``--models`` also for DICOM: one that the tests' own code draws (512 x 512 of 12 bits) and, where ``OTEO_TEST_DATA`` names a folder that holds
+  one, a real file;
+- every task, and streams, against decoding here and Triton without a gateway.
 
-``--image FILE`` measures with an image of one's own, of any format that the gateway reads, instead of the PNG.
+``--image FILE`` measures with an image of one's own alone, of any format that the gateway reads.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import hashlib
 import os
 import statistics
 import subprocess
@@ -32,7 +33,6 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import cv2
 import grpc
-import numpy as np
-import onnx
 import onnxruntime
 import predict_bars
 import psutil
@@ -49,120 +47,22 @@ import uvloop
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from judged_models import MODELS
 from judged_models import publish as publish_task
+from peer_model import opened, prepared
+from predict_models import LARGE, SIDE, add_bf16, drawn_dicom, png, publish, real_dicom, resnet_graph, tiny_graph
 
 from oteo_core.artifacts import ArtifactStore
-from oteo_core.graphs.config import bf16_config_pbtxt
-from oteo_core.graphs.outputs import Output
-from oteo_core.images import InputPolicy, decode, prepare
-from oteo_core.packages import Conformal, ModelPackage, PackageFile, ReferenceStatistics, image_statistics, statistic_names
-from oteo_core.packages.variants import BF16, variant_path
+from oteo_core.images import prepare
+from oteo_core.packages import ModelPackage
 from oteo_gateway.prediction.tensors import InferTemplate, read_outputs
 from oteo_local import ports
 from oteo_local.triton import start
 from oteo_protos.gateway.v1 import deployment_pb2, deployment_pb2_grpc, inference_pb2, inference_pb2_grpc
 from oteo_protos.type.v1 import image_pb2
 
-SIDE = 224
 AS_TRAINED, ROUNDED = "MODEL_VARIANT_UNSPECIFIED", "MODEL_VARIANT_BF16"
-LARGE = 448  # 448 x 448 x 3 bytes: a request of 600 KB
 TOKEN = "benchmark"
 METADATA = (("authorization", f"Bearer {TOKEN}"),)
 INFER = "/inference.GRPCInferenceService/ModelInfer"
-CONFIG = """\
-name: "{name}"
-backend: "onnxruntime"
-max_batch_size: 32
-input {{ name: "image" data_type: TYPE_UINT8 dims: [ {side}, {side}, 3 ] }}
-output {{ name: "probabilities" data_type: TYPE_FP32 dims: [ {classes} ] }}
-output {{ name: "logits" data_type: TYPE_FP32 dims: [ {classes} ] }}
-instance_group {{ count: 1 kind: KIND_CPU }}
-dynamic_batching {{ max_queue_delay_microseconds: 500 }}
-parameters {{ key: "oteo_digest" value: {{ string_value: "{digest}" }} }}
-"""
-
-
-def tiny_graph() -> bytes:
-    """ONNX that looks at 16 pixels only: uint8 [N, H, W, 3] -> softmax over their channels' means."""
-    helper = onnx.helper
-    constants = [
-        helper.make_tensor(name, onnx.TensorProto.INT64, [2], values)
-        for name, values in (("starts", [0, 0]), ("ends", [4, 4]), ("axes", [1, 2]))
-    ]
-    graph = helper.make_graph(
-        [
-            helper.make_node("Slice", ["image", "starts", "ends", "axes"], ["corner"]),
-            helper.make_node("Cast", ["corner"], ["real"], to=onnx.TensorProto.FLOAT),
-            helper.make_node("ReduceMean", ["real"], ["logits"], axes=[1, 2], keepdims=0),
-            helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
-        ],
-        "tiny",
-        [helper.make_tensor_value_info("image", onnx.TensorProto.UINT8, ["N", "H", "W", 3])],
-        [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", 3]) for name in ("probabilities", "logits")],
-        constants,
-    )
-    return bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString())
-
-
-def resnet_graph(folder: Path, classes: int = 3) -> bytes:
-    """ONNX of a resnet18 with random weights: uint8 [N, 224, 224, 3] -> probabilities."""
-    import timm
-    import torch
-
-    class Served(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            torch.manual_seed(0)
-            self.network = timm.create_model("resnet18", pretrained=False, num_classes=classes).eval()
-
-        def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            logits = self.network((image.to(torch.float32) / 255.0 - 0.45).permute(0, 3, 1, 2) / 0.225)
-            return torch.softmax(logits, dim=1), logits
-
-    path = folder / "resnet18.onnx"
-    torch.onnx.export(
-        Served().eval(),
-        (torch.zeros(1, SIDE, SIDE, 3, dtype=torch.uint8),),
-        str(path),
-        input_names=["image"],
-        output_names=["probabilities", "logits"],
-        dynamic_axes={name: {0: "N"} for name in ("image", "probabilities", "logits")},
-        opset_version=17,
-        dynamo=False,
-    )
-    return path.read_bytes()
-
-
-def png(seed: int = 0, side: int = SIDE) -> bytes:
-    """PNG that compresses like a micrograph: smooth structures and some noise."""
-    generator = np.random.default_rng(seed)
-    smooth = cv2.GaussianBlur(generator.uniform(0, 255, (side, side, 3)), (0, 0), 9)
-    smooth = (smooth - smooth.min()) / np.ptp(smooth) * 220
-    return bytes(cv2.imencode(".png", (smooth + generator.normal(0, 2, smooth.shape)).clip(0, 255).astype(np.uint8))[1].tobytes())
-
-
-def publish(store: ArtifactStore, name: str, graph: bytes, side: int) -> ModelPackage:
-    """Put a model package into the artifact store."""
-    rows = np.stack([image_statistics(decode(png(seed, 64)).pixels) for seed in range(8)])
-    package = ModelPackage(
-        id=name,
-        display_name=name,
-        uid=name,
-        task="classification",
-        classes=["a", "b", "c"],
-        dataset="datasets/none",
-        dataset_digest="0" * 64,
-        candidate=name,
-        input=InputPolicy(width=side, height=side),
-        create_time=datetime.now(UTC),
-        conformal=Conformal(0.5, 0.9, 100),
-        reference=ReferenceStatistics.fit(rows, statistic_names(3)),
-    )
-    package.digest = package.serving_digest(hashlib.sha256(graph).hexdigest())
-    store.write_bytes(f"models/{name}/triton/{name}/1/model.onnx", graph)
-    config = CONFIG.format(name=name, side=side, classes=3, digest=package.digest)
-    store.write_bytes(f"models/{name}/triton/{name}/config.pbtxt", config.encode())
-    store.write_bytes(f"models/{name}/package.json", package.to_json())
-    return package
 
 
 @contextmanager
@@ -227,15 +127,6 @@ def running_hop(triton: str) -> Iterator[tuple[str, psutil.Process]]:
         process.wait(20)
 
 
-def add_bf16(store: ArtifactStore, package: ModelPackage) -> None:
-    """Give a published classifier its form in bfloat16, as automl does for processors that have it."""
-    outputs = tuple(Output(name, (len(package.classes),)) for name in ("probabilities", "logits"))
-    config = bf16_config_pbtxt(package.id, package.input, outputs, parameters={"oteo_digest": package.digest}).encode()
-    package.files[variant_path(BF16)] = PackageFile(hashlib.sha256(config).hexdigest(), len(config))
-    store.write_bytes(f"models/{package.id}/{variant_path(BF16)}", config)
-    store.write_bytes(f"models/{package.id}/package.json", package.to_json())
-
-
 def deploy(address: str, models: Mapping[str, tuple[str, str]]) -> None:
     """Put models, by the deployment's name each with its variant, into service and wait until they are."""
     with grpc.insecure_channel(address) as channel:
@@ -297,8 +188,9 @@ class Systems:
         self._hopped = self._hop.unary_unary(INFER)
         self._content = content
         self._packages = packages
-        pixels = {name: prepare(decode(content).pixels, package.input) for name, package in packages.items()}
-        self._requests = {name: InferTemplate(name, "", package.input).build(pixels[name]) for name, package in packages.items()}
+        self._requests = {
+            name: InferTemplate(name, "", package.input).build(prepared(content, package.input)) for name, package in packages.items()
+        }
         cores = os.cpu_count() or 1
         self._threads = ThreadPoolExecutor(cores)
         settings = onnxruntime.SessionOptions()
@@ -316,7 +208,7 @@ class Systems:
         self._threads.shutdown()
 
     async def predict(self, model: str) -> inference_pb2.PredictResponse:
-        """PNG to the gateway."""
+        """The encoded image to the gateway."""
         request = inference_pb2.PredictRequest(deployment=f"deployments/{model}", image=image_pb2.ImageSource(content=self._content))
         response: inference_pb2.PredictResponse = await self._stub.Predict(request, metadata=METADATA)
         return response
@@ -334,11 +226,11 @@ class Systems:
         read_outputs(await self._hopped(self._requests[model]))
 
     async def in_process(self, model: str) -> None:
-        """PNG to onnxruntime in this process."""
+        """The encoded image to onnxruntime in this process."""
         await asyncio.get_running_loop().run_in_executor(self._threads, self._run, model)
 
     def _run(self, model: str) -> None:
-        pixels = prepare(decode(self._content).pixels, self._packages[model].input)
+        pixels = prepared(self._content, self._packages[model].input)
         self._sessions[model].run(["probabilities"], {"image": pixels[None]})
 
 
@@ -349,7 +241,7 @@ def spread(values: Sequence[float], digits: int = 1) -> str:
 
 async def compare(systems: Systems, models: Sequence[str], concurrency: Sequence[int], seconds: float, repeats: int) -> None:
     """Print throughput and latency of the three systems, taken in turn."""
-    calls = {"Predict (PNG)": systems.predict, "Triton direct (tensor)": systems.direct, "onnxruntime in-process (PNG)": systems.in_process}
+    calls = {"Predict": systems.predict, "Triton direct (tensor)": systems.direct, "onnxruntime in-process": systems.in_process}
     for model in models:
         for call in calls.values():
             await put_load(lambda: call(model), 4, min(1.0, seconds))  # noqa: B023 - called at once
@@ -376,10 +268,10 @@ def decoding_milliseconds(content: bytes, package: ModelPackage, repeats: int = 
     cv2.setNumThreads(1)
     marks = [time.thread_time()]
     for _ in range(repeats):
-        image = decode(content)
+        pixels, depth = opened(content)
     marks.append(time.thread_time())
     for _ in range(repeats):
-        prepare(image.pixels, package.input)
+        prepare(pixels, package.input, depth)
     marks.append(time.thread_time())
     return 1e3 * (marks[1] - marks[0]) / repeats, 1e3 * (marks[2] - marks[1]) / repeats
 
@@ -431,7 +323,7 @@ async def own_cost(systems: Systems, processes: Processes, content: bytes, packa
             for name, value in figures.items():
                 rows.setdefault(name, {}).setdefault(parallel, []).append(value)
     decoding, resizing = (spread(values, 2) for values in zip(*decodes, strict=True))
-    print(f"\nDecoding {decoding} ms and resizing {resizing} ms of processor time for the PNG of {len(content) // 1024} KiB;")
+    print(f"\nDecoding {decoding} ms and resizing {resizing} ms of processor time for the image of {len(content) // 1024} KiB;")
     print(f"the idle gateway takes {idle:.1f} ms of processor time a second (its loops).")
     print("\n| processor time, ms a request | concurrency 1 | concurrency 8 | bar |\n|---|---|---|---|")
     bars = {"Predict, beyond decode and resize": "2", "forwarding a 600 KB inference request": "1.5"}
@@ -473,12 +365,22 @@ async def where_it_goes(systems: Systems, model: str, count: int = 200) -> None:
         print(f"| {name} | {value:.2f} |")
 
 
+def pictures(given: Path | None) -> dict[str, bytes]:
+    """Give the images to ask about, by what they are called in tables: the one that is given, or a PNG and DICOM, drawn and, where there is one, real."""
+    if given is not None:
+        return {given.suffix.removeprefix(".") or "image": given.read_bytes()}
+    real = real_dicom(Path(os.environ["OTEO_TEST_DATA"])) if "OTEO_TEST_DATA" in os.environ else None
+    return {"PNG": png(), "DICOM, drawn": drawn_dicom(), **({"DICOM, real": real} if real is not None else {})}
+
+
 async def measure(options: argparse.Namespace, addresses: Sequence[str], processes: Processes, made: dict[str, Any]) -> None:
     """Run all measurements."""
-    content = options.image.read_bytes() if options.image else png()
+    content, images = made["content"], made["images"]
     cores = len(os.sched_getaffinity(0))
     systems = Systems(*addresses, content, made["packages"], made["graphs"])
-    ways = predict_bars.Ways(addresses[0], addresses[1], TOKEN, content, made["packages"], cores)
+    ways = predict_bars.Ways(
+        addresses[0], addresses[1], TOKEN, content, {**made["packages"], **made["task packages"]}, cores, made["graphs"]
+    )
     try:
         if "compare" in options.parts:
             await compare(systems, options.models, options.concurrency, options.seconds, options.repeats)
@@ -499,7 +401,12 @@ async def measure(options: argparse.Namespace, addresses: Sequence[str], process
                         if python
                     }
                     rounded = made["rounded"].get(model, "")
-                    await predict_bars.bars(ways, model, options.concurrency, options.seconds, options.repeats, peers, rounded)
+                    for image, ways.content in images.items():
+                        if ways.content == content or model == options.models[0]:
+                            await predict_bars.bars(
+                                ways, model, options.concurrency, options.seconds, options.repeats, peers, rounded, image
+                            )
+                    ways.content = content
         if "open" in options.parts:
             for model in (*options.models, *made["rounded"].values()):
                 await predict_bars.at_70_percent(ways, model, options.seconds, options.repeats)
@@ -525,7 +432,7 @@ def main() -> None:
         help="of these models also the form in bfloat16 through the gateway; for processors that have it",
     )
     parser.add_argument("--processes", type=int, default=1, help="processes of the gateway")
-    parser.add_argument("--image", type=Path, help="image to send instead of the PNG")
+    parser.add_argument("--image", type=Path, help="image to send, of any format that the gateway reads, instead of the PNG and DICOM")
     parser.add_argument("--litserve", type=Path, help="interpreter of an environment that has LitServe")
     parser.add_argument("--bentoml", type=Path, help="interpreter of an environment that has BentoML")
     parser.add_argument(
@@ -543,9 +450,11 @@ def main() -> None:
         (home / "tiny.onnx").write_bytes(graphs["tiny"])
         packages = {name: publish(store, name, graph, LARGE if name == "large" else SIDE) for name, graph in graphs.items()}
         tasks = {task: task.replace("_", "-") for task in MODELS}
-        for task, model in tasks.items():
+        task_packages = {
             # Objects are found by this watershed's settings; the other tasks have none.
-            publish_task(store, task, model, decoding={"score": 0.3} if task == "instance_segmentation" else {})
+            model: publish_task(store, task, model, decoding={"score": 0.3} if task == "instance_segmentation" else {})
+            for task, model in tasks.items()
+        }
         with ExitStack() as stack:
             triton = stack.enter_context(start(home / "model-repository", threads=0))
             address, gateway = stack.enter_context(running_gateway(home, triton.address, options.processes))
@@ -558,7 +467,16 @@ def main() -> None:
             deploy(address, models)
             load = os.getloadavg()[0]
             print(f"{os.cpu_count()} cores; load average before: {load:.1f}; {options.repeats} repeats of {options.seconds:g} s")
-            made = {"packages": packages, "graphs": graphs, "tasks": tasks, "rounded": rounded, "folder": home}
+            images = pictures(options.image)
+            made = {
+                "packages": packages,
+                "graphs": graphs,
+                "tasks": tasks,
+                "task packages": task_packages,
+                "rounded": rounded,
+                "folder": home,
+            }
+            made |= {"images": images, "content": next(iter(images.values()))}
             asyncio.run(measure(options, (address, triton.address, hop_address), Processes(gateway, hop), made))
 
 

@@ -1,4 +1,4 @@
-"""What `predict.py` measures against a bar: the gateway against decoding and Triton without it, LitServe and BentoML, open loop, streams, every task.
+"""What `predict.py` measures against a bar: the gateway against decoding and Triton without it, onnxruntime, LitServe and BentoML, open loop, streams, every task.
 
 Each way has the same image, the same decoding and the same model on the same cores, and answers a caller over loopback. What differs is said in
 `peer_model.py`: the peers' onnxruntime spins while it waits, unless ``--peers-still`` takes that from them. With "tiny", a model that costs nothing, the way
@@ -30,10 +30,12 @@ from typing import Any
 
 import aiohttp
 import grpc
+import onnxruntime
 from measuring import ratio, spread
+from peer_model import prepared
 
-from oteo_core.images import decode, prepare
 from oteo_core.packages import ModelPackage
+from oteo_gateway.prediction.outputs import OUTPUTS
 from oteo_gateway.prediction.tensors import InferTemplate, read_outputs
 from oteo_local import ports
 from oteo_protos.gateway.v1 import inference_pb2, inference_pb2_grpc
@@ -157,24 +159,43 @@ class Ways:
     token
         The gateway's.
     content
-        The encoded image.
+        The encoded image; another may be put in its place between two measurements.
     packages
         By name.
     cores
-        Threads that decode in this process.
+        Threads that decode in this process, and of onnxruntime in it.
+    graphs
+        ONNX, by the package's name, of models that onnxruntime runs in this process too.
     """
 
-    def __init__(self, gateway: str, triton: str, token: str, content: bytes, packages: dict[str, ModelPackage], cores: int) -> None:
+    def __init__(
+        self,
+        gateway: str,
+        triton: str,
+        token: str,
+        content: bytes,
+        packages: Mapping[str, ModelPackage],
+        cores: int,
+        graphs: Mapping[str, bytes] | None = None,
+    ) -> None:
         self._metadata = (("authorization", f"Bearer {token}"),)
         self._channels = [grpc.aio.insecure_channel(gateway, APART) for _ in range(CHANNELS)]
         self._stubs = itertools.cycle([inference_pb2_grpc.InferenceServiceStub(channel) for channel in self._channels])
         self._triton = [grpc.aio.insecure_channel(triton, APART) for _ in range(CHANNELS)]
         self._infers = itertools.cycle([channel.unary_unary(INFER) for channel in self._triton])
         self._http = aiohttp.ClientSession()
-        self._content = content
+        self.content = content
         self._packages = packages
-        self._templates = {name: InferTemplate(name, "", package.input) for name, package in packages.items()}
+        self._templates = {name: InferTemplate(name, "", package.input, OUTPUTS[package.task]) for name, package in packages.items()}
         self._threads = ThreadPoolExecutor(cores)
+        settings = onnxruntime.SessionOptions()
+        # As Triton's instance here: one session, its threads on all cores; they do not spin, so that those who are measured beside it are not slowed.
+        settings.intra_op_num_threads = cores
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._sessions = {
+            name: onnxruntime.InferenceSession(graph, settings, providers=["CPUExecutionProvider"])
+            for name, graph in (graphs or {}).items()
+        }
 
     async def close(self) -> None:
         """Close everything."""
@@ -185,7 +206,7 @@ class Ways:
 
     def request(self, name: str) -> inference_pb2.PredictRequest:
         """Give the gateway's request."""
-        return inference_pb2.PredictRequest(deployment=f"deployments/{name}", image=image_pb2.ImageSource(content=self._content))
+        return inference_pb2.PredictRequest(deployment=f"deployments/{name}", image=image_pb2.ImageSource(content=self.content))
 
     async def predict(self, name: str) -> None:
         """Through the gateway."""
@@ -193,16 +214,27 @@ class Ways:
 
     async def decode_and_direct(self, name: str) -> None:
         """Decode in threads of this process and ask Triton: what a caller would write who has no gateway."""
-        request = await asyncio.get_running_loop().run_in_executor(self._threads, self._prepare, name)
+        await self.direct(await asyncio.get_running_loop().run_in_executor(self._threads, self.tensor, name))
+
+    async def direct(self, request: bytes) -> None:
+        """Ask Triton what `tensor` gave."""
         read_outputs(await next(self._infers)(request))
 
-    def _prepare(self, name: str) -> bytes:
-        return self._templates[name].build(prepare(decode(self._content).pixels, self._packages[name].input))
+    def tensor(self, name: str) -> bytes:
+        """Give Triton's request: the image decoded and brought to a model's input."""
+        return self._templates[name].build(prepared(self.content, self._packages[name].input))
+
+    async def in_process(self, name: str) -> None:
+        """Decode in threads of this process and run onnxruntime there."""
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._run, name)
+
+    def _run(self, name: str) -> None:
+        self._sessions[name].run(["probabilities"], {"image": prepared(self.content, self._packages[name].input)[None]})
 
     async def peer(self, name: str, address: str) -> None:
         """Through a peer."""
         # Encoded for every call, as the gateway's request is.
-        image = base64.b64encode(self._content).decode()
+        image = base64.b64encode(self.content).decode()
         async with self._http.post(address, json={"image": image} if name == "LitServe" else {"images": [image]}) as answer:
             answer.raise_for_status()
             await answer.json()
@@ -238,13 +270,21 @@ class Ways:
 
 
 async def bars(
-    ways: Ways, model: str, concurrency: Sequence[int], seconds: float, repeats: int, peers: Mapping[str, str], rounded: str = ""
+    ways: Ways,
+    model: str,
+    concurrency: Sequence[int],
+    seconds: float,
+    repeats: int,
+    peers: Mapping[str, str],
+    rounded: str = "",
+    image: str = "PNG",
 ) -> None:
-    """Print the gateway beside decoding and Triton without it, beside peers (addresses by name) and a deployment in bfloat16, taken in turn."""
+    """Print the gateway beside decoding and Triton without it, onnxruntime here, peers (addresses by name) and a deployment in bfloat16, taken in turn."""
     calls: dict[str, Call] = {
         "Predict": lambda: ways.predict(model),
         **({"Predict, bfloat16": lambda: ways.predict(rounded)} if rounded else {}),
         "decode + Triton direct": lambda: ways.decode_and_direct(model),
+        "decode + onnxruntime in-process": lambda: ways.in_process(model),
         **{name: partial(ways.peer, name, address) for name, address in peers.items()},
     }
     for name, address in peers.items():
@@ -253,7 +293,7 @@ async def bars(
         await closed_loop(call, 4, min(2.0, seconds))
     own = [name for name in calls if name.startswith("Predict")]
     heads = [f"{name}'s {figure} to it" for name in own for figure in ("rate", "p99")]
-    print(f"\n| {model}, callers | way | answers/s | p50 ms | p99 ms | {' | '.join(heads)} |\n|{'---|' * (5 + len(heads))}")
+    print(f"\n| {model}, {image}, callers | way | answers/s | p50 ms | p99 ms | {' | '.join(heads)} |\n|{'---|' * (5 + len(heads))}")
     for callers in concurrency:
         found: dict[str, list[Load]] = {name: [] for name in calls}
         for _ in range(repeats):
@@ -305,19 +345,27 @@ async def at_70_percent(ways: Ways, model: str, seconds: float, repeats: int) ->
 
 
 async def tasks_and_streams(ways: Ways, tasks: dict[str, str], seconds: float, repeats: int) -> None:
-    """Print the gateway's rate for every task with a network that costs nothing, called one by one and as a stream."""
-    print("\n| task | Predict, 8 callers, answers/s | p50 ms | one PredictStream, images/s |\n|---|---|---|---|")
+    """Print the gateway's rate for every task with a network that costs nothing, called one by one and as a stream, beside decoding and Triton without it.
+
+    What is done without the gateway ends where the graph's outputs are arrays: regions, masks and label images, which `Predict` answers with, are not made. A stream
+    has eight images under way (``OTEO_PREDICT_STREAM_WINDOW``), so that the same eight callers are its measure too.
+    """
+    heads = ("Predict, 8 callers, answers/s", "p50 ms", "decode + Triton direct, 8 callers", "p50 ms", "Predict's rate to it")
+    print(f"\n| task | {' | '.join(heads)} | one PredictStream, images/s | its rate to it |\n|{'---|' * 8}")
     for task, model in tasks.items():
-
-        async def call(model: str = model) -> None:
-            await ways.predict(model)
-
-        await closed_loop(call, 4, 1.0)
-        loads, streams = [], []
+        calls: dict[str, Call] = {"Predict": partial(ways.predict, model), "direct": partial(ways.decode_and_direct, model)}
+        for call in calls.values():
+            await closed_loop(call, 4, min(1.0, seconds))
+        loads: dict[str, list[Load]] = {name: [] for name in calls}
+        streams: list[float] = []
         for _ in range(repeats):
-            loads.append(await closed_loop(call, 8, seconds))
-            streams.append(await ways.stream(model, max(20, int(loads[-1].rate * seconds))))
-        print(f"| {task} | {spread([load.rate for load in loads])} | {spread([load.p50 for load in loads])} | {spread(streams)} |")
+            for name, call in calls.items():
+                loads[name].append(await closed_loop(call, 8, seconds))
+            streams.append(await ways.stream(model, max(20, int(loads["Predict"][-1].rate * seconds))))
+        rates = {name: [load.rate for load in found] for name, found in loads.items()}
+        cells = [cell for name, found in loads.items() for cell in (spread(rates[name]), spread([load.p50 for load in found]))]
+        cells += [f"{ratio(rates['Predict'], rates['direct']):.2f}", spread(streams), f"{ratio(streams, rates['direct']):.2f}"]
+        print(f"| {task} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ class ThreadRunner(JobRunner):
         self.settings, self.artifacts = settings, artifacts
         self.states: dict[tuple[str, int], JobState] = {}
 
-    def submit(self, operation_id, attempt, entrypoint, env):
+    def submit(self, operation_id, attempt, entrypoint, env, resources=None):
         key = (operation_id, attempt)
         if key in self.states:
             return
@@ -44,6 +44,9 @@ class ThreadRunner(JobRunner):
             self.states[key] = JobState.FAILED if status else JobState.SUCCEEDED
 
         threading.Thread(target=work, daemon=True).start()
+
+    def nodes(self):
+        return []
 
     def status(self, operation_id, attempt):
         return self.states.get((operation_id, attempt), JobState.UNKNOWN)

@@ -1,4 +1,4 @@
-"""Nothing that identifies comes out of an import of DICOM: files, folders, headers and broken values full of marks go in, and all that is left is searched."""
+"""Nothing that identifies comes out of an import of DICOM: files, folders, headers and broken values full of marks go in, and all that is said, traced and left is searched."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ import pytest
 from canaries import MARK, Canaries, canaries, forms, found_in, search, write_files
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from live_server import live_server
+from trace_collector import Collector, collecting
 from waiting import patient, wait_for
 
 from oteo_augment.service import Augment
 from oteo_augment.settings import AugmentSettings
+from oteo_core import tracing
 from oteo_core.jobs import ProcessJobRunner
 from oteo_core.server import sync_channel
 from oteo_core.telemetry import configure_logging
@@ -27,8 +29,9 @@ from oteo_protos.augment.v1 import dataset_pb2_grpc
 class Site:
     """A running service, and everything that it says."""
 
-    def __init__(self, home: Path, channel: grpc.Channel) -> None:
+    def __init__(self, home: Path, channel: grpc.Channel, collector: Collector) -> None:
         self.home = home
+        self.collector = collector
         self.datasets = dataset_pb2_grpc.DatasetServiceStub(channel)
         self.operations = operations_pb2_grpc.OperationsStub(channel)
         self.said: list[bytes] = []
@@ -65,20 +68,34 @@ def made() -> Canaries:
 @pytest.fixture
 def site(made, tmp_path) -> Iterator[Site]:
     home = tmp_path / "home"
-    settings = AugmentSettings(home=home, allow_anonymous=True, job_python=sys.executable, reconcile_seconds=0.1, log_level="debug")
+    with collecting() as collector:
+        yield from _serving(home, tmp_path / "service.log", collector)
+
+
+def _serving(home: Path, log: Path, collector: Collector) -> Iterator[Site]:
+    settings = AugmentSettings(
+        home=home,
+        allow_anonymous=True,
+        job_python=sys.executable,
+        reconcile_seconds=0.1,
+        log_level="debug",
+        otlp_endpoint=collector.endpoint,
+    )
     runner = ProcessJobRunner(home / "jobs", executor="inline")
     configure_logging(settings, "augment")
+    tracing.configure_tracing(settings, "augment")
     root = logging.getLogger()
-    lines = logging.FileHandler(tmp_path / "service.log")
+    lines = logging.FileHandler(log)
     root.addHandler(lines)
     augment = Augment(settings, runner)
     with live_server(settings, augment.register) as server:
         server.run(augment.start()).result(patient(30))
         channel = sync_channel(server.address, settings)
-        yield Site(home, channel)
+        yield Site(home, channel, collector)
         channel.close()
         server.run(augment.stop()).result(patient(30))
     runner.close()
+    tracing.end_tracing()
     root.removeHandler(lines)
 
 
@@ -126,6 +143,11 @@ def test_nothing_that_identifies_is_kept_logged_or_told(made, site, tmp_path, ca
     bad_table = pb.ImportDatasetRequest(source_uri=str(bad), dataset_id="bad", format=pb.DATASET_FORMAT_COCO)
     site.refused(lambda: site.datasets.ImportDataset(bad_table))
 
+    # The service's spans are sent before this returns, those of jobs before they end.
+    tracing.end_tracing()
+    traced = {(span.service, span.name) for span in site.collector.spans}
+    assert {("oteo-augment", "oteo.augment.v1.DatasetService/ImportDataset"), ("oteo-augment-job", "job ImportDataset")} <= traced
+    site.said += site.collector.sent
     site.said.append(prometheus_client.generate_latest())
     told = capfd.readouterr()
     site.said += [told.out.encode(), told.err.encode()]
