@@ -76,7 +76,7 @@ def add_intervals(
     seed
         Of the resamples.
     seconds
-        No trial is begun after this time.
+        No trial is begun after this time, counted from when the winner is done; 0: none at all.
     clock
         Seconds.
     """
@@ -86,7 +86,7 @@ def add_intervals(
         at = _place(record, objective)
         if at is None or record.metrics[at].lower is not None:
             continue
-        if clock() - began > seconds:
+        if seconds <= 0 or (record.id != first and clock() - began > seconds):
             return
         try:
             found = held_out(record)
@@ -96,6 +96,9 @@ def add_intervals(
             continue
         if metric is not None:
             record.metrics[at] = metric
+        if record.id == first:
+            # Its answers may have had to be computed again, which the others shall not pay for.
+            began = clock()
 
 
 def _place(record: TrialRecord, objective: str) -> int | None:
