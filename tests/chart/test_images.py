@@ -128,7 +128,8 @@ def test_compose_gives_services_settings_that_they_have() -> None:
     objects = render("single-node-cpu")
     cluster = environment(named(objects, "StatefulSet", "oteo-augment")["spec"]["template"]["spec"]["containers"][0], objects)
     missing = {name for name in cluster if name.startswith("OTEO_")} - set(services["augment"]["environment"])
-    assert missing <= {"OTEO_DATABASE_URL", "OTEO_LOG_LEVEL", "OTEO_LOG_FORMAT", "OTEO_DRAIN_SECONDS"}
+    # Kinds of workers that a cluster adds when they are asked for: compose adds none.
+    assert missing <= {"OTEO_DATABASE_URL", "OTEO_LOG_LEVEL", "OTEO_LOG_FORMAT", "OTEO_DRAIN_SECONDS", "OTEO_RAY_WORKERS"}
 
 
 def test_compose_runs_everything_in_either_profile_and_opens_one_port() -> None:
