@@ -146,3 +146,22 @@ def test_tasks_keep_to_their_cpus(executor: Executor) -> None:
         assert executor.submit(square, 1, cpus=1).result() == 1
         return
     assert executor.submit(thread_counts, cpus=1).result(timeout=patient(30)) == ("1", 1, 1)
+
+
+def test_what_no_node_has_can_be_reserved_and_given_up(executor: Executor) -> None:
+    """Tasks go on beside it, and where nodes do not come there is nothing to wait for."""
+    elastic = executor.reserve(cpus=1.0, gpus=0.5, seconds=60.0)
+    assert elastic == (type(executor).__name__ == "RayExecutor")
+    assert executor.gpus == 0
+    assert executor.submit(square, 3).result(timeout=patient(30)) == 9
+    executor.release()
+    executor.release()
+
+
+def test_what_is_reserved_is_kept_from_others_until_it_is_released(executor: Executor) -> None:
+    if not executor.reserve(cpus=executor.cpus, gpus=0.0, seconds=600.0):
+        return
+    other = executor.submit(square, 4)
+    assert executor.wait([other], timeout=3.0) == ([], [other])
+    executor.release()
+    assert other.result(timeout=patient(30)) == 16

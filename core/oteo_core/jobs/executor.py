@@ -97,6 +97,28 @@ class Executor(ABC):
     def gpus(self) -> float:
         """GPUs that tasks can have at once."""
 
+    def reserve(self, *, cpus: float, gpus: float, seconds: float) -> bool:
+        """Ask for so much of one node before there is a task for it, so that a node which comes only when it is wanted begins to come.
+
+        Nobody else is given it until the first task that takes GPUs is handed over, `release` or `seconds`.
+
+        Parameters
+        ----------
+        cpus, gpus
+            As for `submit`.
+        seconds
+            How long it is kept at most, counted from when it is there.
+
+        Returns
+        -------
+        bool
+            Whether it was asked for: False where nodes do not come, and there is nothing to wait for.
+        """
+        return False
+
+    def release(self) -> None:  # noqa: B027 (nothing is right where nothing is reserved)
+        """Give up what was reserved, also where it has not come; nothing happens where nothing was."""
+
     @abstractmethod
     def close(self) -> None:
         """Cancel what has not ended."""

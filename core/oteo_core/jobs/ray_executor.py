@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -27,6 +28,7 @@ class RayExecutor(Executor):
     def __init__(self, address: str = "auto") -> None:
         self._tasks: list[_RayTask[Any]] = []
         self._remote: Any = None
+        self._reserved: Task[None] | None = None
         if not ray.is_initialized():
             _connect(address)
         self._remote = ray.remote(call_limited)
@@ -35,6 +37,8 @@ class RayExecutor(Executor):
         self, fn: Callable[..., _T], /, *args: Any, cpus: float = 1.0, gpus: float = 0.0, retries: int = 2, **kwargs: Any
     ) -> Task[_T]:
         """Hand the call to Ray."""
+        if gpus > 0:
+            self.release()
         options = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": retries, "retry_exceptions": False}
         reference = self._remote.options(name=getattr(fn, "__name__", "task"), **options).remote(fn, cpus, args, kwargs)
         task: _RayTask[_T] = _RayTask(reference)
@@ -62,6 +66,18 @@ class RayExecutor(Executor):
     def gpus(self) -> float:
         """GPUs of the cluster."""
         return float(ray.cluster_resources().get("GPU", 0.0))
+
+    def reserve(self, *, cpus: float, gpus: float, seconds: float) -> bool:
+        """Have a task wait for it and then sleep: what is asked for so ends with the job, and Ray's autoscaler brings a node for it."""
+        self.release()
+        self._reserved = self.submit(time.sleep, seconds, cpus=cpus, gpus=gpus)
+        return True
+
+    def release(self) -> None:
+        """Cancel that task."""
+        held, self._reserved = self._reserved, None
+        if held is not None:
+            held.cancel()
 
     def close(self) -> None:
         """Cancel what has not ended."""

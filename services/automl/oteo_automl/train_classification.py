@@ -6,7 +6,7 @@ from contextlib import closing
 
 from oteo_automl.candidates.checkpoints import AS_IS, Checkpoint
 from oteo_automl.candidates.portfolio import PORTFOLIO
-from oteo_automl.candidates.registry import BLEND, choose, matching
+from oteo_automl.candidates.registry import BLEND, CANDIDATES, choose, matching
 from oteo_automl.candidates.weights import has_weights
 from oteo_automl.finish import finish
 from oteo_automl.handover import make_winner
@@ -21,7 +21,7 @@ from oteo_automl.search.folds import make_folds
 from oteo_automl.search.held_out import held_out_answers
 from oteo_automl.search.intervals import SECONDS, add_intervals
 from oteo_automl.train_unlabelled import learn_from_unlabelled
-from oteo_automl.training_job import GPU_SHARE, Training
+from oteo_automl.training_job import Training
 from oteo_automl.variant_request import classification_variants
 from oteo_core.datasets import DatasetReader
 from oteo_core.evaluation.operating import OperatingRequest
@@ -46,7 +46,8 @@ def train_classification(training: Training, reader: DatasetReader) -> ModelPack
         check_parts(data, request.dataset)
         fingerprint = take_fingerprint(data)
     with training.executor() as executor:
-        gpu = executor.gpus >= 1
+        device = training.device(executor, networks=_has_networks(request))
+        gpu = device.gpu
         policy = choose_policy(fingerprint, gpu=gpu, budget=budget.total, largest=settings.largest_input)
         pretrained = training.pretrained_uri
         candidates, reasons = choose(
@@ -64,7 +65,7 @@ def train_classification(training: Training, reader: DatasetReader) -> ModelPack
             classes=data.classes,
             ids=data.samples,
             groups=data.groups,
-            gpu_share=GPU_SHARE if gpu else 0.0,
+            gpu_share=device.share,
             max_latency=training.max_latency,
             blend=not request.candidates or any(BLEND in matching(name) for name in request.candidates),
         )
@@ -105,7 +106,7 @@ def train_classification(training: Training, reader: DatasetReader) -> ModelPack
             objective=asked.objective,
         )
         work = ClassificationWork(problem, asked)
-        notes = [describe(left_out)] if left_out else []
+        notes = [*filter(None, [device.note, describe(left_out) if left_out else ""])]
         if request.unlabelled_dataset:
             notes.append(
                 f"{SHARE:.0%} of the time is kept for a student that learns from the unlabelled images of {request.unlabelled_dataset}."
@@ -160,6 +161,16 @@ def train_classification(training: Training, reader: DatasetReader) -> ModelPack
         package = finish(context, winner, client, deadline=budget.end, progress=training.finishing)
     training.done(package)
     return package
+
+
+def _has_networks(request: automl_pb2.TrainModelRequest) -> bool:
+    """Say whether anything that is asked for is a network's training."""
+    asked = {known for name in request.candidates for known in matching(name)}
+    return (
+        not asked
+        or bool(request.checkpoints or request.unlabelled_dataset)
+        or any(CANDIDATES[name].architecture for name in asked if name != BLEND)
+    )
 
 
 def _operating(point: automl_pb2.OperatingPointRequest) -> OperatingRequest:

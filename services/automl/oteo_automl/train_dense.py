@@ -17,7 +17,7 @@ from oteo_automl.dense.work import DenseWork, choose_candidates, hold_out, mixin
 from oteo_automl.objectives import choose_objective
 from oteo_automl.search.data import check_parts, describe, leave_out
 from oteo_automl.search.fingerprint import describe_depth, describe_images, input_channels
-from oteo_automl.training_job import GPU_SHARE, Training
+from oteo_automl.training_job import Training
 from oteo_automl.variant_request import wanted
 from oteo_core.datasets import DatasetReader
 from oteo_core.graphs.triton import TritonParityClient
@@ -45,7 +45,8 @@ def train_dense_task(training: Training, reader: DatasetReader) -> ModelPackage 
         data = task.read(reader)
         check_parts(data, request.dataset)
     with training.executor() as executor:
-        gpu = executor.gpus >= 1
+        device = training.device(executor)
+        gpu = device.gpu
         channels = input_channels(data.channels)
         policy = task.policy(data, gpu=gpu, budget=budget.total, channels=channels, largest=settings.largest_input)
         pretrained = {
@@ -80,7 +81,7 @@ def train_dense_task(training: Training, reader: DatasetReader) -> ModelPackage 
             chosen,
             objective,
             policy,
-            GPU_SHARE if gpu else 0.0,
+            device.share,
             training.max_latency,
             groups=data.groups,
             mixing_seconds=mixing,
@@ -93,7 +94,7 @@ def train_dense_task(training: Training, reader: DatasetReader) -> ModelPackage 
             fingerprint=_fingerprint(data, facts) | describe_depth(reader) | {"left_out_samples": [one.to_dict() for one in left_out]},
             folds=0 if held_out is train else 1,
             input_size=max(policy.width, policy.height),
-            notes=[f"Candidates are compared on {held_out_words}.", *filter(None, [late, describe(left_out)])],
+            notes=[f"Candidates are compared on {held_out_words}.", *filter(None, [device.note, late, describe(left_out)])],
         )
         if request.validate_only:
             return None

@@ -14,6 +14,7 @@ import psutil
 import torch
 
 from oteo_automl.candidates.training import LEAST_STEPS
+from oteo_automl.devices import Device, find_device
 from oteo_automl.publishing import RESERVE_SECONDS
 from oteo_automl.search.budget import Budget
 from oteo_automl.search.checkpoints import StoredCheckpoints
@@ -34,9 +35,6 @@ from oteo_protos.automl.v1 import automl_pb2
 
 Context = JobContext[automl_pb2.TrainModelRequest, automl_pb2.TrainModelMetadata]
 R = TypeVar("R")
-
-GPU_SHARE = 0.5
-"""Part of a GPU that one training takes."""
 
 _SEARCH_SHARE = 0.85
 """Part of the progress bar that the search takes."""
@@ -156,6 +154,23 @@ class Training:
         small = self.budget.total < _INLINE_BUDGET and not self.request.validate_only
         return self.context.executor("inline" if small else None)
 
+    def device(self, executor: Executor, *, networks: bool = True) -> Device:
+        """Say what networks are trained on, once a GPU that can come has come or was waited for; see `oteo_automl.devices.find_device`."""
+        began: list[float] = []
+
+        def say(sentence: str) -> None:
+            began.append(time.time())
+            self.context.progress(0.0, "waiting for a GPU", sentence, predicted_end(self.budget))
+
+        found = find_device(
+            executor, self.budget, self.checkpoints, self.settings.ray_workers, networks=networks, check=self.context.check, say=say
+        )
+        if began:
+            self.steps["wait for a GPU"] = round(time.time() - began[0], 3)
+        if found.note:
+            self.context.progress(0.0, message=found.note)
+        return found
+
     def make_room(self, work: Work[Any], executor: Executor, *, held_out: int, test: int) -> str:
         """Measure the first network, and make sure that there is time for its least training; says so in a sentence where that is beyond the budget.
 
@@ -227,7 +242,7 @@ class Training:
             reasons,
             self.budget,
             fingerprint=fingerprint,
-            device=device_name(gpu=executor.gpus >= 1),
+            device=device_name(gpu=work.gpu_share > 0),
             folds=folds,
             input_size=input_size,
             steps=self.steps,
