@@ -154,7 +154,7 @@ def test_a_group_that_holds_all_of_one_class(home: Home) -> None:
 def test_objects_whose_image_or_mask_is_gone_are_left_out_and_named(home: Home) -> None:
     write_discs(home.store, "detection", count=30)
     home.store.write_bytes(home.media("discs", "s1"), b"")
-    plan = home.train("datasets/discs", validate_only=True).plan
+    plan = home.train("datasets/discs", seconds=300, validate_only=True).plan
     assert "1 image could not be read any more and is left out: s1" in plan.summary
     assert plan.fingerprint["train_count"] == 17
 
@@ -165,7 +165,7 @@ def test_a_mask_that_is_broken_is_left_out_and_one_with_an_unknown_number_is_use
     mask[10:30, 10:30] = 77
     home.store.write_bytes(home.media("discs", "s2", mask=True), encode_png(mask))
     home.store.write_bytes(home.media("discs", "s6", mask=True), encode_png(mask)[:60])
-    plan = home.train("datasets/discs", validate_only=True).plan
+    plan = home.train("datasets/discs", seconds=300, validate_only=True).plan
     assert "1 image could not be read any more and is left out: s6" in plan.summary
     assert "s2" not in plan.summary
     assert plan.fingerprint["train_count"] == 17
