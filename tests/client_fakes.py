@@ -552,9 +552,11 @@ def make_translator(name: str) -> translate_pb2.Translator:
     better = made.evidence.add(method="fda", accepted=True, reason="better")
     better.gain.name, better.gain.value, better.gain.lower, better.gain.upper = "iou_gain", 0.11, 0.05, 0.17
     better.distances.add(name="kid", value=0.01234, lower=-0.0021, upper=0.0278, sample_count=64)
+    better.distances.add(name="kid_inception", value=0.0456, lower=0.04, upper=0.05, sample_count=64)
     nothing = made.evidence.add(method="nothing", reason="what has to be beaten")
     nothing.score.value = 0.5
     nothing.distances.add(name="kid", value=1.875, lower=1.52, upper=2.25, sample_count=64)
+    nothing.distances.add(name="kid_inception", value=0.789, lower=0.7, upper=0.8, sample_count=64)
     return made
 
 

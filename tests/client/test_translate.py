@@ -90,6 +90,8 @@ def test_the_distance_to_home_is_told_before_and_after_and_what_is_missing(comma
         assert "1.88 (1.52 to 2.25)" in out
         assert "FID to home" not in out
         assert "FID takes more images" in out
+        assert "KID_INCEPTION" not in out.upper(), "no column for two figures"
+        assert "KID 0.789 (0.7 to 0.8) as they are, 0.0456 (0.04 to 0.05) with fda" in " ".join(out.split())
 
 
 def test_contact_sheets_are_written_where_they_are_asked_for(command, world, tmp_path):

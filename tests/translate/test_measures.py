@@ -8,8 +8,8 @@ import scipy.linalg
 import torch
 from torch import nn
 
-from oteo_core.errors import FailedPrecondition, InvalidArgument
-from oteo_translate.measures.encoders import Encoder, inception
+from oteo_core.errors import InvalidArgument
+from oteo_translate.measures.encoders import Encoder, open_inception
 from oteo_translate.measures.fid import fid, frechet_distance, kid
 from oteo_translate.measures.home import HomeMeasures, distances_of
 
@@ -113,7 +113,7 @@ def test_what_is_no_embedding_is_refused(first, second):
 
 def test_an_encoder_takes_what_images_there_are():
     torch.manual_seed(0)
-    encoder = Encoder(nn.Conv2d(3, 5, 3), 16)
+    encoder = Encoder(nn.Conv2d(3, 5, 3), 16, (0.5,) * 3, (0.5,) * 3)
     colour = np.random.default_rng(0).integers(0, 256, (3, 20, 24, 3), np.uint8)
     found = encoder(colour, batch=2)
     assert found.shape == (3, 5)
@@ -122,12 +122,20 @@ def test_an_encoder_takes_what_images_there_are():
     assert np.allclose(encoder(grey), encoder(np.repeat(grey, 3, axis=3)), atol=1e-6)
 
 
-def test_weights_that_are_not_there_are_refused(tmp_path):
-    (tmp_path / "other.pt").write_bytes(b"no weights")
-    for name in ("other.pt", "missing.pt"):
-        with pytest.raises(FailedPrecondition) as caught:
-            inception(tmp_path / name)
-        assert caught.value.reason == "BAD_WEIGHTS"
+def test_weights_of_inception_that_are_not_there_or_are_others_are_refused(tmp_path):
+    torch.save({"features.0.weight": torch.zeros(3)}, tmp_path / "inception_v3-other.pth")
+    (tmp_path / "text.pth").write_bytes(b"no weights")
+    (tmp_path / "empty").mkdir()
+    reasons = {
+        "": "BAD_INCEPTION_WEIGHTS",
+        "text.pth": "BAD_INCEPTION_WEIGHTS",
+        "missing.pth": "NO_INCEPTION_WEIGHTS",
+        "empty": "NO_INCEPTION_WEIGHTS",
+    }
+    for name, reason in reasons.items():
+        with pytest.raises(InvalidArgument) as caught:
+            open_inception(str(tmp_path / name))
+        assert caught.value.reason == reason, name
 
 
 def test_a_set_like_home_is_near_it_and_another_is_not_whatever_the_units():

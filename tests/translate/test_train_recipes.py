@@ -7,13 +7,16 @@ import os
 import re
 import signal
 import sys
+import time
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from frozen_models import domain, frozen
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.protobuf import any_pb2
@@ -29,7 +32,7 @@ from oteo_core.graphs.modules import load_module
 from oteo_core.jobs import ProcessJobRunner, files
 from oteo_core.jobs.testing import run_handler
 from oteo_core.operations.ids import new_operation_id
-from oteo_core.packages.translators import TRANSLATION, TranslatorPackage, read_translator
+from oteo_core.packages.translators import TRANSLATION, MethodRecord, TranslatorPackage, read_translator
 from oteo_core.server import sync_channel
 from oteo_protos.translate.v1 import translate_pb2 as pb
 from oteo_protos.translate.v1 import translate_pb2_grpc
@@ -37,11 +40,15 @@ from oteo_translate import train_job
 from oteo_translate.adaptation.registry import ADAPTATIONS
 from oteo_translate.domains import Domain
 from oteo_translate.ladder.ladder import climb
+from oteo_translate.measures import encoders, inception
+from oteo_translate.measures.inception import measure_by_inception
 from oteo_translate.methods.base import FitContext
 from oteo_translate.methods.registry import METHODS
 from oteo_translate.methods.style import encoder
+from oteo_translate.proto import record_to_proto
 from oteo_translate.service import Translate
 from oteo_translate.settings import TranslateSettings
+from oteo_translate.train_requests import check_inception
 
 CLASSES = ("red", "green")
 TINY = {"crop": 16, "width": 6, "blocks": 1, "critic_width": 6, "patches": 16, "vector": 16, "inspect": 4}
@@ -214,6 +221,103 @@ def test_an_encoder_that_is_none_ends_the_job_before_any_work(lab, tmp_path, mon
     monkeypatch.setattr(train_job, "TritonParityClient", RuntimeParity)
     # What no method would see with is no obstacle.
     assert lab.train("untouched", asked("moments"), encoder_uri=str(tmp_path)).method
+
+
+# Inception.
+
+
+@pytest.fixture(scope="module")
+def inception_weights(tmp_path_factory):
+    """Give a folder with random weights of Inception-v3 as torchvision publishes them; its norms know some squares, so that it tells images apart."""
+    network = torchvision.models.inception_v3(weights=None, init_weights=False, aux_logits=True)
+    generator = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight, generator=generator)
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    images = np.stack([image for gain in (1.0, 0.45) for image in squares(3, 800, gain)[0]])
+    planes = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.no_grad():
+        network.train()(torch.nn.functional.interpolate(planes, (299, 299)))
+    folder = tmp_path_factory.mktemp("inception")
+    torch.save(network.state_dict(), folder / "inception_v3_google-0cc3c7bd.pth")
+    return folder
+
+
+def record_distances(evidence: list[MethodRecord], method: str) -> dict[str, Any]:
+    """Give the distances of a way as the contract tells them."""
+    (one,) = [each for each in evidence if each.method == method]
+    return {metric.name: metric for metric in record_to_proto(one).distances}
+
+
+def test_the_published_translation_is_measured_by_inception_where_its_weights_are_given(lab, inception_weights, monkeypatch):
+    monkeypatch.setattr(encoders, "SIDE", 75)
+    made = lab.train("measured", asked("gamma", "moments"), inception_uri=str(inception_weights))
+    measured = [one for one in made.evidence if "kid_inception" in one.figures]
+    assert [one.method for one in measured if one.method != "nothing"] == [made.method], "of all ways the published one alone"
+    before, after = (record_distances(measured, name)["kid_inception"] for name in ("nothing", made.method))
+    assert after.upper < before.lower < before.value < before.upper
+    assert before.sample_count == after.sample_count == 24
+    assert "fid_inception_64" not in record_distances(measured, "nothing"), "24 images are fewer than 64 figures"
+    page = lab.store.read_bytes(f"translators/{made.id}/report.html").decode()
+    assert f"KID of the images to home {before.value:.3g} (" in page
+    assert "FID by Inception is left out" in page
+    assert re.search(r"by Inception stand on inception_v3_google-0cc3c7bd\.pth@[0-9a-f]{16}", notes_of(made))
+
+
+def test_fid_is_measured_of_sets_larger_than_its_figures_and_nothing_without_time(inception_weights, monkeypatch):
+    monkeypatch.setattr(encoders, "SIDE", 75)
+    network = encoders.open_inception(str(inception_weights))
+    home, shifted = (Domain(name, np.stack(squares(70, first, gain)[0]), [f"{row}" for row in range(70)], [f"{row}" for row in range(70)])
+                     for name, first, gain in (("home", 0, 1.0), ("dark", 300, 0.45)))  # fmt: skip
+    calls = []
+
+    def lit(images):
+        calls.append(len(images))
+        return np.rint(np.minimum(images / 0.45, 255)).astype(np.uint8)
+
+    before, after = measure_by_inception(network, home, shifted, lit, until=time.time() + 600)
+    assert after["fid_inception_64_upper"] < before["fid_inception_64_lower"]
+    assert after["kid_inception_upper"] < before["kid_inception_lower"]
+    assert before["inception_images"] == sum(calls) == 70
+    assert measure_by_inception(network, home, shifted, lit, until=time.time()) == ({}, {})
+    assert sum(calls) == 70, "past its time nothing is begun"
+
+
+def test_time_for_some_images_measures_these(monkeypatch):
+    """A clock that only the network moves, two seconds an image of each of two sets: eight are the least of which anything is told."""
+    clock = [0.0]
+    monkeypatch.setattr(inception, "time", SimpleNamespace(time=lambda: clock[0]))
+
+    class Slow(encoders.Encoder):
+        def __init__(self) -> None:
+            pass
+
+        def __call__(self, images, batch=32):
+            clock[0] += len(images)
+            return np.random.default_rng(len(images)).normal(size=(len(images), encoders.LAST + encoders.FIRST))
+
+    one = Domain("one", np.zeros((100, 8, 8, 3), np.uint8), [f"{row}" for row in range(100)], [f"{row}" for row in range(100)])
+    for until in (15.0, 60.0, 150.0):
+        clock[0] = 0.0
+        before, after = measure_by_inception(Slow(), one, one, None, until=until)
+        assert clock[0] <= until
+        assert after == {}
+        assert before.get("inception_images", 0) == (0 if until == 15.0 else clock[0] / 2)
+        assert not before or before["inception_images"] > until / 4
+
+
+def test_a_setting_of_inception_that_is_broken_ends_the_job_before_any_work(lab, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_job, "read_domain", lambda *arguments, **more: pytest.fail("images were read"))
+    (tmp_path / "inception_v3.pth").write_bytes(b"no weights")
+    for uri, reason in ((tmp_path, "BAD_INCEPTION_WEIGHTS"), (tmp_path / "none", "NO_INCEPTION_WEIGHTS")):
+        with pytest.raises(FailedPrecondition, match="the service's setting inception_uri") as failed:
+            lab.train("broken", asked("moments"), inception_uri=str(uri))
+        assert failed.value.reason == reason
+    check_inception(str(tmp_path))
+    with pytest.raises(FailedPrecondition, match="the service's setting inception_uri"):
+        check_inception(str(tmp_path / "none"))
 
 
 # Killed.

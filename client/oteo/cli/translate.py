@@ -31,6 +31,8 @@ AllowRejected = Annotated[bool, typer.Option("--allow-rejected", help="Also use 
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm")
 _DISTANCES = ("kid", "fid")
 """Of images to home in what the frozen model sees, in the table's order."""
+_BY_INCEPTION = {"kid_inception": "KID", "fid_inception_64": "FID of its first 64 figures"}
+"""Of images to home by Inception, and their names for people."""
 
 
 @command(app, "train")
@@ -259,6 +261,7 @@ def facts(one: translate_pb2.Translator) -> Text:
             ("home", one.home_dataset),
             ("shifted", one.shifted_dataset),
             ("to home", _distance_words(one)),
+            ("by Inception", _inception_words(one)),
             ("before and after", local_path(one.contact_sheet_uri) if one.contact_sheet_uri else ""),
             ("report", local_path(one.report_uri) if one.report_uri else ""),
         ]
@@ -286,10 +289,21 @@ def evidence_table(one: translate_pb2.Translator, limit: int | None = None) -> T
 def _distance_words(one: translate_pb2.Translator) -> str:
     """Say what the distances are, and why one is not there; empty where there are none."""
     known = {found.name for item in one.evidence for found in item.distances}
-    if not known:
+    if not known & set(_DISTANCES):
         return ""
     left_out = "" if "fid" in known else "; FID takes more images of either set than the model has figures of an image, and is left out"
     return f"distance of the images to home in what the model sees, 0: none; nothing is chosen by it{left_out}"
+
+
+def _inception_words(one: translate_pb2.Translator) -> str:
+    """Say how far the images are from home by Inception, as they are and translated; empty where it was not measured."""
+    told = []
+    for name, title in _BY_INCEPTION.items():
+        found = [(item.method, _distance(item, name)) for item in one.evidence]
+        words = [f"{distance} {'as they are' if method == 'nothing' else f'with {method}'}" for method, distance in found if distance]
+        if words:
+            told.append(f"{title} {', '.join(sorted(words, key=lambda word: not word.endswith('as they are')))}")
+    return "; ".join(told)
 
 
 def _distance(item: translate_pb2.MethodEvidence, name: str) -> str:

@@ -22,6 +22,11 @@ class TranslateSettings(CoreSettings):
         description="File or folder, a path or URI, of pretrained weights of VGG-16 or VGG-19 (vgg16*.pth, vgg19*.safetensors, …) that style transfer "
         "sees with; empty: with the frozen model's own encoder.",
     )
+    inception_uri: str = Field(
+        default="",
+        description="File or folder, a path or URI, of torchvision's weights of Inception-v3 (inception_v3*.pth, …) that trainings of translators measure KID "
+        "and FID with, beside the frozen model's own; empty: with the frozen model alone.",
+    )
 
     @model_validator(mode="after")
     def _listen(self) -> TranslateSettings:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import cv2
@@ -40,6 +41,8 @@ from oteo_translate.domains import Domain
 from oteo_translate.ladder.anatomy import translate
 from oteo_translate.ladder.ladder import climb
 from oteo_translate.ladder.result import LABEL_FREE, NOTHING, WITH_LABELS, Evidence, LadderResult
+from oteo_translate.measures.encoders import Encoder as Inception
+from oteo_translate.measures.inception import CHANNELS, measure_by_inception
 from oteo_translate.methods.base import STYLE, FitContext, Translation
 from oteo_translate.methods.registry import METHODS
 from oteo_translate.methods.style.encoder import Encoder
@@ -59,7 +62,7 @@ from oteo_translate.publishing.page import trainings_of, write_page
 from oteo_translate.publishing.sheet import Row, draw_sheet
 from oteo_translate.reading import Reading, home_samples, read_domain, usable
 from oteo_translate.tasks.model import TaskModel, open_second, open_task_model
-from oteo_translate.train_requests import given_parameters, open_request, open_request_encoder
+from oteo_translate.train_requests import given_parameters, open_request, open_request_encoder, open_setting_inception
 
 Context = JobContext[translate_pb2.TrainTranslatorRequest, translate_pb2.TrainTranslatorMetadata]
 
@@ -67,6 +70,8 @@ _FOLDER, _MODEL_FOLDER = "translator", "model"
 _LIBRARIES = ("torch", "onnx", "onnxruntime", "numpy", "scipy", "opencv-python-headless", "kornia")
 _RESERVE, _RESERVE_SHARE = 20.0, 0.25
 """Seconds of the budget that are kept for proof and report, a quarter of it at most."""
+_INCEPTION, _INCEPTION_SHARE = 60.0, 0.15
+"""Seconds of the budget that are kept for distances by Inception where its weights are given, this share of it at most."""
 _READ, _CLIMBED = 0.1, 0.9
 """Shares of all that is done when the images are read, and when the ladder is climbed."""
 _PARITY_IMAGES = 12
@@ -90,6 +95,7 @@ def run(context: Context) -> translate_pb2.TrainTranslatorResponse:
     device = choose_device(context.placing)
     package, home_reader, shifted_reader = open_request(artifacts, request)
     encoder = open_request_encoder(request, context.settings.encoder_uri)
+    inception = open_setting_inception(context.settings.inception_uri, device.name)
     context.progress(0.0, "reading images", device.words)
     model = open_task_model(artifacts, package)
     home, shifted, notes = _domains(context, package, home_reader, shifted_reader)
@@ -98,14 +104,19 @@ def run(context: Context) -> translate_pb2.TrainTranslatorResponse:
     context.check()
     methods, adaptations = _asked(list(request.methods))
     second = open_second(artifacts, package)
-    until = deadline - min(_RESERVE, _RESERVE_SHARE * budget)
+    reserve = min(_RESERVE, _RESERVE_SHARE * budget)
+    until = deadline - reserve - (min(_INCEPTION, _INCEPTION_SHARE * budget) if inception is not None else 0.0)
     result, translations = _climb(context, model, second, encoder, shifted, home, methods, adaptations, until)
     notes += _seen_with(result, encoder, package)
     if second is None and result.criterion == LABEL_FREE:
         notes.append("No second network could be asked for its opinion: the model's package has none.")
     context.progress(_CLIMBED, "proving the choice")
+
+    def measure(best: Evidence, translation: Translation | None) -> list[str]:
+        return _by_inception(context, inception, home, shifted, result, best, translation, deadline - reserve / 2)
+
     digests = home_reader.info.digest, shifted_reader.info.digest
-    translator = _publish(context, target, package, model, shifted, home, result, translations, notes, digests, deadline)
+    translator = _publish(context, target, package, model, shifted, home, result, translations, notes, digests, deadline, measure)
     context.progress(1.0, "done", translator.reason)
     return translate_pb2.TrainTranslatorResponse(translator=translator_to_proto(translator))
 
@@ -209,9 +220,42 @@ def _climb(
         ),
         seen=seen,
     )
+    _tell(context, result)
+    return result, translations
+
+
+def _tell(context: Context, result: LadderResult) -> None:
+    metadata = context.metadata
     del metadata.evidence[:]
     metadata.evidence.extend(record_to_proto(one.record()) for one in result.evidence)
-    return result, translations
+
+
+def _by_inception(
+    context: Context,
+    inception: Inception | None,
+    home: Domain,
+    shifted: Domain,
+    result: LadderResult,
+    best: Evidence,
+    translation: Translation | None,
+    until: float,
+) -> list[str]:
+    """Put distances by Inception into the evidence of doing nothing and of what is published; give what is to be said of them."""
+    if inception is None:
+        return []
+    if home.channels not in CHANNELS:
+        return [f"Nothing was measured by Inception: it takes images of 1 or 3 channels, these have {home.channels}."]
+    context.progress(_CLIMBED, "measuring by Inception")
+    translated = None if translation is None else partial(translate, translation, check=context.check)
+    before, after = measure_by_inception(inception, home, shifted, translated, until=until, seed=context.request.seed, check=context.check)
+    if not before:
+        return ["Nothing was measured by Inception: there was no time left for it, or its answers were no numbers."]
+    nothing = next(one for one in result.evidence if one.candidate.name == NOTHING)
+    nothing.figures |= before
+    if translation is not None:
+        best.figures |= after
+    _tell(context, result)
+    return [f"Distances by Inception stand on {inception.source}."]
 
 
 def _seen_with(result: LadderResult, encoder: Encoder | None, package: ModelPackage) -> list[str]:
@@ -243,6 +287,7 @@ def _publish(
     notes: list[str],
     digests: tuple[str, str],
     deadline: float,
+    measure: Callable[[Evidence, Translation | None], list[str]],
 ) -> TranslatorPackage:
     request, artifacts = context.request, context.artifacts
     operation = f"operations/{context.operation_id}"
@@ -273,6 +318,7 @@ def _publish(
                 details |= {"parity_error": found.error, "parity_images": found.count}
     finally:
         client.close()
+    notes += measure(best, translation)
     translator = TranslatorPackage(
         id=target,
         display_name=request.display_name or target,

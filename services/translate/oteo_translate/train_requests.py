@@ -16,6 +16,7 @@ from oteo_translate.measure_requests import find_model, open_dataset, refuse_sam
 
 if TYPE_CHECKING:
     from oteo_protos.translate.v1 import translate_pb2
+    from oteo_translate.measures.encoders import Encoder as Inception
     from oteo_translate.methods.style.encoder import Encoder
 
 
@@ -164,3 +165,42 @@ def _encoder_of(request: translate_pb2.TrainTranslatorRequest, setting: str) -> 
         if request.encoder_uri:
             raise InvalidArgument(error.message, reason=error.reason, field="encoder_uri") from error
         raise FailedPrecondition(f"the service's setting encoder_uri is of no use: {error.message}", reason=error.reason) from error
+
+
+def check_inception(setting: str) -> None:
+    """Refuse a setting ``inception_uri`` of a place where no weights of Inception lie; they are not read.
+
+    Raises
+    ------
+    FailedPrecondition
+        ``NO_INCEPTION_WEIGHTS``.
+    """
+    with _inception_of():
+        if setting:
+            from oteo_translate.measures.encoders import find_inception
+
+            find_inception(setting)
+
+
+def open_setting_inception(setting: str, device: str) -> Inception | None:
+    """Read the network that the published translation is measured with; None: no weights are given.
+
+    Raises
+    ------
+    FailedPrecondition
+        See `check_inception`; also ``BAD_INCEPTION_WEIGHTS``.
+    """
+    with _inception_of():
+        if not setting:
+            return None
+        from oteo_translate.measures.encoders import open_inception
+
+        return open_inception(setting, device)
+
+
+@contextmanager
+def _inception_of() -> Iterator[None]:
+    try:
+        yield
+    except (InvalidArgument, NotFound) as error:
+        raise FailedPrecondition(f"the service's setting inception_uri is of no use: {error.message}", reason=error.reason) from error

@@ -31,7 +31,7 @@ from oteo_protos.translate.v1 import translate_pb2
 from oteo_translate.measure_requests import find_model, open_dataset, open_home, refuse_same
 from oteo_translate.proto import translator_to_proto
 from oteo_translate.settings import TranslateSettings
-from oteo_translate.train_requests import check_encoder, open_request
+from oteo_translate.train_requests import check_encoder, check_inception, open_request
 
 if TYPE_CHECKING:
     from oteo_translate.translate_stream import TranslationStream
@@ -78,6 +78,7 @@ class TranslateService:
             return self._operations.start(_TRAIN, request, metadata=translate_pb2.TrainTranslatorMetadata(), request_id=request.request_id)
         open_request(self._artifacts, request)
         check_encoder(request, self._settings.encoder_uri)
+        check_inception(self._settings.inception_uri)
         target = translator_prefix(self._target(request))
         return self._operations.start(
             _TRAIN,

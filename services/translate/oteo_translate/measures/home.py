@@ -21,6 +21,9 @@ KID, FID = "kid", "fid"
 IMAGES, HOME_IMAGES, DIMENSIONS = "embedded_images", "embedded_home_images", "embedding_dimensions"
 """Figures that say what the distances stand on."""
 
+INCEPTION_KID, INCEPTION_FID, INCEPTION_IMAGES = "kid_inception", "fid_inception_64", "inception_images"
+"""The same by Inception, where its weights are given, and the images that they stand on: see `oteo_translate.measures.inception`."""
+
 RESAMPLES = {KID: 100, FID: 40}
 """A way is judged with them: together they take some 30 ms for 64 images against 256."""
 
@@ -77,22 +80,23 @@ class HomeMeasures:
             found[FID] = fid(ours, self._home, groups=both, seed=self._seed, resamples=RESAMPLES[FID])
         figures = {IMAGES: float(len(ours)), HOME_IMAGES: float(len(self._home)), DIMENSIONS: float(ours.shape[1])}
         for name, distance in found.items():
-            figures |= _figures(name, distance)
+            figures |= distance_figures(name, distance)
         return figures
 
 
-def _figures(name: str, distance: Distance) -> dict[str, float]:
+def distance_figures(name: str, distance: Distance) -> dict[str, float]:
+    """Give a distance as figures: `name`, and ``{name}_lower`` and ``{name}_upper`` where it has an interval."""
     if distance.interval is None:
         return {name: distance.value}
     return {name: distance.value, f"{name}_lower": distance.interval.lower, f"{name}_upper": distance.interval.upper}
 
 
 def distances_of(figures: Mapping[str, float]) -> list[MetricValue]:
-    """Read KID, then FID, from the figures of a way's evidence; those that are not there are left out."""
+    """Read KID, then FID, then those by Inception from the figures of a way's evidence; those that are not there are left out."""
     found = []
-    for name in (KID, FID):
+    for name, images in ((KID, IMAGES), (FID, IMAGES), (INCEPTION_KID, INCEPTION_IMAGES), (INCEPTION_FID, INCEPTION_IMAGES)):
         if name in figures:
             lower, upper = figures.get(f"{name}_lower"), figures.get(f"{name}_upper")
             level = LEVEL if lower is not None and upper is not None else 0.0
-            found.append(MetricValue(name, figures[name], lower, upper, level, sample_count=int(figures.get(IMAGES, 0))))
+            found.append(MetricValue(name, figures[name], lower, upper, level, sample_count=int(figures.get(images, 0))))
     return found

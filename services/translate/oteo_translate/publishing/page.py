@@ -14,7 +14,7 @@ from oteo_core.packages import MetricValue
 from oteo_core.packages.translators import TranslatorPackage
 from oteo_core.reporting.style import page_style
 from oteo_translate.ladder.result import NOTHING, WITH_LABELS, Evidence, LadderResult
-from oteo_translate.measures.home import DIMENSIONS, FID, HOME_IMAGES, IMAGES, KID
+from oteo_translate.measures.home import DIMENSIONS, FID, HOME_IMAGES, IMAGES, INCEPTION_FID, INCEPTION_IMAGES, INCEPTION_KID, KID
 from oteo_translate.methods.base import Translation
 from oteo_translate.methods.registry import METHODS
 from oteo_translate.methods.unpaired.translation import UnpairedTranslation
@@ -103,6 +103,7 @@ def write_page(
         "chart": gains_chart(result),
         "has_fid": any(row[FID] for row in rows),
         "distances": _distances(nothing, result.choice),
+        "inception": _by_inception(result),
         "trainings": [{"label": one.label, "curves": loss_curves(one.history), "notes": one.notes} for one in trainings],
         "sheet": "data:image/png;base64," + base64.b64encode(sheet).decode(),
         "sources": sources,
@@ -131,14 +132,14 @@ def _distance(one: Evidence, name: str) -> str:
 
 def _distances(nothing: Evidence | None, choice: Evidence | None) -> list[str]:
     """Say how far the images are from home, as they are and with what is recommended, and what the figures stand on; empty where it was not measured."""
-    if nothing is None or not nothing.distances:
+    if nothing is None or KID not in nothing.figures:
         return []
     figures = nothing.figures
     after = ""
     if choice is not None:
         after = (
             f", {_distance(choice, KID)} with what is recommended"
-            if choice.distances
+            if KID in choice.figures
             else "; what is recommended changes the model's own figures"
         )
     images, home, dimensions = (int(figures[name]) for name in (IMAGES, HOME_IMAGES, DIMENSIONS))
@@ -151,4 +152,27 @@ def _distances(nothing: Evidence | None, choice: Evidence | None) -> list[str]:
         told.append(f"The Fréchet distance (FID) is left out: it takes more images of either set than the {dimensions} figures.")
     else:
         told.append("The Fréchet distance (FID) is too large on few images: compare it within this table alone.")
+    return told
+
+
+def _by_inception(result: LadderResult) -> list[str]:
+    """Say how far the images are from home by Inception, as they are and with what is published; empty where it was not measured."""
+    measured = [one for one in result.evidence if INCEPTION_KID in one.figures]
+    nothing = next((one for one in measured if one.candidate.name == NOTHING), None)
+    if nothing is None:
+        return []
+    translated = [one for one in measured if one is not nothing]
+
+    def words(name: str) -> str:
+        after = "".join(f", {_distance(one, name)} with {one.candidate.label}" for one in translated)
+        return f"{_distance(nothing, name)} as they are{after}"
+
+    told = [
+        f"By Inception-v3, a network of everyday photographs: KID of the images to home {words(INCEPTION_KID)}; "
+        f"{int(nothing.figures[INCEPTION_IMAGES])} shifted images, with 95 % intervals. Nothing is chosen by it."
+    ]
+    if INCEPTION_FID in nothing.figures:
+        told.append(f"FID of the 64 figures of its first pooling: {words(INCEPTION_FID)}; no such figure of other trainings compares.")
+    else:
+        told.append("FID by Inception is left out: it takes more than 64 images of either set.")
     return told

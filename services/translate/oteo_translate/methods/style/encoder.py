@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import io
 
 import numpy as np
 import torch
 from torch import nn
 
-from oteo_core.artifacts import ArtifactStore, split_uri
+from oteo_core.artifacts import ArtifactStore
 from oteo_core.errors import InvalidArgument
 from oteo_core.graphs.modules import SavedModule, saved
 from oteo_core.images import InputPolicy
 from oteo_translate.methods.base import FitContext
 from oteo_translate.tasks.network import FrozenNetwork
+from oteo_translate.weights import find_weights_file, read_tensors
 
 LEVELS = 4
 """Resolutions at most: from stride 1 or 2 to stride 8 or 16, where style is."""
@@ -173,12 +173,7 @@ def open_encoder(uri: str) -> Encoder:
     encoder = VggEncoder(19 if name.startswith("vgg19") else 16)
     data = store.read_bytes(path)
     try:
-        if name.endswith(".safetensors"):
-            from safetensors.torch import load
-
-            tensors = load(data)
-        else:
-            tensors = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        tensors = read_tensors(name, data)
         wanted = encoder.layers.state_dict()
         encoder.layers.load_state_dict({key: tensors[f"features.{key}"].float() for key in wanted})
     except Exception as error:
@@ -195,13 +190,7 @@ def find_weights(uri: str) -> tuple[ArtifactStore, str]:
     InvalidArgument
         ``NO_ENCODER_WEIGHTS``.
     """
-    store, path = split_uri(uri)
-    if not store.is_file(path):
-        names = [name for name in store.children(path) if name.startswith(("vgg16", "vgg19")) and name.endswith((".pth", ".safetensors"))]
-        if not names:
-            raise InvalidArgument(f"{uri} holds no weights named vgg16… or vgg19…, .pth or .safetensors", reason="NO_ENCODER_WEIGHTS")
-        path = f"{path.rstrip('/')}/{max(names)}".lstrip("/")
-    return store, path
+    return find_weights_file(uri, ("vgg16", "vgg19"), "NO_ENCODER_WEIGHTS")
 
 
 def encoder_for(context: FitContext, channels: int) -> Encoder:
