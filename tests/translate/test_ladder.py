@@ -368,22 +368,13 @@ def test_what_heals_most_of_an_imitated_look_is_recommended_against_the_criterio
     assert not METHODS["moments"].undoes_imitation({"scope": "domain", "tone": "kept"})
 
 
-def test_what_home_images_say_for_a_way_is_sure_by_groups_and_for_all_ways(model, home, shifted):
+def test_what_home_images_say_for_a_way_is_sure_by_groups(model, home, shifted):
     lone = Anatomy(model, shifted, home)
     grouped = Anatomy(model, shifted, dataclasses.replace(home, groups=[f"g{number % 2}" for number in range(len(home))]))
     way = METHODS["moments"].fit(shifted, home, METHODS["moments"].grid()[0], FitContext(seed=3)).eval()
     assert 0.0 <= lone.at_home(model, way)["masks_p_value"] < 0.05
     assert grouped.at_home(model, way)["masks_p_value"] == 1.0, "two patients tell nothing, however many images they have"
     assert lone.at_home(model, None)["masks_p_value"] == 1.0, "nothing is brought back by doing nothing"
-    ways = {name: METHODS[name] for name in ("moments", "reinhard", "fda")}
-    found = climb(model, shifted, home, methods=ways, adaptations={}, context=FitContext(seed=3))
-    alone = climb(model, shifted, home, methods={"moments": ways["moments"]}, adaptations={}, context=FitContext(seed=3))
-
-    def sureness(result):
-        return {one.candidate.label: one.figures["masks_p_value"] for one in result.evidence if "masks_p_value" in one.figures}
-
-    assert all(sureness(found)[label] >= value for label, value in sureness(alone).items()), "more ways, more luck to be ruled out"
-    assert any(sureness(found)[label] > value for label, value in sureness(alone).items())
 
 
 def test_domains_of_opposite_tones_are_known(home, shifted):

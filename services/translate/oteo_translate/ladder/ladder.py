@@ -19,7 +19,6 @@ import numpy as np
 
 from oteo_core.errors import OteoError
 from oteo_core.evaluation.bootstrap import LEVEL, Interval
-from oteo_core.evaluation.statistics import holm
 from oteo_core.packages import MetricValue
 from oteo_translate.adaptation.base import Adaptation, AdaptedModel
 from oteo_translate.domains import Domain
@@ -305,10 +304,6 @@ class _Climber:
         gains = self.judge.gains(start.look, [one.look for one in self.tried])
         metric = self.model.metric if criterion == WITH_LABELS else "label_free_criterion"
         count = len(self.judge.labelled) if self.judge.by_labels else len(self.sets.judged)
-        # As the gains are: many ways are tried, and the best of them looks good by luck.
-        for one, corrected in zip(self.tried, holm([one.evidence.figures.get("masks_p_value", 1.0) for one in self.tried]), strict=True):
-            if "masks_p_value" in one.evidence.figures:
-                one.evidence.figures["masks_p_value"] = corrected
         for one, gain in zip(self.tried, gains, strict=True):
             self._judge(one, gain, metric, criterion, count, start)
         ones = np.ones((1, count))
@@ -356,7 +351,7 @@ class _Climber:
                     told += f"; {found}"
                 else:
                     # What recommends it comes first: the criterion alone would not.
-                    told = f"{found} (p = {home.p_value:.2g}, corrected for the ways tried); the criterion says {told}"
+                    told = f"{found} (p = {home.p_value:.2g} of this way alone); the criterion says {told}"
                 if "second_agreement" in evidence.figures:
                     mine, theirs = (one["second_agreement"] for one in (evidence.figures, start.evidence.figures))
                     told += f"; a second network agrees {mine:.2f} with the answers, without it {theirs:.2f}"
