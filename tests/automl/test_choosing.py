@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from kept_checkpoints import Kept
 from numpy.typing import NDArray
 
 from oteo_automl.candidates.modules import SavedModule, saved
@@ -41,25 +42,6 @@ class Steady(SavedModule):
         for _ in range(int(self.settings["rounds"])):
             mean = torch.cos(torch.sin(mean.expand(200_000, -1))).mean(dim=0)
         return torch.stack([-mean, mean], dim=1)
-
-
-@dataclass
-class Kept:
-    """Checkpoints in memory."""
-
-    data: dict[str, bytes] = field(default_factory=dict)
-
-    def save(self, name: str, data: bytes) -> None:
-        self.data[name] = data
-
-    def load(self, name: str) -> bytes | None:
-        return self.data.get(name)
-
-    def saved(self, prefix: str = "") -> list[str]:
-        return sorted(name for name in self.data if name.startswith(prefix))
-
-    def discard(self, name: str) -> None:
-        self.data.pop(name, None)
 
 
 class World:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from kept_checkpoints import Kept
 from numpy.typing import NDArray
 
 from oteo_automl.candidates.modules import Blend, SavedModule, saved
@@ -50,25 +51,6 @@ class Fixed(SavedModule):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         value = torch.full((len(image),), float(self.settings["value"]))
         return torch.stack([-value, value], dim=1)
-
-
-@dataclass
-class Kept:
-    """Checkpoints in memory."""
-
-    data: dict[str, bytes] = field(default_factory=dict)
-
-    def save(self, name: str, data: bytes) -> None:
-        self.data[name] = data
-
-    def load(self, name: str) -> bytes | None:
-        return self.data.get(name)
-
-    def saved(self, prefix: str = "") -> list[str]:
-        return sorted(name for name in self.data if name.startswith(prefix))
-
-    def discard(self, name: str) -> None:
-        self.data.pop(name, None)
 
 
 class World:

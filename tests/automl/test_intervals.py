@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from kept_checkpoints import Kept
 from training_tools import write_discs
 
 from oteo_automl.candidates.modules import SavedModule, saved
@@ -41,19 +42,6 @@ class Nothing(SavedModule):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return image.float().mean(dim=(1, 2, 3))[:, None]
-
-
-@dataclass
-class Kept:
-    """Checkpoints in memory."""
-
-    data: dict[str, bytes] = field(default_factory=dict)
-
-    def save(self, name: str, data: bytes) -> None:
-        self.data[name] = data
-
-    def load(self, name: str) -> bytes | None:
-        return self.data.get(name)
 
 
 def square(rng: np.random.Generator, found: bool) -> tuple[np.ndarray, np.ndarray]:

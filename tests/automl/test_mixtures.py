@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from detection_sets import discs
+from kept_checkpoints import Kept
 from segment_sets import again, exported, write_set
 from segment_sets import discs as drawn
 from segment_sets import taught as taught_maps
@@ -293,25 +294,6 @@ class Seeing(SavedModule):
     def from_planes(self, planes):
         seen = planes[:, self.settings["channel"]] - 0.5
         return torch.stack([-seen, seen], dim=1)
-
-
-@dataclass
-class Kept:
-    """Checkpoints in memory."""
-
-    data: dict[str, bytes] = field(default_factory=dict)
-
-    def save(self, name, data):
-        self.data[name] = data
-
-    def load(self, name):
-        return self.data.get(name)
-
-    def saved(self, prefix=""):
-        return sorted(name for name in self.data if name.startswith(prefix))
-
-    def discard(self, name):
-        self.data.pop(name, None)
 
 
 def ended(channels, *, mixing_seconds=30.0, limit=math.inf):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hoarding import MEGABYTE, probe
+from kept_checkpoints import Kept
 from numpy.typing import NDArray
 from waiting import patient
 
@@ -96,25 +96,6 @@ class BrightLesson:
         loss = float(torch.nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(self.labels[rows])))
         right = float((logits.argmax(1) == self.labels[rows]).mean())
         return Judgement(loss, right, {"log_loss": loss, "accuracy": right}, {}, "one class for all" if self.blind else "", self.blind)
-
-
-@dataclass
-class Kept:
-    """Checkpoints in memory."""
-
-    data: dict[str, bytes] = field(default_factory=dict)
-
-    def save(self, name: str, data: bytes) -> None:
-        self.data[name] = data
-
-    def load(self, name: str) -> bytes | None:
-        return self.data.get(name)
-
-    def saved(self, prefix: str = "") -> list[str]:
-        return sorted(name for name in self.data if name.startswith(prefix))
-
-    def discard(self, name: str) -> None:
-        self.data.pop(name, None)
 
 
 class Lessons(Work[list[Trial]]):
